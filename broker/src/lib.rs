@@ -1,0 +1,1 @@
+//! The authorizing plugin for nats-server, and the operator's command line.

@@ -1,0 +1,1 @@
+//! Runnable services on Bulla.

@@ -1,0 +1,1 @@
+//! The HTTP edge: north-south requests become sealed messages.

@@ -1,0 +1,1 @@
+//! The sealed envelope: wire format, seal, open, batch signatures, replay windows. Pure.

@@ -1,0 +1,1 @@
+//! Names and proofs: trust domains, workloads, subjects, claims. Pure.

@@ -1,0 +1,1 @@
+//! The policy: language, compiler, decisions. Pure.

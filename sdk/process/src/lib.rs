@@ -1,0 +1,1 @@
+//! Process plumbing shared by broker and gateway: signals, drain, readiness, logs.

@@ -1,0 +1,1 @@
+//! Sealed messages for NATS: what a service links.

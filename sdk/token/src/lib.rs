@@ -1,0 +1,1 @@
+//! JWT validation, JWKS sets and transaction tokens. Pure.
