@@ -1,1 +1,28 @@
-//! Process plumbing shared by broker and gateway: signals, drain, readiness, logs.
+//! Process plumbing shared by broker, gateway and services: logs, shutdown,
+//! readiness and secret files.
+//!
+//! What it deliberately does not do: it parses no configuration, opens no
+//! socket and holds no key longer than the caller does.
+//!
+//! ```no_run
+//! # async fn serve(stop: bulla_process::CancellationToken) {}
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! bulla_process::init_tracing(bulla_process::LogFormat::Json)?;
+//! let stop = bulla_process::shutdown_signal(false)?;
+//! serve(stop).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod logs;
+mod readiness;
+pub mod secret_file;
+mod shutdown;
+
+pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing};
+pub use readiness::{READY_TARGET, Readiness};
+pub use secret_file::SecretFileError;
+pub use shutdown::shutdown_signal;
+pub use tokio_util::sync::CancellationToken;
+pub use zeroize::Zeroizing;

@@ -1,0 +1,115 @@
+//! One way to log: JSON lines for machines, compact text for people.
+
+use std::io::IsTerminal as _;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// How log events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line on stdout, the event's fields at its top level.
+    Json,
+    /// Compact text on stderr, coloured on a terminal.
+    Pretty,
+}
+
+impl FromStr for LogFormat {
+    type Err = LogsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "pretty" => Ok(Self::Pretty),
+            other => Err(LogsError::UnknownFormat(other.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+        })
+    }
+}
+
+/// Installs the process-wide subscriber.
+///
+/// What is logged is chosen by the variable [`LOG_VARIABLE`] in the syntax of
+/// `tracing-subscriber`'s filters, by default `info` for Bulla and `warn` for
+/// the NATS client.
+///
+/// # Errors
+/// If the filter does not parse, or a subscriber is already installed.
+pub fn init_tracing(format: LogFormat) -> Result<(), LogsError> {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => {
+            EnvFilter::try_new(&text).map_err(|source| LogsError::Filter { text, source })?
+        }
+        _ => EnvFilter::new(DEFAULT_FILTER),
+    };
+    // Internal errors are dropped: the reader of the pipe may have died, and
+    // complaining to a closed stderr would panic.
+    let installed = match format {
+        LogFormat::Json => tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .log_internal_errors(false)
+            .with_env_filter(filter)
+            .with_writer(std::io::stdout)
+            .finish()
+            .try_init(),
+        LogFormat::Pretty => tracing_subscriber::fmt()
+            .compact()
+            .with_ansi(std::io::stderr().is_terminal())
+            .log_internal_errors(false)
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .finish()
+            .try_init(),
+    };
+    installed.map_err(|_| LogsError::AlreadyInstalled)
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// Neither `json` nor `pretty`.
+    #[error("unknown log format `{0}`: use `json` or `pretty`")]
+    UnknownFormat(String),
+    /// The variable does not hold a filter.
+    #[error("the variable `BULLA_LOG` holds `{text}`, which is not a log filter such as `info`")]
+    Filter {
+        /// What the variable holds.
+        text: String,
+        /// The parser's reason.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// A process has one subscriber.
+    #[error("logging is already set up in this process")]
+    AlreadyInstalled,
+}
+
+/// The variable that chooses what is logged.
+pub const LOG_VARIABLE: &str = "BULLA_LOG";
+
+const DEFAULT_FILTER: &str = "info,async_nats=warn";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_parse_as_they_print() {
+        for format in [LogFormat::Json, LogFormat::Pretty] {
+            assert_eq!(format.to_string().parse::<LogFormat>().unwrap(), format);
+        }
+        let error = "xml".parse::<LogFormat>().unwrap_err();
+        assert!(error.to_string().contains("`xml`"), "{error}");
+    }
+}
