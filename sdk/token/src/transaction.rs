@@ -1,0 +1,407 @@
+//! Transaction tokens: what stands for the user on the bus
+//! ([draft-ietf-oauth-transaction-tokens]).
+//!
+//! An edge mints one for each request, under a key of its own; it travels
+//! unmodified down the call chain. Receivers find the public key through the
+//! minting process's message credential, which the `kid` names.
+//!
+//! # Which claims a policy sees
+//!
+//! [`TransactionToken::policy_claims`] is the one object that conditions on the
+//! user are evaluated against: `sub`, `scope`, and every member of `tctx` lifted to
+//! the top. `tctx` can never replace a registered claim: a token whose `tctx` names
+//! one of [`is_reserved`]'s names is neither minted nor accepted. `iss`, `aud`, the
+//! times and the request context (`rctx`) are not visible to conditions.
+//!
+//! [draft-ietf-oauth-transaction-tokens]: https://datatracker.ietf.org/doc/draft-ietf-oauth-transaction-tokens/
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use bulla_identity::{Claims, TrustDomain, UnixMillis};
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroize as _;
+
+use crate::compact::{Compact, MAX_KID_BYTES};
+use crate::registered::{
+    audiences, check_times, is_name, is_scope, required_date, required_string, scope,
+};
+use crate::{Algorithm, MAX_TOKEN_BYTES, MintError, TokenError};
+
+/// The `typ` of a transaction token.
+pub const TRANSACTION_TYP: &str = "txntoken+jwt";
+
+/// The longest that a transaction token may live.
+pub const MAX_TRANSACTION_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Names that `tctx` may not use: registered claims ([RFC 7519 §4.1]), the claims of
+/// transaction and access tokens, and what says how a user is bound or delegated.
+///
+/// [RFC 7519 §4.1]: https://www.rfc-editor.org/rfc/rfc7519#section-4.1
+const RESERVED: [&str; 16] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "txn",
+    "scope",
+    "req_wl",
+    "tctx",
+    "rctx",
+    "purp",
+    "act",
+    "cnf",
+    "client_id",
+];
+
+/// The `iss` and `aud` of every transaction token of a trust domain:
+/// `spiffe://` and its name.
+#[must_use]
+pub fn trust_domain_uri(domain: &TrustDomain) -> String {
+    format!("spiffe://{}", domain.as_str())
+}
+
+/// An Ed25519 key that signs transaction tokens and nothing else.
+pub struct TokenSigningKey {
+    pair: Ed25519KeyPair,
+    public: [u8; 32],
+}
+
+impl TokenSigningKey {
+    /// The key of a seed of 32 random bytes.
+    #[must_use]
+    pub fn from_seed(mut seed: [u8; 32]) -> Self {
+        #[expect(clippy::expect_used, reason = "every 32 bytes are an Ed25519 seed")]
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("seed has 32 bytes");
+        seed.zeroize();
+        let mut public = [0; 32];
+        for (to, from) in public.iter_mut().zip(pair.public_key().as_ref()) {
+            *to = *from;
+        }
+        Self { pair, public }
+    }
+
+    /// The public key: what the credential of this process carries.
+    #[must_use]
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+}
+
+impl fmt::Debug for TokenSigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSigningKey(..)")
+    }
+}
+
+/// What a new transaction token says.
+#[derive(Clone)]
+pub struct TransactionClaims {
+    /// `txn`: the id of the whole call chain.
+    pub txn: String,
+    /// `sub`: the user.
+    pub principal: String,
+    /// `scope`: space-separated; what the client's token and the route have in common.
+    pub scope: String,
+    /// `req_wl`: the workload that asked for the token, a SPIFFE id.
+    pub requesting_workload: String,
+    /// `tctx`: facts about the user and the transaction that policies may ask for.
+    pub context: Map<String, Value>,
+    /// `rctx`: facts about the request, for the record only.
+    pub request_context: Map<String, Value>,
+    /// `iat`, rounded down to a second.
+    pub issued: UnixMillis,
+    /// `exp`, rounded down to a second.
+    pub expires: UnixMillis,
+}
+
+impl TransactionClaims {
+    /// Claims without scope and context; the times are still to be set.
+    #[must_use]
+    pub fn new(
+        txn: impl Into<String>,
+        principal: impl Into<String>,
+        requesting_workload: impl Into<String>,
+    ) -> Self {
+        Self {
+            txn: txn.into(),
+            principal: principal.into(),
+            scope: String::new(),
+            requesting_workload: requesting_workload.into(),
+            context: Map::new(),
+            request_context: Map::new(),
+            issued: UnixMillis::default(),
+            expires: UnixMillis::default(),
+        }
+    }
+}
+
+impl fmt::Debug for TransactionClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionClaims")
+            .field("txn", &self.txn)
+            .field("requesting_workload", &self.requesting_workload)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Mints a transaction token for `domain`, signed with EdDSA under the key that the
+/// credential `kid` carries.
+///
+/// # Errors
+///
+/// [`MintError`] when the claims are not those of an acceptable token, so that what
+/// this mints [`verify_transaction_token`] takes.
+pub fn mint_transaction_token(
+    key: &TokenSigningKey,
+    kid: &str,
+    domain: &TrustDomain,
+    claims: &TransactionClaims,
+) -> Result<String, MintError> {
+    if !is_name(kid) || kid.len() > MAX_KID_BYTES {
+        return Err(MintError::BadClaim("kid"));
+    }
+    for (name, value) in [
+        ("txn", &claims.txn),
+        ("sub", &claims.principal),
+        ("req_wl", &claims.requesting_workload),
+    ] {
+        if !is_name(value) {
+            return Err(MintError::BadClaim(name));
+        }
+    }
+    if !is_scope(&claims.scope) {
+        return Err(MintError::BadClaim("scope"));
+    }
+    if claims.context.keys().any(|k| is_reserved(k)) {
+        return Err(MintError::ReservedContextName);
+    }
+    let (issued, expires) = (claims.issued.as_secs(), claims.expires.as_secs());
+    let lifetime = expires.saturating_sub(issued);
+    if lifetime == 0 || lifetime > MAX_TRANSACTION_LIFETIME.as_secs() {
+        return Err(MintError::Lifetime {
+            limit_ms: MAX_TRANSACTION_LIFETIME.as_secs() * 1_000,
+            actual_ms: claims
+                .expires
+                .as_millis()
+                .saturating_sub(claims.issued.as_millis()),
+        });
+    }
+    let uri = trust_domain_uri(domain);
+    let header = json!({ "alg": Algorithm::EdDsa.as_str(), "typ": TRANSACTION_TYP, "kid": kid });
+    let mut payload = json!({
+        "iss": uri,
+        "aud": uri,
+        "iat": issued,
+        "exp": expires,
+        "txn": claims.txn,
+        "sub": claims.principal,
+        "scope": claims.scope,
+        "req_wl": claims.requesting_workload,
+        "tctx": claims.context,
+    });
+    if let (Some(map), false) = (payload.as_object_mut(), claims.request_context.is_empty()) {
+        map.insert(
+            "rctx".to_owned(),
+            Value::Object(claims.request_context.clone()),
+        );
+    }
+    let mut token = BASE64URL_NOPAD.encode(header.to_string().as_bytes());
+    token.push('.');
+    token.push_str(&BASE64URL_NOPAD.encode(payload.to_string().as_bytes()));
+    let signature = key.pair.sign(token.as_bytes());
+    token.push('.');
+    token.push_str(&BASE64URL_NOPAD.encode(signature.as_ref()));
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(MintError::TooLarge {
+            limit: MAX_TOKEN_BYTES,
+            actual: token.len(),
+        });
+    }
+    Ok(token)
+}
+
+/// The `kid` of a transaction token that nothing has been proven of: only good for
+/// finding the credential whose token key to verify it under.
+///
+/// # Errors
+///
+/// The token is not one that [`verify_transaction_token`] would get as far as
+/// checking the signature of.
+pub fn unverified_kid(token: &str) -> Result<String, TokenError> {
+    transaction_header(token).map(|(_, kid)| kid)
+}
+
+/// Verifies a transaction token of `domain` under `public`, the token key of the
+/// credential that its `kid` names.
+///
+/// # Errors
+///
+/// The first rule that the token breaks: size, bytes, parts, header, `typ`,
+/// algorithm, signature, claims, times.
+///
+/// # Security
+///
+/// The caller has found `public` in a verified credential of that `kid`, has checked
+/// that its workload may mint, and compares [`TransactionToken::requesting_workload`]
+/// with it.
+pub fn verify_transaction_token(
+    token: &str,
+    public: &[u8; 32],
+    domain: &TrustDomain,
+    now: UnixMillis,
+    skew: Duration,
+) -> Result<TransactionToken, TokenError> {
+    let (compact, kid) = transaction_header(token)?;
+    compact.verify(&DecodingKey::from_ed_der(public), Algorithm::EdDsa)?;
+
+    let claims = compact.unverified_claims()?;
+    let uri = trust_domain_uri(domain);
+    if required_string(&claims, "iss")? != uri {
+        return Err(TokenError::WrongIssuer);
+    }
+    if audiences(&claims)? != [uri.as_str()] {
+        return Err(TokenError::WrongAudience);
+    }
+    let txn = required_string(&claims, "txn")?.to_owned();
+    let principal = required_string(&claims, "sub")?.to_owned();
+    let requesting_workload = required_string(&claims, "req_wl")?.to_owned();
+    let scope = scope(&claims)?.to_owned();
+    let issued = required_date(&claims, "iat")?;
+    let expires = required_date(&claims, "exp")?;
+    if expires.saturating_since(issued) > MAX_TRANSACTION_LIFETIME {
+        return Err(TokenError::LivesTooLong);
+    }
+    let context = match claims.get("tctx") {
+        None => Map::new(),
+        Some(Value::Object(map)) => map.clone(),
+        Some(_) => return Err(TokenError::BadClaim("tctx")),
+    };
+    if context.keys().any(|k| is_reserved(k)) {
+        return Err(TokenError::ReservedContextName);
+    }
+    if claims.get("rctx").is_some_and(|v| !v.is_object()) {
+        return Err(TokenError::BadClaim("rctx"));
+    }
+    let mut visible = context;
+    visible.insert("sub".to_owned(), Value::String(principal.clone()));
+    visible.insert("scope".to_owned(), Value::String(scope));
+    let verified = TransactionToken {
+        claims: Claims::from_map(claims),
+        policy_claims: Claims::from_map(visible),
+        kid,
+        txn,
+        principal,
+        requesting_workload,
+        issued,
+        expires,
+    };
+    verified.check_times(now, skew)?;
+    Ok(verified)
+}
+
+/// Whether `tctx` may not use this name. Names that are registered anywhere else
+/// may be used.
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+fn transaction_header(token: &str) -> Result<(Compact<'_>, String), TokenError> {
+    let compact = Compact::parse(token, MAX_TOKEN_BYTES)?;
+    if !compact.typ_is(TRANSACTION_TYP) {
+        return Err(TokenError::WrongType);
+    }
+    if compact.algorithm != Algorithm::EdDsa {
+        return Err(TokenError::AlgorithmNotAllowed(compact.algorithm));
+    }
+    let kid = compact.kid.clone().ok_or(TokenError::MissingKid)?;
+    Ok((compact, kid))
+}
+
+/// A transaction token whose signature, trust domain and times have been checked.
+/// Only [`verify_transaction_token`] makes one.
+#[derive(Clone)]
+pub struct TransactionToken {
+    claims: Claims,
+    policy_claims: Claims,
+    kid: String,
+    txn: String,
+    principal: String,
+    requesting_workload: String,
+    issued: UnixMillis,
+    expires: UnixMillis,
+}
+
+impl TransactionToken {
+    /// All claims, as they stand in the token.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// What the conditions of a policy see: `sub`, `scope` and the members of `tctx`.
+    #[must_use]
+    pub fn policy_claims(&self) -> &Claims {
+        &self.policy_claims
+    }
+
+    /// The key id in its header.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The id of the call chain.
+    #[must_use]
+    pub fn txn(&self) -> &str {
+        &self.txn
+    }
+
+    /// The user.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.principal
+    }
+
+    /// The scopes that are left of the user's.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.policy_claims.scopes()
+    }
+
+    /// The workload that the token was minted for, a SPIFFE id.
+    #[must_use]
+    pub fn requesting_workload(&self) -> &str {
+        &self.requesting_workload
+    }
+
+    /// When it expires, without skew.
+    #[must_use]
+    pub fn expires(&self) -> UnixMillis {
+        self.expires
+    }
+
+    /// Checks the times once more: whoever keeps a verified token asks before each use.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Expired`] or [`TokenError::IssuedInFuture`].
+    pub fn check_times(&self, now: UnixMillis, skew: Duration) -> Result<(), TokenError> {
+        check_times(now, skew, self.expires, None, Some(self.issued))
+    }
+}
+
+impl fmt::Debug for TransactionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionToken")
+            .field("txn", &self.txn)
+            .field("claims", &self.claims)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
