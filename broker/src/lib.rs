@@ -1,1 +1,4 @@
 //! The authorizing plugin for nats-server, and the operator's command line.
+
+pub mod engine;
+pub mod nats_config;
