@@ -1,1 +1,46 @@
-//! Keys: the only importer of signature and encryption primitives. Pure.
+//! Keys and the primitives that use them.
+//!
+//! This is the only crate that imports signature and encryption primitives.
+//! Everything above it speaks of a [`SigningKey`], a [`Tag`] and a
+//! [`Signature`], never of a curve. Pure: random bytes are arguments.
+//!
+//! ```text
+//! SigningKey ── sign(Tag, parts) ──► Signature ──► VerifyingKey::verify(Tag, parts)   Bulla's statements
+//!     └──────── sign_text(text) ───► Signature ──► VerifyingKey::verify_text          NATS nonces, JWTs
+//! NkeySeed  = a SigningKey in NATS's textual form (`SU…`, `SA…`, …)
+//! CurveSeed = an X25519 key (`SX…`) for the auth callout's sealed boxes
+//! ```
+//!
+//! A statement of Bulla and a text that NATS or a JWT library has signed can
+//! never be one another: see [`Tag`].
+//!
+//! What is deliberately absent: reading key files (bulla-process), certificates
+//! of keys (bulla-envelope), and any export of a secret but the textual seed.
+//!
+//! ```
+//! use bulla_keyring::{SigningKey, Tag};
+//!
+//! let key = SigningKey::from_seed(&[7; 32]);
+//! let signature = key.sign(Tag::Policy, &[b"revision 1"]);
+//! assert!(key.verifying_key().verify(Tag::Policy, &[b"revision 1"], &signature).is_ok());
+//! assert!(key.verifying_key().verify(Tag::TrustBundle, &[b"revision 1"], &signature).is_err());
+//! ```
+
+mod authority;
+mod curve;
+mod hash;
+mod nkey_seed;
+mod seed_text;
+mod signing;
+mod tag;
+
+pub use authority::{AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed};
+pub use curve::{BoxError, CurveSeed};
+pub use hash::{KeyId, constant_time_eq, sha256};
+pub use nkey_seed::{MAX_NONCE_LEN, NkeySeed, NonceError};
+pub use seed_text::SeedError;
+pub use signing::{BadSignature, KeyError, Signature, SigningKey, VerifyingKey};
+pub use tag::Tag;
+
+/// A string that is wiped from memory when it is dropped.
+pub type SecretString = zeroize::Zeroizing<String>;

@@ -1,0 +1,256 @@
+//! X25519 boxes as NATS uses them for the auth callout (xkey, version `xkv1`):
+//! `"xkv1" ‖ 24-byte nonce ‖ NaCl box (X25519, XSalsa20-Poly1305)`.
+
+use std::fmt;
+
+use nkeys::XKey;
+use zeroize::Zeroizing;
+
+use bulla_identity::{Nkey, NkeyKind};
+
+use crate::SecretString;
+use crate::seed_text::{self, SecretBytes, SeedError};
+
+/// A secret xkey, `SX…`.
+pub struct CurveSeed {
+    seed: SecretBytes,
+    key: XKey,
+    public: Nkey,
+}
+
+/// Why a box was not made or not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BoxError {
+    /// The peer's nkey is not an `X…` key.
+    #[error("the peer's key is not an `X…` nkey")]
+    NotCurve,
+    /// A point of small order: anybody could read such a box.
+    #[error("the peer's key is of small order")]
+    SmallOrder,
+    /// Another version, damaged, or not from this sender to this key.
+    #[error("the box does not open")]
+    DoesNotOpen,
+}
+
+impl CurveSeed {
+    /// The seed of 32 random bytes.
+    #[must_use]
+    pub fn from_random(random: &[u8; 32]) -> Self {
+        let mut seed: SecretBytes = Box::default();
+        **seed = *random;
+        Self::new(seed)
+    }
+
+    /// Reads the textual form, `SX…`.
+    ///
+    /// # Errors
+    /// [`SeedError`]; the text is never repeated.
+    pub fn parse(text: &str) -> Result<Self, SeedError> {
+        match seed_text::parse(text)? {
+            (Some(NkeyKind::Curve), seed) => Ok(Self::new(seed)),
+            _ => Err(SeedError::WrongKind {
+                expected: "a curve seed (`SX…`)",
+            }),
+        }
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "the nkeys crate prints the public key of a pair, and its own text parses"
+    )]
+    fn new(seed: SecretBytes) -> Self {
+        let key = XKey::new_from_raw(**seed);
+        let public = Nkey::parse(&key.public_key()).expect("a public xkey");
+        Self { seed, key, public }
+    }
+
+    /// The public nkey, `X…`.
+    #[must_use]
+    pub const fn public(&self) -> Nkey {
+        self.public
+    }
+
+    /// Seals `plain` to a peer.
+    ///
+    /// # Errors
+    /// [`BoxError::NotCurve`], [`BoxError::SmallOrder`] for an unusable peer.
+    ///
+    /// # Security
+    /// `nonce` must be random or otherwise never used before between these two
+    /// keys.
+    pub fn seal(&self, plain: &[u8], to: &Nkey, nonce: [u8; 24]) -> Result<Vec<u8>, BoxError> {
+        self.key
+            .seal_with_nonce(plain, &peer(to)?, nonce.into())
+            .map_err(|_| BoxError::DoesNotOpen)
+    }
+
+    /// Opens a box that a peer sealed to this key.
+    ///
+    /// # Errors
+    /// [`BoxError`] if it was not sealed by `from` to this key, or was changed.
+    pub fn open(&self, sealed: &[u8], from: &Nkey) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        self.key
+            .open(sealed, &peer(from)?)
+            .map(Zeroizing::new)
+            .map_err(|_| BoxError::DoesNotOpen)
+    }
+
+    /// The seed's text, for a key file.
+    ///
+    /// # Security
+    /// This is the secret itself.
+    #[must_use]
+    pub fn to_seed_text(&self) -> SecretString {
+        seed_text::format(NkeyKind::Curve, &self.seed)
+    }
+}
+
+impl fmt::Debug for CurveSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CurveSeed(of {})", self.public)
+    }
+}
+
+fn peer(key: &Nkey) -> Result<XKey, BoxError> {
+    if key.kind() != NkeyKind::Curve {
+        return Err(BoxError::NotCurve);
+    }
+    if is_small_order(key.bytes()) {
+        return Err(BoxError::SmallOrder);
+    }
+    XKey::from_public_key(&key.to_string()).map_err(|_| BoxError::NotCurve)
+}
+
+/// Whether X25519 with this public key always gives zero: the u-coordinates 0,
+/// 1, p − 1, the two of order 8, and their forms above p. The top bit is
+/// ignored, as X25519 does ([RFC 7748 §5]).
+///
+/// [RFC 7748 §5]: https://www.rfc-editor.org/rfc/rfc7748#section-5
+fn is_small_order(u: &[u8; 32]) -> bool {
+    let mut u = *u;
+    if let Some(top) = u.last_mut() {
+        *top &= 0x7f;
+    }
+    SMALL_ORDER_U.contains(&u)
+}
+
+const fn near_p(low: u8) -> [u8; 32] {
+    let mut u = [0xff; 32];
+    if let Some(first) = u.first_mut() {
+        *first = low;
+    }
+    if let Some(top) = u.last_mut() {
+        *top = 0x7f;
+    }
+    u
+}
+
+const fn small(low: u8) -> [u8; 32] {
+    let mut u = [0; 32];
+    if let Some(first) = u.first_mut() {
+        *first = low;
+    }
+    u
+}
+
+const SMALL_ORDER_U: [[u8; 32]; 7] = [
+    small(0),
+    small(1),
+    // p - 1, p, p + 1
+    near_p(0xec),
+    near_p(0xed),
+    near_p(0xee),
+    // order 8
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (CurveSeed, CurveSeed) {
+        (
+            CurveSeed::from_random(&[1; 32]),
+            CurveSeed::from_random(&[2; 32]),
+        )
+    }
+
+    #[test]
+    fn box_opens_for_the_right_pair_only() {
+        let (a, b) = pair();
+        let c = CurveSeed::from_random(&[3; 32]);
+        let sealed = a.seal(b"callout", &b.public(), [7; 24]).unwrap();
+        assert_eq!(*b.open(&sealed, &a.public()).unwrap(), b"callout");
+        assert_eq!(b.open(&sealed, &c.public()), Err(BoxError::DoesNotOpen));
+        assert_eq!(c.open(&sealed, &a.public()), Err(BoxError::DoesNotOpen));
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(b.open(&flipped, &a.public()).is_err(), "bit {bit}");
+        }
+        for len in 0..sealed.len() {
+            assert!(b.open(&sealed[..len], &a.public()).is_err());
+        }
+    }
+
+    /// A box made by the Go nkeys library, which nats-server uses.
+    #[test]
+    fn opens_what_go_sealed() {
+        let receiver =
+            CurveSeed::parse("SXAHGC56LJFTSRXFC653AT7XZU6WGYIXU4XFPMCT62GGHFLUCSPVYP764M").unwrap();
+        let sender =
+            Nkey::parse("XBUJMZHVOPQ2SK5VD3TY4VNBPVU2YFGRLK6EFPEPSMVDUYEBSROWZCEA").unwrap();
+        let sealed = data_encoding::HEXLOWER
+            .decode(
+                b"786b76314676 98f98703502f4241b7a734729800929f6d094b06c6e34a78de499ee7debbac9477\
+                  556f3fbbe90ffd678bc629e5b7cc7c57404d923846cf010226"
+                    .iter()
+                    .copied()
+                    .filter(|byte| !byte.is_ascii_whitespace())
+                    .collect::<Vec<_>>()
+                    .as_slice(),
+            )
+            .unwrap();
+        assert_eq!(
+            *receiver.open(&sealed, &sender).unwrap(),
+            b"this is super secret"
+        );
+    }
+
+    #[test]
+    fn text_is_what_the_nkeys_library_writes() {
+        let theirs = XKey::new();
+        let ours = CurveSeed::parse(&theirs.seed().unwrap()).unwrap();
+        assert_eq!(*ours.to_seed_text(), theirs.seed().unwrap());
+        assert_eq!(ours.public().to_string(), theirs.public_key());
+        let user = nkeys::KeyPair::new_user().seed().unwrap();
+        assert!(matches!(
+            CurveSeed::parse(&user),
+            Err(SeedError::WrongKind { .. })
+        ));
+    }
+
+    #[test]
+    fn useless_peers_are_refused() {
+        let (a, b) = pair();
+        let user = Nkey::from_bytes(NkeyKind::User, *b.public().bytes());
+        assert_eq!(a.seal(b"", &user, [0; 24]), Err(BoxError::NotCurve));
+        for mut u in SMALL_ORDER_U {
+            for top in [0, 0x80] {
+                u[31] = (u[31] & 0x7f) | top;
+                let weak = Nkey::from_bytes(NkeyKind::Curve, u);
+                assert_eq!(a.seal(b"", &weak, [0; 24]), Err(BoxError::SmallOrder));
+                assert_eq!(a.open(&[0; 64], &weak), Err(BoxError::SmallOrder));
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Domain separation: what a signature says.
+
+/// What kind of statement is signed.
+///
+/// The signed bytes of every statement begin with [`Tag::as_bytes`], so that a
+/// signature of one kind never passes for another, whichever key made it.
+///
+/// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
+/// with a zero byte, so no tag is a prefix of another. An nkey also signs the
+/// nonce that a nats-server sends at connect, which is text; so is what a JWT
+/// library signs. A malicious nats-server therefore cannot have a credential
+/// request countersigned by sending it as a nonce, and
+/// [`SigningKey::sign_text`](crate::SigningKey::sign_text) takes `&str` so that
+/// nothing in this workspace signs other bytes without a tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// Root of a batch of envelopes, by a message key.
+    Batch,
+    /// Possession of the message key that a credential request names.
+    CredentialRequest,
+    /// Possession of the token key that a credential request names.
+    TokenKey,
+    /// A workload's nkey vouches for a credential request.
+    Countersignature,
+    /// A message credential, by a broker's issuing key.
+    Credential,
+    /// A trust bundle, by the offline root.
+    TrustBundle,
+    /// A policy revision, by the policy key.
+    Policy,
+}
+
+impl Tag {
+    /// Every tag.
+    pub const ALL: [Self; 7] = [
+        Self::Batch,
+        Self::CredentialRequest,
+        Self::TokenKey,
+        Self::Countersignature,
+        Self::Credential,
+        Self::TrustBundle,
+        Self::Policy,
+    ];
+
+    /// The bytes before the statement.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'static [u8] {
+        match self {
+            Self::Batch => b"\xffbulla/v1/batch\0",
+            Self::CredentialRequest => b"\xffbulla/v1/credential-request\0",
+            Self::TokenKey => b"\xffbulla/v1/token-key\0",
+            Self::Countersignature => b"\xffbulla/v1/countersignature\0",
+            Self::Credential => b"\xffbulla/v1/credential\0",
+            Self::TrustBundle => b"\xffbulla/v1/trust-bundle\0",
+            Self::Policy => b"\xffbulla/v1/policy\0",
+        }
+    }
+
+    /// The bytes that are signed: tag ‖ parts.
+    pub(crate) fn message(self, parts: &[&[u8]]) -> Vec<u8> {
+        let tag = self.as_bytes();
+        let len = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut message = Vec::with_capacity(tag.len() + len);
+        message.extend_from_slice(tag);
+        for part in parts {
+            message.extend_from_slice(part);
+        }
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_no_text_and_no_prefix_of_each_other() {
+        for a in Tag::ALL {
+            assert!(std::str::from_utf8(a.as_bytes()).is_err());
+            assert!(a.as_bytes().ends_with(b"\0"));
+            for b in Tag::ALL {
+                assert!(a == b || !b.as_bytes().starts_with(a.as_bytes()));
+            }
+        }
+    }
+}
