@@ -1,0 +1,150 @@
+//! The auth callout: nats-server asks about every connection, we answer with
+//! that workload's permissions.
+//!
+//! ```text
+//! $SYS.REQ.USER.AUTH ─► group bulla-a ─► one broker ─┐
+//!                    └► group bulla-b ─► one broker ─┴► the first answer wins
+//! ```
+//!
+//! A member of a queue group that hangs takes its share with it, so there are
+//! two groups and every request reaches one member of each. A broker that is
+//! not ready stays silent and never denies.
+//!
+//! Nothing here does I/O between question and answer.
+
+mod answer;
+mod attest;
+mod decide;
+mod nonces;
+mod request;
+
+use std::num::NonZero;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_nats::Client;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::select_all;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use answer::{ACCOUNT, PermissionLists};
+pub use attest::{Admission, Admissions};
+pub use decide::Callout;
+
+use crate::clock;
+use decide::{Random, Silence};
+
+/// Which queue groups a broker joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Group {
+    /// The first.
+    A,
+    /// The second.
+    B,
+    /// Both: right for a broker that is alone. The second copy of a request is
+    /// recognised and not answered again.
+    #[default]
+    Both,
+}
+
+impl Group {
+    fn queues(self) -> &'static [&'static str] {
+        match self {
+            Self::A => &["bulla-a"],
+            Self::B => &["bulla-b"],
+            Self::Both => &["bulla-a", "bulla-b"],
+        }
+    }
+}
+
+impl FromStr for Group {
+    type Err = UnknownGroup;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "a" => Ok(Self::A),
+            "b" => Ok(Self::B),
+            "both" => Ok(Self::Both),
+            other => Err(UnknownGroup(other.to_owned())),
+        }
+    }
+}
+
+/// Neither `a`, `b` nor `both`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown broker group `{0}`: use `a`, `b` or `both`")]
+pub struct UnknownGroup(String);
+
+/// Answers until `stop`, then finishes what was already delivered.
+///
+/// # Errors
+/// If the subscriptions are refused.
+pub(crate) async fn serve(
+    client: Client,
+    callout: Arc<Callout>,
+    group: Group,
+    stop: CancellationToken,
+) -> Result<(), async_nats::SubscribeError> {
+    let mut subscriptions = Vec::new();
+    for queue in group.queues() {
+        subscriptions.push(
+            client
+                .queue_subscribe(REQUEST_SUBJECT, (*queue).to_owned())
+                .await?,
+        );
+    }
+    let mut requests = select_all(subscriptions);
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = cores.saturating_mul(2);
+    let places = Arc::new(Semaphore::new(workers));
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            message = requests.next() => match message {
+                Some(message) => message,
+                None => break,
+            },
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
+        let callout = Arc::clone(&callout);
+        let client = client.clone();
+        tokio::spawn(async move {
+            if let (Some(answer), Some(reply)) = (answer(&callout, &message), message.reply) {
+                // Only a closed connection fails here; the other group answers.
+                let _ = client.publish(reply, answer).await;
+            }
+            drop(place);
+        });
+    }
+    let all = u32::try_from(workers).unwrap_or(u32::MAX);
+    let _ = places.acquire_many(all).await;
+    Ok(())
+}
+
+fn answer(callout: &Callout, message: &async_nats::Message) -> Option<Bytes> {
+    let sender = message
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get(XKEY_HEADER))
+        .map(async_nats::HeaderValue::as_str);
+    let random = Random::fresh().ok()?;
+    match callout.answer(&message.payload, sender, clock::now(), &random) {
+        Ok(answer) => Some(answer.into()),
+        // Every request comes twice to a broker in both groups.
+        Err(Silence::SameRequest) => None,
+        Err(silence) => {
+            tracing::warn!(target: "bulla::callout", reason = %silence, "request not answered");
+            None
+        }
+    }
+}
+
+/// Where nats-server asks.
+pub(crate) const REQUEST_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
+
+const XKEY_HEADER: &str = "Nats-Server-Xkey";

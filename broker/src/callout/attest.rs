@@ -1,0 +1,143 @@
+//! How a workload proves itself at connect: by its nkey.
+//!
+//! nats-server does not verify the signature of an nkey that it does not know
+//! itself, so all of this is ours: the key is registered, the nonce is there
+//! and fresh, the signature is over exactly this nonce.
+
+use std::collections::HashMap;
+
+use bulla_identity::{Nkey, NkeyKind, WorkloadName};
+use bulla_keyring::{KeyError, Signature, VerifyingKey};
+use data_encoding::BASE64_NOPAD;
+
+use super::answer::PermissionLists;
+use super::request::CalloutRequest;
+
+/// Who may connect, and with which permissions: what the policy says, compiled
+/// once for each revision.
+#[derive(Debug, Default)]
+pub struct Admissions {
+    by_nkey: HashMap<Nkey, Admission>,
+}
+
+/// One registered nkey.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Whose nkey it is.
+    pub workload: WorkloadName,
+    /// What its connections may do.
+    pub permissions: PermissionLists,
+    key: VerifyingKey,
+}
+
+impl Admissions {
+    /// Nobody may connect.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers an nkey of a workload.
+    ///
+    /// # Errors
+    /// If the nkey names no sound public key.
+    pub fn register(
+        &mut self,
+        nkey: Nkey,
+        workload: WorkloadName,
+        permissions: PermissionLists,
+    ) -> Result<(), KeyError> {
+        let key = VerifyingKey::from_nkey(&nkey)?;
+        self.by_nkey.insert(
+            nkey,
+            Admission {
+                workload,
+                permissions,
+                key,
+            },
+        );
+        Ok(())
+    }
+
+    /// The workload that the request proves to come from.
+    pub(super) fn attest(&self, request: &CalloutRequest) -> Result<&Admission, DenyReason> {
+        if request.kind != "Client" || request.protocol != "nats" {
+            return Err(DenyReason::NotAClient);
+        }
+        if request.nkey.is_empty() {
+            return Err(DenyReason::NoNkey);
+        }
+        let nkey = Nkey::parse(&request.nkey)
+            .ok()
+            .filter(|nkey| nkey.kind() == NkeyKind::User)
+            .ok_or(DenyReason::MalformedNkey)?;
+        let admission = self
+            .by_nkey
+            .get(&nkey)
+            .ok_or(DenyReason::UnknownNkey(nkey))?;
+        let workload = || admission.workload.clone();
+        // A signature over nothing is good for ever and everywhere.
+        if request.nonce.is_empty() {
+            return Err(DenyReason::EmptyNonce(workload()));
+        }
+        let signature =
+            signature(&request.signature).ok_or_else(|| DenyReason::NoSignature(workload()))?;
+        admission
+            .key
+            .verify_text(&request.nonce, &signature)
+            .map_err(|_| DenyReason::WrongSignature(workload()))?;
+        Ok(admission)
+    }
+}
+
+/// Clients write the signature in the standard or in the URL-safe alphabet.
+fn signature(text: &str) -> Option<Signature> {
+    let text: String = text
+        .trim_end_matches('=')
+        .chars()
+        .map(|character| match character {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        })
+        .collect();
+    let bytes = BASE64_NOPAD.decode(text.as_bytes()).ok()?;
+    Some(Signature::from_bytes(bytes.try_into().ok()?))
+}
+
+/// Why a connection is turned away. Logged; the client learns none of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DenyReason {
+    #[error("only clients that speak NATS itself may connect")]
+    NotAClient,
+    #[error("the client names no nkey")]
+    NoNkey,
+    #[error("the client names an nkey that is malformed")]
+    MalformedNkey,
+    #[error("the nkey `{0}` is not registered in the policy")]
+    UnknownNkey(Nkey),
+    #[error("the server offered no nonce, so the signature proves nothing")]
+    EmptyNonce(WorkloadName),
+    #[error("the signature over the nonce is missing or malformed")]
+    NoSignature(WorkloadName),
+    #[error("the signature over the nonce does not verify")]
+    WrongSignature(WorkloadName),
+    #[error("the nonce was used before")]
+    NonceReplayed(WorkloadName),
+    #[error("too many connections at once: the memory for nonces is full")]
+    NoncesFull(WorkloadName),
+}
+
+impl DenyReason {
+    /// Whose key was named, if it is a registered one.
+    pub(super) fn workload(&self) -> &str {
+        match self {
+            Self::NotAClient | Self::NoNkey | Self::MalformedNkey | Self::UnknownNkey(_) => "",
+            Self::EmptyNonce(workload)
+            | Self::NoSignature(workload)
+            | Self::WrongSignature(workload)
+            | Self::NonceReplayed(workload)
+            | Self::NoncesFull(workload) => workload.as_str(),
+        }
+    }
+}
