@@ -35,6 +35,27 @@ pub(crate) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError
     }
 }
 
+/// Whether no value nests arrays and objects deeper than `levels`.
+pub(crate) fn within_depth<'a>(mut values: impl Iterator<Item = &'a Value>, levels: usize) -> bool {
+    values.all(|value| match value {
+        Value::Array(items) => {
+            levels > 0
+                && within_depth(
+                    &mut items.iter() as &mut dyn Iterator<Item = &Value>,
+                    levels - 1,
+                )
+        }
+        Value::Object(map) => {
+            levels > 0
+                && within_depth(
+                    &mut map.values() as &mut dyn Iterator<Item = &Value>,
+                    levels - 1,
+                )
+        }
+        _ => true,
+    })
+}
+
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth: usize,

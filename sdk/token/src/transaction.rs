@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroize as _;
 
 use crate::compact::{Compact, MAX_KID_BYTES};
+use crate::json::{MAX_DEPTH, within_depth};
 use crate::registered::{
     audiences, check_times, is_name, is_scope, required_date, required_string, scope,
 };
@@ -182,6 +183,12 @@ pub fn mint_transaction_token(
     if claims.context.keys().any(|k| is_reserved(k)) {
         return Err(MintError::ReservedContextName);
     }
+    // Each stands one level below the payload.
+    for (name, context) in [("tctx", &claims.context), ("rctx", &claims.request_context)] {
+        if !within_depth(context.values(), MAX_DEPTH - 2) {
+            return Err(MintError::BadClaim(name));
+        }
+    }
     let (issued, expires) = (claims.issued.as_secs(), claims.expires.as_secs());
     let lifetime = expires.saturating_sub(issued);
     if lifetime == 0 || lifetime > MAX_TRANSACTION_LIFETIME.as_secs() {
@@ -306,8 +313,7 @@ pub fn verify_transaction_token(
     Ok(verified)
 }
 
-/// Whether `tctx` may not use this name. Names that are registered anywhere else
-/// may be used.
+/// Whether `tctx` may not use this name.
 fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
 }
