@@ -1,0 +1,96 @@
+//! Checks between the parts of a policy: what one says against another.
+
+use crate::error::Sink;
+use crate::parse::{Parsed, RuleSpec, SubjectSpec};
+use crate::problem::Problem;
+use crate::requirements::{Protect, UserRule};
+use crate::trie::Trie;
+
+/// Refuses demands on the user that contradict each other (POL-23, POL-24).
+pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {
+    let mut index = Trie::default();
+    for (i, spec) in parsed.subjects.iter().enumerate() {
+        index.insert(spec.pattern.tokens(), i);
+    }
+    let neighbours = |tokens: &[bulla_identity::PatternToken]| {
+        let mut found = Vec::new();
+        index.overlaps(tokens, &mut |i| found.push(*i));
+        found.sort_unstable();
+        found
+            .into_iter()
+            .filter_map(|i| parsed.subjects.get(i).map(|spec| (i, spec)))
+            .collect::<Vec<_>>()
+    };
+
+    for (i, one) in parsed.subjects.iter().enumerate() {
+        if one.stated.protect == Some(Protect::Open)
+            && matches!(
+                one.stated.user,
+                Some(UserRule::Optional | UserRule::Required)
+            )
+        {
+            let problem = Problem::UserOnOpen {
+                subject: one.pattern.to_string(),
+                demand: one.pattern.to_string(),
+            };
+            sink.report(&one.span, problem);
+        }
+        // Only entries that take part in a contradiction look around.
+        if !matches!(one.stated.user, Some(UserRule::Required)) {
+            continue;
+        }
+        let around = neighbours(one.pattern.tokens());
+        for (j, other) in around.iter().filter(|(j, _)| *j != i) {
+            debug_assert_ne!(*j, i);
+            if other.stated.user == Some(UserRule::None) {
+                let problem = Problem::UserContradiction {
+                    one: other.pattern.to_string(),
+                    other: one.pattern.to_string(),
+                };
+                sink.report(&one.span, problem);
+            }
+            let weak = one.stated.protect.is_none_or(|p| p == Protect::Open);
+            if weak && stays_open(other, &around) {
+                let problem = Problem::UserOnOpen {
+                    subject: other.pattern.to_string(),
+                    demand: one.pattern.to_string(),
+                };
+                sink.report(&one.span, problem);
+            }
+        }
+    }
+
+    for RuleSpec { rule, on_spans, .. } in parsed.rules.iter().filter(|s| s.rule.user.is_some()) {
+        for (pattern, span) in rule.on.iter().zip(on_spans) {
+            let around = neighbours(pattern.tokens());
+            let shielded = around.iter().any(|(_, s)| {
+                s.stated.protect > Some(Protect::Open) && s.pattern.contains(pattern)
+            });
+            for (_, subject) in &around {
+                if !shielded && stays_open(subject, &around) {
+                    let problem = Problem::ConditionOnOpen {
+                        pattern: pattern.to_string(),
+                        subject: subject.pattern.to_string(),
+                    };
+                    sink.report(span, problem);
+                }
+                let none = subject.stated.user == Some(UserRule::None);
+                if none && subject.pattern.contains(pattern) {
+                    let problem = Problem::ConditionOnNone {
+                        pattern: pattern.to_string(),
+                        subject: subject.pattern.to_string(),
+                    };
+                    sink.report(span, problem);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an entry says `open` and no other entry raises all of it.
+fn stays_open(spec: &SubjectSpec, around: &[(usize, &SubjectSpec)]) -> bool {
+    spec.stated.protect == Some(Protect::Open)
+        && !around.iter().any(|(_, other)| {
+            other.stated.protect > Some(Protect::Open) && other.pattern.contains(&spec.pattern)
+        })
+}

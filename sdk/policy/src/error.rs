@@ -1,0 +1,286 @@
+//! Why a policy does not load.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::problem::Problem;
+
+/// The most errors that are reported for one file; the rest is counted.
+const MAX_ERRORS: usize = 500;
+
+/// The longest piece of a source line that is shown, in characters.
+const SHOWN: usize = 110;
+
+/// Every error of one file, in the order of their places.
+///
+/// `Display` prints them all with the source line and a caret, without colour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyErrors {
+    file: Arc<str>,
+    errors: Vec<PolicyError>,
+    omitted: usize,
+}
+
+/// One error: what is wrong, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyError {
+    problem: Problem,
+    line: u32,
+    column: u32,
+    shown: String,
+    caret_at: usize,
+    caret_len: usize,
+}
+
+impl PolicyErrors {
+    /// The file's name, as it was given.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The errors, by place.
+    #[must_use]
+    pub fn errors(&self) -> &[PolicyError] {
+        &self.errors
+    }
+
+    /// How many more there were beyond those in [`PolicyErrors::errors`].
+    #[must_use]
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+}
+
+impl PolicyError {
+    /// What is wrong.
+    #[must_use]
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// A stable name for the kind of error, such as `unknown_key`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.problem.code()
+    }
+
+    /// What is wrong, in one sentence.
+    #[must_use]
+    pub fn message(&self) -> String {
+        self.problem.to_string()
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        self.problem.remedy()
+    }
+
+    /// The line, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// The column in characters, counted from 1.
+    #[must_use]
+    pub fn column(&self) -> u32 {
+        self.column
+    }
+
+    /// The source line, or the part of a long one around the error; control
+    /// characters are replaced, so that it can be printed on a terminal.
+    #[must_use]
+    pub fn source_line(&self) -> &str {
+        &self.shown
+    }
+
+    /// Where in [`PolicyError::source_line`] the caret belongs, in characters
+    /// from 0, and how many carets: at least one.
+    #[must_use]
+    pub fn caret(&self) -> (usize, usize) {
+        (self.caret_at, self.caret_len)
+    }
+}
+
+impl fmt::Display for PolicyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.errors {
+            let gutter = error.line.to_string().len();
+            let pad = " ".repeat(gutter);
+            writeln!(f, "error: {}", error.problem)?;
+            writeln!(f, "{pad}--> {}:{}:{}", self.file, error.line, error.column)?;
+            writeln!(f, "{pad} |")?;
+            writeln!(f, "{} | {}", error.line, error.shown)?;
+            writeln!(
+                f,
+                "{pad} | {}{}",
+                " ".repeat(error.caret_at),
+                "^".repeat(error.caret_len)
+            )?;
+            writeln!(f, "{pad} = {}\n", error.remedy())?;
+        }
+        let total = self.errors.len() + self.omitted;
+        let plural = if total == 1 { "" } else { "s" };
+        write!(f, "{}: {total} error{plural}", self.file)?;
+        if self.omitted > 0 {
+            write!(f, ", {} of them not shown", self.omitted)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PolicyErrors {}
+
+/// Collects the errors of one text.
+pub(crate) struct Sink<'t> {
+    text: &'t str,
+    /// Where each line starts, in bytes.
+    lines: Vec<usize>,
+    found: Vec<(usize, usize, Problem)>,
+    omitted: usize,
+}
+
+impl<'t> Sink<'t> {
+    pub(crate) fn new(text: &'t str) -> Self {
+        let mut lines = vec![0];
+        lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
+        Self {
+            text,
+            lines,
+            found: Vec::new(),
+            omitted: 0,
+        }
+    }
+
+    pub(crate) fn report(&mut self, span: &Range<usize>, problem: Problem) {
+        if self.found.len() < MAX_ERRORS {
+            self.found.push((span.start, span.end, problem));
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The line of a byte offset, counted from 1.
+    pub(crate) fn line_of(&self, offset: usize) -> u32 {
+        let before = self.lines.partition_point(|start| *start <= offset);
+        u32::try_from(before.max(1)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn finish(mut self, file: &str) -> PolicyErrors {
+        self.found.sort_by_key(|(start, end, _)| (*start, *end));
+        let found = std::mem::take(&mut self.found);
+        let errors = found
+            .into_iter()
+            .map(|(start, end, problem)| self.place(start, end, problem))
+            .collect();
+        PolicyErrors {
+            file: file.into(),
+            errors,
+            omitted: self.omitted,
+        }
+    }
+
+    fn place(&self, start: usize, end: usize, problem: Problem) -> PolicyError {
+        let line = self.line_of(start);
+        let line_start = self
+            .lines
+            .get(line as usize - 1)
+            .copied()
+            .unwrap_or_default();
+        let source = self
+            .text
+            .get(line_start..)
+            .and_then(|rest| rest.split('\n').next())
+            .unwrap_or_default()
+            .trim_end_matches('\r');
+        let chars_until = |offset: usize| {
+            source
+                .char_indices()
+                .take_while(|(at, _)| line_start + at < offset)
+                .count()
+        };
+        let from = chars_until(start);
+        let len = chars_until(end).saturating_sub(from);
+        let skip = from.saturating_sub(SHOWN / 2);
+        let shown: String = source
+            .chars()
+            .skip(skip)
+            .take(SHOWN)
+            .map(|c| match c {
+                '\t' => ' ',
+                c if c.is_control() => '\u{fffd}',
+                c => c,
+            })
+            .collect();
+        let caret_at = from - skip;
+        let room = shown.chars().count().saturating_sub(caret_at);
+        PolicyError {
+            problem,
+            line,
+            column: u32::try_from(from + 1).unwrap_or(u32::MAX),
+            shown,
+            caret_at,
+            caret_len: len.min(room).max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_count_characters_and_survive_the_ends() {
+        let text = "a = \"ä\" x\r\nbb";
+        let mut sink = Sink::new(text);
+        let at = text.find('x').unwrap();
+        for span in [
+            at..at + 1,
+            text.len() - 2..text.len(),
+            text.len()..text.len(),
+            900..901,
+        ] {
+            sink.report(&span, Problem::EmptyList { key: "on" });
+        }
+        let errors = sink.finish("p.toml");
+        let places: Vec<_> = errors
+            .errors()
+            .iter()
+            .map(|e| (e.line(), e.column()))
+            .collect();
+        assert_eq!(places, [(1, 9), (2, 1), (2, 3), (2, 3)]);
+        assert_eq!(errors.errors()[0].caret(), (8, 1));
+        assert_eq!(errors.errors()[1].source_line(), "bb");
+    }
+
+    #[test]
+    fn what_is_shown_is_safe_and_short() {
+        let text = format!("{}\x1b[31mX{}", "y".repeat(500), "z".repeat(500));
+        let mut sink = Sink::new(&text);
+        let at = text.find('X').unwrap();
+        sink.report(&(at..at + 1), Problem::EmptyList { key: "on" });
+        let errors = sink.finish("p.toml");
+        let error = &errors.errors()[0];
+        assert!(error.source_line().chars().count() <= SHOWN);
+        assert!(!error.source_line().contains('\x1b'));
+        assert_eq!(error.source_line().chars().nth(error.caret().0), Some('X'));
+    }
+
+    #[test]
+    fn a_flood_of_errors_is_counted_not_kept() {
+        let mut sink = Sink::new("x");
+        for _ in 0..MAX_ERRORS + 7 {
+            sink.report(&(0..1), Problem::EmptyList { key: "on" });
+        }
+        let errors = sink.finish("p.toml");
+        assert_eq!(errors.errors().len(), MAX_ERRORS);
+        assert_eq!(errors.omitted(), 7);
+    }
+}

@@ -1,0 +1,139 @@
+//! From TOML to resolved workloads, subjects and rules, with every error.
+
+mod condition;
+mod reader;
+mod rule;
+mod subject;
+mod workload;
+
+use std::ops::Range;
+
+use bulla_identity::{Nkey, SubjectPattern, TrustDomain, WorkloadName};
+use toml::de::{DeTable, DeValue};
+
+use crate::error::Sink;
+use crate::problem::Problem;
+use crate::requirements::Stated;
+use crate::rule::Rule;
+use reader::{Fields, Node};
+
+/// The largest policy that is read: 4 MiB.
+pub const MAX_POLICY_BYTES: usize = 4 << 20;
+
+/// The most grants that one policy may spell out: for every rule its workloads
+/// times its patterns.
+pub const MAX_GRANTS: usize = 1_000_000;
+
+/// Beyond this size only the first syntax error is reported.
+const RECOVER_BYTES: usize = 256 << 10;
+
+/// A `[workload.NAME]`.
+#[derive(Debug)]
+pub(crate) struct WorkloadSpec {
+    pub(crate) name: WorkloadName,
+    pub(crate) span: Range<usize>,
+    pub(crate) nkeys: Vec<Nkey>,
+    pub(crate) mints: bool,
+}
+
+/// A `[subject."PATTERN"]`.
+#[derive(Debug)]
+pub(crate) struct SubjectSpec {
+    pub(crate) pattern: SubjectPattern,
+    pub(crate) span: Range<usize>,
+    pub(crate) stated: Stated,
+}
+
+/// An `[[allow]]` or `[[deny]]`, and where each of its patterns stands.
+#[derive(Debug)]
+pub(crate) struct RuleSpec {
+    pub(crate) rule: Rule,
+    pub(crate) span: Range<usize>,
+    pub(crate) on_spans: Vec<Range<usize>>,
+}
+
+/// A whole policy, as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    pub(crate) trust_domain: Option<TrustDomain>,
+    pub(crate) workloads: Vec<WorkloadSpec>,
+    pub(crate) subjects: Vec<SubjectSpec>,
+    /// Sorted by id, so that nothing depends on their order in the file.
+    pub(crate) rules: Vec<RuleSpec>,
+}
+
+/// Reads `text`; the result is complete only if nothing was reported.
+pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
+    let mut parsed = Parsed::default();
+    if text.len() > MAX_POLICY_BYTES {
+        let problem = Problem::TooLarge {
+            limit: MAX_POLICY_BYTES,
+            actual: text.len(),
+        };
+        sink.report(&(0..0), problem);
+        return parsed;
+    }
+    let Some(document) = read_toml(text, sink) else {
+        return parsed;
+    };
+
+    const KEYS: &[&str] = &[
+        "version",
+        "trust_domain",
+        "workload",
+        "group",
+        "subject",
+        "allow",
+        "deny",
+    ];
+    let top = Fields::new(&document, 0..0, "the policy", KEYS, &[], sink);
+    if let Some(node) = top.need("version", sink) {
+        check_version(node, sink);
+    }
+    if let Some(node) = top.need("trust_domain", sink)
+        && let Some(domain) = reader::text("trust_domain", node, sink)
+    {
+        match TrustDomain::parse(domain) {
+            Ok(domain) => parsed.trust_domain = Some(domain),
+            Err(e) => sink.report(&node.span(), Problem::TrustDomain(e)),
+        }
+    }
+    parsed.workloads = workload::workloads(top.get("workload"), sink);
+    let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
+    parsed.subjects = subject::subjects(top.get("subject"), sink);
+    parsed.rules = rule::rules(top.get("allow"), top.get("deny"), &names, sink);
+    parsed
+}
+
+fn read_toml<'d>(text: &'d str, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
+    let first = match DeTable::parse(text) {
+        Ok(document) => return Some(document.into_inner()),
+        Err(e) => e,
+    };
+    let errors = if text.len() <= RECOVER_BYTES {
+        DeTable::parse_recoverable(text).1
+    } else {
+        vec![first]
+    };
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let problem = Problem::Syntax {
+            message: error.message().to_owned(),
+        };
+        sink.report(&span, problem);
+    }
+    None
+}
+
+fn check_version(node: Node<'_>, sink: &mut Sink<'_>) {
+    match node.get_ref() {
+        DeValue::Integer(number) if number.as_str() == "1" => {}
+        DeValue::Integer(number) => sink.report(
+            &node.span(),
+            Problem::Version {
+                found: number.to_string(),
+            },
+        ),
+        _ => reader::wrong_type("version", "the number 1", node, sink),
+    }
+}

@@ -1,0 +1,184 @@
+//! `[[allow]]` and `[[deny]]`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bulla_identity::{PatternToken, SubjectPattern};
+
+use super::reader::{self, Fields, Node};
+use super::workload::Names;
+use super::{MAX_GRANTS, RuleSpec, condition, subject};
+use crate::error::Sink;
+use crate::problem::Problem;
+use crate::rule::{Effect, Rule, Verb, VerbSet};
+
+const KEYS: &[&str] = &["id", "who", "may", "on", "user"];
+
+const LATER: &[(&str, &str)] = &[
+    ("expires", "remove the rule when its time is over"),
+    ("break_glass", "leave it out"),
+    ("shadow", "leave it out: every rule is enforced"),
+    ("time", "leave it out"),
+    ("network", "leave it out"),
+];
+
+const VERBS_LATER: &[&str] = &["append", "consume", "read", "write", "manage"];
+
+pub(super) fn rules(
+    allow: Option<Node<'_>>,
+    deny: Option<Node<'_>>,
+    names: &Names,
+    sink: &mut Sink<'_>,
+) -> Vec<RuleSpec> {
+    let mut out: Vec<RuleSpec> = Vec::new();
+    let mut grants = 0usize;
+    for (key, effect, node) in [
+        ("allow", Effect::Allow, allow),
+        ("deny", Effect::Deny, deny),
+    ] {
+        let Some(node) = node else { continue };
+        let Some(array) = node.get_ref().as_array() else {
+            reader::wrong_type(key, "a list of tables: write [[allow]]", node, sink);
+            continue;
+        };
+        for node in array.iter() {
+            let Some(spec) = rule(effect, node, names, sink) else {
+                continue;
+            };
+            grants = grants.saturating_add(spec.rule.who.len().saturating_mul(spec.rule.on.len()));
+            if grants > MAX_GRANTS {
+                let problem = Problem::TooManyGrants {
+                    limit: MAX_GRANTS,
+                    actual: grants,
+                };
+                sink.report(&spec.span, problem);
+                return out;
+            }
+            out.push(spec);
+        }
+    }
+    unique_ids(&out, sink);
+    out.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
+    out
+}
+
+fn rule(effect: Effect, node: Node<'_>, names: &Names, sink: &mut Sink<'_>) -> Option<RuleSpec> {
+    let name = match effect {
+        Effect::Allow => "an allow rule",
+        Effect::Deny => "a deny rule",
+    };
+    let table = reader::table(name, node, sink)?;
+    let fields = Fields::new(table, node.span(), name, KEYS, LATER, sink);
+    let (id, id_span) = match fields.need("id", sink) {
+        Some(node) => (id(node, sink), node.span()),
+        None => (None, node.span()),
+    };
+    let who = match fields.need("who", sink) {
+        Some(node) => names.who(node, sink),
+        None => Vec::new(),
+    };
+    let verbs = match fields.need("may", sink) {
+        Some(node) => verbs(node, sink),
+        None => VerbSet::default(),
+    };
+    let mut on = Vec::new();
+    let mut on_spans = Vec::new();
+    if let Some(node) = fields.need("on", sink) {
+        for node in reader::list("on", "a list of subject patterns", node, sink) {
+            if let Some(pattern) = on_pattern(effect, node, sink) {
+                on.push(pattern);
+                on_spans.push(node.span());
+            }
+        }
+    }
+    let user = fields.get("user").map(|node| {
+        if verbs.contains(Verb::Subscribe) {
+            sink.report(&node.span(), Problem::ConditionOnSubscribe);
+        }
+        condition::condition(node, &on, sink)
+    });
+    Some(RuleSpec {
+        rule: Rule {
+            id: id.unwrap_or_default(),
+            line: sink.line_of(id_span.start),
+            effect,
+            verbs,
+            who,
+            on,
+            user,
+        },
+        span: id_span,
+        on_spans,
+    })
+}
+
+fn id(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Arc<str>> {
+    let text = reader::text("id", node, sink)?;
+    let lead = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if lead && text.len() <= 128 && text.chars().all(rest) {
+        Some(text.into())
+    } else {
+        let id = reader::printable(text);
+        sink.report(&node.span(), Problem::RuleId { id });
+        None
+    }
+}
+
+fn verbs(node: Node<'_>, sink: &mut Sink<'_>) -> VerbSet {
+    let mut out = VerbSet::default();
+    for node in reader::list("may", "a list of verbs", node, sink) {
+        let Some(word) = reader::text("may", node, sink) else {
+            continue;
+        };
+        match Verb::parse(word) {
+            Some(verb) => out.insert(verb),
+            None if VERBS_LATER.contains(&word) => {
+                let problem = Problem::Unsupported {
+                    what: word.to_owned(),
+                    instead: "the verbs of this version are publish, subscribe, request, serve",
+                };
+                sink.report(&node.span(), problem);
+            }
+            None => {
+                let verb = reader::printable(word);
+                sink.report(&node.span(), Problem::UnknownVerb { verb });
+            }
+        }
+    }
+    out
+}
+
+fn on_pattern(effect: Effect, node: Node<'_>, sink: &mut Sink<'_>) -> Option<SubjectPattern> {
+    let text = reader::text("on", node, sink)?;
+    let span: Range<usize> = node.span();
+    let pattern = subject::pattern(text, &span, sink)?;
+    let literal = matches!(pattern.tokens().first(), Some(PatternToken::Literal(_)));
+    if effect == Effect::Allow && !literal {
+        let pattern = pattern.to_string();
+        sink.report(&span, Problem::WildcardFirst { pattern });
+        return None;
+    }
+    Some(pattern)
+}
+
+fn unique_ids(rules: &[RuleSpec], sink: &mut Sink<'_>) {
+    let mut by_place: Vec<&RuleSpec> = rules.iter().filter(|s| !s.rule.id.is_empty()).collect();
+    by_place.sort_by_key(|s| s.span.start);
+    let mut first: HashMap<&str, u32> = HashMap::new();
+    for spec in by_place {
+        match first.get(&*spec.rule.id) {
+            Some(line) => {
+                let problem = Problem::RuleIdTwice {
+                    id: spec.rule.id.to_string(),
+                    line: *line,
+                };
+                sink.report(&spec.span, problem);
+            }
+            None => {
+                first.insert(&spec.rule.id, spec.rule.line);
+            }
+        }
+    }
+}

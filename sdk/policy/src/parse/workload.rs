@@ -1,0 +1,275 @@
+//! `[workload.NAME]` and `[group]`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use bulla_identity::{Nkey, NkeyKind, WorkloadName};
+
+use super::reader::{self, Fields, Node};
+use super::{MAX_GRANTS, WorkloadSpec};
+use crate::error::Sink;
+use crate::problem::Problem;
+
+pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<WorkloadSpec> {
+    let Some(table) = node.and_then(|n| reader::table("workload", n, sink)) else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    let mut owners: BTreeMap<Nkey, String> = BTreeMap::new();
+    for (key, node) in table {
+        let name: &str = key.get_ref();
+        let parsed = match WorkloadName::parse(name) {
+            Ok(parsed) => Some(parsed),
+            Err(source) => {
+                let problem = Problem::Name {
+                    name: name.to_owned(),
+                    source,
+                };
+                sink.report(&key.span(), problem);
+                None
+            }
+        };
+        let Some(table) = reader::table(name, node, sink) else {
+            continue;
+        };
+        const LATER: &[(&str, &str)] = &[("expires", "remove the workload when its time is over")];
+        let what = "a workload";
+        let fields = Fields::new(table, key.span(), what, &["attest", "mints"], LATER, sink);
+        let mut nkeys = Vec::new();
+        if let Some(node) = fields.need("attest", sink) {
+            for node in reader::list("attest", "a list such as [{ nkey = \"U…\" }]", node, sink) {
+                if let Some((nkey, span)) = attestor(node, sink) {
+                    match owners.get(&nkey) {
+                        Some(owner) => {
+                            let owner = owner.clone();
+                            sink.report(&span, Problem::NkeyTwice { owner });
+                        }
+                        None => {
+                            owners.insert(nkey, name.to_owned());
+                            nkeys.push(nkey);
+                        }
+                    }
+                }
+            }
+        }
+        let mints = fields
+            .get("mints")
+            .and_then(|n| reader::boolean("mints", n, sink))
+            .unwrap_or(false);
+        if let Some(name) = parsed {
+            out.push(WorkloadSpec {
+                name,
+                span: key.span(),
+                nkeys,
+                mints,
+            });
+        }
+    }
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+fn attestor(node: Node<'_>, sink: &mut Sink<'_>) -> Option<(Nkey, Range<usize>)> {
+    const LATER: &[(&str, &str)] = &[
+        ("k8s", "attest with { nkey = \"U…\" }"),
+        ("jwt", "attest with { nkey = \"U…\" }"),
+        ("x509", "attest with { nkey = \"U…\" }"),
+    ];
+    let table = reader::table("attest", node, sink)?;
+    let fields = Fields::new(table, node.span(), "an attestor", &["nkey"], LATER, sink);
+    let later = LATER.iter().any(|(name, _)| table.contains_key(*name));
+    let node = match fields.get("nkey") {
+        Some(node) => node,
+        None if later => return None,
+        None => fields.need("nkey", sink)?,
+    };
+    let text = reader::text("nkey", node, sink)?;
+    match Nkey::parse(text) {
+        Ok(nkey) if nkey.kind() == NkeyKind::User => Some((nkey, node.span())),
+        Ok(_) => {
+            let found = text.chars().next().unwrap_or('?');
+            sink.report(&node.span(), Problem::NkeyKind { found });
+            None
+        }
+        Err(e) => {
+            sink.report(&node.span(), Problem::Nkey(e));
+            None
+        }
+    }
+}
+
+/// What the names in `who` stand for.
+pub(super) struct Names {
+    workloads: HashMap<String, u32>,
+    groups: BTreeMap<String, Vec<u32>>,
+}
+
+#[derive(Clone)]
+enum Member {
+    Workload(u32),
+    Group(String, Range<usize>),
+}
+
+impl Names {
+    /// Resolves the groups; cycles and unknown names are reported.
+    pub(super) fn resolve(
+        workloads: &[WorkloadSpec],
+        node: Option<Node<'_>>,
+        sink: &mut Sink<'_>,
+    ) -> Self {
+        let mut names = Self {
+            workloads: workloads
+                .iter()
+                .zip(0u32..)
+                .map(|(w, i)| (w.name.as_str().to_owned(), i))
+                .collect(),
+            groups: BTreeMap::new(),
+        };
+        let Some(table) = node.and_then(|n| reader::table("group", n, sink)) else {
+            return names;
+        };
+        let mut declared: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+        // Every name first, so that a group may name one that comes later.
+        for (key, _) in table {
+            let name: &str = key.get_ref();
+            if let Err(source) = WorkloadName::parse(name) {
+                let problem = Problem::Name {
+                    name: name.to_owned(),
+                    source,
+                };
+                sink.report(&key.span(), problem);
+            }
+            declared.insert(name.to_owned(), Vec::new());
+            names.groups.insert(name.to_owned(), Vec::new());
+        }
+        for (key, node) in table {
+            let members: Vec<Member> = match node.get_ref().as_array() {
+                Some(array) => array
+                    .iter()
+                    .filter_map(|n| names.member(n, "group", sink))
+                    .collect(),
+                None => {
+                    let expected = "a list of workloads and `group:NAME`";
+                    reader::wrong_type(key.get_ref(), expected, node, sink);
+                    Vec::new()
+                }
+            };
+            let name: &str = key.get_ref();
+            declared.insert(name.to_owned(), members);
+        }
+        names.groups = flatten(&declared, sink);
+        names
+    }
+
+    /// The workloads that the list `who` names: sorted, each once.
+    pub(super) fn who(&self, node: Node<'_>, sink: &mut Sink<'_>) -> Vec<u32> {
+        let expected = "a list of workloads and `group:NAME`";
+        let mut out = BTreeSet::new();
+        for node in reader::list("who", expected, node, sink) {
+            match self.member(node, "who", sink) {
+                Some(Member::Workload(index)) => {
+                    out.insert(index);
+                }
+                Some(Member::Group(name, _)) => {
+                    out.extend(self.groups.get(&name).into_iter().flatten());
+                }
+                None => {}
+            }
+        }
+        out.into_iter().collect()
+    }
+
+    fn member(&self, node: Node<'_>, key: &str, sink: &mut Sink<'_>) -> Option<Member> {
+        let text = reader::text(key, node, sink)?;
+        if let Some(name) = text.strip_prefix("group:") {
+            if self.groups.contains_key(name) {
+                return Some(Member::Group(name.to_owned(), node.span()));
+            }
+            let known = self.groups.keys().map(String::as_str);
+            let problem = Problem::UnknownGroup {
+                name: reader::printable(name),
+                similar: reader::similar(name, known).map(str::to_owned),
+            };
+            sink.report(&node.span(), problem);
+            return None;
+        }
+        if let Some(index) = self.workloads.get(text) {
+            return Some(Member::Workload(*index));
+        }
+        let similar = if self.groups.contains_key(text) {
+            Some(format!("group:{text}"))
+        } else {
+            // A large policy pays for one comparison per workload and typo.
+            let known = self.workloads.keys().map(String::as_str);
+            reader::similar(text, known).map(str::to_owned)
+        };
+        let problem = Problem::UnknownWorkload {
+            name: reader::printable(text),
+            similar,
+        };
+        sink.report(&node.span(), problem);
+        None
+    }
+}
+
+/// The workloads of each group, members of members included.
+///
+/// Depth first with an explicit stack: a chain of groups may be as long as the
+/// file, and must not use up the thread's.
+fn flatten(
+    declared: &BTreeMap<String, Vec<Member>>,
+    sink: &mut Sink<'_>,
+) -> BTreeMap<String, Vec<u32>> {
+    let mut done: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut total = 0usize;
+    for root in declared.keys() {
+        let mut stack: Vec<(&str, usize, BTreeSet<u32>)> = Vec::new();
+        if !done.contains_key(root) {
+            stack.push((root, 0, BTreeSet::new()));
+        }
+        while let Some((name, next, mut set)) = stack.pop() {
+            let Some(member) = declared.get(name).and_then(|m| m.get(next)) else {
+                total = total.saturating_add(set.len());
+                if total > MAX_GRANTS {
+                    let problem = Problem::TooManyGrants {
+                        limit: MAX_GRANTS,
+                        actual: total,
+                    };
+                    sink.report(&(0..0), problem);
+                    return done;
+                }
+                done.insert(name.to_owned(), set.into_iter().collect());
+                continue;
+            };
+            match member {
+                Member::Workload(index) => {
+                    set.insert(*index);
+                    stack.push((name, next + 1, set));
+                }
+                Member::Group(inner, span) => {
+                    if let Some(members) = done.get(inner) {
+                        set.extend(members);
+                        stack.push((name, next + 1, set));
+                        continue;
+                    }
+                    stack.push((name, next, set));
+                    if let Some(from) = stack.iter().position(|(n, ..)| n == inner) {
+                        let way = stack.iter().skip(from).take(8).map(|(n, ..)| *n);
+                        let problem = Problem::GroupCycle {
+                            name: inner.clone(),
+                            path: way.chain([&**inner]).collect::<Vec<_>>().join(" → "),
+                        };
+                        sink.report(span, problem);
+                        // Go on as if the member were not there.
+                        if let Some(top) = stack.last_mut() {
+                            top.1 += 1;
+                        }
+                    } else {
+                        stack.push((inner, 0, BTreeSet::new()));
+                    }
+                }
+            }
+        }
+    }
+    done
+}

@@ -1,0 +1,335 @@
+//! A loaded policy: immutable, indexed, shareable between threads.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bulla_identity::{
+    Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
+};
+use sha2::{Digest, Sha256};
+
+use crate::check;
+use crate::error::{PolicyErrors, Sink};
+use crate::parse::{self, Parsed};
+use crate::permissions;
+use crate::problem::Problem;
+use crate::requirements::{Requirements, Stated};
+use crate::rule::{Effect, Rule, Verb};
+use crate::trie::Trie;
+
+/// A policy, checked and compiled.
+///
+/// Equal texts give equal policies; nothing about one changes after it loaded.
+pub struct Policy {
+    trust_domain: TrustDomain,
+    hash: [u8; 32],
+    workloads: Vec<Workload>,
+    by_id: HashMap<WorkloadId, u32>,
+    by_name: HashMap<WorkloadName, u32>,
+    by_tag: HashMap<WorkloadTag, u32>,
+    by_nkey: HashMap<Nkey, u32>,
+    /// Sorted by id.
+    pub(crate) rules: Vec<Rule>,
+    /// Per workload, the rules that name it, by their patterns.
+    index: Vec<Trie<Entry>>,
+    subjects: Trie<Stated>,
+    /// Who may, on some condition, request what.
+    pub(crate) requesters: Trie<(u32, Entry)>,
+}
+
+/// One pattern of one rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Entry {
+    pub(crate) rule: u32,
+    pub(crate) pattern: u32,
+}
+
+/// A workload as the policy declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    name: WorkloadName,
+    id: WorkloadId,
+    tag: WorkloadTag,
+    nkeys: Vec<Nkey>,
+    mints: bool,
+}
+
+impl Workload {
+    /// Its short name, which is also its queue group.
+    #[must_use]
+    pub fn name(&self) -> &WorkloadName {
+        &self.name
+    }
+
+    /// Its SPIFFE ID.
+    #[must_use]
+    pub fn id(&self) -> &WorkloadId {
+        &self.id
+    }
+
+    /// The hash that names it in subjects.
+    #[must_use]
+    pub fn tag(&self) -> WorkloadTag {
+        self.tag
+    }
+
+    /// The public keys that it may prove itself with; at least one.
+    #[must_use]
+    pub fn nkeys(&self) -> &[Nkey] {
+        &self.nkeys
+    }
+
+    /// Whether it may mint transaction tokens.
+    #[must_use]
+    pub fn mints(&self) -> bool {
+        self.mints
+    }
+}
+
+/// One grant or deny of a workload, for a listing.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant<'p> {
+    /// The rule's id.
+    pub rule: &'p str,
+    /// Where the rule stands in its file.
+    pub line: u32,
+    /// Allow or deny.
+    pub effect: Effect,
+    /// One verb.
+    pub verb: Verb,
+    /// One pattern.
+    pub pattern: &'p SubjectPattern,
+    /// Whether it depends on the user.
+    pub conditional: bool,
+}
+
+impl Policy {
+    /// Reads, checks and compiles a policy. `file_name` only names it in errors.
+    ///
+    /// ```
+    /// # use bulla_policy::Policy;
+    /// let errors = Policy::parse("shop.toml", "version = 2").unwrap_err();
+    /// let first = &errors.errors()[0];
+    /// assert_eq!((first.line(), first.column()), (1, 1));
+    /// # assert_eq!(errors.errors().len(), 2);
+    /// ```
+    ///
+    /// # Errors
+    /// [`PolicyErrors`] holds every error of the text, not only the first.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, PolicyErrors> {
+        let mut sink = Sink::new(text);
+        let parsed = parse::parse(text, &mut sink);
+        check::subjects(&parsed, &mut sink);
+        let hash = Sha256::digest(text.as_bytes()).into();
+        let spans = permissions::Spans::of(&parsed);
+        let policy = Self::build(parsed, hash, &mut sink);
+        if let Some(policy) = &policy {
+            permissions::check(policy, &spans, &mut sink);
+        }
+        match policy {
+            Some(policy) if sink.is_empty() => Ok(policy),
+            _ => Err(sink.finish(file_name)),
+        }
+    }
+
+    fn build(parsed: Parsed, hash: [u8; 32], sink: &mut Sink<'_>) -> Option<Self> {
+        let trust_domain = parsed.trust_domain?;
+        let mut policy = Self {
+            trust_domain,
+            hash,
+            workloads: Vec::new(),
+            by_id: HashMap::new(),
+            by_name: HashMap::new(),
+            by_tag: HashMap::new(),
+            by_nkey: HashMap::new(),
+            rules: Vec::new(),
+            index: Vec::new(),
+            subjects: Trie::default(),
+            requesters: Trie::default(),
+        };
+        for (spec, index) in parsed.workloads.into_iter().zip(0u32..) {
+            let id = WorkloadId::new(&policy.trust_domain, &spec.name);
+            let tag = id.tag();
+            if let Some(other) = policy.by_tag.insert(tag, index) {
+                let other = policy.workload_at(other).map(|w| w.name.to_string());
+                let problem = Problem::TagCollision {
+                    name: spec.name.to_string(),
+                    other: other.unwrap_or_default(),
+                };
+                sink.report(&spec.span, problem);
+            }
+            policy.by_id.insert(id.clone(), index);
+            policy.by_name.insert(spec.name.clone(), index);
+            for nkey in &spec.nkeys {
+                policy.by_nkey.insert(*nkey, index);
+            }
+            policy.index.push(Trie::default());
+            policy.workloads.push(Workload {
+                name: spec.name,
+                id,
+                tag,
+                nkeys: spec.nkeys,
+                mints: spec.mints,
+            });
+        }
+        for spec in &parsed.subjects {
+            policy.subjects.insert(spec.pattern.tokens(), spec.stated);
+        }
+        for (spec, rule) in parsed.rules.into_iter().zip(0u32..) {
+            for (pattern, at) in spec.rule.on.iter().zip(0u32..) {
+                let entry = Entry { rule, pattern: at };
+                for workload in &spec.rule.who {
+                    if let Some(trie) = policy.index.get_mut(*workload as usize) {
+                        trie.insert(pattern.tokens(), entry);
+                    }
+                    if spec.rule.may_allow(Verb::Request) {
+                        policy
+                            .requesters
+                            .insert(pattern.tokens(), (*workload, entry));
+                    }
+                }
+            }
+            policy.rules.push(spec.rule);
+        }
+        Some(policy)
+    }
+
+    /// The trust domain that every workload of this policy belongs to.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// SHA-256 of the policy's text.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// Every workload, by name.
+    #[must_use]
+    pub fn workloads(&self) -> &[Workload] {
+        &self.workloads
+    }
+
+    /// The workload with this short name.
+    #[must_use]
+    pub fn workload(&self, name: &WorkloadName) -> Option<&Workload> {
+        self.workload_at(*self.by_name.get(name)?)
+    }
+
+    /// The workload with this SPIFFE ID.
+    #[must_use]
+    pub fn workload_by_id(&self, id: &WorkloadId) -> Option<&Workload> {
+        self.workload_at(self.index_of(id)?)
+    }
+
+    /// The workload with this tag.
+    #[must_use]
+    pub fn workload_by_tag(&self, tag: WorkloadTag) -> Option<&Workload> {
+        self.workload_at(*self.by_tag.get(&tag)?)
+    }
+
+    /// The workload that this public key belongs to.
+    #[must_use]
+    pub fn workload_by_nkey(&self, nkey: &Nkey) -> Option<&Workload> {
+        self.workload_at(*self.by_nkey.get(nkey)?)
+    }
+
+    /// What `subject` demands of every message: of each key the most
+    /// protective value among the entries that match (POL-22).
+    #[must_use]
+    pub fn requirements(&self, subject: &Subject) -> Requirements {
+        let mut stated = Stated::default();
+        self.subjects
+            .matches(subject.as_str(), &mut |s| stated = stated.and(*s));
+        stated.or_default()
+    }
+
+    /// Whether some user, or none, lets `workload` do this: what nats-server
+    /// permits at most.
+    #[must_use]
+    pub fn may_ever(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
+        self.index_of(workload)
+            .is_some_and(|w| self.may_ever_at(w, verb, subject))
+    }
+
+    /// The workloads that may ever serve `subject`, by name.
+    pub fn servers_of<'p>(&'p self, subject: &Subject) -> impl Iterator<Item = &'p Workload> {
+        self.who_may_ever(Verb::Serve, subject)
+    }
+
+    /// The workloads that may ever do this, by name.
+    pub fn who_may_ever<'p>(
+        &'p self,
+        verb: Verb,
+        subject: &Subject,
+    ) -> impl Iterator<Item = &'p Workload> {
+        self.workloads
+            .iter()
+            .zip(0u32..)
+            .filter(move |(_, index)| self.may_ever_at(*index, verb, subject))
+            .map(|(workload, _)| workload)
+    }
+
+    /// Everything that the rules say about `workload`, by rule id.
+    pub fn grants(&self, workload: &WorkloadId) -> impl Iterator<Item = Grant<'_>> {
+        let index = self.index_of(workload);
+        self.rules
+            .iter()
+            .filter(move |r| index.is_some_and(|i| r.who.binary_search(&i).is_ok()))
+            .flat_map(|rule| {
+                rule.verbs.iter().flat_map(move |verb| {
+                    rule.on.iter().map(move |pattern| Grant {
+                        rule: &rule.id,
+                        line: rule.line,
+                        effect: rule.effect,
+                        verb,
+                        pattern,
+                        conditional: rule.user.is_some(),
+                    })
+                })
+            })
+    }
+
+    pub(crate) fn index_of(&self, id: &WorkloadId) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(crate) fn workload_at(&self, index: u32) -> Option<&Workload> {
+        self.workloads.get(index as usize)
+    }
+
+    pub(crate) fn rules_of(&self, workload: u32) -> Option<&Trie<Entry>> {
+        self.index.get(workload as usize)
+    }
+
+    /// The rule and the pattern that an index entry stands for.
+    pub(crate) fn entry(&self, entry: Entry) -> Option<(&Rule, &SubjectPattern)> {
+        let rule = self.rules.get(entry.rule as usize)?;
+        Some((rule, rule.on.get(entry.pattern as usize)?))
+    }
+
+    fn may_ever_at(&self, workload: u32, verb: Verb, subject: &Subject) -> bool {
+        let (mut allowed, mut denied) = (false, false);
+        if let Some(trie) = self.rules_of(workload) {
+            trie.matches(subject.as_str(), &mut |entry| {
+                if let Some(rule) = self.rules.get(entry.rule as usize) {
+                    allowed |= rule.may_allow(verb);
+                    denied |= rule.denies_always(verb);
+                }
+            });
+        }
+        allowed && !denied
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("trust_domain", &self.trust_domain)
+            .field("workloads", &self.workloads.len())
+            .field("rules", &self.rules.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! What a rule says.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bulla_identity::SubjectPattern;
+
+use crate::condition::Condition;
+
+/// What a workload does with a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Send an event.
+    Publish,
+    /// Receive events.
+    Subscribe,
+    /// Send a request and receive its replies.
+    Request,
+    /// Receive requests, in the workload's own queue group, and reply.
+    Serve,
+}
+
+impl Verb {
+    /// Every verb of this version.
+    pub const ALL: [Self; 4] = [Self::Publish, Self::Subscribe, Self::Request, Self::Serve];
+
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+            Self::Request => "request",
+            Self::Serve => "serve",
+        }
+    }
+
+    /// The verb that a policy calls `word`.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|v| v.as_str() == word)
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Publish => 1,
+            Self::Subscribe => 2,
+            Self::Request => 4,
+            Self::Serve => 8,
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct VerbSet(u8);
+
+impl VerbSet {
+    pub(crate) const fn contains(self, verb: Verb) -> bool {
+        self.0 & verb.bit() != 0
+    }
+
+    pub(crate) fn insert(&mut self, verb: Verb) {
+        self.0 |= verb.bit();
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().filter(move |v| self.contains(*v))
+    }
+}
+
+/// What a rule says; what the engine says is a [`Decision`](crate::Decision).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// `[[allow]]`.
+    Allow,
+    /// `[[deny]]`: overrides every allow.
+    Deny,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+/// One `[[allow]]` or `[[deny]]`, resolved.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: Arc<str>,
+    pub(crate) line: u32,
+    pub(crate) effect: Effect,
+    pub(crate) verbs: VerbSet,
+    /// Workloads by index, sorted, each once.
+    pub(crate) who: Vec<u32>,
+    pub(crate) on: Vec<SubjectPattern>,
+    pub(crate) user: Option<Condition>,
+}
+
+impl Rule {
+    /// A deny that holds whoever the user is.
+    pub(crate) fn denies_always(&self, verb: Verb) -> bool {
+        self.effect == Effect::Deny && self.user.is_none() && self.verbs.contains(verb)
+    }
+
+    /// An allow, whatever its condition on the user.
+    pub(crate) fn may_allow(&self, verb: Verb) -> bool {
+        self.effect == Effect::Allow && self.verbs.contains(verb)
+    }
+}
