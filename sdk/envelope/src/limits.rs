@@ -1,0 +1,24 @@
+//! What one envelope may hold. SPEC.md, ENV-4.
+
+/// Longest envelope in bytes: the largest `max_payload` that NATS can have.
+pub const MAX_ENVELOPE: usize = 64 * 1024 * 1024;
+/// Longest header in bytes.
+pub const MAX_HEADER: usize = 16 * 1024;
+/// Longest user token in bytes.
+pub const MAX_TOKEN: usize = 16 * 1024;
+/// Longest `limits` in bytes.
+pub const MAX_LIMITS: usize = 4 * 1024;
+/// Longest content type in bytes.
+pub const MAX_CONTENT_TYPE: usize = 128;
+/// Most application headers.
+pub const MAX_APP_HEADERS: usize = 32;
+/// Longest name of an application header in bytes.
+pub const MAX_APP_HEADER_NAME: usize = 64;
+/// Longest value of an application header in bytes.
+pub const MAX_APP_HEADER_VALUE: usize = 1024;
+/// Most bytes in names and values of all application headers together.
+pub const MAX_APP_HEADERS_LEN: usize = 8 * 1024;
+/// Most messages in one frame.
+pub const MAX_FRAME: usize = 64;
+/// Most envelopes under one signature.
+pub const MAX_BATCH: usize = 1024;

@@ -1,0 +1,361 @@
+//! Authentic envelopes, and the check that they were meant for here and now.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use bulla_identity::{UnixMillis, Verified, WorkloadId};
+use bulla_keyring::KeyId;
+
+use crate::app_headers;
+use crate::{
+    Epoch, ErrorReport, Kind, LeafHash, MessageId, ReplyBinding, SealedEnvelope, TraceParent,
+};
+
+/// Who sealed an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The workload that the credential speaks for.
+    pub workload: WorkloadId,
+    /// The credential: one process of that workload.
+    pub key_id: KeyId,
+}
+
+/// An envelope of a proven sender, not yet compared with where, when and how
+/// it came. It becomes an [`OpenedEnvelope`] by [`AuthenticEnvelope::check`].
+#[derive(Debug, Clone)]
+pub struct AuthenticEnvelope {
+    pub(crate) envelope: SealedEnvelope,
+    pub(crate) leaf: LeafHash,
+    pub(crate) sender: Verified<Sender>,
+    pub(crate) credential_expires_at: UnixMillis,
+}
+
+/// What a receiver knows about a message besides its bytes.
+#[derive(Debug, Clone)]
+pub struct Expectation<'a> {
+    /// The NATS subject on which it came.
+    pub subject: &'a str,
+    /// The NATS reply subject with which it came.
+    pub reply_to: Option<&'a str>,
+    /// The kinds that make sense here.
+    pub kinds: &'a [Kind],
+    /// The time.
+    pub now: UnixMillis,
+    /// By how much clocks may differ.
+    pub skew: Duration,
+    /// How old a message on this subject may be, whatever it says itself.
+    pub max_age: Duration,
+    /// Envelopes issued before are refused. The start of the process plus the
+    /// skew where a replay from before a restart must not pass; zero where
+    /// something else rules that out, as for replies.
+    pub not_before: UnixMillis,
+    /// The request that replies must answer. Without one no reply is accepted.
+    pub request: Option<LeafHash>,
+}
+
+/// An envelope that is authentic and was meant for here and now.
+///
+/// What is left to the caller: the user's token, the policy, and the replay
+/// window as the last step before the handler.
+#[derive(Debug, Clone)]
+pub struct OpenedEnvelope {
+    authentic: AuthenticEnvelope,
+    accepted_until: UnixMillis,
+}
+
+/// One message of an opened envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The message's id.
+    pub id: MessageId,
+    /// Its place in the sender's epoch.
+    pub sequence: u64,
+    /// Its body, a slice of the envelope's bytes.
+    pub body: Bytes,
+}
+
+/// Why an authentic envelope is not accepted here and now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// A kind that makes no sense here.
+    #[error("the envelope's kind `{}` is not accepted here", kind.as_str())]
+    WrongKind {
+        /// What it is.
+        kind: Kind,
+    },
+    /// It was sealed for another subject.
+    #[error("the envelope was sealed for another subject")]
+    WrongSubject,
+    /// It was sealed with another reply subject.
+    #[error("the envelope was sealed with another reply subject")]
+    WrongReplyTo,
+    /// It answers another request.
+    #[error("the reply answers another request")]
+    WrongRequest,
+    /// It is from the future by more than the skew.
+    #[error("the envelope was issued in the future")]
+    Future,
+    /// Its time is over.
+    #[error("the envelope has expired")]
+    Expired,
+    /// It is older than this subject allows.
+    #[error("the envelope is too old for this subject")]
+    TooOld,
+    /// It is from before this receiver began to remember.
+    #[error("the envelope was issued before this receiver started")]
+    IssuedBeforeStart,
+    /// It would be valid for longer than its sender's credential.
+    #[error("the envelope outlives its sender's credential")]
+    OutlivesCredential,
+}
+
+impl CheckError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::WrongKind { .. } => "wrong_kind",
+            Self::WrongSubject => "wrong_subject",
+            Self::WrongReplyTo => "wrong_reply_to",
+            Self::WrongRequest => "wrong_request",
+            Self::Future => "future",
+            Self::Expired => "expired",
+            Self::TooOld => "too_old",
+            Self::IssuedBeforeStart => "issued_before_start",
+            Self::OutlivesCredential => "outlives_credential",
+        }
+    }
+}
+
+impl AuthenticEnvelope {
+    /// Who sealed it.
+    #[must_use]
+    pub const fn sender(&self) -> &Verified<Sender> {
+        &self.sender
+    }
+
+    /// What replies to it must be bound to.
+    #[must_use]
+    pub const fn leaf(&self) -> LeafHash {
+        self.leaf
+    }
+
+    /// Compares the envelope with how it came.
+    ///
+    /// # Errors
+    /// [`CheckError`] names the first thing that does not fit.
+    pub fn check(self, expected: &Expectation<'_>) -> Result<OpenedEnvelope, CheckError> {
+        self.check_place(expected)?;
+        let accepted_until = self.check_time(expected)?;
+        Ok(OpenedEnvelope {
+            authentic: self,
+            accepted_until,
+        })
+    }
+
+    fn check_place(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
+        let (header, bytes) = (&self.envelope.header, &self.envelope.bytes);
+        if !expected.kinds.contains(&header.kind) {
+            return Err(CheckError::WrongKind { kind: header.kind });
+        }
+        if header.subject.str_of(bytes) != expected.subject {
+            return Err(CheckError::WrongSubject);
+        }
+        if header.reply_to.map(|span| span.str_of(bytes)) != expected.reply_to {
+            return Err(CheckError::WrongReplyTo);
+        }
+        match (header.binding, expected.request) {
+            (Some(binding), Some(request)) if binding.request == request => Ok(()),
+            (Some(_), _) => Err(CheckError::WrongRequest),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Returns until when, skew aside, this envelope may be accepted.
+    fn check_time(&self, expected: &Expectation<'_>) -> Result<UnixMillis, CheckError> {
+        let header = &self.envelope.header;
+        let (issued_at, expires_at) = (header.issued_at, header.expires_at);
+        if expires_at > self.credential_expires_at {
+            return Err(CheckError::OutlivesCredential);
+        }
+        if issued_at > expected.now.saturating_add(expected.skew) {
+            return Err(CheckError::Future);
+        }
+        if issued_at < expected.not_before {
+            return Err(CheckError::IssuedBeforeStart);
+        }
+        let earliest_now = expected.now.saturating_sub(expected.skew);
+        if expires_at < earliest_now {
+            return Err(CheckError::Expired);
+        }
+        let oldest = issued_at.saturating_add(expected.max_age);
+        if oldest < earliest_now {
+            return Err(CheckError::TooOld);
+        }
+        Ok(expires_at.min(oldest))
+    }
+}
+
+impl OpenedEnvelope {
+    /// Who sealed it.
+    #[must_use]
+    pub const fn sender(&self) -> &Verified<Sender> {
+        &self.authentic.sender
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.sealed().header.kind
+    }
+
+    /// The subject that it was sealed for and came on.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        let sealed = self.sealed();
+        sealed.header.subject.str_of(&sealed.bytes)
+    }
+
+    /// The reply subject that it was sealed with and came with.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<&str> {
+        let sealed = self.sealed();
+        let span = sealed.header.reply_to?;
+        Some(span.str_of(&sealed.bytes))
+    }
+
+    /// When it was sealed, by the sender's clock.
+    #[must_use]
+    pub const fn issued_at(&self) -> UnixMillis {
+        self.sealed().header.issued_at
+    }
+
+    /// When it expires, by the sender's word.
+    #[must_use]
+    pub const fn expires_at(&self) -> UnixMillis {
+        self.sealed().header.expires_at
+    }
+
+    /// Until when this receiver accepts it, the skew aside: its own expiry or
+    /// the subject's maximum age, whichever is first.
+    #[must_use]
+    pub const fn accepted_until(&self) -> UnixMillis {
+        self.accepted_until
+    }
+
+    /// How the body is encoded.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        let sealed = self.sealed();
+        let span = sealed.header.content_type?;
+        Some(span.str_of(&sealed.bytes))
+    }
+
+    /// The user's token as the sender signed for it; not itself validated.
+    #[must_use]
+    pub fn token(&self) -> Option<Bytes> {
+        let sealed = self.sealed();
+        sealed.token.map(|span| sealed.slice(span))
+    }
+
+    /// SHA-256 of the token.
+    #[must_use]
+    pub const fn token_hash(&self) -> Option<&[u8; 32]> {
+        self.sealed().header.token_hash.as_ref()
+    }
+
+    /// What narrows the user's authority.
+    #[must_use]
+    pub fn limits(&self) -> Option<Bytes> {
+        let sealed = self.sealed();
+        sealed.header.limits.map(|span| sealed.slice(span))
+    }
+
+    /// What a reply or an error answers.
+    #[must_use]
+    pub const fn binding(&self) -> Option<ReplyBinding> {
+        self.sealed().header.binding
+    }
+
+    /// What an error says.
+    #[must_use]
+    pub const fn error(&self) -> Option<ErrorReport> {
+        self.sealed().header.error
+    }
+
+    /// The envelope in whose handling this one was sent, by the sender's word.
+    #[must_use]
+    pub const fn parent(&self) -> Option<LeafHash> {
+        self.sealed().header.parent
+    }
+
+    /// W3C trace context.
+    #[must_use]
+    pub const fn traceparent(&self) -> Option<TraceParent> {
+        self.sealed().header.traceparent
+    }
+
+    /// The sender's policy revision; informational, it never selects a policy.
+    #[must_use]
+    pub const fn policy_revision(&self) -> Option<u64> {
+        self.sealed().header.policy_revision
+    }
+
+    /// An application header.
+    #[must_use]
+    pub fn app_header(&self, name: &str) -> Option<&str> {
+        self.app_headers()
+            .find_map(|(n, value)| (n == name).then_some(value))
+    }
+
+    /// The application headers, ascending by name.
+    pub fn app_headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let sealed = self.sealed();
+        app_headers::iter(&sealed.bytes, sealed.header.app_headers)
+    }
+
+    /// What replies to it are bound to.
+    #[must_use]
+    pub const fn leaf(&self) -> LeafHash {
+        self.authentic.leaf
+    }
+
+    /// The run of the sender's counter that [`Message::sequence`] belongs to.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.sealed().header.epoch
+    }
+
+    /// How many messages the envelope carries: 1 to 64.
+    #[must_use]
+    pub const fn message_count(&self) -> usize {
+        self.sealed().header.messages()
+    }
+
+    /// The first message, and the only one but in a frame of several.
+    #[must_use]
+    pub fn first_message(&self) -> Message {
+        self.message(0)
+    }
+
+    /// The messages in the order in which they were sent.
+    pub fn messages(&self) -> impl Iterator<Item = Message> {
+        (0..self.message_count()).map(|index| self.message(index))
+    }
+
+    fn message(&self, index: usize) -> Message {
+        let sealed = self.sealed();
+        let body = sealed.bodies.get(index).copied().unwrap_or(sealed.body);
+        Message {
+            id: sealed.message_id(index),
+            // Decoding refused a sequence that would overflow.
+            sequence: sealed.header.sequence.saturating_add(index as u64),
+            body: sealed.slice(body),
+        }
+    }
+
+    const fn sealed(&self) -> &SealedEnvelope {
+        &self.authentic.envelope
+    }
+}

@@ -1,0 +1,321 @@
+//! Replay: an exact memory of what was accepted, for as long as it could come again.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use bulla_identity::UnixMillis;
+use bulla_keyring::KeyId;
+
+use crate::{Epoch, LeafHash, Message, OpenedEnvelope};
+
+/// How much a [`ReplayWindow`] remembers at most.
+///
+/// A page covers 1,024 consecutive sequence numbers of one epoch and takes
+/// about 200 bytes, however many of them were seen. A sender that seals
+/// `r` messages a second, on whatever subjects, touches at most `r / 1,024`
+/// pages a second, and a page lives for the lifetime of its messages plus the
+/// skew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayLimits {
+    /// Pages for one key, all its epochs together.
+    pub pages_per_key: usize,
+    /// Pages for all keys together.
+    pub pages: usize,
+}
+
+impl Default for ReplayLimits {
+    /// A million messages a second from one sender for a minute: about 13 MB
+    /// at most for one key, 52 MB in all.
+    fn default() -> Self {
+        Self {
+            pages_per_key: 1 << 16,
+            pages: 1 << 18,
+        }
+    }
+}
+
+/// Which messages one subscription has accepted.
+///
+/// **Exact.** A bit for each sequence number of each (key id, epoch), in pages.
+/// A page dies when the largest expiry that it accepted, plus the skew, has
+/// passed: from then on each message in it is refused as expired. So nothing is
+/// accepted twice, and nothing is refused because the window has moved on.
+/// There is no highest sequence number, and an envelope that is not authentic
+/// never gets here, so no forged one can move anything.
+///
+/// **Time never moves back.** The window keeps the latest time that it was told
+/// and judges expiry by that. A clock that jumps far ahead therefore makes it
+/// refuse what comes until the clock is there: restart the receiver.
+///
+/// **Full means refused.** A key that fills its share of the memory is refused
+/// until pages die; what was accepted is never forgotten early.
+#[derive(Debug)]
+pub struct ReplayWindow {
+    limits: ReplayLimits,
+    skew: Duration,
+    now: UnixMillis,
+    keys: HashMap<KeyId, Key>,
+    pages: usize,
+    /// When to look for dead pages again.
+    next_burial: UnixMillis,
+}
+
+/// Why a message is not accepted by the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// This message was accepted before.
+    #[error("the message was accepted before")]
+    Replayed,
+    /// Another message was accepted under the same key, epoch and sequence:
+    /// two processes hold that key, or one was restored from a snapshot.
+    #[error("another message was accepted under the same key, epoch and sequence")]
+    Cloned,
+    /// It has expired by the window's time.
+    #[error("the message has expired")]
+    Expired,
+    /// The sender's share of the memory is full.
+    #[error("the sender has {limit} pages of recent messages, no more are kept")]
+    KeyFull {
+        /// [`ReplayLimits::pages_per_key`].
+        limit: usize,
+    },
+    /// The memory is full.
+    #[error("{limit} pages of recent messages, no more are kept")]
+    Full {
+        /// [`ReplayLimits::pages`].
+        limit: usize,
+    },
+}
+
+impl ReplayError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Cloned => "cloned_key",
+            Self::Expired => "expired",
+            Self::KeyFull { .. } => "replay_key_full",
+            Self::Full { .. } => "replay_full",
+        }
+    }
+}
+
+/// Sequence numbers in a page.
+const PAGE: u64 = 1024;
+const WORDS: usize = 16;
+/// How many accepted messages of a key are remembered to tell clones from replays.
+const RECENT: usize = 128;
+
+#[derive(Debug, Default)]
+struct Key {
+    epochs: HashMap<Epoch, HashMap<u64, Page>>,
+    pages: usize,
+    /// What was accepted last.
+    recent: VecDeque<Trace>,
+}
+
+/// Enough of an accepted message to tell a clone from a replay.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    epoch: Epoch,
+    sequence: u64,
+    leaf: [u8; 8],
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    seen: [u64; WORDS],
+    /// The largest expiry that was accepted.
+    expires_at: UnixMillis,
+}
+
+/// What is remembered of one message.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    key_id: KeyId,
+    epoch: Epoch,
+    sequence: u64,
+    leaf: LeafHash,
+    expires_at: UnixMillis,
+}
+
+impl ReplayWindow {
+    /// An empty window. `skew` is at least that of the
+    /// [`Expectation`](crate::Expectation)s.
+    #[must_use]
+    pub fn new(limits: ReplayLimits, skew: Duration) -> Self {
+        Self {
+            limits,
+            skew,
+            now: UnixMillis::default(),
+            keys: HashMap::new(),
+            pages: 0,
+            next_burial: UnixMillis::default(),
+        }
+    }
+
+    /// Accepts a message, once: the last step before its handler.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the message must then not be handled.
+    pub fn commit(
+        &mut self,
+        envelope: &OpenedEnvelope,
+        message: &Message,
+        now: UnixMillis,
+    ) -> Result<(), ReplayError> {
+        let entry = Entry {
+            key_id: envelope.sender().key_id,
+            epoch: envelope.epoch(),
+            sequence: message.sequence,
+            leaf: envelope.leaf(),
+            expires_at: envelope.accepted_until(),
+        };
+        self.commit_entry(&entry, now)
+    }
+
+    /// Pages that are held now, for a metric.
+    #[must_use]
+    pub const fn pages(&self) -> usize {
+        self.pages
+    }
+
+    fn commit_entry(&mut self, entry: &Entry, now: UnixMillis) -> Result<(), ReplayError> {
+        self.now = self.now.max(now);
+        if self.is_dead(entry.expires_at) {
+            return Err(ReplayError::Expired);
+        }
+        if self.now >= self.next_burial {
+            self.bury();
+        }
+        let (number, word, bit) = place(entry.sequence);
+        let Some(key) = self.keys.get_mut(&entry.key_id) else {
+            return self.insert_page(entry, number, word, bit);
+        };
+        let page = key
+            .epochs
+            .get_mut(&entry.epoch)
+            .and_then(|pages| pages.get_mut(&number));
+        let Some(page) = page else {
+            return self.insert_page(entry, number, word, bit);
+        };
+        if !page.insert(word, bit) {
+            return Err(key.tell_apart(entry));
+        }
+        page.expires_at = page.expires_at.max(entry.expires_at);
+        key.remember(entry);
+        Ok(())
+    }
+
+    fn insert_page(
+        &mut self,
+        entry: &Entry,
+        number: u64,
+        word: usize,
+        bit: u64,
+    ) -> Result<(), ReplayError> {
+        if self.pages >= self.limits.pages {
+            return Err(ReplayError::Full {
+                limit: self.limits.pages,
+            });
+        }
+        let held = self.keys.get(&entry.key_id).map_or(0, |key| key.pages);
+        if held >= self.limits.pages_per_key {
+            return Err(ReplayError::KeyFull {
+                limit: self.limits.pages_per_key,
+            });
+        }
+        let mut page = Page {
+            seen: [0; WORDS],
+            expires_at: entry.expires_at,
+        };
+        page.insert(word, bit);
+        let key = self.keys.entry(entry.key_id).or_default();
+        let pages = key.epochs.entry(entry.epoch).or_default();
+        pages.insert(number, page);
+        key.pages += 1;
+        self.pages += 1;
+        key.remember(entry);
+        Ok(())
+    }
+
+    /// Whether nothing with this expiry can be accepted any more.
+    fn is_dead(&self, expires_at: UnixMillis) -> bool {
+        expires_at < self.now.saturating_sub(self.skew)
+    }
+
+    /// Drops the dead pages. It looks at all of them, so it runs at most once
+    /// in [`BURIAL_PAUSE`].
+    fn bury(&mut self) {
+        self.next_burial = self.now.saturating_add(BURIAL_PAUSE);
+        let dead_before = self.now.saturating_sub(self.skew);
+        self.pages = 0;
+        self.keys.retain(|_, key| {
+            key.pages = 0;
+            key.epochs.retain(|_, pages| {
+                pages.retain(|_, page| page.expires_at >= dead_before);
+                key.pages += pages.len();
+                !pages.is_empty()
+            });
+            self.pages += key.pages;
+            key.pages > 0
+        });
+    }
+}
+
+impl Page {
+    /// Marks a sequence number; whether it was new.
+    fn insert(&mut self, word: usize, bit: u64) -> bool {
+        self.seen.get_mut(word).is_some_and(|seen| {
+            let new = *seen & bit == 0;
+            *seen |= bit;
+            new
+        })
+    }
+}
+
+impl Key {
+    fn remember(&mut self, entry: &Entry) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(entry.trace());
+    }
+
+    /// What a sequence number that was seen before means.
+    fn tell_apart(&self, entry: &Entry) -> ReplayError {
+        let ours = entry.trace();
+        let cloned = self.recent.iter().any(|seen| {
+            seen.epoch == ours.epoch && seen.sequence == ours.sequence && seen.leaf != ours.leaf
+        });
+        if cloned {
+            ReplayError::Cloned
+        } else {
+            ReplayError::Replayed
+        }
+    }
+}
+
+impl Entry {
+    fn trace(&self) -> Trace {
+        Trace {
+            epoch: self.epoch,
+            sequence: self.sequence,
+            leaf: self.leaf.0.first_chunk().copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// Page, word and bit of a sequence number.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the number of a word within a page"
+)]
+const fn place(sequence: u64) -> (u64, usize, u64) {
+    let within = sequence % PAGE;
+    (sequence / PAGE, (within / 64) as usize, 1 << (within % 64))
+}
+
+/// Dead pages are looked for at most this often.
+const BURIAL_PAUSE: Duration = Duration::from_secs(1);

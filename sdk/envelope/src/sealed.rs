@@ -1,0 +1,365 @@
+//! Decoding what came over the wire, and the proof that it is authentic.
+
+use bytes::Bytes;
+
+use bulla_identity::Verified;
+use bulla_keyring::{KeyId, Signature, constant_time_eq, sha256};
+
+use crate::format::{Field, Kind, ShapeError, VERSION};
+use crate::header::{Header, ID_LEN};
+use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
+use crate::reader::{EncodingError, Reader, Span};
+use crate::tree::{self, NODE_LEN};
+use crate::{AuthenticEnvelope, MessageId, Sender, VerifiedCredential};
+
+/// An envelope that was decoded and is not yet trusted.
+///
+/// Everything in it is what somebody claims. It becomes an
+/// [`AuthenticEnvelope`] by [`SealedEnvelope::verify`].
+#[derive(Debug, Clone)]
+pub struct SealedEnvelope {
+    pub(crate) bytes: Bytes,
+    pub(crate) header: Header,
+    pub(crate) token: Option<Span>,
+    pub(crate) body: Span,
+    /// The messages' bodies if the frame has more than one.
+    pub(crate) bodies: Vec<Span>,
+    header_span: Span,
+    proof: Proof,
+}
+
+#[derive(Debug, Clone)]
+struct Proof {
+    index: u32,
+    count: u32,
+    path: Span,
+    signature: Signature,
+}
+
+/// Why bytes are not an envelope. Grouped by what went wrong: its size, a
+/// version or algorithm of another time, its encoding, its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Larger than any envelope.
+    #[error("{actual} bytes, more than the {limit} of the largest envelope")]
+    TooLarge {
+        /// [`MAX_ENVELOPE`].
+        limit: usize,
+        /// What came.
+        actual: usize,
+    },
+    /// Another version of the format.
+    #[error("envelope version {version} is not supported")]
+    UnsupportedVersion {
+        /// What it says.
+        version: u64,
+    },
+    /// A suite that this version does not open.
+    #[error("suite {suite} is not supported")]
+    UnsupportedSuite {
+        /// What it says.
+        suite: u64,
+    },
+    /// A kind that this version does not know.
+    #[error("kind {kind} is not supported")]
+    UnsupportedKind {
+        /// What it says.
+        kind: u64,
+    },
+    /// Not strict MessagePack of the expected types.
+    #[error("malformed envelope")]
+    Encoding(#[from] EncodingError),
+    /// A header key that does not exist.
+    #[error("header key {key} is unknown")]
+    UnknownField {
+        /// The key.
+        key: u64,
+    },
+    /// A header key that is repeated or not in ascending order.
+    #[error("`{field}` is repeated or out of order")]
+    FieldOrder {
+        /// Which.
+        field: Field,
+    },
+    /// A value that the field cannot have.
+    #[error("`{field}` has an invalid value")]
+    InvalidField {
+        /// Which.
+        field: Field,
+    },
+    /// Fields that do not go with the kind.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A token without its hash, or the other way round.
+    #[error("a user token and its hash come together or not at all")]
+    TokenPresence,
+    /// Several messages where only one may be.
+    #[error("only events without a reply subject share a frame")]
+    NotFramable,
+    /// The frame's body does not hold as many messages as it has ids.
+    #[error("{actual} message bodies for {expected} ids")]
+    FrameCount {
+        /// How many ids there are.
+        expected: usize,
+        /// How many bodies there are.
+        actual: usize,
+    },
+    /// An error reply has a body.
+    #[error("an error reply has no body")]
+    ErrorWithBody,
+    /// A batch that is empty or too large, or an index outside it.
+    #[error("index {index} of {count} is no place in a batch")]
+    BatchPlace {
+        /// What it says.
+        index: u64,
+        /// What it says.
+        count: u64,
+    },
+    /// A path whose length does not follow from index and count.
+    #[error("a path of {actual} bytes where index and count need {expected}")]
+    PathLength {
+        /// What is needed.
+        expected: usize,
+        /// What came.
+        actual: usize,
+    },
+}
+
+impl DecodeError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::UnsupportedVersion { .. } => "unsupported_version",
+            Self::UnsupportedSuite { .. } => "unsupported_suite",
+            Self::UnsupportedKind { .. } => "unsupported_kind",
+            Self::Encoding(error) => error.code(),
+            Self::UnknownField { .. } => "unknown_field",
+            Self::FieldOrder { .. } => "field_order",
+            Self::InvalidField { .. } => "invalid_field",
+            Self::Shape(ShapeError::Missing { .. }) => "missing_field",
+            Self::Shape(ShapeError::Unexpected { .. }) => "unexpected_field",
+            Self::TokenPresence => "token_presence",
+            Self::NotFramable => "not_framable",
+            Self::FrameCount { .. } => "frame_count",
+            Self::ErrorWithBody => "error_with_body",
+            Self::BatchPlace { .. } => "batch_place",
+            Self::PathLength { .. } => "path_length",
+        }
+    }
+}
+
+/// Why a decoded envelope is not authentic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The envelope names another credential.
+    #[error("the envelope names another credential")]
+    WrongCredential,
+    /// The signature is not by that credential over this envelope.
+    #[error("the envelope's signature does not verify")]
+    BadSignature,
+    /// The token is not the one that the signature covers.
+    #[error("the user token is not the one that was signed for")]
+    TokenMismatch,
+}
+
+impl VerifyError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::WrongCredential => "wrong_credential",
+            Self::BadSignature => "bad_signature",
+            Self::TokenMismatch => "token_mismatch",
+        }
+    }
+}
+
+impl SealedEnvelope {
+    /// Decodes strictly: each envelope has exactly one encoding.
+    ///
+    /// The bytes are kept and pointed into, never copied; work and memory are
+    /// bounded by their length and by the format's limits.
+    ///
+    /// # Errors
+    /// [`DecodeError`] names the first rule that is broken.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        if bytes.len() > MAX_ENVELOPE {
+            return Err(DecodeError::TooLarge {
+                limit: MAX_ENVELOPE,
+                actual: bytes.len(),
+            });
+        }
+        let mut reader = Reader::new(&bytes);
+        // An array that begins with a version; how long it is depends on that.
+        let elements = reader.array(usize::MAX)?;
+        let version = reader.uint()?;
+        if version != u64::from(VERSION) {
+            return Err(DecodeError::UnsupportedVersion { version });
+        }
+        if elements != 5 {
+            return Err(EncodingError::WrongLength {
+                expected: 5,
+                actual: elements,
+            }
+            .into());
+        }
+        let header_span = reader.bin(MAX_HEADER)?;
+        let header = Header::decode(&bytes, header_span)?;
+        let token = if reader.take_nil() {
+            None
+        } else {
+            Some(reader.bin(MAX_TOKEN)?)
+        };
+        if token.is_some() != header.token_hash.is_some() {
+            return Err(DecodeError::TokenPresence);
+        }
+        let body = reader.bin(MAX_ENVELOPE)?;
+        if header.kind == Kind::Error && body.len() > 0 {
+            return Err(DecodeError::ErrorWithBody);
+        }
+        let bodies = frame_bodies(&bytes, body, header.messages())?;
+        let proof = Proof::read(&mut reader)?;
+        reader.finish()?;
+        Ok(Self {
+            header,
+            token,
+            body,
+            bodies,
+            header_span,
+            proof,
+            bytes,
+        })
+    }
+
+    /// Which credential the envelope says it is sealed under. Needed to find
+    /// that credential; proves nothing.
+    #[must_use]
+    pub const fn key_id(&self) -> KeyId {
+        self.header.key_id
+    }
+
+    /// The kind that the envelope claims.
+    #[must_use]
+    pub const fn kind_unverified(&self) -> Kind {
+        self.header.kind
+    }
+
+    /// The subject that the envelope claims, for diagnostics.
+    #[must_use]
+    pub fn subject_unverified(&self) -> &str {
+        self.header.subject.str_of(&self.bytes)
+    }
+
+    /// The id of the first message that the envelope claims, for diagnostics.
+    #[must_use]
+    pub fn id_unverified(&self) -> MessageId {
+        self.message_id(0)
+    }
+
+    /// Proves that the holder of `credential` sealed exactly these bytes.
+    ///
+    /// # Errors
+    /// [`VerifyError`] if the envelope names another credential, the signature
+    /// does not verify, or the token is not the one that was signed for.
+    pub fn verify(self, credential: &VerifiedCredential) -> Result<AuthenticEnvelope, VerifyError> {
+        if self.header.key_id != credential.id() {
+            return Err(VerifyError::WrongCredential);
+        }
+        let leaf = tree::leaf(self.header_span.of(&self.bytes), self.body.of(&self.bytes));
+        let root = tree::root(
+            tree::leaf_node(&leaf),
+            self.proof.index,
+            self.proof.count,
+            self.proof.path.of(&self.bytes),
+        )
+        .ok_or(VerifyError::BadSignature)?;
+        credential
+            .verify_batch(self.proof.count, &root, &self.proof.signature)
+            .map_err(|_| VerifyError::BadSignature)?;
+        self.verify_token()?;
+        let sender = Sender {
+            workload: credential.workload().clone(),
+            key_id: credential.id(),
+        };
+        Ok(AuthenticEnvelope {
+            leaf,
+            sender: Verified::danger_assert(sender),
+            credential_expires_at: credential.expires_at(),
+            envelope: self,
+        })
+    }
+
+    /// The leaf does not cover the token but by the hash in the header.
+    fn verify_token(&self) -> Result<(), VerifyError> {
+        let matches = match (self.token, &self.header.token_hash) {
+            (None, None) => true,
+            (Some(token), Some(hash)) => constant_time_eq(&sha256(&[token.of(&self.bytes)]), hash),
+            _ => false,
+        };
+        matches.then_some(()).ok_or(VerifyError::TokenMismatch)
+    }
+
+    /// The id of a message of the frame.
+    pub(crate) fn message_id(&self, index: usize) -> MessageId {
+        let (ids, _) = self.header.ids.of(&self.bytes).as_chunks::<ID_LEN>();
+        MessageId(ids.get(index).copied().unwrap_or_default())
+    }
+
+    /// Zero-copy.
+    pub(crate) fn slice(&self, span: Span) -> Bytes {
+        self.bytes.slice(span.start..span.end)
+    }
+}
+
+/// The bodies of a frame of several messages; nothing for a frame of one.
+fn frame_bodies(bytes: &[u8], body: Span, messages: usize) -> Result<Vec<Span>, DecodeError> {
+    if messages == 1 {
+        return Ok(Vec::new());
+    }
+    let mut reader = Reader::within(bytes, body);
+    let count = reader.array(MAX_FRAME)?;
+    if count != messages {
+        return Err(DecodeError::FrameCount {
+            expected: messages,
+            actual: count,
+        });
+    }
+    let mut bodies = Vec::with_capacity(count);
+    for _ in 0..count {
+        bodies.push(reader.bin(MAX_ENVELOPE)?);
+    }
+    reader.finish()?;
+    Ok(bodies)
+}
+
+impl Proof {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.array_of(4)?;
+        let (raw_index, raw_count) = (reader.uint()?, reader.uint()?);
+        let place = DecodeError::BatchPlace {
+            index: raw_index,
+            count: raw_count,
+        };
+        let index = u32::try_from(raw_index).map_err(|_| place)?;
+        let count = u32::try_from(raw_count).map_err(|_| place)?;
+        if index >= count || count as usize > MAX_BATCH {
+            return Err(place);
+        }
+        let path = reader.bin(MAX_ENVELOPE)?;
+        let expected = tree::path_len(index, count) * NODE_LEN;
+        if path.len() != expected {
+            return Err(DecodeError::PathLength {
+                expected,
+                actual: path.len(),
+            });
+        }
+        Ok(Self {
+            index,
+            count,
+            path,
+            signature: Signature::from_bytes(reader.bin_of()?),
+        })
+    }
+}

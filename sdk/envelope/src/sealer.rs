@@ -1,0 +1,659 @@
+//! Sealing: drafts become signed envelopes, one signature for a whole batch.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use bulla_identity::{Subject, UnixMillis};
+use bulla_keyring::{KeyId, Signature, SigningKey, Tag, sha256};
+
+use crate::format::{Field, Kind, ShapeError, VERSION};
+use crate::header::{self, ErrorReport, ReplyBinding};
+use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS, MAX_TOKEN};
+use crate::tree::{self, NODE_LEN, Tree};
+use crate::writer::{self, Length, Sink};
+use crate::{AppHeaders, Credential, Epoch, LeafHash, MessageId, TraceParent};
+
+/// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
+/// [`Draft::reply`] or [`Draft::error`]; the optional fields are set afterwards.
+#[derive(Debug, Clone)]
+pub struct Draft<'a> {
+    /// What the envelope is.
+    pub kind: Kind,
+    /// The subject that it will be published to, exactly.
+    pub subject: &'a Subject,
+    /// The reply subject that it will be published with, exactly.
+    pub reply_to: Option<&'a Subject>,
+    /// Now.
+    pub issued_at: UnixMillis,
+    /// From when on nobody may accept it; not after the credential's end.
+    pub expires_at: UnixMillis,
+    /// How the body is encoded, for example `application/msgpack`.
+    pub content_type: Option<&'a str>,
+    /// The user's token, unchanged.
+    pub token: Option<&'a [u8]>,
+    /// What narrows the user's authority; only beside a token.
+    pub limits: Option<&'a [u8]>,
+    /// What a reply answers.
+    pub binding: Option<ReplyBinding>,
+    /// The envelope in whose handling this one is sent.
+    pub parent: Option<LeafHash>,
+    /// W3C trace context.
+    pub traceparent: Option<TraceParent>,
+    /// The sender's policy revision, informational.
+    pub policy_revision: Option<u64>,
+    /// The application's headers.
+    pub app_headers: Option<&'a AppHeaders>,
+    /// What an error reply says.
+    pub error: Option<ErrorReport>,
+    /// The body. Empty for an error, and for a frame, whose messages bring theirs.
+    pub body: &'a [u8],
+}
+
+/// One message of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameMessage<'a> {
+    /// 16 random bytes.
+    pub id: MessageId,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// A sealed envelope, ready to be published.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// The NATS payload.
+    pub bytes: Bytes,
+    /// What replies to it are bound to.
+    pub leaf: LeafHash,
+    /// The sequence of its first message.
+    pub sequence: u64,
+}
+
+/// Seals one process's envelopes under its message credential.
+///
+/// May be shared by threads: the sequence counter is atomic.
+#[derive(Debug)]
+pub struct Sealer {
+    key: SigningKey,
+    key_id: KeyId,
+    credential_hash: [u8; 32],
+    expires_at: UnixMillis,
+    epoch: Epoch,
+    next: AtomicU64,
+}
+
+/// Why a draft is not sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The key is not the one that the credential names.
+    #[error("the signing key is not the one that the credential names")]
+    ForeignKey,
+    /// The sequence counter is at its end: a new epoch is needed.
+    #[error("the sequence counter is exhausted")]
+    Exhausted,
+    /// Fields that do not go with the kind.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A value that its field cannot have.
+    #[error("`{field}` has an invalid value")]
+    InvalidField {
+        /// Which.
+        field: Field,
+    },
+    /// A field that is too long.
+    #[error("`{field}` is {actual} bytes long, more than {limit}")]
+    FieldTooLong {
+        /// Which.
+        field: Field,
+        /// What is allowed.
+        limit: usize,
+        /// What it is.
+        actual: usize,
+    },
+    /// The user token is too long.
+    #[error("the user token is {actual} bytes long, more than {limit}")]
+    TokenTooLong {
+        /// [`MAX_TOKEN`].
+        limit: usize,
+        /// What it is.
+        actual: usize,
+    },
+    /// The header is too long.
+    #[error("the header is {actual} bytes long, more than {limit}")]
+    HeaderTooLong {
+        /// [`MAX_HEADER`].
+        limit: usize,
+        /// What it is.
+        actual: usize,
+    },
+    /// The envelope is too long.
+    #[error("the envelope is {actual} bytes long, more than {limit}")]
+    TooLarge {
+        /// [`MAX_ENVELOPE`].
+        limit: usize,
+        /// What it is.
+        actual: usize,
+    },
+    /// An error reply has no body.
+    #[error("an error reply has no body")]
+    ErrorWithBody,
+    /// The envelope would be valid for longer than the credential.
+    #[error("the envelope would outlive the sender's credential")]
+    OutlivesCredential,
+    /// A batch of no or too many envelopes.
+    #[error("a batch has 1 to {limit} envelopes, not {actual}")]
+    BatchSize {
+        /// [`MAX_BATCH`].
+        limit: usize,
+        /// What it has.
+        actual: usize,
+    },
+    /// A frame of no or too many messages.
+    #[error("a frame has 1 to {limit} messages, not {actual}")]
+    FrameSize {
+        /// [`MAX_FRAME`].
+        limit: usize,
+        /// What it has.
+        actual: usize,
+    },
+    /// Several messages in a frame that is no event, has a reply subject, or
+    /// has a body beside its messages.
+    #[error("only events without a reply subject share a frame")]
+    NotFramable,
+}
+
+impl SealError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ForeignKey => "foreign_key",
+            Self::Exhausted => "exhausted",
+            Self::Shape(_) => "shape",
+            Self::InvalidField { .. } => "invalid_field",
+            Self::FieldTooLong { .. } => "field_too_long",
+            Self::TokenTooLong { .. } => "token_too_long",
+            Self::HeaderTooLong { .. } => "header_too_long",
+            Self::TooLarge { .. } => "too_large",
+            Self::ErrorWithBody => "error_with_body",
+            Self::OutlivesCredential => "outlives_credential",
+            Self::BatchSize { .. } => "batch_size",
+            Self::FrameSize { .. } => "frame_size",
+            Self::NotFramable => "not_framable",
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// A message without an answer.
+    #[must_use]
+    pub const fn event(
+        subject: &'a Subject,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        Self {
+            kind: Kind::Event,
+            subject,
+            reply_to: None,
+            issued_at,
+            expires_at,
+            content_type: None,
+            token: None,
+            limits: None,
+            binding: None,
+            parent: None,
+            traceparent: None,
+            policy_revision: None,
+            app_headers: None,
+            error: None,
+            body,
+        }
+    }
+
+    /// A message that asks for replies on `reply_to`.
+    #[must_use]
+    pub const fn request(
+        subject: &'a Subject,
+        reply_to: &'a Subject,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, body);
+        draft.kind = Kind::Request;
+        draft.reply_to = Some(reply_to);
+        draft
+    }
+
+    /// An answer; `subject` is the request's reply subject.
+    #[must_use]
+    pub const fn reply(
+        subject: &'a Subject,
+        binding: ReplyBinding,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, body);
+        draft.kind = Kind::Reply;
+        draft.binding = Some(binding);
+        draft
+    }
+
+    /// The last answer to a request that failed after `index` replies.
+    #[must_use]
+    pub const fn error(
+        subject: &'a Subject,
+        request: LeafHash,
+        index: u32,
+        report: ErrorReport,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, &[]);
+        draft.kind = Kind::Error;
+        draft.binding = Some(ReplyBinding {
+            request,
+            index,
+            is_final: true,
+        });
+        draft.error = Some(report);
+        draft
+    }
+
+    fn check(&self) -> Result<(), SealError> {
+        header::fields_of(self).check(self.kind)?;
+        if self.expires_at < self.issued_at {
+            return Err(SealError::InvalidField {
+                field: Field::ExpiresAt,
+            });
+        }
+        if self
+            .content_type
+            .is_some_and(|text| !header::is_content_type(text))
+        {
+            return Err(SealError::InvalidField {
+                field: Field::ContentType,
+            });
+        }
+        if let Some(limits) = self.limits {
+            if limits.is_empty() {
+                return Err(SealError::InvalidField {
+                    field: Field::Limits,
+                });
+            }
+            if limits.len() > MAX_LIMITS {
+                return Err(SealError::FieldTooLong {
+                    field: Field::Limits,
+                    limit: MAX_LIMITS,
+                    actual: limits.len(),
+                });
+            }
+        }
+        if let Some(token) = self.token.filter(|token| token.len() > MAX_TOKEN) {
+            return Err(SealError::TokenTooLong {
+                limit: MAX_TOKEN,
+                actual: token.len(),
+            });
+        }
+        if self.kind == Kind::Error {
+            if !self.body.is_empty() {
+                return Err(SealError::ErrorWithBody);
+            }
+            if self.binding.is_some_and(|binding| !binding.is_final) {
+                return Err(SealError::InvalidField {
+                    field: Field::Final,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the sealer adds to a draft.
+pub(crate) struct Stamp<'a> {
+    pub(crate) key_id: KeyId,
+    pub(crate) epoch: Epoch,
+    pub(crate) sequence: u64,
+    pub(crate) token_hash: Option<[u8; 32]>,
+    /// At least one.
+    pub(crate) messages: &'a [FrameMessage<'a>],
+}
+
+impl Sealer {
+    /// A sealer for the holder of `credential`, its counter at 0.
+    ///
+    /// # Errors
+    /// [`SealError::ForeignKey`] if the credential names another key.
+    ///
+    /// # Security
+    /// `epoch` must be random: two runs of the counter under one credential
+    /// must not share it, or receivers take one for a clone of the other.
+    pub fn new(credential: &Credential, key: SigningKey, epoch: Epoch) -> Result<Self, SealError> {
+        if credential.request().signing_key() != key.verifying_key() {
+            return Err(SealError::ForeignKey);
+        }
+        Ok(Self {
+            key,
+            key_id: credential.id(),
+            credential_hash: *credential.hash(),
+            expires_at: credential.expires_at(),
+            epoch,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// The credential that this sealer seals under.
+    #[must_use]
+    pub const fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// When the credential ends, and with it this sealer's use.
+    #[must_use]
+    pub const fn expires_at(&self) -> UnixMillis {
+        self.expires_at
+    }
+
+    /// Seals one message: a batch of one, a frame of one.
+    ///
+    /// # Errors
+    /// [`SealError`] if the draft breaks a rule of the format or the counter is
+    /// at its end.
+    pub fn seal(&self, draft: &Draft<'_>, id: MessageId) -> Result<Sealed, SealError> {
+        let message = FrameMessage {
+            id,
+            body: draft.body,
+        };
+        self.seal_one(Unit {
+            draft,
+            messages: &[message],
+        })
+    }
+
+    /// Seals 1 to 64 events for the same subject as one frame, in a batch of one.
+    ///
+    /// # Errors
+    /// [`SealError`], [`SealError::NotFramable`] if they cannot share a frame.
+    pub fn seal_frame(
+        &self,
+        draft: &Draft<'_>,
+        messages: &[FrameMessage<'_>],
+    ) -> Result<Sealed, SealError> {
+        if !draft.body.is_empty() {
+            return Err(SealError::NotFramable);
+        }
+        self.seal_one(Unit { draft, messages })
+    }
+
+    /// Seals several messages, to different subjects if need be, under one
+    /// signature. The results are in the order of the drafts.
+    ///
+    /// # Errors
+    /// [`SealError`] of the first draft that breaks a rule; nothing is sealed then.
+    pub fn seal_batch(&self, drafts: &[(Draft<'_>, MessageId)]) -> Result<Vec<Sealed>, SealError> {
+        let messages: Vec<[FrameMessage<'_>; 1]> = drafts
+            .iter()
+            .map(|(draft, id)| {
+                [FrameMessage {
+                    id: *id,
+                    body: draft.body,
+                }]
+            })
+            .collect();
+        let units: Vec<Unit<'_>> = drafts
+            .iter()
+            .zip(&messages)
+            .map(|((draft, _), messages)| Unit { draft, messages })
+            .collect();
+        self.seal_units(&units)
+    }
+
+    fn seal_one(&self, unit: Unit<'_>) -> Result<Sealed, SealError> {
+        let mut sealed = self.seal_units(&[unit])?;
+        sealed.pop().ok_or(SealError::BatchSize {
+            limit: MAX_BATCH,
+            actual: 0,
+        })
+    }
+
+    fn seal_units(&self, units: &[Unit<'_>]) -> Result<Vec<Sealed>, SealError> {
+        let count = u32::try_from(units.len())
+            .ok()
+            .filter(|count| (1..=MAX_BATCH).contains(&(*count as usize)))
+            .ok_or(SealError::BatchSize {
+                limit: MAX_BATCH,
+                actual: units.len(),
+            })?;
+        for unit in units {
+            self.check(unit)?;
+        }
+        let messages = units.iter().map(|unit| unit.messages.len() as u64).sum();
+        let mut sequence = self.draw(messages)?;
+
+        // Measure first: the batch then lies in one allocation of the right size.
+        let mut plans = Vec::with_capacity(units.len());
+        let mut capacity = 0;
+        for (unit, index) in units.iter().zip(0..count) {
+            let stamp = Stamp {
+                key_id: self.key_id,
+                epoch: self.epoch,
+                sequence,
+                token_hash: unit.draft.token.map(|token| sha256(&[token])),
+                messages: unit.messages,
+            };
+            let plan = Plan::new(unit, stamp, index, count)?;
+            sequence += unit.messages.len() as u64;
+            capacity += plan.len;
+            plans.push(plan);
+        }
+
+        let mut buffer = Vec::with_capacity(capacity);
+        let leaves: Vec<LeafHash> = plans.iter().map(|plan| plan.write(&mut buffer)).collect();
+        let tree = Tree::new(leaves.iter().map(tree::leaf_node).collect());
+        let signature = self.key.sign(
+            Tag::Batch,
+            &[&self.credential_hash, &count.to_be_bytes(), &tree.root()],
+        );
+        let mut proof = Vec::with_capacity(Proof::MAX_LEN);
+        let mut end = 0;
+        for plan in &plans {
+            end += plan.len;
+            proof.clear();
+            Proof::write(&mut proof, plan.index, count, &tree, &signature);
+            let start = end - plan.proof_len;
+            if let Some(room) = buffer.get_mut(start..end) {
+                room.copy_from_slice(&proof);
+            }
+        }
+
+        let buffer = Bytes::from(buffer);
+        let mut start = 0;
+        Ok(plans
+            .iter()
+            .zip(leaves)
+            .map(|(plan, leaf)| {
+                let bytes = buffer.slice(start..start + plan.len);
+                start += plan.len;
+                Sealed {
+                    bytes,
+                    leaf,
+                    sequence: plan.stamp.sequence,
+                }
+            })
+            .collect())
+    }
+
+    fn check(&self, unit: &Unit<'_>) -> Result<(), SealError> {
+        let (draft, messages) = (unit.draft, unit.messages.len());
+        draft.check()?;
+        if draft.expires_at > self.expires_at {
+            return Err(SealError::OutlivesCredential);
+        }
+        if !(1..=MAX_FRAME).contains(&messages) {
+            return Err(SealError::FrameSize {
+                limit: MAX_FRAME,
+                actual: messages,
+            });
+        }
+        if messages > 1 && !header::is_framable(draft.kind, header::fields_of(draft)) {
+            return Err(SealError::NotFramable);
+        }
+        Ok(())
+    }
+
+    /// Takes `count` sequence numbers and returns the first.
+    fn draw(&self, count: u64) -> Result<u64, SealError> {
+        self.next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                next.checked_add(count)
+            })
+            .map_err(|_| SealError::Exhausted)
+    }
+}
+
+/// What one leaf of the tree covers.
+struct Unit<'a> {
+    draft: &'a Draft<'a>,
+    messages: &'a [FrameMessage<'a>],
+}
+
+/// One envelope with all its lengths known.
+struct Plan<'a> {
+    draft: &'a Draft<'a>,
+    stamp: Stamp<'a>,
+    index: u32,
+    header_len: usize,
+    body_len: usize,
+    proof_len: usize,
+    len: usize,
+}
+
+impl<'a> Plan<'a> {
+    fn new(unit: &Unit<'a>, stamp: Stamp<'a>, index: u32, count: u32) -> Result<Self, SealError> {
+        let measure = |write: &dyn Fn(&mut Length)| {
+            let mut length = Length::default();
+            write(&mut length);
+            length.0
+        };
+        let draft = unit.draft;
+        let header_len = measure(&|out| header::encode(out, draft, &stamp));
+        if header_len > MAX_HEADER {
+            return Err(SealError::HeaderTooLong {
+                limit: MAX_HEADER,
+                actual: header_len,
+            });
+        }
+        let body_len = measure(&|out| write_body(out, stamp.messages));
+        let proof_len = Proof::len(index, count);
+        let mut plan = Self {
+            draft,
+            stamp,
+            index,
+            header_len,
+            body_len,
+            proof_len,
+            len: 0,
+        };
+        let mut length = Length::default();
+        plan.write_before_proof(&mut length);
+        plan.len = length.0 + proof_len;
+        if plan.len > MAX_ENVELOPE {
+            return Err(SealError::TooLarge {
+                limit: MAX_ENVELOPE,
+                actual: plan.len,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Writes the envelope with room for the proof and returns its leaf.
+    fn write(&self, buffer: &mut Vec<u8>) -> LeafHash {
+        let (header, body) = self.write_before_proof(buffer);
+        let leaf = tree::leaf(
+            buffer
+                .get(header..header + self.header_len)
+                .unwrap_or_default(),
+            buffer.get(body..body + self.body_len).unwrap_or_default(),
+        );
+        buffer.resize(buffer.len() + self.proof_len, 0);
+        leaf
+    }
+
+    /// Writes all but the proof; tells where header and body begin.
+    fn write_before_proof(&self, out: &mut (impl Sink + Position)) -> (usize, usize) {
+        writer::array(out, 5);
+        writer::uint(out, u64::from(VERSION));
+        writer::bin_header(out, self.header_len);
+        let header = out.position();
+        header::encode(out, self.draft, &self.stamp);
+        match self.draft.token {
+            Some(token) => writer::bin(out, token),
+            None => writer::nil(out),
+        }
+        writer::bin_header(out, self.body_len);
+        let body = out.position();
+        write_body(out, self.stamp.messages);
+        (header, body)
+    }
+}
+
+/// The body of a frame of one is the message's; of more, an array of theirs.
+fn write_body(out: &mut impl Sink, messages: &[FrameMessage<'_>]) {
+    if let [alone] = messages {
+        out.put(alone.body);
+    } else {
+        writer::array(out, u32::try_from(messages.len()).unwrap_or(u32::MAX));
+        for message in messages {
+            writer::bin(out, message.body);
+        }
+    }
+}
+
+trait Position {
+    fn position(&self) -> usize;
+}
+
+impl Position for Vec<u8> {
+    fn position(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Position for Length {
+    fn position(&self) -> usize {
+        self.0
+    }
+}
+
+/// The proof as it is written: array of index, count, path, signature.
+struct Proof;
+
+impl Proof {
+    /// Array head, two integers, ten nodes, a signature.
+    const MAX_LEN: usize = 1 + 2 * 3 + 2 + 10 * NODE_LEN + 2 + 64;
+
+    fn len(index: u32, count: u32) -> usize {
+        let mut length = Length::default();
+        Self::write_head(&mut length, index, count);
+        length.0 + tree::path_len(index, count) * NODE_LEN + 2 + 64
+    }
+
+    fn write(out: &mut Vec<u8>, index: u32, count: u32, tree: &Tree, signature: &Signature) {
+        Self::write_head(out, index, count);
+        for node in tree.path(index as usize) {
+            out.put(node);
+        }
+        writer::bin(out, signature.as_bytes());
+    }
+
+    fn write_head(out: &mut impl Sink, index: u32, count: u32) {
+        writer::array(out, 4);
+        writer::uint(out, u64::from(index));
+        writer::uint(out, u64::from(count));
+        writer::bin_header(out, tree::path_len(index, count) * NODE_LEN);
+    }
+}
