@@ -29,8 +29,8 @@ use futures_util::stream::select_all;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use answer::{ACCOUNT, PermissionLists};
-pub use attest::{Admission, Admissions};
+pub use answer::ACCOUNT;
+pub use attest::{AdmissionError, Admissions};
 pub use decide::Callout;
 
 use crate::clock;

@@ -2,6 +2,12 @@
 
 pub mod callout;
 mod clock;
+mod config;
+mod connection;
+mod control;
 mod decision;
+mod dev;
 pub mod engine;
 pub mod nats_config;
+
+pub use config::{BrokerConfig, BrokerKeys, ConfigError};

@@ -2,30 +2,18 @@
 
 use bulla_identity::UnixMillis;
 use bulla_keyring::NkeySeed;
+use bulla_policy::Permissions;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
 
 use super::request::CalloutRequest;
-
-/// The explicit lists that a connection is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PermissionLists {
-    /// Subjects that may be published to.
-    pub publish_allow: Vec<String>,
-    /// Taken out of them again.
-    pub publish_deny: Vec<String>,
-    /// Subjects, or `subject queue`, that may be subscribed to.
-    pub subscribe_allow: Vec<String>,
-    /// Taken out of them again.
-    pub subscribe_deny: Vec<String>,
-}
 
 /// The answer that lets a connection in, into the account `APP` and no other.
 pub(super) fn allow(
     issuer: &NkeySeed,
     request: &CalloutRequest,
     workload: &str,
-    permissions: &PermissionLists,
+    permissions: &Permissions,
     now: UnixMillis,
     ids: [[u8; 16]; 2],
 ) -> String {

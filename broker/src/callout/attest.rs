@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
+use bulla_policy::{PermissionError, Permissions, Policy};
 use bulla_keyring::{KeyError, Signature, VerifyingKey};
 use data_encoding::BASE64_NOPAD;
 
-use super::answer::PermissionLists;
 use super::request::CalloutRequest;
 
 /// Who may connect, and with which permissions: what the policy says, compiled
@@ -22,30 +22,48 @@ pub struct Admissions {
 
 /// One registered nkey.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub(super) struct Admission {
     /// Whose nkey it is.
-    pub workload: WorkloadName,
+    pub(super) workload: WorkloadName,
     /// What its connections may do.
-    pub permissions: PermissionLists,
+    pub(super) permissions: Permissions,
     key: VerifyingKey,
 }
 
 impl Admissions {
     /// Nobody may connect.
-    #[must_use]
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self::default()
     }
 
-    /// Registers an nkey of a workload.
+    /// Everybody whom the policy names, with the permissions that it compiles
+    /// to.
     ///
     /// # Errors
-    /// If the nkey names no sound public key.
-    pub fn register(
+    /// If an nkey names no sound public key. What else could go wrong kept the
+    /// policy from loading.
+    pub fn from_policy(policy: &Policy) -> Result<Self, AdmissionError> {
+        let mut admissions = Self::new();
+        for workload in policy.workloads() {
+            let permissions = policy.permissions(workload.id())?;
+            for nkey in workload.nkeys() {
+                admissions
+                    .register(*nkey, workload.name().clone(), permissions.clone())
+                    .map_err(|source| AdmissionError::Nkey {
+                        nkey: *nkey,
+                        workload: workload.name().clone(),
+                        source,
+                    })?;
+            }
+        }
+        Ok(admissions)
+    }
+
+    fn register(
         &mut self,
         nkey: Nkey,
         workload: WorkloadName,
-        permissions: PermissionLists,
+        permissions: Permissions,
     ) -> Result<(), KeyError> {
         let key = VerifyingKey::from_nkey(&nkey)?;
         self.by_nkey.insert(
@@ -103,6 +121,24 @@ fn signature(text: &str) -> Option<Signature> {
         .collect();
     let bytes = BASE64_NOPAD.decode(text.as_bytes()).ok()?;
     Some(Signature::from_bytes(bytes.try_into().ok()?))
+}
+
+/// Why a policy's workloads cannot be admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// The policy names no such workload.
+    #[error(transparent)]
+    Permissions(#[from] PermissionError),
+    /// An nkey that is no key.
+    #[error("the nkey `{nkey}` of the workload `{workload}` is not a usable key")]
+    Nkey {
+        /// The public nkey.
+        nkey: Nkey,
+        /// Whose.
+        workload: WorkloadName,
+        /// The reason.
+        source: KeyError,
+    },
 }
 
 /// Why a connection is turned away. Logged; the client learns none of it.

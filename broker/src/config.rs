@@ -1,0 +1,296 @@
+//! `broker.toml`: everything one broker needs, read and checked before anything
+//! starts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulla_identity::NkeyKind;
+use bulla_keyring::{AuthorityKey, AuthorityRole, AuthoritySeed, CurveSeed, NkeySeed};
+use bulla_process::{Zeroizing, secret_file};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::callout::Group;
+
+/// A broker's settings, keys included.
+#[derive(Debug)]
+pub struct BrokerConfig {
+    /// Where nats-server is.
+    pub nats_url: String,
+    /// Which queue groups of the callout it joins.
+    pub group: Group,
+    /// Its keys.
+    pub keys: BrokerKeys,
+    /// The public key that it trusts above all.
+    pub root: AuthorityKey,
+    /// The signed trust bundle.
+    pub bundle: Bytes,
+    /// The signed policy.
+    pub policy: Bytes,
+    /// How long a message credential is good for.
+    pub credential_lifetime: Duration,
+}
+
+/// The secrets of one broker.
+#[derive(Debug)]
+pub struct BrokerKeys {
+    /// Signs the callout's answers (`SA…`).
+    pub issuer: NkeySeed,
+    /// Opens the callout's requests (`SX…`).
+    pub xkey: CurveSeed,
+    /// The broker's user in the account `AUTH` (`SU…`).
+    pub auth: NkeySeed,
+    /// The broker's user in the account `JS` (`SU…`).
+    pub js: NkeySeed,
+    /// Signs message credentials.
+    pub issuing: AuthoritySeed,
+}
+
+impl BrokerConfig {
+    /// Reads a configuration file and every file that it names. Relative paths
+    /// start at the configuration file's directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::one(path, format!("cannot be read: {error}")))?;
+        let raw: Raw = toml::from_str(&text).map_err(|error| {
+            ConfigError::one(path, error.to_string().trim_end().to_owned())
+        })?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut reader = Reader { dir, problems: Vec::new() };
+
+        let group = reader.check("group", raw.group.parse::<Group>());
+        let credential_lifetime = reader.lifetime(&raw.credential_lifetime);
+        let issuer = reader.nkey("keys.issuer", &raw.keys.issuer, NkeyKind::Account);
+        let auth = reader.nkey("keys.auth", &raw.keys.auth, NkeyKind::User);
+        let js = reader.nkey("keys.js", &raw.keys.js, NkeyKind::User);
+        let xkey = reader.secret("keys.xkey", &raw.keys.xkey, |text| CurveSeed::parse(text));
+        let issuing = reader.secret("keys.issuing", &raw.keys.issuing, |text| {
+            AuthoritySeed::parse(AuthorityRole::Issuing, text)
+        });
+        let root = reader.public("trust.root", &raw.trust.root);
+        let bundle = reader.bytes("trust.bundle", &raw.trust.bundle);
+        let policy = reader.bytes("trust.policy", &raw.trust.policy);
+
+        let problems = reader.problems;
+        match (group, credential_lifetime, issuer, auth, js, xkey, issuing, root, bundle, policy) {
+            (
+                Some(group),
+                Some(credential_lifetime),
+                Some(issuer),
+                Some(auth),
+                Some(js),
+                Some(xkey),
+                Some(issuing),
+                Some(root),
+                Some(bundle),
+                Some(policy),
+            ) if problems.is_empty() => Ok(Self {
+                nats_url: raw.nats_url,
+                group,
+                keys: BrokerKeys { issuer, xkey, auth, js, issuing },
+                root,
+                bundle,
+                policy,
+                credential_lifetime,
+            }),
+            _ => Err(ConfigError { path: path.to_owned(), problems }),
+        }
+    }
+}
+
+/// Collects what is wrong and goes on.
+struct Reader<'a> {
+    dir: &'a Path,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn check<T, E: fmt::Display>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+        result
+            .map_err(|error| self.problems.push(format!("`{key}`: {error}")))
+            .ok()
+    }
+
+    fn secret<T, E: fmt::Display>(
+        &mut self,
+        key: &str,
+        path: &Path,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text: Result<Zeroizing<String>, _> = secret_file::read_line(&self.dir.join(path));
+        let text = self.check(key, text.map_err(chain))?;
+        let parsed = parse(&text).map_err(|error| format!("`{}`: {error}", path.display()));
+        self.check(key, parsed)
+    }
+
+    fn nkey(&mut self, key: &str, path: &Path, kind: NkeyKind) -> Option<NkeySeed> {
+        let seed = self.secret(key, path, NkeySeed::parse)?;
+        if seed.kind() != kind {
+            let kind = if kind == NkeyKind::User { "user (`SU…`)" } else { "account (`SA…`)" };
+            let path = path.display();
+            self.problems.push(format!("`{key}`: `{path}` holds no {kind} seed"));
+            return None;
+        }
+        Some(seed)
+    }
+
+    fn public(&mut self, key: &str, path: &Path) -> Option<AuthorityKey> {
+        let bytes = self.bytes(key, path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let parsed = AuthorityKey::parse(AuthorityRole::Root, &text)
+            .map_err(|error| format!("`{}`: {error}", path.display()));
+        self.check(key, parsed)
+    }
+
+    fn bytes(&mut self, key: &str, path: &Path) -> Option<Bytes> {
+        let read = std::fs::read(self.dir.join(path))
+            .map_err(|error| format!("cannot read `{}`: {error}", path.display()));
+        self.check(key, read).map(Bytes::from)
+    }
+
+    fn lifetime(&mut self, text: &str) -> Option<Duration> {
+        let lifetime = self.check("credential_lifetime", humantime::parse_duration(text))?;
+        if !CREDENTIAL_LIFETIMES.contains(&lifetime) {
+            self.problems.push(format!(
+                "`credential_lifetime`: `{text}` is outside {} to {}",
+                humantime::format_duration(*CREDENTIAL_LIFETIMES.start()),
+                humantime::format_duration(*CREDENTIAL_LIFETIMES.end()),
+            ));
+            return None;
+        }
+        Some(lifetime)
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Everything that is wrong with a configuration file.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: PathBuf,
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    fn one(path: &Path, problem: String) -> Self {
+        Self { path: path.to_owned(), problems: vec![problem] }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration `{}` is not usable:", self.path.display())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    nats_url: String,
+    #[serde(default = "both")]
+    group: String,
+    #[serde(default = "one_hour")]
+    credential_lifetime: String,
+    keys: RawKeys,
+    trust: RawTrust,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKeys {
+    issuer: PathBuf,
+    xkey: PathBuf,
+    auth: PathBuf,
+    js: PathBuf,
+    issuing: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTrust {
+    root: PathBuf,
+    bundle: PathBuf,
+    policy: PathBuf,
+}
+
+fn both() -> String {
+    "both".to_owned()
+}
+
+fn one_hour() -> String {
+    "1h".to_owned()
+}
+
+/// Seconds are for tests; a day is the most that a lost process key is worth.
+const CREDENTIAL_LIFETIMES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_told_at_once_and_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.toml");
+        secret_file::create(&dir.path().join("issuer.nk"), b"SASECRETSECRET").unwrap();
+        std::fs::write(
+            &path,
+            r#"
+            nats_url = "nats://127.0.0.1:4222"
+            group = "c"
+            credential_lifetime = "400 days"
+            [keys]
+            issuer = "issuer.nk"
+            xkey = "missing.nk"
+            auth = "missing.nk"
+            js = "missing.nk"
+            issuing = "missing.key"
+            [trust]
+            root = "root.pub"
+            bundle = "bundle"
+            policy = "policy"
+            "#,
+        )
+        .unwrap();
+        let text = BrokerConfig::load(&path).unwrap_err().to_string();
+        for part in [
+            "`group`", "`c`", "`credential_lifetime`", "`keys.issuer`", "`keys.xkey`",
+            "`keys.auth`", "`keys.js`", "`keys.issuing`", "`trust.root`", "`trust.bundle`",
+            "`trust.policy`",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("SECRETSECRET"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.toml");
+        std::fs::write(&path, "nats_url = \"nats://x\"\nnats_ulr = 1\n").unwrap();
+        let text = BrokerConfig::load(&path).unwrap_err().to_string();
+        assert!(text.contains("line 2"), "{text}");
+        assert!(text.contains("nats_ulr"), "{text}");
+    }
+}

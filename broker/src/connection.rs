@@ -1,0 +1,141 @@
+//! How a broker connects to nats-server: by nkey, patiently, with jitter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event};
+use bulla_keyring::NkeySeed;
+use tokio::time::timeout;
+
+/// Connects as the holder of `seed`. Keeps trying while nats-server starts, up
+/// to [`CONNECT_LIMIT`]; once connected it reconnects for ever.
+pub(crate) async fn connect(
+    url: &str,
+    name: &'static str,
+    seed: Arc<NkeySeed>,
+) -> Result<Client, ConnectionError> {
+    let nkey = seed.public();
+    let options = ConnectOptions::with_auth_callback(move |nonce| {
+        let seed = Arc::clone(&seed);
+        async move {
+            let signature = seed.sign_nonce(&nonce).map_err(AuthError::new)?;
+            let mut auth = Auth::new();
+            auth.nkey = Some(seed.public().to_string());
+            auth.signature = Some(signature.as_bytes().to_vec());
+            Ok(auth)
+        }
+    })
+    .name(format!("bulla broker: {name}"))
+    .ping_interval(Duration::from_secs(5))
+    .reconnect_delay_callback(delay)
+    .event_callback(move |event| async move { log(name, &event) });
+
+    let patience = async {
+        let mut attempt = 0_usize;
+        loop {
+            match options.clone().connect(url).await {
+                Ok(client) => return client,
+                Err(error) if attempt == 0 => {
+                    tracing::info!(url, account = name, %error, "nats-server not reachable yet");
+                }
+                Err(_) => {}
+            }
+            attempt = attempt.saturating_add(1);
+            tokio::time::sleep(delay(attempt)).await;
+        }
+    };
+    match timeout(CONNECT_LIMIT, patience).await {
+        Ok(client) => Ok(client),
+        Err(_) => match options.clone().connect(url).await {
+            Ok(client) => Ok(client),
+            Err(source) => Err(ConnectionError::Connect {
+                url: url.to_owned(),
+                account: name,
+                nkey: nkey.to_string(),
+                source,
+            }),
+        },
+    }
+}
+
+/// Returns when nats-server has processed everything this connection sent
+/// before: a message to oneself goes there and back.
+pub(crate) async fn round_trip(client: &Client) -> Result<(), ConnectionError> {
+    use futures_util::StreamExt as _;
+    let lost = |_| ConnectionError::Lost;
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.map_err(|_| ConnectionError::Lost)?;
+    client
+        .publish(inbox, bytes::Bytes::new())
+        .await
+        .map_err(|_| ConnectionError::Lost)?;
+    timeout(ROUND_TRIP_LIMIT, echo.next())
+        .await
+        .map_err(lost)?
+        .ok_or(ConnectionError::Lost)?;
+    Ok(())
+}
+
+/// From 20 ms doubling up to 2 s, each with up to half of it taken off, so that
+/// brokers do not come back in step.
+fn delay(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.clamp(1, 8)).unwrap_or(8) - 1;
+    let longest = (20_u32 << doublings).min(2_000);
+    let mut random = [0; 1];
+    // Without randomness there is no jitter, and no harm.
+    let _ = getrandom::fill(&mut random);
+    let [random] = random;
+    let off = longest / 2 * u32::from(random) / 256;
+    Duration::from_millis(u64::from(longest - off))
+}
+
+fn log(account: &'static str, event: &Event) {
+    match event {
+        Event::Connected => tracing::info!(account, "connected to nats-server"),
+        Event::Closed | Event::Draining => tracing::debug!(account, %event, "connection"),
+        Event::Disconnected
+        | Event::LameDuckMode
+        | Event::SlowConsumer(_)
+        | Event::ServerError(_)
+        | Event::ClientError(_) => tracing::warn!(account, %event, "connection to nats-server"),
+    }
+}
+
+/// Why there is no connection to nats-server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// Not reachable, or it does not know the broker's nkey.
+    #[error("cannot connect to nats-server at `{url}` as `{nkey}` (account {account}): is it running, with the configuration that names this nkey?")]
+    Connect {
+        /// The address.
+        url: String,
+        /// Which account the nkey belongs to.
+        account: &'static str,
+        /// The broker's public nkey.
+        nkey: String,
+        /// The client's reason.
+        source: ConnectError,
+    },
+    /// It was there, and is gone.
+    #[error("the connection to nats-server was lost")]
+    Lost,
+}
+
+/// How long a broker waits for nats-server at its start.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+const ROUND_TRIP_LIMIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_two_seconds_and_never_vanish() {
+        for attempt in 0..100 {
+            let delay = delay(attempt);
+            assert!(delay >= Duration::from_millis(10), "{attempt}: {delay:?}");
+            assert!(delay <= Duration::from_secs(2), "{attempt}: {delay:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Control plane.
+mod challenge;
+mod stream;
