@@ -1,1 +1,77 @@
-//! Sealed messages for NATS: what a service links.
+//! Sealed messages for NATS: what a service links instead of raw async-nats.
+//!
+//! Everything that is sent is signed under a credential that a broker issued to
+//! this process and that the workload countersigned; everything that reaches a
+//! handler has passed signature, subject, freshness, user and policy. The user
+//! on whose behalf a message was sent travels on by itself.
+//!
+//! ```text
+//! publish / request ─► policy preflight ─► seal ─► NATS ─► open ─► policy ─► replay window ─► handler
+//! ```
+//!
+//! ```no_run
+//! use bulla_sdk::{Client, ConnectOptions, Message, ServiceError};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(ConnectOptions::from_env()?).await?;
+//!
+//! // Answer requests: the message is verified before the handler sees it.
+//! let service = client
+//!     .serve("greet.hello", async |message: Message<String>| {
+//!         let user = message.user().map(|u| u.principal()).unwrap_or("nobody");
+//!         Ok::<_, ServiceError>(format!("hello {}, for {user}", message.payload()))
+//!     })
+//!     .await?;
+//!
+//! // Ask somebody else.
+//! let answer: String = client.request("greet.hello", "world").await?;
+//! # drop(answer);
+//! service.drain().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it deliberately does not do: JetStream consumers, encryption and frames
+//! are not here yet, and a subject that asks for encryption is refused rather
+//! than served in clear.
+
+mod client;
+mod clock;
+mod connection;
+mod content;
+mod context;
+mod control;
+mod decision_log;
+mod error;
+mod incoming;
+mod message;
+mod options;
+mod outgoing;
+mod own;
+mod refusal;
+mod replies;
+mod shared;
+mod stats;
+mod subscription;
+mod user;
+mod users;
+
+pub mod broker_protocol;
+
+pub use bulla_envelope::{DecisionId, LeafHash, MessageId, TraceParent};
+pub use bulla_identity::{Claims, Subject, WorkloadId};
+pub use client::Client;
+pub use content::{ContentType, PayloadError};
+pub use context::Context;
+pub use control::PolicyState;
+pub use decision_log::TARGET as DECISION_TARGET;
+pub use error::{
+    ConnectError, ControlError, CredentialError, FlushError, LinkError, PublishError, RequestError,
+    SendError, ServiceError, ServiceErrorCode, SubscribeError,
+};
+pub use message::{IntoReply, Message, Reply, Response, Sender};
+pub use options::{ConnectOptions, OptionsError, variables};
+pub use outgoing::Outgoing;
+pub use stats::Stats;
+pub use subscription::{Service, Subscription};
+pub use user::User;

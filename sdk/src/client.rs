@@ -1,0 +1,273 @@
+//! The handle that a service holds.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_identity::{NkeyKind, UnixMillis, WorkloadId};
+use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock;
+use crate::connection::Connection;
+use crate::control::{Control, PolicyState};
+use crate::error::{
+    ConnectError, FlushError, PublishError, RequestError, ServiceError, SubscribeError,
+};
+use crate::message::{IntoReply, Message};
+use crate::options::ConnectOptions;
+use crate::outgoing::Outgoing;
+use crate::own::{Applicant, OwnCredential};
+use crate::replies::Replies;
+use crate::shared::Shared;
+use crate::stats::Stats;
+use crate::subscription::{Service, Subscription, typed};
+use crate::users::Users;
+
+/// A workload's connection to the bus. Cloning is cheap and shares it.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    _alive: Arc<DropGuard>,
+}
+
+impl Client {
+    /// Connects, takes trust and policy from the control stream, and obtains a
+    /// message credential. After this, everything sent is signed.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is missing and what to do about it.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        let started = clock::now();
+        let seed = Arc::new(read_seed(&options)?);
+        let root = read_root(&options)?;
+        let stats = Stats::default();
+        let deadline = tokio::time::Instant::now() + options.connect_timeout;
+        let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
+
+        let connection = Connection::open(&options, Arc::clone(&seed), stats.clone()).await?;
+        let control = Control::open(
+            connection.clone(),
+            root,
+            &options.workload,
+            options.clock_skew,
+            left(),
+        )
+        .await?;
+        let own_name = {
+            let policy = control.policy();
+            policy
+                .policy()
+                .workload_by_id(&options.workload)
+                .filter(|workload| workload.nkeys().contains(&seed.public()))
+                .map(|workload| workload.name().clone())
+                .ok_or_else(|| ConnectError::UnknownWorkload {
+                    workload: options.workload.clone(),
+                    nkey: seed.public(),
+                })?
+        };
+        let replies = Replies::open(&connection, options.workload.tag(), stats.clone()).await?;
+        let stop = CancellationToken::new();
+        let applicant = Applicant {
+            options: options.clone(),
+            connection: connection.clone(),
+            control: control.clone(),
+            seed,
+        };
+        let own = OwnCredential::obtain(applicant, left(), stop.clone()).await?;
+        // The reply inbox stands before anybody can be asked.
+        connection.barrier(options.request_timeout).await?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                users: Users::new(options.clock_skew),
+                own_name,
+                options,
+                connection,
+                control,
+                own,
+                replies,
+                stats,
+                started,
+                listened: Mutex::default(),
+            }),
+            _alive: Arc::new(stop.drop_guard()),
+        })
+    }
+
+    /// Publishes `event` on `subject`.
+    ///
+    /// # Errors
+    /// As [`Outgoing::publish`].
+    pub async fn publish<T: Serialize + ?Sized>(
+        &self,
+        subject: &str,
+        event: &T,
+    ) -> Result<(), PublishError> {
+        self.message(subject).payload(event).publish().await
+    }
+
+    /// Sends `request` on `subject` and decodes the verified reply.
+    ///
+    /// # Errors
+    /// As [`Outgoing::request`], and if the reply is not an `R`.
+    pub async fn request<T: Serialize + ?Sized, R: DeserializeOwned>(
+        &self,
+        subject: &str,
+        request: &T,
+    ) -> Result<R, RequestError> {
+        let response = self.message(subject).payload(request).request().await?;
+        Ok(response.decode()?)
+    }
+
+    /// Starts a message for everything that `publish` and `request` do not say:
+    /// raw bytes, headers, another user, a time-out.
+    pub fn message(&self, subject: &str) -> Outgoing<'_> {
+        Outgoing::new(&self.shared, subject)
+    }
+
+    /// Listens to events on a pattern; every process that subscribes gets all.
+    ///
+    /// Returns when nats-server has confirmed it. The first subscription of a
+    /// process waits until its replay window can vouch for what it gets: the
+    /// clock skew after the start.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn subscribe(&self, pattern: &str) -> Result<Subscription, SubscribeError> {
+        Subscription::open(&self.shared, pattern, false).await
+    }
+
+    /// Listens to events on a pattern in this workload's queue group: each
+    /// event goes to one of its processes.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn queue_subscribe(&self, pattern: &str) -> Result<Subscription, SubscribeError> {
+        Subscription::open(&self.shared, pattern, true).await
+    }
+
+    /// Answers requests on a pattern with `handler`, in this workload's queue
+    /// group.
+    ///
+    /// The handler gets messages that passed every check, with the payload
+    /// decoded by its content type; it runs in the message's
+    /// [`Context`](crate::Context), so that what it sends carries the same user.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn serve<T, H, F, R>(
+        &self,
+        pattern: &str,
+        handler: H,
+    ) -> Result<Service, SubscribeError>
+    where
+        T: DeserializeOwned + Send + 'static,
+        H: Fn(Message<T>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R, ServiceError>> + Send + 'static,
+        R: IntoReply + Send + 'static,
+    {
+        Service::open(&self.shared, pattern, typed(handler)).await
+    }
+
+    /// Like [`Client::serve`] with the payload's bytes as they came.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn serve_raw<H, F, R>(
+        &self,
+        pattern: &str,
+        handler: H,
+    ) -> Result<Service, SubscribeError>
+    where
+        H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R, ServiceError>> + Send + 'static,
+        R: IntoReply + Send + 'static,
+    {
+        Service::open(&self.shared, pattern, handler).await
+    }
+
+    /// Waits until nats-server has processed what was published.
+    ///
+    /// # Errors
+    /// [`FlushError::Refused`] names what it refused since the last report.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.shared.flush().await
+    }
+
+    /// Ends all subscriptions after what has arrived, flushes what was
+    /// published, and closes the connection.
+    pub async fn drain(&self) {
+        // Bounded: a server that is gone cannot confirm anything.
+        let _ = self.shared.connection.barrier(Duration::from_secs(2)).await;
+        let _ = self.shared.connection.nats().drain().await;
+    }
+
+    /// This process's workload.
+    #[must_use]
+    pub fn workload(&self) -> &WorkloadId {
+        &self.shared.options.workload
+    }
+
+    /// The id of the credential in use, and when it ends. It changes with every
+    /// renewal: ask anew for each token that is minted under it.
+    #[must_use]
+    pub fn signing_key(&self) -> (KeyId, UnixMillis) {
+        self.shared.own.key()
+    }
+
+    /// The policy in force in this process.
+    #[must_use]
+    pub fn policy(&self) -> Arc<PolicyState> {
+        self.shared.control.policy()
+    }
+
+    /// What was delivered, refused and lost so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Whether the connection to nats-server stands at the moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.shared.connection.is_connected()
+    }
+
+    /// The largest envelope that nats-server takes, in bytes.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.shared.connection.nats().max_payload()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("workload", self.workload())
+            .finish_non_exhaustive()
+    }
+}
+
+fn read_seed(options: &ConnectOptions) -> Result<NkeySeed, ConnectError> {
+    let text = bulla_process::secret_file::read_line(&options.seed_file)?;
+    NkeySeed::parse(&text)
+        .ok()
+        .filter(|seed| seed.kind() == NkeyKind::User)
+        .ok_or_else(|| ConnectError::Seed {
+            path: options.seed_file.clone(),
+        })
+}
+
+fn read_root(options: &ConnectOptions) -> Result<AuthorityKey, ConnectError> {
+    let path = &options.trust_root_file;
+    let text = std::fs::read_to_string(path).map_err(|source| ConnectError::TrustRoot {
+        path: path.clone(),
+        source,
+    })?;
+    AuthorityKey::parse(AuthorityRole::Root, text.trim())
+        .map_err(|_| ConnectError::TrustRootKey { path: path.clone() })
+}

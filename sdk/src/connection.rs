@@ -1,0 +1,395 @@
+//! The connection to nats-server: authentication, order, and the refusals that
+//! the server reports asynchronously.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Event, ServerAddr, ServerError};
+use bulla_identity::reserved;
+use bulla_keyring::NkeySeed;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tracing::{debug, info, warn};
+
+use crate::error::{ConnectError, LinkError};
+use crate::options::ConnectOptions;
+use crate::stats::Stats;
+
+/// Refusals by nats-server that wait to be told to a publisher.
+const MAX_PENDING_REFUSALS: usize = 1_024;
+/// Refusals on their way to waiting calls.
+const VIOLATION_CHANNEL: usize = 256;
+/// How long a refusal may trail the answer that follows it on the wire: the
+/// NATS client hands events to another task.
+pub(crate) const REFUSAL_GRACE: Duration = Duration::from_millis(10);
+
+/// Something that nats-server did not permit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    Publish { subject: String },
+    Subscribe { subject: String },
+}
+
+impl Violation {
+    /// Reads the text of a `-ERR`, for example
+    /// `Permissions Violation for Subscription to "a.b" using queue "q"`.
+    fn parse(text: &str) -> Option<Self> {
+        let rest =
+            strip_prefix_ignoring_case(text.trim_matches('\''), "permissions violation for ")?;
+        let quoted = |rest: &str| rest.split('"').nth(1).map(str::to_owned);
+        if let Some(rest) = strip_prefix_ignoring_case(rest, "publish to ") {
+            Some(Self::Publish {
+                subject: quoted(rest)?,
+            })
+        } else if let Some(rest) = strip_prefix_ignoring_case(rest, "subscription to ") {
+            Some(Self::Subscribe {
+                subject: quoted(rest)?,
+            })
+        } else {
+            None
+        }
+    }
+}
+
+fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let head = text.get(..prefix.len())?;
+    head.eq_ignore_ascii_case(prefix)
+        .then(|| text.get(prefix.len()..))
+        .flatten()
+}
+
+struct Refusals {
+    waiting: broadcast::Sender<Violation>,
+    unreported: Mutex<BTreeMap<String, u64>>,
+    stats: Stats,
+}
+
+impl Refusals {
+    fn record(&self, violation: Violation) {
+        if let Violation::Publish { subject } = &violation {
+            let mut unreported = self.unreported.lock();
+            if unreported.len() < MAX_PENDING_REFUSALS || unreported.contains_key(subject) {
+                let count = unreported.entry(subject.clone()).or_default();
+                *count = count.saturating_add(1);
+            } else {
+                self.stats.count_lost_violation();
+            }
+        }
+        // Nobody waiting is fine: a publish learns of it from `unreported`.
+        let _ = self.waiting.send(violation);
+    }
+}
+
+/// A connection of one workload; cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    nats: async_nats::Client,
+    refusals: Arc<Refusals>,
+}
+
+impl Connection {
+    /// Connects and proves the workload with its seed.
+    pub(crate) async fn open(
+        options: &ConnectOptions,
+        seed: Arc<NkeySeed>,
+        stats: Stats,
+    ) -> Result<Self, ConnectError> {
+        let address = checked_address(options)?;
+        let refusals = Arc::new(Refusals {
+            waiting: broadcast::channel(VIOLATION_CHANNEL).0,
+            unreported: Mutex::default(),
+            stats: stats.clone(),
+        });
+        let tag = options.workload.tag();
+        let mut nats = async_nats::ConnectOptions::with_auth_callback(move |nonce| {
+            let seed = Arc::clone(&seed);
+            async move { prove(&seed, &nonce) }
+        })
+        .name(options.workload.path())
+        // Peers cannot publish into this half: it is for nats-server and brokers.
+        .custom_inbox_prefix(reserved::inbox_server(tag))
+        .subscription_capacity(options.subscription_capacity)
+        .connection_timeout(options.connect_timeout)
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback({
+            let refusals = Arc::clone(&refusals);
+            move |event| {
+                on_event(&refusals, event);
+                std::future::ready(())
+            }
+        });
+        if let Some(ca) = &options.tls_ca_file {
+            nats = nats.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        let nats = tokio::time::timeout(options.connect_timeout, nats.connect(address))
+            .await
+            .map_err(|_| ConnectError::Timeout {
+                waiting_for: "nats-server",
+            })?
+            .map_err(|source| match source.kind() {
+                async_nats::ConnectErrorKind::AuthorizationViolation
+                | async_nats::ConnectErrorKind::Authentication => ConnectError::Unauthorized {
+                    workload: options.workload.clone(),
+                },
+                _ => ConnectError::Nats {
+                    url: redacted(&options.nats_url),
+                    source,
+                },
+            })?;
+        Ok(Self { nats, refusals })
+    }
+
+    /// The NATS client below.
+    pub(crate) fn nats(&self) -> &async_nats::Client {
+        &self.nats
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.nats.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Returns when nats-server has processed everything sent before: a request
+    /// to a subject that nobody can serve is answered in order.
+    pub(crate) async fn barrier(&self, timeout: Duration) -> Result<(), LinkError> {
+        let request = async_nats::Request::new()
+            .payload(Bytes::new())
+            .timeout(Some(timeout));
+        match self.nats.send_request(reserved::BARRIER, request).await {
+            Err(e) if e.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
+            Err(e) if e.kind() == async_nats::RequestErrorKind::TimedOut => Err(LinkError::Timeout),
+            // An answer would mean that somebody serves what nobody may serve.
+            Ok(_) => Err(LinkError::BarrierServed),
+            Err(_) => Err(LinkError::Disconnected),
+        }
+    }
+
+    /// Whether a refusal of `wanted` arrives after `watch` was made, within the
+    /// grace that an event needs behind a barrier.
+    pub(crate) async fn refused_since(&self, watch: &mut Watch, wanted: &Violation) -> bool {
+        tokio::time::timeout(REFUSAL_GRACE, watch.wait_for(wanted))
+            .await
+            .is_ok()
+    }
+
+    /// Starts to watch for refusals.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.refusals.waiting.subscribe())
+    }
+
+    /// Takes the refusals of publishes to `subject` that nobody was told of.
+    pub(crate) fn take_refused_publishes(&self, subject: &str) -> u64 {
+        let mut unreported = self.refusals.unreported.lock();
+        if unreported.is_empty() {
+            return 0;
+        }
+        unreported.remove(subject).unwrap_or(0)
+    }
+
+    /// Takes all refusals of publishes that nobody was told of.
+    pub(crate) fn take_all_refused_publishes(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.refusals.unreported.lock())
+    }
+
+    /// Asks nats-server or a broker; the answer comes to the half of the inbox
+    /// where no peer can publish.
+    pub(crate) async fn ask(
+        &self,
+        subject: String,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<async_nats::Message, LinkError> {
+        let mut watch = self.watch();
+        let wanted = Violation::Publish {
+            subject: subject.clone(),
+        };
+        let request = async_nats::Request::new()
+            .payload(payload)
+            .timeout(Some(timeout));
+        tokio::select! {
+            answer = self.nats.send_request(subject.clone(), request) => answer.map_err(|e| match e.kind() {
+                async_nats::RequestErrorKind::TimedOut => LinkError::Timeout,
+                async_nats::RequestErrorKind::NoResponders => LinkError::NoResponders,
+                _ => LinkError::Disconnected,
+            }),
+            () = watch.wait_for(&wanted) => {
+                self.take_refused_publishes(&subject);
+                Err(LinkError::Refused)
+            }
+        }
+    }
+}
+
+/// Sees the refusals that arrive after it was made.
+pub(crate) struct Watch(broadcast::Receiver<Violation>);
+
+impl Watch {
+    /// Resolves when `wanted` is refused; never if it is not.
+    pub(crate) async fn wait_for(&mut self, wanted: &Violation) {
+        loop {
+            match self.0.recv().await {
+                Ok(violation) if violation == *wanted => return,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn prove(seed: &NkeySeed, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
+    // Refuses an empty nonce: a signature over nothing could be replayed for ever.
+    let signature = seed.sign_nonce(nonce).map_err(async_nats::AuthError::new)?;
+    let mut auth = async_nats::Auth::new();
+    auth.nkey = Some(seed.public().to_string());
+    auth.signature = Some(signature.as_bytes().to_vec());
+    Ok(auth)
+}
+
+fn on_event(refusals: &Refusals, event: Event) {
+    match event {
+        Event::ServerError(ServerError::Other(text)) => match Violation::parse(&text) {
+            Some(violation) => {
+                warn!(?violation, "nats-server refused");
+                refusals.record(violation);
+            }
+            None => warn!(error = %text, "nats-server reported an error"),
+        },
+        Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
+            refusals.stats.count_slow_consumer();
+            warn!("a subscription is full: messages were dropped");
+        }
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            warn!(
+                "nats-server refused the connection: the policy no longer lets this workload in, or no broker answered"
+            );
+        }
+        Event::Connected => info!("connected to nats-server"),
+        Event::Disconnected => warn!("lost the connection to nats-server"),
+        other => debug!(event = %other, "connection event"),
+    }
+}
+
+/// Exponential back-off from 50 ms to 4 s with full jitter, so that a fleet
+/// does not return in step.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let exponent = u32::try_from(attempts.min(7)).unwrap_or(7);
+    let ceiling = 50u64
+        .saturating_mul(2u64.saturating_pow(exponent))
+        .min(4_000);
+    Duration::from_millis(rand::random_range(ceiling / 4..=ceiling))
+}
+
+fn checked_address(options: &ConnectOptions) -> Result<ServerAddr, ConnectError> {
+    let url = || redacted(&options.nats_url);
+    let address =
+        ServerAddr::from_str(&options.nats_url).map_err(|_| ConnectError::Url { url: url() })?;
+    if address.has_user_pass() {
+        return Err(ConnectError::UrlCredentials);
+    }
+    let host = address.host().trim_start_matches('[').trim_end_matches(']');
+    let loopback = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    let tls = address.tls_required() || options.tls_ca_file.is_some();
+    if !loopback && !tls && !options.danger_plaintext {
+        return Err(ConnectError::Plaintext { url: url() });
+    }
+    Ok(address)
+}
+
+/// The URL without what might be a password in it.
+fn redacted(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_identity::WorkloadId;
+
+    fn options(url: &str) -> ConnectOptions {
+        let id = WorkloadId::parse("spiffe://acme.example/orders").unwrap();
+        ConnectOptions::new(url, id, "seed", "root")
+    }
+
+    #[test]
+    fn refusals_are_read_from_the_servers_text() {
+        let publish = |s: &str| Some(Violation::Publish { subject: s.into() });
+        let subscribe = |s: &str| Some(Violation::Subscribe { subject: s.into() });
+        for (text, want) in [
+            (
+                "Permissions Violation for Publish to \"a.b\"",
+                publish("a.b"),
+            ),
+            ("'permissions violation for publish to \"a\"'", publish("a")),
+            (
+                "Permissions Violation for Subscription to \"a.*\"",
+                subscribe("a.*"),
+            ),
+            (
+                "Permissions Violation for Subscription to \"a\" using queue \"q\"",
+                subscribe("a"),
+            ),
+            ("Permissions Violation for Publish to ", None),
+            ("Permissions Violation", None),
+            ("Stale Connection", None),
+            ("", None),
+            ("ä", None),
+        ] {
+            assert_eq!(Violation::parse(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn plaintext_off_loopback_is_refused() {
+        for good in [
+            "nats://127.0.0.1:4222",
+            "nats://localhost",
+            "nats://[::1]:4222",
+            "tls://bus.example",
+            "127.0.0.1:4222",
+        ] {
+            assert!(checked_address(&options(good)).is_ok(), "{good}");
+        }
+        for bad in [
+            "nats://bus.example:4222",
+            "nats://10.0.0.1",
+            "nats://127.0.0.1.evil.example",
+        ] {
+            assert!(
+                matches!(
+                    checked_address(&options(bad)),
+                    Err(ConnectError::Plaintext { .. })
+                ),
+                "{bad}"
+            );
+        }
+        assert!(checked_address(&options("nats://bus.example").danger_allow_plaintext()).is_ok());
+        let error = checked_address(&options("nats://joe:secret@127.0.0.1")).unwrap_err();
+        assert!(matches!(error, ConnectError::UrlCredentials));
+        assert_eq!(redacted("nats://joe:secret@h:1"), "nats://…@h:1");
+    }
+
+    #[test]
+    fn an_empty_nonce_is_never_signed() {
+        let seed = NkeySeed::from_random(bulla_identity::NkeyKind::User, &[7; 32]).unwrap();
+        assert!(prove(&seed, b"").is_err());
+        assert!(prove(&seed, b"nonce").is_ok());
+    }
+
+    #[test]
+    fn the_back_off_is_jittered_and_bounded() {
+        for attempts in [0, 1, 5, 1_000_000] {
+            assert!(reconnect_delay(attempts) <= Duration::from_secs(4));
+        }
+        let seen: std::collections::BTreeSet<_> = (0..50).map(|_| reconnect_delay(6)).collect();
+        assert!(seen.len() > 5);
+    }
+}

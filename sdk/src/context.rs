@@ -1,0 +1,55 @@
+//! What a handler's task carries: the user on whose behalf it runs, and the
+//! message that caused it.
+//!
+//! The context is a tokio task-local. The SDK sets it around each handler, and
+//! what the handler sends takes the user, the trace and the parent from it. A
+//! task that the handler spawns starts without a context on purpose: authority
+//! does not leak into background work unless [`Context::scope`] says so.
+
+use std::future::Future;
+
+use crate::user::User;
+
+tokio::task_local! {
+    static CURRENT: Context;
+}
+
+/// The causal context of a message: its user, id and trace.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    pub(crate) user: Option<User>,
+    pub(crate) parent: Option<bulla_envelope::LeafHash>,
+    pub(crate) traceparent: Option<bulla_envelope::TraceParent>,
+}
+
+impl Context {
+    /// The context of the running handler; empty outside of one.
+    #[must_use]
+    pub fn current() -> Self {
+        CURRENT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// The user on whose behalf the code runs.
+    #[must_use]
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// The W3C trace context of the message that caused this.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<bulla_envelope::TraceParent> {
+        self.traceparent
+    }
+
+    /// The same context without its user.
+    #[must_use]
+    pub fn without_user(mut self) -> Self {
+        self.user = None;
+        self
+    }
+
+    /// Runs `future` in this context: for a task that a handler spawns.
+    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+        CURRENT.scope(self, future).await
+    }
+}

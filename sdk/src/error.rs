@@ -1,0 +1,472 @@
+//! Errors, one enum per operation, grouped by who can do something about it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulla_identity::{SubjectError, WorkloadId};
+use bulla_policy::Denial;
+
+use crate::content::PayloadError;
+use crate::decision_log::DecisionId;
+
+/// Why a client could not connect.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The seed or root file cannot be used.
+    #[error("cannot use the key file")]
+    SecretFile(#[from] bulla_process::SecretFileError),
+    /// The seed file does not hold a user nkey seed.
+    #[error("`{}` does not hold a user nkey seed (`SU…`)", path.display())]
+    Seed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The trust root's file cannot be read.
+    #[error("cannot read the trust root `{}`", path.display())]
+    TrustRoot {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The trust root's file does not hold a public key.
+    #[error("`{}` does not hold a trust root's public key", path.display())]
+    TrustRootKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a NATS URL.
+    #[error(
+        "`{url}` is no NATS URL: write for example `nats://127.0.0.1:4222` or `tls://bus.example`"
+    )]
+    Url {
+        /// What was given, without credentials.
+        url: String,
+    },
+    /// A user or password in the URL.
+    #[error(
+        "the NATS URL holds credentials: workloads prove themselves with their seed file, remove them"
+    )]
+    UrlCredentials,
+    /// No TLS to a host that is not loopback.
+    #[error("`{url}` is neither TLS nor loopback: use `tls://`")]
+    Plaintext {
+        /// The URL, without credentials.
+        url: String,
+    },
+    /// nats-server cannot be reached.
+    #[error("cannot connect to `{url}`")]
+    Nats {
+        /// The URL, without credentials.
+        url: String,
+        /// What the NATS client says.
+        source: async_nats::ConnectError,
+    },
+    /// The broker did not let this workload in.
+    #[error(
+        "`{workload}` was not let in: is its public nkey in the policy, and does a broker run?"
+    )]
+    Unauthorized {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// Something did not come in time.
+    #[error("timed out while waiting for {waiting_for}")]
+    Timeout {
+        /// What was awaited.
+        waiting_for: &'static str,
+    },
+    /// The control stream gave nothing usable.
+    #[error("cannot read the control stream")]
+    Control(#[from] ControlError),
+    /// No broker issued a credential.
+    #[error("no broker issued a message credential")]
+    Credential(#[from] CredentialError),
+    /// The policy does not know this workload under this seed.
+    #[error("the policy has no workload `{workload}` with the nkey `{nkey}`")]
+    UnknownWorkload {
+        /// Who.
+        workload: WorkloadId,
+        /// The public nkey of the seed file.
+        nkey: bulla_identity::Nkey,
+    },
+    /// The connection was lost on the way.
+    #[error("the connection to nats-server failed")]
+    Link(#[from] LinkError),
+}
+
+/// Why trust bundle, policy or a credential could not be had from the control stream.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nothing there.
+    #[error("the control stream holds no {what}: does a broker run, and did it publish?")]
+    Missing {
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// nats-server or the JetStream account did not answer.
+    #[error("the control stream cannot be reached")]
+    Link(#[from] LinkError),
+    /// What is there does not verify.
+    #[error("the control stream's {what} does not verify: {reason}")]
+    Invalid {
+        /// What was looked at.
+        what: &'static str,
+        /// Why, from the check itself.
+        reason: String,
+    },
+}
+
+/// Why no message credential was issued.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// No broker answered.
+    #[error("no broker answered")]
+    Link(#[from] LinkError),
+    /// The broker refused.
+    #[error("the broker refused: {reason}")]
+    Refused {
+        /// The broker's short reason.
+        reason: String,
+    },
+    /// What the broker sent does not verify.
+    #[error("the broker's answer does not verify: {reason}")]
+    Invalid {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What can go wrong between this process and nats-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection is down.
+    #[error("not connected to nats-server")]
+    Disconnected,
+    /// Nobody listens there.
+    #[error("nobody answers on that subject")]
+    NoResponders,
+    /// nats-server did not permit it.
+    #[error("nats-server refused the subject")]
+    Refused,
+    /// Somebody answers where nobody may: the accounts are misconfigured.
+    #[error("somebody serves the barrier subject: the accounts are misconfigured")]
+    BarrierServed,
+}
+
+/// What can go wrong before a message leaves. Shared by publish and request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Not a literal subject.
+    #[error("`{subject}` is no subject to send to")]
+    Subject {
+        /// What was given.
+        subject: String,
+        /// Why.
+        source: SubjectError,
+    },
+    /// The policy says no. Found before anything was sent.
+    #[error("the policy denies it ({id}): {denial}")]
+    Denied {
+        /// The full reason.
+        denial: Box<Denial>,
+        /// Its name in the decision log.
+        id: DecisionId,
+    },
+    /// The subject asks for protection that this version cannot give.
+    #[error(
+        "`{subject}` asks for `protect = \"{protect}\"`, which this version cannot give: nothing was sent"
+    )]
+    Protection {
+        /// The subject.
+        subject: String,
+        /// What it asks for.
+        protect: &'static str,
+    },
+    /// The payload does not encode.
+    #[error("cannot encode the payload")]
+    Payload(#[from] PayloadError),
+    /// An application header breaks the envelope's rules.
+    #[error("an application header cannot be sent")]
+    Header(#[from] bulla_envelope::AppHeaderError),
+    /// The envelope would not pass nats-server.
+    #[error("the sealed message has {actual} bytes; nats-server takes at most {limit}")]
+    TooLarge {
+        /// The server's `max_payload`.
+        limit: usize,
+        /// The size of the envelope.
+        actual: usize,
+    },
+    /// The envelope's own limits are broken.
+    #[error("cannot seal the message")]
+    Seal(#[from] bulla_envelope::SealError),
+    /// The user's token is not valid, or not any more.
+    #[error("the user's token is refused: {reason}")]
+    User {
+        /// Why, as a stable code.
+        reason: &'static str,
+    },
+    /// This process's credential has run out and no broker renews it.
+    #[error("the message credential has expired and no broker has renewed it")]
+    CredentialExpired,
+    /// Not connected.
+    #[error("cannot reach nats-server")]
+    Link(#[from] LinkError),
+}
+
+/// Why a publish failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It did not leave.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// nats-server refused earlier messages on this subject after it had taken
+    /// them: they are lost, and so is this one.
+    #[error(
+        "nats-server refused {count} earlier message(s) on `{subject}`: they were not delivered, and this one was not sent"
+    )]
+    EarlierRefused {
+        /// The subject.
+        subject: String,
+        /// How many were lost.
+        count: u64,
+    },
+}
+
+/// Publishes that nats-server refused after it had taken them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// Refused subjects, each with the number of messages lost.
+    #[error("nats-server refused published messages on {refused:?}")]
+    Refused {
+        /// By subject.
+        refused: std::collections::BTreeMap<String, u64>,
+    },
+    /// No answer.
+    #[error("cannot reach nats-server")]
+    Link(#[from] LinkError),
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// It did not leave.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// nats-server says that nobody serves the subject. A hint, not a proof.
+    #[error("nobody serves `{subject}` at the moment")]
+    NoResponders {
+        /// The subject.
+        subject: String,
+    },
+    /// No sound reply in time. It does not prove that nothing happened.
+    #[error("no reply on `{subject}` within {}", humantime(*after))]
+    Timeout {
+        /// The subject.
+        subject: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// nats-server did not permit the request.
+    #[error("nats-server refused the request on `{subject}`")]
+    RefusedByServer {
+        /// The subject.
+        subject: String,
+    },
+    /// The service answered with an error of its own.
+    #[error("the service answered with an error: {0}")]
+    Service(ServiceError),
+    /// The receiver refused the message; only its operator can tell why.
+    #[error("the receiver refused the request (decision {decision})")]
+    Refused {
+        /// The name of the decision in the receiver's log.
+        decision: String,
+    },
+    /// The reply's payload is not what was asked for.
+    #[error("cannot decode the reply")]
+    Payload(#[from] PayloadError),
+}
+
+/// Why a subscription could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// Not a pattern.
+    #[error("`{pattern}` is no subject pattern")]
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// Why.
+        source: bulla_identity::PatternError,
+    },
+    /// The policy grants this workload nothing on it.
+    #[error("the policy denies it ({id}): {denial}")]
+    Denied {
+        /// The full reason.
+        denial: Box<Denial>,
+        /// Its name in the decision log.
+        id: DecisionId,
+    },
+    /// nats-server did not permit it.
+    #[error("nats-server refused the subscription to `{pattern}`")]
+    RefusedByServer {
+        /// The pattern.
+        pattern: String,
+    },
+    /// No answer.
+    #[error("cannot reach nats-server")]
+    Link(#[from] LinkError),
+}
+
+/// An error that a handler answers with. Code and message travel to the caller
+/// in a signed error reply, so they must not hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ServiceError {
+    code: ServiceErrorCode,
+    message: String,
+}
+
+impl ServiceError {
+    /// An error with a stable code and a message for people.
+    #[must_use]
+    pub fn new(code: ServiceErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn code(&self) -> ServiceErrorCode {
+        self.code
+    }
+
+    /// The message for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// The kinds of errors that a service tells its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServiceErrorCode {
+    /// The request's content is wrong.
+    Invalid,
+    /// The thing asked for does not exist.
+    NotFound,
+    /// The request conflicts with what is there.
+    Conflict,
+    /// The user may not do this.
+    Forbidden,
+    /// A dependency is missing at the moment.
+    Unavailable,
+    /// The service failed.
+    Internal,
+}
+
+impl ServiceErrorCode {
+    const ALL: [Self; 6] = [
+        Self::Invalid,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The code on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Forbidden => "forbidden",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Reads a code; one that this version does not know is `Internal`.
+    pub(crate) fn parse(text: &str) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|c| c.as_str() == text)
+            .unwrap_or(Self::Internal)
+    }
+}
+
+impl std::fmt::Display for ServiceErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<PayloadError> for ServiceError {
+    fn from(_: PayloadError) -> Self {
+        Self::new(
+            ServiceErrorCode::Invalid,
+            "the payload is not what this service expects",
+        )
+    }
+}
+
+/// A failed request of a handler becomes an unavailable dependency for its own
+/// caller: nothing of the inner error travels outward.
+impl From<RequestError> for ServiceError {
+    fn from(error: RequestError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a request inside a handler failed"
+        );
+        Self::new(ServiceErrorCode::Unavailable, "a dependency did not answer")
+    }
+}
+
+impl From<PublishError> for ServiceError {
+    fn from(error: PublishError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a publish inside a handler failed"
+        );
+        Self::new(
+            ServiceErrorCode::Unavailable,
+            "an event could not be published",
+        )
+    }
+}
+
+fn humantime(d: Duration) -> String {
+    format!("{d:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_round_trip_and_unknown_ones_are_internal() {
+        for code in ServiceErrorCode::ALL {
+            assert_eq!(ServiceErrorCode::parse(code.as_str()), code);
+        }
+        assert_eq!(
+            ServiceErrorCode::parse("teapot"),
+            ServiceErrorCode::Internal
+        );
+    }
+}

@@ -1,0 +1,484 @@
+//! A message on its way in: the order of checks from bytes to handler.
+//!
+//! size → version → strict decode → key id → credential → proof → subject,
+//! kind and times → user's token → policy → replay window → handler. The first
+//! check that fails ends it, is counted under its own code, and is silent
+//! towards the peer until the proof has verified.
+
+use std::sync::Arc;
+
+use bulla_envelope::{
+    AppHeaders, Draft, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, MessageId,
+    OpenedEnvelope, ReplayLimits, ReplayWindow, ReplyBinding, Sealed, SealedEnvelope,
+};
+use bulla_identity::{Claims, Subject, UnixMillis, reserved};
+use bulla_policy::{Decision, LONGEST_MAX_AGE, Permit, Protect, Request, Verb};
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::content::ContentType;
+use crate::decision_log::{self, DecisionId};
+use crate::error::{RequestError, SendError, ServiceError, ServiceErrorCode};
+use crate::message::{Facts, Message, Reply, Response, Sender};
+use crate::refusal::{Refusal, chain};
+use crate::shared::Shared;
+use crate::user::User;
+
+/// Application header that marks a reply as a service's own error.
+const ERROR_HEADER: &str = "bulla-error";
+
+/// What a listener does with messages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Subscriber,
+    Server,
+}
+
+impl Role {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Subscriber => Kind::Event,
+            Self::Server => Kind::Request,
+        }
+    }
+
+    /// What the sender does.
+    fn senders_verb(self) -> Verb {
+        match self {
+            Self::Subscriber => Verb::Publish,
+            Self::Server => Verb::Request,
+        }
+    }
+
+    /// What this process does.
+    pub(crate) fn own_verb(self) -> Verb {
+        match self {
+            Self::Subscriber => Verb::Subscribe,
+            Self::Server => Verb::Serve,
+        }
+    }
+}
+
+/// Opens what arrives on one subscription.
+pub(crate) struct Opener {
+    shared: Arc<Shared>,
+    role: Role,
+    window: Mutex<ReplayWindow>,
+    not_before: UnixMillis,
+}
+
+/// A message that passed, and what is needed to answer it.
+pub(crate) struct Received {
+    pub(crate) message: Message<Bytes>,
+    pub(crate) answer_to: Option<AnswerTo>,
+}
+
+/// Where and to what an answer goes.
+#[derive(Clone)]
+pub(crate) struct AnswerTo {
+    reply_to: Subject,
+    request: LeafHash,
+}
+
+/// A message that did not pass; `answer_to` only if its sender is proven.
+pub(crate) struct Refused {
+    pub(crate) answer_to: Option<AnswerTo>,
+    pub(crate) decision: DecisionId,
+}
+
+impl Opener {
+    pub(crate) fn new(shared: Arc<Shared>, role: Role, not_before: UnixMillis) -> Self {
+        let window = ReplayWindow::new(ReplayLimits::default(), shared.options.clock_skew);
+        Self {
+            shared,
+            role,
+            window: Mutex::new(window),
+            not_before,
+        }
+    }
+
+    /// Runs every check.
+    pub(crate) async fn open(&self, raw: async_nats::Message) -> Result<Received, Refused> {
+        let mut progress = Progress::default();
+        let subject = raw.subject.clone();
+        match self.pass(raw, &mut progress).await {
+            Ok(received) => {
+                self.shared.stats.count_delivered();
+                Ok(received)
+            }
+            Err(refusal) => Err(self.refuse(&subject, &progress, &refusal)),
+        }
+    }
+
+    async fn pass(
+        &self,
+        raw: async_nats::Message,
+        progress: &mut Progress,
+    ) -> Result<Received, Refusal> {
+        let shared = &self.shared;
+        let now = clock::now();
+        let subject = Subject::parse(&raw.subject).map_err(|_| Refusal::Subject)?;
+        let sealed = SealedEnvelope::decode(raw.payload)?;
+        let credential = shared.control.credential(sealed.key_id(), now).await?;
+        let authentic = sealed.verify(&credential)?;
+        progress.sender = Some(Sender {
+            workload: authentic.sender().workload.clone(),
+            key_id: authentic.sender().key_id,
+        });
+
+        let policy = shared.control.policy();
+        let leaf = authentic.leaf();
+        let opened = authentic.check(&Expectation {
+            subject: &raw.subject,
+            reply_to: raw.reply.as_deref(),
+            kinds: &[self.role.kind()],
+            now,
+            skew: shared.options.clock_skew,
+            max_age: policy.policy().requirements(&subject).max_age,
+            not_before: self.not_before,
+            request: None,
+        })?;
+        let answer_to = match opened.reply_to() {
+            None => None,
+            Some(reply_to) => {
+                let inbox = reserved::inbox_peers(opened.sender().workload.tag());
+                let own = reply_to
+                    .strip_prefix(&inbox)
+                    .is_some_and(|rest| rest.starts_with('.'));
+                if !own {
+                    return Err(Refusal::ForeignInbox);
+                }
+                let reply_to = Subject::parse(reply_to).map_err(|_| Refusal::ForeignInbox)?;
+                Some(AnswerTo {
+                    reply_to,
+                    request: leaf,
+                })
+            }
+        };
+        progress.answer_to.clone_from(&answer_to);
+        // Both are refused rather than half obeyed until they are supported.
+        if opened.limits().is_some() {
+            return Err(Refusal::Limits);
+        }
+        if opened.message_count() != 1 {
+            return Err(Refusal::Frame);
+        }
+
+        let user = match opened.token() {
+            None => None,
+            Some(token) => {
+                let token = std::str::from_utf8(&token)
+                    .map_err(|_| crate::refusal::UserRefusal::NotText)?;
+                Some(shared.users.verify(&shared.control, token, now).await?)
+            }
+        };
+        progress.user.clone_from(&user);
+
+        let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
+        let first = opened.first_message();
+        self.window.lock().commit(&opened, &first, now)?;
+
+        self.log_allow(&opened, &subject, user.as_ref(), &permit);
+        let facts = Facts {
+            subject,
+            sender: Sender {
+                workload: opened.sender().workload.clone(),
+                key_id: opened.sender().key_id,
+            },
+            user,
+            id: first.id,
+            leaf,
+            content_type: content_type(&opened),
+            headers: own_headers(&opened),
+            issued_at: opened.issued_at(),
+            traceparent: opened.traceparent(),
+            permit,
+        };
+        Ok(Received {
+            message: Message {
+                payload: first.body,
+                facts: Arc::new(facts),
+            },
+            answer_to,
+        })
+    }
+
+    /// The sender may send it, and this process may receive it, for this user.
+    fn decide(
+        &self,
+        opened: &OpenedEnvelope,
+        subject: &Subject,
+        user: Option<&User>,
+        now: UnixMillis,
+    ) -> Result<Permit, Refusal> {
+        let policy = self.shared.control.policy();
+        let user = user.map(User::claims);
+        let ask = |workload, verb| {
+            policy.policy().decide(&Request {
+                workload,
+                verb,
+                subject,
+                user,
+                now,
+            })
+        };
+        let permit = match ask(&opened.sender().workload, self.role.senders_verb()) {
+            Decision::Allow(permit) => permit,
+            Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
+        };
+        if permit.requirements().protect == Protect::Encrypted {
+            return Err(Refusal::Unprotected);
+        }
+        match ask(&self.shared.options.workload, self.role.own_verb()) {
+            Decision::Allow(_) => Ok(permit),
+            Decision::Deny(denial) => Err(Refusal::OwnPolicy(Box::new(denial))),
+        }
+    }
+
+    fn log_allow(
+        &self,
+        opened: &OpenedEnvelope,
+        subject: &Subject,
+        user: Option<&User>,
+        permit: &Permit,
+    ) {
+        decision_log::allow(
+            decision_log::Subject {
+                enforcer: "receiver",
+                workload: opened.sender().workload.path(),
+                verb: self.role.senders_verb().as_str(),
+                subject: subject.as_str(),
+                user: user.map(User::principal),
+            },
+            permit.rule(),
+        );
+    }
+
+    fn refuse(&self, subject: &str, progress: &Progress, refusal: &Refusal) -> Refused {
+        self.shared.stats.count_refused(refusal.code());
+        let rule = match refusal {
+            Refusal::Policy(denial) | Refusal::OwnPolicy(denial) => denial.rule(),
+            _ => None,
+        };
+        let decision = decision_log::deny(
+            decision_log::Subject {
+                enforcer: "receiver",
+                workload: progress.sender.as_ref().map_or("?", |s| s.workload.path()),
+                verb: self.role.senders_verb().as_str(),
+                subject,
+                user: progress.user.as_ref().map(User::principal),
+            },
+            rule.unwrap_or_default(),
+            &format_args!("{}: {}", refusal.code(), chain(refusal)),
+        );
+        // A replay is not answered a second time: the first answer stands.
+        let answer_to = match refusal {
+            Refusal::Replay(_) => None,
+            _ => progress.answer_to.clone(),
+        };
+        Refused {
+            answer_to,
+            decision,
+        }
+    }
+}
+
+/// How far a message got before it was refused.
+#[derive(Default)]
+struct Progress {
+    sender: Option<Sender>,
+    user: Option<User>,
+    answer_to: Option<AnswerTo>,
+}
+
+impl Shared {
+    /// Sends a handler's answer.
+    pub(crate) async fn answer(
+        &self,
+        to: &AnswerTo,
+        outcome: Result<Reply, ServiceError>,
+    ) -> Result<(), SendError> {
+        let reply = outcome.unwrap_or_else(|error| {
+            Reply::bytes(
+                ContentType::Other("text/plain; charset=utf-8".into()),
+                error.message().to_owned(),
+            )
+            .header(ERROR_HEADER, error.code().as_str())
+        });
+        let mut headers = AppHeaders::new();
+        for (name, value) in &reply.headers {
+            headers.insert(name, value)?;
+        }
+        let now = clock::now();
+        let sealer = self.own.sealer(now)?;
+        let binding = ReplyBinding {
+            request: to.request,
+            index: 0,
+            is_final: true,
+        };
+        let expires = now
+            .saturating_add(self.options.request_timeout)
+            .min(sealer.expires_at());
+        let mut draft = Draft::reply(&to.reply_to, binding, now, expires, &reply.body);
+        draft.content_type = Some(reply.content_type.as_str());
+        draft.app_headers = Some(&headers).filter(|h| !h.is_empty());
+        let sealed = sealer.seal(&draft, MessageId(rand::random()))?;
+        if let Err(too_large) = self.fits(sealed.bytes.len()) {
+            let decision = decision_log::fresh_id();
+            tracing::warn!(%decision, error = %too_large, "a reply does not fit");
+            self.answer_error(to, ErrorCode::TooLarge, decision).await?;
+            return Err(too_large);
+        }
+        self.send_answer(to, sealed).await
+    }
+
+    /// Sends the uniform error: a code and the name of the decision.
+    pub(crate) async fn answer_error(
+        &self,
+        to: &AnswerTo,
+        code: ErrorCode,
+        decision: DecisionId,
+    ) -> Result<(), SendError> {
+        let now = clock::now();
+        let sealer = self.own.sealer(now)?;
+        let report = ErrorReport { code, decision };
+        let expires = now
+            .saturating_add(self.options.request_timeout)
+            .min(sealer.expires_at());
+        let draft = Draft::error(&to.reply_to, to.request, 0, report, now, expires);
+        let sealed = sealer.seal(&draft, MessageId(rand::random()))?;
+        self.send_answer(to, sealed).await
+    }
+
+    async fn send_answer(&self, to: &AnswerTo, sealed: Sealed) -> Result<(), SendError> {
+        self.connection
+            .nats()
+            .publish(to.reply_to.as_str().to_owned(), sealed.bytes)
+            .await
+            .map_err(|_| SendError::Link(crate::error::LinkError::Disconnected))
+    }
+
+    /// Opens a reply; nothing if it is unsound, which is counted and ignored.
+    pub(crate) async fn open_reply(
+        &self,
+        raw: async_nats::Message,
+        request_subject: &Subject,
+        user: Option<&Claims>,
+        request: &LeafHash,
+    ) -> Option<Result<Response, RequestError>> {
+        match self.pass_reply(raw, request_subject, user, request).await {
+            Ok(opened) => Some(outcome_of(&opened)),
+            Err(refusal) => {
+                self.stats.count_refused(refusal.code());
+                decision_log::deny(
+                    decision_log::Subject {
+                        enforcer: "receiver",
+                        workload: "?",
+                        verb: Verb::Serve.as_str(),
+                        subject: request_subject.as_str(),
+                        user: None,
+                    },
+                    "",
+                    &format_args!("{}: {}", refusal.code(), chain(&refusal)),
+                );
+                None
+            }
+        }
+    }
+
+    async fn pass_reply(
+        &self,
+        raw: async_nats::Message,
+        request_subject: &Subject,
+        user: Option<&Claims>,
+        request: &LeafHash,
+    ) -> Result<OpenedEnvelope, Refusal> {
+        let now = clock::now();
+        let sealed = SealedEnvelope::decode(raw.payload)?;
+        let credential = self.control.credential(sealed.key_id(), now).await?;
+        let opened = sealed.verify(&credential)?.check(&Expectation {
+            subject: &raw.subject,
+            reply_to: raw.reply.as_deref(),
+            kinds: &[Kind::Reply, Kind::Error],
+            now,
+            skew: self.options.clock_skew,
+            // Bound to a request of our own that is still waiting.
+            max_age: LONGEST_MAX_AGE,
+            not_before: UnixMillis::default(),
+            request: Some(*request),
+        })?;
+        if opened.limits().is_some() {
+            return Err(Refusal::Limits);
+        }
+        let policy = self.control.policy();
+        let workload = &opened.sender().workload;
+        match policy.policy().decide(&Request {
+            workload,
+            verb: Verb::Serve,
+            subject: request_subject,
+            user,
+            now,
+        }) {
+            Decision::Allow(_) => Ok(opened),
+            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        }
+    }
+}
+
+fn outcome_of(opened: &OpenedEnvelope) -> Result<Response, RequestError> {
+    if let Some(report) = opened.error() {
+        let decision = report.decision.to_hex();
+        return Err(match report.code {
+            ErrorCode::Refused => RequestError::Refused { decision },
+            ErrorCode::Unavailable => service_error(
+                ServiceErrorCode::Unavailable,
+                "the service takes no requests now",
+            ),
+            ErrorCode::Failed => service_error(ServiceErrorCode::Internal, "the service failed"),
+            ErrorCode::TooLarge => service_error(
+                ServiceErrorCode::Internal,
+                "the reply is too large to be sent",
+            ),
+            ErrorCode::Deadline => service_error(
+                ServiceErrorCode::Unavailable,
+                "the service did not finish in time",
+            ),
+        });
+    }
+    let body = opened.first_message().body;
+    if let Some(code) = opened.app_header(ERROR_HEADER) {
+        let message = String::from_utf8_lossy(&body).into_owned();
+        return Err(RequestError::Service(ServiceError::new(
+            ServiceErrorCode::parse(code),
+            message,
+        )));
+    }
+    Ok(Response {
+        body,
+        content_type: content_type(opened),
+        headers: own_headers(opened),
+        sender: Sender {
+            workload: opened.sender().workload.clone(),
+            key_id: opened.sender().key_id,
+        },
+    })
+}
+
+fn service_error(code: ServiceErrorCode, message: &str) -> RequestError {
+    RequestError::Service(ServiceError::new(code, message))
+}
+
+fn content_type(opened: &OpenedEnvelope) -> ContentType {
+    opened.content_type().map_or(
+        ContentType::Other("application/octet-stream".into()),
+        ContentType::parse,
+    )
+}
+
+fn own_headers(opened: &OpenedEnvelope) -> Vec<(String, String)> {
+    opened
+        .app_headers()
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+}

@@ -1,0 +1,250 @@
+//! What a service says to connect: who it is, where the bus is, whom it trusts.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_identity::WorkloadId;
+use bulla_keyring::SigningKey;
+
+use crate::content::ContentType;
+
+/// Variables that [`ConnectOptions::from_env`] reads.
+pub mod variables {
+    /// The bus, for example `nats://127.0.0.1:4222` or `tls://bus.acme.example`.
+    pub const NATS_URL: &str = "BULLA_NATS_URL";
+    /// This process's workload, for example `spiffe://acme.example/orders`.
+    pub const WORKLOAD: &str = "BULLA_WORKLOAD";
+    /// The file that holds the workload's nkey seed (mode 0600).
+    pub const SEED_FILE: &str = "BULLA_SEED_FILE";
+    /// The file that holds the trust root's public key.
+    pub const TRUST_ROOT_FILE: &str = "BULLA_TRUST_ROOT_FILE";
+    /// Optional: a PEM file of certificate authorities for TLS to the bus.
+    pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
+}
+
+/// How to connect. Secrets are named by file, never by value.
+///
+/// ```
+/// use bulla_sdk::ConnectOptions;
+/// use bulla_identity::WorkloadId;
+///
+/// let options = ConnectOptions::new(
+///     "nats://127.0.0.1:4222",
+///     WorkloadId::parse("spiffe://acme.example/orders")?,
+///     "keys/orders.nk",
+///     "trust/root.pub",
+/// );
+/// # Ok::<(), bulla_identity::IdentityError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    pub(crate) nats_url: String,
+    pub(crate) workload: WorkloadId,
+    pub(crate) seed_file: PathBuf,
+    pub(crate) trust_root_file: PathBuf,
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    pub(crate) token_key: Option<Arc<SigningKey>>,
+    pub(crate) content_type: ContentType,
+    pub(crate) request_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) clock_skew: Duration,
+    pub(crate) max_in_flight: usize,
+    pub(crate) subscription_capacity: usize,
+    pub(crate) danger_plaintext: bool,
+}
+
+impl ConnectOptions {
+    /// Options with defaults for everything but who and where.
+    #[must_use]
+    pub fn new(
+        nats_url: impl Into<String>,
+        workload: WorkloadId,
+        seed_file: impl Into<PathBuf>,
+        trust_root_file: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            nats_url: nats_url.into(),
+            workload,
+            seed_file: seed_file.into(),
+            trust_root_file: trust_root_file.into(),
+            tls_ca_file: None,
+            token_key: None,
+            content_type: ContentType::MessagePack,
+            request_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(10),
+            clock_skew: Duration::from_secs(2),
+            max_in_flight: 256,
+            subscription_capacity: 65_536,
+            danger_plaintext: false,
+        }
+    }
+
+    /// Reads the variables named in [`variables`].
+    ///
+    /// # Errors
+    /// [`OptionsError`] lists everything that is missing or malformed at once.
+    pub fn from_env() -> Result<Self, OptionsError> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    pub(crate) fn from_lookup(
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, OptionsError> {
+        let mut problems = Vec::new();
+        let mut required = |name: &'static str| {
+            lookup(name).filter(|v| !v.is_empty()).unwrap_or_else(|| {
+                problems.push(format!("`{name}` is not set"));
+                String::new()
+            })
+        };
+        let nats_url = required(variables::NATS_URL);
+        let workload = required(variables::WORKLOAD);
+        let seed_file = required(variables::SEED_FILE);
+        let trust_root_file = required(variables::TRUST_ROOT_FILE);
+        let workload = match WorkloadId::parse(&workload) {
+            Ok(id) => Some(id),
+            Err(_) if workload.is_empty() => None,
+            Err(e) => {
+                problems.push(format!("`{}`: {e}", variables::WORKLOAD));
+                None
+            }
+        };
+        match workload {
+            Some(workload) if problems.is_empty() => {
+                let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
+                options.tls_ca_file = lookup(variables::TLS_CA_FILE).map(PathBuf::from);
+                Ok(options)
+            }
+            _ => Err(OptionsError { problems }),
+        }
+    }
+
+    /// Trusts only the certificate authorities in this PEM file for TLS to the bus.
+    #[must_use]
+    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_ca_file = Some(path.into());
+        self
+    }
+
+    /// The seed of the Ed25519 key with which this process signs transaction
+    /// tokens: the public part is written into its message credential. Only
+    /// workloads that the policy lets mint get one.
+    #[must_use]
+    pub fn token_key(mut self, seed: &[u8; 32]) -> Self {
+        self.token_key = Some(Arc::new(SigningKey::from_seed(seed)));
+        self
+    }
+
+    /// How payloads are encoded unless a message says otherwise. Default: MessagePack.
+    #[must_use]
+    pub fn content_type(mut self, content_type: ContentType) -> Self {
+        self.content_type = content_type;
+        self
+    }
+
+    /// How long a request waits for its reply. Default: 5 s.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long [`Client::connect`](crate::Client::connect) waits for the bus,
+    /// the policy and a credential together. Default: 10 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How far another process's clock may be off. Default: 2 s. A process that
+    /// starts waits as long before it listens, because its replay window cannot
+    /// tell what an earlier process has handled.
+    #[must_use]
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.clock_skew = skew;
+        self
+    }
+
+    /// How many requests one `serve` handles at once; more wait their turn.
+    /// Default: 256.
+    #[must_use]
+    pub fn max_in_flight(mut self, count: usize) -> Self {
+        self.max_in_flight = count.max(1);
+        self
+    }
+
+    /// How many messages one subscription holds before the NATS client drops
+    /// and counts. Default: 65,536.
+    #[must_use]
+    pub fn subscription_capacity(mut self, messages: usize) -> Self {
+        self.subscription_capacity = messages.max(1);
+        self
+    }
+
+    /// Permits a connection without TLS to a host that is not loopback.
+    ///
+    /// # Security
+    /// Whoever is on the path reads unencrypted messages and can relay the
+    /// connect proof while it happens. For networks that are encrypted below.
+    #[must_use]
+    pub fn danger_allow_plaintext(mut self) -> Self {
+        self.danger_plaintext = true;
+        self
+    }
+}
+
+/// Everything that is wrong with the environment, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionsError {
+    problems: Vec<String>,
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the environment does not say how to connect: {}",
+            self.problems.join("; ")
+        )
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_variable_is_named_at_once() {
+        let error = ConnectOptions::from_lookup(|name| {
+            (name == variables::WORKLOAD).then(|| "orders".to_owned())
+        })
+        .unwrap_err()
+        .to_string();
+        for name in [
+            variables::NATS_URL,
+            variables::WORKLOAD,
+            variables::SEED_FILE,
+            variables::TRUST_ROOT_FILE,
+        ] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_complete_environment_is_taken() {
+        let options = ConnectOptions::from_lookup(|name| {
+            Some(match name {
+                variables::WORKLOAD => "spiffe://acme.example/orders".to_owned(),
+                other => format!("value-of-{other}"),
+            })
+        })
+        .unwrap();
+        assert_eq!(options.workload.path(), "orders");
+        assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));
+    }
+}

@@ -1,0 +1,163 @@
+//! This process's own message credential: asked for at start, renewed at half
+//! of its life, kept only in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bulla_envelope::{Epoch, RequestDraft, Sealer};
+use bulla_identity::{UnixMillis, reserved};
+use bulla_keyring::{KeyId, NkeySeed, SigningKey};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::broker_protocol::{Challenge, Issued};
+use crate::clock;
+use crate::connection::Connection;
+use crate::control::Control;
+use crate::error::{CredentialError, SendError};
+use crate::options::ConnectOptions;
+use crate::refusal::chain;
+
+/// How long a broker may take for one answer.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Pause between attempts, doubled each time up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+
+/// The credential in use; cloning shares it.
+#[derive(Clone)]
+pub(crate) struct OwnCredential(Arc<ArcSwap<Sealer>>);
+
+/// What is needed to ask for one.
+pub(crate) struct Applicant {
+    pub(crate) options: ConnectOptions,
+    pub(crate) connection: Connection,
+    pub(crate) control: Control,
+    pub(crate) seed: Arc<NkeySeed>,
+}
+
+impl OwnCredential {
+    /// Asks for a credential until `patience` ends, and renews it until `stop`.
+    pub(crate) async fn obtain(
+        applicant: Applicant,
+        patience: Duration,
+        stop: CancellationToken,
+    ) -> Result<Self, CredentialError> {
+        let give_up = tokio::time::Instant::now() + patience;
+        let mut pause = RETRY_FIRST;
+        let (sealer, issued) = loop {
+            match applicant.apply().await {
+                Ok(issued) => break issued,
+                Err(error) if tokio::time::Instant::now() + pause >= give_up => return Err(error),
+                Err(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LAST);
+                }
+            }
+        };
+        let own = Self(Arc::new(ArcSwap::from_pointee(sealer)));
+        let renewed = own.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = renewed.renew(applicant, issued) => {}
+            }
+        });
+        Ok(own)
+    }
+
+    /// The sealer in use.
+    pub(crate) fn sealer(
+        &self,
+        now: UnixMillis,
+    ) -> Result<arc_swap::Guard<Arc<Sealer>>, SendError> {
+        let sealer = self.0.load();
+        if sealer.expires_at() <= now {
+            return Err(SendError::CredentialExpired);
+        }
+        Ok(sealer)
+    }
+
+    /// The key id in use, and when it ends.
+    pub(crate) fn key(&self) -> (KeyId, UnixMillis) {
+        let sealer = self.0.load();
+        (sealer.key_id(), sealer.expires_at())
+    }
+
+    async fn renew(&self, applicant: Applicant, mut issued: UnixMillis) {
+        loop {
+            let expires = self.0.load().expires_at();
+            // Between 45 and 55 percent of its life, so that a fleet that
+            // started together does not renew together.
+            let life = expires.saturating_since(issued);
+            let due = issued.saturating_add(life.mul_f64(rand::random_range(0.45..0.55)));
+            tokio::time::sleep(due.saturating_since(clock::now())).await;
+            let mut pause = RETRY_FIRST;
+            let (sealer, at) = loop {
+                match applicant.apply().await {
+                    Ok(renewed) => break renewed,
+                    Err(error) => {
+                        warn!(error = chain(&error), %expires, "the message credential was not renewed yet");
+                        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                        pause = (pause * 2).min(RETRY_LAST);
+                    }
+                }
+            };
+            self.0.store(Arc::new(sealer));
+            issued = at;
+        }
+    }
+}
+
+impl Applicant {
+    /// One round: challenge, request, credential. Keys are fresh each time.
+    async fn apply(&self) -> Result<(Sealer, UnixMillis), CredentialError> {
+        let tag = self.options.workload.tag();
+        // Never an empty body: an empty request is one to anybody.
+        let ask = Bytes::from_static(&[0x90]);
+        let answer = self
+            .connection
+            .ask(reserved::broker_challenge(tag), ask, ANSWER)
+            .await?;
+        let Challenge {
+            broker_id,
+            challenge,
+        } = Challenge::decode(&answer.payload).map_err(invalid)?;
+
+        let message_key = SigningKey::from_seed(&rand::random());
+        let now = clock::now();
+        let request = RequestDraft {
+            workload: &self.options.workload,
+            message_key: &message_key,
+            token_key: self.options.token_key.as_deref(),
+            instance: rand::random(),
+            challenge,
+            requested_at: now,
+        }
+        .sign(Some(&self.seed));
+        let subject = reserved::broker_credential(tag, &broker_id);
+        let answer = self.connection.ask(subject, request.into(), ANSWER).await?;
+        let bytes = match Issued::decode(&answer.payload).map_err(invalid)? {
+            Issued::Credential(bytes) => bytes,
+            Issued::Refused(reason) => return Err(CredentialError::Refused { reason }),
+        };
+        let credential = self.control.adopt(&bytes, now).map_err(invalid)?;
+        if credential.workload() != &self.options.workload {
+            return Err(CredentialError::Invalid {
+                reason: "it names another workload".to_owned(),
+            });
+        }
+        let sealer = Sealer::new(credential.credential(), message_key, Epoch(rand::random()))
+            .map_err(invalid)?;
+        info!(key_id = %sealer.key_id().to_hex(), expires = %sealer.expires_at(), "got a message credential");
+        Ok((sealer, now))
+    }
+}
+
+fn invalid<E: std::error::Error + 'static>(error: E) -> CredentialError {
+    CredentialError::Invalid {
+        reason: chain(&error),
+    }
+}

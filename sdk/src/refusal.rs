@@ -1,0 +1,113 @@
+//! Why a received message did not reach a handler: one reason each, grouped by
+//! how far the message got.
+
+use bulla_envelope::{CheckError, DecodeError, ReplayError, VerifyError};
+use bulla_policy::Denial;
+use bulla_token::TokenError;
+
+use crate::control::LookupError;
+
+/// Why a message was refused. Never told to the peer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    // Before the proof: the receiver stays silent.
+    #[error("not an envelope")]
+    Decode(#[from] DecodeError),
+    #[error("no usable credential")]
+    Credential(#[from] LookupError),
+    #[error("not authentic")]
+    Verify(#[from] VerifyError),
+    #[error("the subject on which it came is none that Bulla accepts")]
+    Subject,
+    // After it.
+    #[error("not meant for here and now")]
+    Check(#[from] CheckError),
+    #[error("its reply subject lies outside its sender's own inbox")]
+    ForeignInbox,
+    #[error("a frame of several messages, which this version does not take here")]
+    Frame,
+    #[error("it narrows the user's authority, which this version cannot enforce")]
+    Limits,
+    #[error("the user is refused")]
+    User(#[from] UserRefusal),
+    #[error("the subject asks for encryption, which this version cannot open")]
+    Unprotected,
+    #[error("{0}")]
+    Policy(Box<Denial>),
+    #[error("this workload may not receive it: {0}")]
+    OwnPolicy(Box<Denial>),
+    #[error("not fresh")]
+    Replay(#[from] ReplayError),
+}
+
+/// Why a user's transaction token does not count.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserRefusal {
+    #[error("the token is no text")]
+    NotText,
+    #[error("the token is not valid")]
+    Token(#[from] TokenError),
+    #[error("the token names no credential")]
+    KeyId,
+    #[error("the token's minting credential is not usable")]
+    Credential(#[from] LookupError),
+    #[error("the credential that minted it carries no token key")]
+    NoTokenKey,
+    #[error("the workload that minted it may not mint")]
+    MayNotMint,
+    #[error("it was minted for another workload")]
+    ForeignRequester,
+    #[error("it outlives the credential that minted it")]
+    OutlivesCredential,
+}
+
+impl Refusal {
+    /// A short stable name for metrics and tests.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Decode(e) => e.code(),
+            Self::Credential(e) => e.code(),
+            Self::Verify(e) => e.code(),
+            Self::Subject => "bad_subject",
+            Self::Check(e) => e.code(),
+            Self::ForeignInbox => "foreign_inbox",
+            Self::Frame => "frame_unsupported",
+            Self::Limits => "limits_unsupported",
+            Self::User(e) => e.code(),
+            Self::Unprotected => "not_encrypted",
+            Self::Policy(denial) => denial.reason().code(),
+            Self::OwnPolicy(_) => "receiver_not_granted",
+            Self::Replay(e) => e.code(),
+        }
+    }
+}
+
+impl UserRefusal {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NotText => "token_not_text",
+            Self::Token(e) => e.code(),
+            Self::KeyId => "token_key_id",
+            Self::Credential(_) => "token_credential",
+            Self::NoTokenKey => "token_no_key",
+            Self::MayNotMint => "token_may_not_mint",
+            Self::ForeignRequester => "token_foreign_requester",
+            Self::OutlivesCredential => "token_outlives_credential",
+        }
+    }
+}
+
+/// The whole chain of an error's causes on one line, for the decision log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! What the handles of one client share.
+
+use bulla_identity::{UnixMillis, WorkloadName};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+
+use crate::connection::Connection;
+use crate::control::Control;
+use crate::incoming::Role;
+use crate::options::ConnectOptions;
+use crate::own::OwnCredential;
+use crate::replies::Replies;
+use crate::stats::Stats;
+use crate::users::Users;
+
+pub(crate) struct Shared {
+    pub(crate) options: ConnectOptions,
+    pub(crate) own_name: WorkloadName,
+    pub(crate) connection: Connection,
+    pub(crate) control: Control,
+    pub(crate) own: OwnCredential,
+    pub(crate) users: Users,
+    pub(crate) replies: Replies,
+    pub(crate) stats: Stats,
+    pub(crate) started: UnixMillis,
+    pub(crate) listened: Mutex<HashSet<(Role, String)>>,
+}
+
+impl Shared {
+    /// This workload's short name, which is its queue group too.
+    pub(crate) fn own_name(&self) -> &str {
+        self.own_name.as_str()
+    }
+
+    /// From when on envelopes are accepted on a new subscription: those from
+    /// before might have been handled by an earlier process, or by an earlier
+    /// subscription of this one, whose replay window is gone.
+    pub(crate) fn not_before(&self, role: Role, pattern: &str, now: UnixMillis) -> UnixMillis {
+        let first = self.listened.lock().insert((role, pattern.to_owned()));
+        let start = if first { self.started } else { now };
+        start.saturating_add(self.options.clock_skew)
+    }
+}

@@ -1,0 +1,81 @@
+//! What a client counts, so that nothing is lost without a trace.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Counters of one client; cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Stats(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    delivered: AtomicU64,
+    slow_consumer: AtomicU64,
+    late_replies: AtomicU64,
+    lost_violations: AtomicU64,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Stats {
+    /// Messages that passed every check and reached a handler or subscription.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.0.delivered.load(Ordering::Relaxed)
+    }
+
+    /// Messages refused before a handler, by the reason's stable code.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.0.refused.lock().clone()
+    }
+
+    /// Messages refused for the reason with this code.
+    #[must_use]
+    pub fn refused_for(&self, code: &str) -> u64 {
+        self.0.refused.lock().get(code).copied().unwrap_or(0)
+    }
+
+    /// Times that the NATS client reported a full subscription channel: at
+    /// least one message was dropped each time.
+    #[must_use]
+    pub fn slow_consumer(&self) -> u64 {
+        self.0.slow_consumer.load(Ordering::Relaxed)
+    }
+
+    /// Replies that came after their request had ended.
+    #[must_use]
+    pub fn late_replies(&self) -> u64 {
+        self.0.late_replies.load(Ordering::Relaxed)
+    }
+
+    /// Refusals by nats-server that were dropped because nobody collected them.
+    #[must_use]
+    pub fn lost_violations(&self) -> u64 {
+        self.0.lost_violations.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_delivered(&self) {
+        self.0.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self, code: &'static str) {
+        let mut refused = self.0.refused.lock();
+        let count = refused.entry(code).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    pub(crate) fn count_slow_consumer(&self) {
+        self.0.slow_consumer.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_late_reply(&self) {
+        self.0.late_replies.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_lost_violation(&self) {
+        self.0.lost_violations.fetch_add(1, Ordering::Relaxed);
+    }
+}

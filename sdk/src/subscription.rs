@@ -1,0 +1,273 @@
+//! Listening: subscriptions to events, and services that answer requests.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::ErrorCode;
+use bulla_identity::SubjectPattern;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::clock;
+use crate::connection::Violation;
+use crate::decision_log;
+use crate::error::{LinkError, ServiceError, SubscribeError};
+use crate::incoming::{Opener, Received, Refused, Role};
+use crate::message::{IntoReply, Message, Reply};
+use crate::refusal::chain;
+use crate::shared::Shared;
+
+/// How long nats-server may take to confirm a subscription.
+const CONFIRM: Duration = Duration::from_secs(5);
+
+/// Verified events from a subject pattern, in the order of their arrival.
+///
+/// Dropping it unsubscribes.
+pub struct Subscription {
+    opener: Opener,
+    raw: async_nats::Subscriber,
+}
+
+impl Subscription {
+    pub(crate) async fn open(
+        shared: &Arc<Shared>,
+        pattern: &str,
+        group: bool,
+    ) -> Result<Self, SubscribeError> {
+        let (opener, raw) = listen(shared, pattern, Role::Subscriber, group).await?;
+        Ok(Self { opener, raw })
+    }
+
+    /// The next event that passes every check; `None` when the subscription
+    /// has ended. Refused messages are counted, logged and skipped.
+    ///
+    /// Cancel safe between messages: what has been taken from the bus and is
+    /// being checked when the future is dropped is lost.
+    pub async fn next(&mut self) -> Option<Message> {
+        loop {
+            let raw = self.raw.next().await?;
+            if let Ok(received) = self.opener.open(raw).await {
+                return Some(received.message);
+            }
+        }
+    }
+
+    /// Stops new messages; [`Subscription::next`] still gives what has arrived
+    /// and then ends.
+    ///
+    /// # Errors
+    /// [`LinkError::Disconnected`] if the connection is gone.
+    pub async fn drain(&mut self) -> Result<(), LinkError> {
+        self.raw.drain().await.map_err(|_| LinkError::Disconnected)
+    }
+}
+
+/// A running service; made by [`Client::serve`](crate::Client::serve).
+///
+/// Dropping it stops new requests and lets those in flight finish unattended;
+/// [`Service::drain`] waits for them.
+#[must_use = "dropping a service stops it"]
+pub struct Service {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Service {
+    pub(crate) async fn open<H, F, R>(
+        shared: &Arc<Shared>,
+        pattern: &str,
+        handler: H,
+    ) -> Result<Self, SubscribeError>
+    where
+        H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<R, ServiceError>> + Send,
+        R: IntoReply,
+    {
+        let (opener, mut raw) = listen(shared, pattern, Role::Server, true).await?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(shared.options.max_in_flight));
+        let worker = Arc::new(Worker {
+            shared: Arc::clone(shared),
+            opener,
+            handler,
+        });
+        tasks.spawn({
+            let (stop, tasks) = (stop.clone(), tasks.clone());
+            async move {
+                loop {
+                    // A place first: what waits, waits in the subscription,
+                    // whose bound is counted, not in a task each.
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                        break;
+                    };
+                    let request = tokio::select! {
+                        biased;
+                        request = raw.next() => request,
+                        () = stop.cancelled() => {
+                            // Gives what has arrived already, then ends.
+                            if raw.drain().await.is_err() {
+                                break;
+                            }
+                            raw.next().await
+                        }
+                    };
+                    let Some(request) = request else { break };
+                    let worker = Arc::clone(&worker);
+                    tasks.spawn(async move {
+                        worker.work(request).await;
+                        drop(place);
+                    });
+                }
+            }
+        });
+        tasks.close();
+        Ok(Self { stop, tasks })
+    }
+
+    /// Stops new requests and waits until those in flight are answered.
+    pub async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+struct Worker<H> {
+    shared: Arc<Shared>,
+    opener: Opener,
+    handler: H,
+}
+
+impl<H, F, R> Worker<H>
+where
+    H: Fn(Message<Bytes>) -> F,
+    F: Future<Output = Result<R, ServiceError>>,
+    R: IntoReply,
+{
+    async fn work(&self, raw: async_nats::Message) {
+        let sent = match self.opener.open(raw).await {
+            Ok(Received { message, answer_to }) => {
+                let context = message.context();
+                let content_type = message.content_type().clone();
+                let outcome = context.scope((self.handler)(message)).await;
+                let Some(to) = answer_to else { return };
+                let reply: Result<Reply, ServiceError> = outcome.and_then(|value| {
+                    value.into_reply(&content_type).map_err(|error| {
+                        warn!(error = chain(&error), "a handler's value does not encode");
+                        ServiceError::new(
+                            crate::error::ServiceErrorCode::Internal,
+                            "the service failed",
+                        )
+                    })
+                });
+                self.shared.answer(&to, reply).await
+            }
+            Err(Refused {
+                answer_to: Some(to),
+                decision,
+            }) => {
+                self.shared
+                    .answer_error(&to, ErrorCode::Refused, decision)
+                    .await
+            }
+            Err(Refused {
+                answer_to: None, ..
+            }) => return,
+        };
+        if let Err(error) = sent {
+            self.shared.stats.count_refused("reply_not_sent");
+            warn!(error = chain(&error), "a reply could not be sent");
+        }
+    }
+}
+
+/// Decodes the payload before the handler; a wrong one is the caller's error.
+pub(crate) fn typed<T, H, F, R>(
+    handler: H,
+) -> impl Fn(Message<Bytes>) -> std::pin::Pin<Box<dyn Future<Output = Result<R, ServiceError>> + Send>>
++ Send
++ Sync
++ 'static
+where
+    T: DeserializeOwned + Send,
+    H: Fn(Message<T>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R, ServiceError>> + Send + 'static,
+    R: Send + 'static,
+{
+    move |message| match message.typed::<T>() {
+        Ok(message) => Box::pin(handler(message)),
+        Err(error) => Box::pin(std::future::ready(Err(error.into()))),
+    }
+}
+
+async fn listen(
+    shared: &Arc<Shared>,
+    text: &str,
+    role: Role,
+    group: bool,
+) -> Result<(Opener, async_nats::Subscriber), SubscribeError> {
+    let pattern = SubjectPattern::parse(text).map_err(|source| SubscribeError::Pattern {
+        pattern: text.to_owned(),
+        source,
+    })?;
+    let verb = role.own_verb();
+    let policy = shared.control.policy();
+    if let Err(denial) = policy
+        .policy()
+        .may_listen(&shared.options.workload, verb, &pattern)
+    {
+        let id = decision_log::deny(
+            decision_log::Subject {
+                enforcer: "receiver",
+                workload: shared.options.workload.path(),
+                verb: verb.as_str(),
+                subject: text,
+                user: None,
+            },
+            denial.rule().unwrap_or_default(),
+            &denial,
+        );
+        return Err(SubscribeError::Denied {
+            denial: Box::new(denial),
+            id,
+        });
+    }
+
+    let now = clock::now();
+    let subject = pattern.to_nats();
+    let not_before = shared.not_before(role, &subject, now);
+    // Earlier messages would be refused: in a queue group another replica
+    // takes them while this one waits.
+    tokio::time::sleep(not_before.saturating_since(now)).await;
+
+    let mut watch = shared.connection.watch();
+    let nats = shared.connection.nats();
+    let raw = if group {
+        // The one queue group that a workload may join is its own.
+        let own = shared.own_name().to_owned();
+        nats.queue_subscribe(subject.clone(), own).await
+    } else {
+        nats.subscribe(subject.clone()).await
+    }
+    .map_err(|_| LinkError::Disconnected)?;
+    shared.connection.barrier(CONFIRM).await?;
+    let refusal = Violation::Subscribe { subject };
+    if shared.connection.refused_since(&mut watch, &refusal).await {
+        return Err(SubscribeError::RefusedByServer {
+            pattern: text.to_owned(),
+        });
+    }
+    Ok((Opener::new(Arc::clone(shared), role, not_before), raw))
+}

@@ -1,0 +1,74 @@
+//! Verifies users' transaction tokens, each once for as long as it lives.
+
+use std::time::Duration;
+
+use bulla_identity::{UnixMillis, Verified};
+use bulla_keyring::KeyId;
+use bulla_token::{token_digest, unverified_kid, verify_transaction_token};
+use moka::sync::Cache;
+
+use crate::control::Control;
+use crate::refusal::UserRefusal;
+use crate::user::User;
+
+/// Tokens that a process remembers; the cost of forgetting one is a signature.
+const MAX_TOKENS: u64 = 10_000;
+
+/// Key: SHA-256 of the whole token, and the state of trust and policy that it
+/// was verified under. A newer state makes every entry unreachable.
+pub(crate) struct Users {
+    verified: Cache<([u8; 32], u64), User>,
+    skew: Duration,
+}
+
+impl Users {
+    pub(crate) fn new(skew: Duration) -> Self {
+        let verified = Cache::builder()
+            .max_capacity(MAX_TOKENS)
+            .time_to_live(bulla_token::MAX_TRANSACTION_LIFETIME)
+            .build();
+        Self { verified, skew }
+    }
+
+    /// The user of a transaction token, verified now or lately; its times are
+    /// checked on every call.
+    pub(crate) async fn verify(
+        &self,
+        control: &Control,
+        token: &str,
+        now: UnixMillis,
+    ) -> Result<User, UserRefusal> {
+        let key = (token_digest(token), control.generation());
+        if let Some(user) = self.verified.get(&key) {
+            user.verified().check_times(now, self.skew)?;
+            return Ok(user);
+        }
+        let kid = unverified_kid(token)?;
+        let key_id = KeyId::parse(&kid).ok_or(UserRefusal::KeyId)?;
+        let credential = control.credential(key_id, now).await?;
+        let public = credential.token_key().ok_or(UserRefusal::NoTokenKey)?;
+        let policy = control.policy();
+        let minter = policy
+            .policy()
+            .workload_by_id(credential.workload())
+            .filter(|workload| workload.mints())
+            .ok_or(UserRefusal::MayNotMint)?;
+        let token_verified = verify_transaction_token(
+            token,
+            public.as_bytes(),
+            policy.policy().trust_domain(),
+            now,
+            self.skew,
+        )?;
+        if token_verified.requesting_workload() != minter.id().as_str() {
+            return Err(UserRefusal::ForeignRequester);
+        }
+        if token_verified.expires() > credential.expires_at() {
+            return Err(UserRefusal::OutlivesCredential);
+        }
+        // The signature of an authorised minter was just verified.
+        let user = User::new(Verified::danger_assert(token_verified), token);
+        self.verified.insert(key, user.clone());
+        Ok(user)
+    }
+}
