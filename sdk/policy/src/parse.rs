@@ -115,8 +115,13 @@ fn read_toml<'d>(text: &'d str, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
     } else {
         vec![first]
     };
+    let mut last = None;
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
+        if last.as_ref() == Some(&span) {
+            continue;
+        }
+        last = Some(span.clone());
         let problem = Problem::Syntax {
             message: error.message().to_owned(),
         };

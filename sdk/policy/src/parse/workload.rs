@@ -1,6 +1,6 @@
 //! `[workload.NAME]` and `[group]`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
@@ -224,8 +224,10 @@ fn flatten(
     let mut total = 0usize;
     for root in declared.keys() {
         let mut stack: Vec<(&str, usize, BTreeSet<u32>)> = Vec::new();
+        let mut open: HashSet<&str> = HashSet::new();
         if !done.contains_key(root) {
             stack.push((root, 0, BTreeSet::new()));
+            open.insert(root);
         }
         while let Some((name, next, mut set)) = stack.pop() {
             let Some(member) = declared.get(name).and_then(|m| m.get(next)) else {
@@ -239,6 +241,7 @@ fn flatten(
                     return done;
                 }
                 done.insert(name.to_owned(), set.into_iter().collect());
+                open.remove(name);
                 continue;
             };
             match member {
@@ -253,8 +256,9 @@ fn flatten(
                         continue;
                     }
                     stack.push((name, next, set));
-                    if let Some(from) = stack.iter().position(|(n, ..)| n == inner) {
-                        let way = stack.iter().skip(from).take(8).map(|(n, ..)| *n);
+                    if open.contains(&**inner) {
+                        let way = stack.iter().map(|(n, ..)| *n).skip_while(|n| n != inner);
+                        let way = way.take(8);
                         let problem = Problem::GroupCycle {
                             name: inner.clone(),
                             path: way.chain([&**inner]).collect::<Vec<_>>().join(" → "),
@@ -266,6 +270,7 @@ fn flatten(
                         }
                     } else {
                         stack.push((inner, 0, BTreeSet::new()));
+                        open.insert(inner);
                     }
                 }
             }

@@ -1,0 +1,16 @@
+//! The language, the decisions and the compiled permissions, from outside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod decisions;
+mod language;
+mod permissions;
+mod properties;
+mod shop;
+mod vectors;
