@@ -22,10 +22,10 @@ use std::num::NonZero;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use async_nats::Client;
+use async_nats::{Client, SubscribeError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream::select_all;
+use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -77,16 +77,12 @@ impl FromStr for Group {
 #[error("unknown broker group `{0}`: use `a`, `b` or `both`")]
 pub struct UnknownGroup(String);
 
-/// Answers until `stop`, then finishes what was already delivered.
-///
-/// # Errors
-/// If the subscriptions are refused.
-pub(crate) async fn serve(
+/// Listens for questions. They are answered by [`Questions::serve`].
+pub(crate) async fn subscribe(
     client: Client,
     callout: Arc<Callout>,
     group: Group,
-    stop: CancellationToken,
-) -> Result<(), async_nats::SubscribeError> {
+) -> Result<Questions, SubscribeError> {
     let mut subscriptions = Vec::new();
     for queue in group.queues() {
         subscriptions.push(
@@ -95,35 +91,51 @@ pub(crate) async fn serve(
                 .await?,
         );
     }
-    let mut requests = select_all(subscriptions);
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = cores.saturating_mul(2);
-    let places = Arc::new(Semaphore::new(workers));
-    loop {
-        let message = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            message = requests.next() => match message {
-                Some(message) => message,
-                None => break,
-            },
-        };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
-        };
-        let callout = Arc::clone(&callout);
-        let client = client.clone();
-        tokio::spawn(async move {
-            if let (Some(answer), Some(reply)) = (answer(&callout, &message), message.reply) {
-                // Only a closed connection fails here; the other group answers.
-                let _ = client.publish(reply, answer).await;
-            }
-            drop(place);
-        });
+    Ok(Questions {
+        client,
+        callout,
+        messages: select_all(subscriptions),
+    })
+}
+
+/// Questions of nats-server, subscribed to.
+pub(crate) struct Questions {
+    client: Client,
+    callout: Arc<Callout>,
+    messages: SelectAll<Subscriber>,
+}
+
+impl Questions {
+    /// Answers until `stop`, then finishes what it has begun.
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = cores.saturating_mul(2);
+        let places = Arc::new(Semaphore::new(workers));
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                message = self.messages.next() => match message {
+                    Some(message) => message,
+                    None => break,
+                },
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                break;
+            };
+            let callout = Arc::clone(&self.callout);
+            let client = self.client.clone();
+            tokio::spawn(async move {
+                if let (Some(answer), Some(reply)) = (answer(&callout, &message), message.reply) {
+                    // Only a closed connection fails here; the other group answers.
+                    let _ = client.publish(reply, answer).await;
+                }
+                drop(place);
+            });
+        }
+        let all = u32::try_from(workers).unwrap_or(u32::MAX);
+        let _ = places.acquire_many(all).await;
     }
-    let all = u32::try_from(workers).unwrap_or(u32::MAX);
-    let _ = places.acquire_many(all).await;
-    Ok(())
 }
 
 fn answer(callout: &Callout, message: &async_nats::Message) -> Option<Bytes> {
@@ -145,6 +157,6 @@ fn answer(callout: &Callout, message: &async_nats::Message) -> Option<Bytes> {
 }
 
 /// Where nats-server asks.
-pub(crate) const REQUEST_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
+const REQUEST_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 
 const XKEY_HEADER: &str = "Nats-Server-Xkey";

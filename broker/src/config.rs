@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_identity::NkeyKind;
+use bulla_identity::{NkeyKind, TrustDomain};
 use bulla_keyring::{AuthorityKey, AuthorityRole, AuthoritySeed, CurveSeed, NkeySeed};
 use bulla_process::{Zeroizing, secret_file};
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub struct BrokerConfig {
     pub group: Group,
     /// Its keys.
     pub keys: BrokerKeys,
+    /// The trust domain that it serves.
+    pub trust_domain: TrustDomain,
     /// The public key that it trusts above all.
     pub root: AuthorityKey,
     /// The signed trust bundle.
@@ -56,11 +58,13 @@ impl BrokerConfig {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::one(path, format!("cannot be read: {error}")))?;
-        let raw: Raw = toml::from_str(&text).map_err(|error| {
-            ConfigError::one(path, error.to_string().trim_end().to_owned())
-        })?;
+        let raw: Raw = toml::from_str(&text)
+            .map_err(|error| ConfigError::one(path, error.to_string().trim_end().to_owned()))?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        let mut reader = Reader { dir, problems: Vec::new() };
+        let mut reader = Reader {
+            dir,
+            problems: Vec::new(),
+        };
 
         let group = reader.check("group", raw.group.parse::<Group>());
         let credential_lifetime = reader.lifetime(&raw.credential_lifetime);
@@ -71,12 +75,26 @@ impl BrokerConfig {
         let issuing = reader.secret("keys.issuing", &raw.keys.issuing, |text| {
             AuthoritySeed::parse(AuthorityRole::Issuing, text)
         });
+        let domain = TrustDomain::parse(&raw.trust.domain);
+        let trust_domain = reader.check("trust.domain", domain);
         let root = reader.public("trust.root", &raw.trust.root);
         let bundle = reader.bytes("trust.bundle", &raw.trust.bundle);
         let policy = reader.bytes("trust.policy", &raw.trust.policy);
 
         let problems = reader.problems;
-        match (group, credential_lifetime, issuer, auth, js, xkey, issuing, root, bundle, policy) {
+        match (
+            group,
+            credential_lifetime,
+            issuer,
+            auth,
+            js,
+            xkey,
+            issuing,
+            trust_domain,
+            root,
+            bundle,
+            policy,
+        ) {
             (
                 Some(group),
                 Some(credential_lifetime),
@@ -85,19 +103,30 @@ impl BrokerConfig {
                 Some(js),
                 Some(xkey),
                 Some(issuing),
+                Some(trust_domain),
                 Some(root),
                 Some(bundle),
                 Some(policy),
             ) if problems.is_empty() => Ok(Self {
                 nats_url: raw.nats_url,
                 group,
-                keys: BrokerKeys { issuer, xkey, auth, js, issuing },
+                keys: BrokerKeys {
+                    issuer,
+                    xkey,
+                    auth,
+                    js,
+                    issuing,
+                },
+                trust_domain,
                 root,
                 bundle,
                 policy,
                 credential_lifetime,
             }),
-            _ => Err(ConfigError { path: path.to_owned(), problems }),
+            _ => Err(ConfigError {
+                path: path.to_owned(),
+                problems,
+            }),
         }
     }
 }
@@ -130,9 +159,14 @@ impl Reader<'_> {
     fn nkey(&mut self, key: &str, path: &Path, kind: NkeyKind) -> Option<NkeySeed> {
         let seed = self.secret(key, path, NkeySeed::parse)?;
         if seed.kind() != kind {
-            let kind = if kind == NkeyKind::User { "user (`SU…`)" } else { "account (`SA…`)" };
+            let kind = if kind == NkeyKind::User {
+                "user (`SU…`)"
+            } else {
+                "account (`SA…`)"
+            };
             let path = path.display();
-            self.problems.push(format!("`{key}`: `{path}` holds no {kind} seed"));
+            self.problems
+                .push(format!("`{key}`: `{path}` holds no {kind} seed"));
             return None;
         }
         Some(seed)
@@ -187,7 +221,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn one(path: &Path, problem: String) -> Self {
-        Self { path: path.to_owned(), problems: vec![problem] }
+        Self {
+            path: path.to_owned(),
+            problems: vec![problem],
+        }
     }
 }
 
@@ -195,7 +232,11 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the configuration `{}` is not usable:", self.path.display())?;
+        write!(
+            f,
+            "the configuration `{}` is not usable:",
+            self.path.display()
+        )?;
         for problem in &self.problems {
             write!(f, "\n  {problem}")?;
         }
@@ -228,6 +269,7 @@ struct RawKeys {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawTrust {
+    domain: String,
     root: PathBuf,
     bundle: PathBuf,
     policy: PathBuf,
@@ -267,6 +309,7 @@ mod tests {
             js = "missing.nk"
             issuing = "missing.key"
             [trust]
+            domain = "not a domain"
             root = "root.pub"
             bundle = "bundle"
             policy = "policy"
@@ -275,8 +318,17 @@ mod tests {
         .unwrap();
         let text = BrokerConfig::load(&path).unwrap_err().to_string();
         for part in [
-            "`group`", "`c`", "`credential_lifetime`", "`keys.issuer`", "`keys.xkey`",
-            "`keys.auth`", "`keys.js`", "`keys.issuing`", "`trust.root`", "`trust.bundle`",
+            "`group`",
+            "`c`",
+            "`credential_lifetime`",
+            "`keys.issuer`",
+            "`keys.xkey`",
+            "`keys.auth`",
+            "`keys.js`",
+            "`keys.issuing`",
+            "`trust.domain`",
+            "`trust.root`",
+            "`trust.bundle`",
             "`trust.policy`",
         ] {
             assert!(text.contains(part), "{part}: {text}");

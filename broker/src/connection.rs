@@ -64,7 +64,10 @@ pub(crate) async fn round_trip(client: &Client) -> Result<(), ConnectionError> {
     use futures_util::StreamExt as _;
     let lost = |_| ConnectionError::Lost;
     let inbox = client.new_inbox();
-    let mut echo = client.subscribe(inbox.clone()).await.map_err(|_| ConnectionError::Lost)?;
+    let mut echo = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|_| ConnectionError::Lost)?;
     client
         .publish(inbox, bytes::Bytes::new())
         .await
@@ -105,7 +108,9 @@ fn log(account: &'static str, event: &Event) {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// Not reachable, or it does not know the broker's nkey.
-    #[error("cannot connect to nats-server at `{url}` as `{nkey}` (account {account}): is it running, with the configuration that names this nkey?")]
+    #[error(
+        "cannot connect to nats-server at `{url}` as `{nkey}` (account {account}): is it running, with the configuration that names this nkey?"
+    )]
     Connect {
         /// The address.
         url: String,

@@ -1,3 +1,325 @@
-//! Control plane.
+//! The control plane: publishes trust bundle and policy, issues message
+//! credentials.
+//!
+//! # How a process gets a credential
+//!
+//! ```text
+//! process                                      broker
+//!   ── $BULLA.BROKER.<tag>.challenge ──────────►  any one
+//!   ◄─ "<broker id> <challenge, 64 hex digits>" ─
+//!   ── $BULLA.BROKER.<tag>.credential.<id> ────►  that one, with a CredentialRequest
+//!   ◄─ the Credential's bytes                  ─  after it lies on the control stream
+//! ```
+//!
+//! nats-server lets a workload publish to subjects with its own tag only, so the
+//! tag says who asks; the nkey's countersignature in the request must say the
+//! same. A refusal has the header `Bulla-Refused` with the decision's id, and a
+//! body that is no credential. Answers are text or MessagePack, never empty and
+//! never JSON, so that no answer can be taken for a request to JetStream.
+
 mod challenge;
 mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_nats::{Client, HeaderMap, Message, SubscribeError};
+use bulla_envelope::{
+    CredentialDecodeError, CredentialIssuer, CredentialRequest, IssueError, MAX_CREDENTIAL_LIFE,
+    RequestError, RequestExpectation, Terms,
+};
+use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
+use bulla_policy::Workload;
+use bulla_process::Zeroizing;
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use futures_util::StreamExt as _;
+use futures_util::stream::select_all;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::decision::Decision;
+use crate::trust::{CLOCK_SKEW, HeldBundle, HeldPolicy, TrustFault};
+use challenge::{CHALLENGE_LIFE, Challenger};
+pub use stream::StreamError;
+pub(crate) use stream::{ControlStream, Record};
+
+/// What the control plane judges by. Replaced as a whole.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) bundle: HeldBundle,
+    pub(crate) policy: HeldPolicy,
+}
+
+/// Issues credentials for one broker.
+pub(crate) struct ControlPlane {
+    broker_id: String,
+    challenger: Challenger,
+    issuer: CredentialIssuer,
+    lifetime: Duration,
+    held: ArcSwap<Held>,
+    stream: ControlStream,
+}
+
+impl ControlPlane {
+    pub(crate) fn new(
+        issuer: CredentialIssuer,
+        lifetime: Duration,
+        held: Held,
+        stream: ControlStream,
+    ) -> Result<Self, getrandom::Error> {
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *secret)?;
+        let mut id = [0; 8];
+        getrandom::fill(&mut id)?;
+        Ok(Self {
+            // Fresh for each process: a challenge of an earlier one is void.
+            broker_id: HEXLOWER.encode(&id),
+            challenger: Challenger::new(secret),
+            issuer,
+            lifetime,
+            held: ArcSwap::from_pointee(held),
+            stream,
+        })
+    }
+
+    /// Names this broker process in subjects.
+    pub(crate) fn broker_id(&self) -> &str {
+        &self.broker_id
+    }
+
+    /// Listens for requests. They are answered by [`Requests::serve`].
+    pub(crate) async fn subscribe(
+        self: Arc<Self>,
+        client: Client,
+    ) -> Result<Requests, SubscribeError> {
+        let challenges = client
+            .queue_subscribe("$BULLA.BROKER.*.challenge", "bulla-brokers".to_owned())
+            .await?;
+        let credentials = client
+            .subscribe(format!("$BULLA.BROKER.*.credential.{}", self.broker_id))
+            .await?;
+        Ok(Requests {
+            plane: self,
+            client,
+            messages: select_all([challenges, credentials]),
+        })
+    }
+
+    async fn answer(&self, message: &Message) -> Option<(HeaderMap, Bytes)> {
+        let mut tokens = message.subject.split('.').skip(2);
+        let tag = WorkloadTag::parse(tokens.next()?).ok()?;
+        let now = clock::now();
+        match tokens.next()? {
+            "challenge" => {
+                let challenge = self.challenger.challenge(tag, now);
+                let text = format!("{} {}", self.broker_id, HEXLOWER.encode(&challenge));
+                Some((HeaderMap::new(), text.into()))
+            }
+            "credential" => Some(self.answer_credential(tag, &message.payload, now).await),
+            _ => None,
+        }
+    }
+
+    async fn answer_credential(
+        &self,
+        tag: WorkloadTag,
+        request: &[u8],
+        now: UnixMillis,
+    ) -> (HeaderMap, Bytes) {
+        let mut id = [0; 16];
+        // Without randomness the id says nothing, and issuing fails below.
+        let _ = getrandom::fill(&mut id);
+        let held = self.held.load_full();
+        let workload = held.policy.policy.workload_by_tag(tag);
+        let decision = Decision {
+            workload: workload.map_or("", |workload| workload.name().as_str()),
+            verb: "credential",
+            subject: "",
+            id,
+        };
+        match self.issue(&held, workload, tag, request, now).await {
+            Ok((key_id, credential)) => {
+                decision.allow("broker");
+                tracing::info!(
+                    target: "bulla::audit",
+                    event = "credential-issued",
+                    workload = decision.workload,
+                    key_id,
+                    id = HEXLOWER.encode(&id),
+                );
+                (HeaderMap::new(), credential)
+            }
+            Err(refusal) => {
+                decision.deny("broker", &refusal.to_string());
+                let id = HEXLOWER.encode(&id);
+                let mut headers = HeaderMap::new();
+                headers.insert(REFUSED_HEADER, id.as_str());
+                (headers, format!("refused, decision {id}").into())
+            }
+        }
+    }
+
+    async fn issue(
+        &self,
+        held: &Held,
+        workload: Option<&Workload>,
+        tag: WorkloadTag,
+        request: &[u8],
+        now: UnixMillis,
+    ) -> Result<(String, Bytes), Refusal> {
+        let workload = workload.ok_or(Refusal::UnknownWorkload)?;
+        let request = CredentialRequest::decode(request)?;
+        if request.token_key().is_some() && !workload.mints() {
+            return Err(Refusal::MayNotMint);
+        }
+        let request = self.verify(request, workload, tag, now)?;
+        let issues_until = held
+            .bundle
+            .issues_until(self.issuer.verifying_key())
+            .filter(|until| *until > now)
+            .ok_or(TrustFault::NotAnIssuer)
+            .map_err(|_| Refusal::NotAnIssuer)?;
+        let expires_at = now
+            .saturating_add(self.lifetime)
+            .min(request.requested_at().saturating_add(MAX_CREDENTIAL_LIFE))
+            .min(issues_until);
+        let mut serial = [0; 16];
+        getrandom::fill(&mut serial).map_err(|_| Refusal::Random)?;
+        let terms = Terms {
+            // Receivers' clocks may be a little behind ours.
+            not_before: now.saturating_sub(CLOCK_SKEW),
+            expires_at,
+            serial,
+        };
+        let credential = self.issuer.issue(&request, terms)?;
+        let key_id = credential.id().to_hex();
+        let bytes = Bytes::copy_from_slice(credential.as_bytes());
+        // First where receivers look for it, then to the process.
+        let keep = expires_at.saturating_since(now) + CLOCK_SKEW;
+        let written = self
+            .stream
+            .add(
+                &reserved::ctl_credential(&key_id),
+                bytes.clone(),
+                whole_seconds(keep),
+            )
+            .await;
+        match written {
+            Ok(true) => Ok((key_id, bytes)),
+            Ok(false) => Err(Refusal::KeyIdTaken),
+            Err(error) => Err(Refusal::Stream(error)),
+        }
+    }
+
+    fn verify(
+        &self,
+        request: CredentialRequest,
+        workload: &Workload,
+        tag: WorkloadTag,
+        now: UnixMillis,
+    ) -> Result<Verified<CredentialRequest>, Refusal> {
+        let mut refusal = RequestError::WrongChallenge;
+        for challenge in self.challenger.acceptable(tag, now) {
+            let expected = RequestExpectation {
+                tag,
+                challenge: &challenge,
+                anchors: workload.nkeys(),
+                now,
+                skew: CLOCK_SKEW,
+                max_age: CHALLENGE_LIFE,
+            };
+            match request.clone().verify(&expected) {
+                Ok(request) => return Ok(request),
+                Err(RequestError::WrongChallenge) => {}
+                Err(error) => {
+                    refusal = error;
+                    break;
+                }
+            }
+        }
+        Err(Refusal::Request(refusal))
+    }
+}
+
+/// Requests of workloads, subscribed to.
+pub(crate) struct Requests {
+    plane: Arc<ControlPlane>,
+    client: Client,
+    messages: futures_util::stream::SelectAll<async_nats::Subscriber>,
+}
+
+impl Requests {
+    /// Answers until `stop`, then finishes what it has begun.
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                message = self.messages.next() => match message {
+                    Some(message) => message,
+                    None => break,
+                },
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                break;
+            };
+            let (plane, client) = (Arc::clone(&self.plane), self.client.clone());
+            tokio::spawn(async move {
+                // Requests come through the account import, whose replies the
+                // server itself names; nothing else is answered.
+                let reply = message.reply.clone().filter(|reply| {
+                    reply.starts_with(IMPORT_REPLY) || reply.starts_with("_INBOX.")
+                });
+                if let Some(reply) = reply
+                    && let Some((headers, body)) = plane.answer(&message).await
+                {
+                    let _ = client.publish_with_headers(reply, headers, body).await;
+                }
+                drop(place);
+            });
+        }
+        let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
+        let _ = places.acquire_many(all).await;
+    }
+}
+
+/// Why no credential is issued. Logged; the asker learns the decision's id.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the policy names no workload with this tag")]
+    UnknownWorkload,
+    #[error("the request does not decode: {0}")]
+    Decode(#[from] CredentialDecodeError),
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("the request names a token key, but the policy does not let this workload mint")]
+    MayNotMint,
+    #[error("the trust bundle no longer lets this broker issue")]
+    NotAnIssuer,
+    #[error("{0}")]
+    Issue(#[from] IssueError),
+    #[error("{0}")]
+    Stream(StreamError),
+    #[error("its key id is taken already")]
+    KeyIdTaken,
+    #[error("the operating system gives no random bytes")]
+    Random,
+}
+
+/// JetStream counts a record's life in whole seconds, at least one.
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs().max(1))
+}
+
+/// Names the decision that refused a credential.
+pub const REFUSED_HEADER: &str = "Bulla-Refused";
+
+/// How nats-server names replies that cross an account import.
+const IMPORT_REPLY: &str = "_R_.";
+
+/// Requests worked on at the same time; the others wait.
+const AT_ONCE: usize = 64;

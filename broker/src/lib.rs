@@ -1,5 +1,6 @@
 //! The authorizing plugin for nats-server, and the operator's command line.
 
+mod broker;
 pub mod callout;
 mod clock;
 mod config;
@@ -9,5 +10,7 @@ mod decision;
 mod dev;
 pub mod engine;
 pub mod nats_config;
+mod trust;
 
+pub use broker::{BrokerError, run};
 pub use config::{BrokerConfig, BrokerKeys, ConfigError};

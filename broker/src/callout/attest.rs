@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
-use bulla_policy::{PermissionError, Permissions, Policy};
 use bulla_keyring::{KeyError, Signature, VerifyingKey};
+use bulla_policy::{PermissionError, Permissions, Policy};
 use data_encoding::BASE64_NOPAD;
 
 use super::request::CalloutRequest;

@@ -1,20 +1,19 @@
 //! Challenges without memory.
 //!
 //! ```text
-//! challenge = u64 time ‖ first 24 bytes of SHA-256(label ‖ secret ‖ tag ‖ time)
+//! challenge = SHA-256(label ‖ secret ‖ tag ‖ slot)      slot = time / 10 s
 //! ```
 //!
-//! Every part of the hashed text has a fixed length and the result is
-//! truncated, so a keyed plain hash is a sound authenticator here. A challenge
-//! proves that the request was made after it, for this workload, for this
-//! broker process; it is good for [`CHALLENGE_LIFE`] and may be used twice in
-//! that time, which gives the same process a second credential and nobody else
-//! anything.
+//! Every part of the hashed text has a fixed length and the secret never leaves
+//! the process, so a keyed plain hash is a sound authenticator here. A request
+//! that answers one was made after the slot began, for this workload and for
+//! this broker process. A challenge is good for 20 to 30 s; used twice in that
+//! time it gives the same process a second credential, and nobody else anything.
 
 use std::time::Duration;
 
 use bulla_identity::{UnixMillis, WorkloadTag};
-use bulla_keyring::{constant_time_eq, sha256};
+use bulla_keyring::sha256;
 use bulla_process::Zeroizing;
 
 /// The secret of one broker process.
@@ -27,32 +26,31 @@ impl Challenger {
         Self { secret }
     }
 
-    /// A challenge for the workload with this tag.
+    /// The challenge for the workload with this tag.
     pub(crate) fn challenge(&self, tag: WorkloadTag, now: UnixMillis) -> [u8; 32] {
-        let time = now.as_millis().to_be_bytes();
-        let hash = sha256(&[LABEL, &*self.secret, tag.to_hex().as_bytes(), &time]);
-        let mut challenge = [0; 32];
-        for (to, from) in challenge.iter_mut().zip(time.iter().chain(&hash)) {
-            *to = *from;
-        }
-        challenge
+        self.of_slot(tag, slot(now))
     }
 
-    /// Whether we made this challenge, for this workload, lately.
-    pub(crate) fn accepts(&self, challenge: &[u8; 32], tag: WorkloadTag, now: UnixMillis) -> bool {
-        let Some((time, _)) = challenge.split_first_chunk::<8>() else {
-            return false;
-        };
-        let made = UnixMillis::from_millis(u64::from_be_bytes(*time));
-        let ours = self.challenge(tag, made);
-        constant_time_eq(challenge, &ours)
-            && made <= now
-            && now.saturating_since(made) <= CHALLENGE_LIFE
+    /// Every challenge that may be answered now, newest first.
+    pub(crate) fn acceptable(&self, tag: WorkloadTag, now: UnixMillis) -> [[u8; 32]; 3] {
+        let newest = slot(now);
+        [0, 1, 2].map(|age| self.of_slot(tag, newest.saturating_sub(age)))
+    }
+
+    fn of_slot(&self, tag: WorkloadTag, slot: u64) -> [u8; 32] {
+        let tag = tag.to_hex();
+        sha256(&[LABEL, &*self.secret, tag.as_bytes(), &slot.to_be_bytes()])
     }
 }
 
-/// From challenge to request, signatures and one round trip lie between.
-const CHALLENGE_LIFE: Duration = Duration::from_secs(20);
+fn slot(time: UnixMillis) -> u64 {
+    time.as_secs() / SLOT_SECONDS
+}
+
+const SLOT_SECONDS: u64 = 10;
+
+/// The oldest that an acceptable challenge can be.
+pub(crate) const CHALLENGE_LIFE: Duration = Duration::from_secs(3 * SLOT_SECONDS);
 
 const LABEL: &[u8] = b"bulla/v1/challenge\0";
 
@@ -71,24 +69,13 @@ mod tests {
         let ours = Challenger::new(Zeroizing::new([1; 32]));
         let other = Challenger::new(Zeroizing::new([2; 32]));
         let challenge = ours.challenge(tag('a'), NOW);
-        assert!(ours.accepts(&challenge, tag('a'), NOW));
-        assert!(ours.accepts(&challenge, tag('a'), NOW.saturating_add(CHALLENGE_LIFE)));
-        assert!(!ours.accepts(&challenge, tag('b'), NOW));
-        assert!(!other.accepts(&challenge, tag('a'), NOW));
-        let late = NOW.saturating_add(CHALLENGE_LIFE + Duration::from_millis(1));
-        assert!(!ours.accepts(&challenge, tag('a'), late));
-        let early = NOW.saturating_sub(Duration::from_millis(1));
-        assert!(!ours.accepts(&challenge, tag('a'), early));
-    }
-
-    #[test]
-    fn every_bit_counts() {
-        let ours = Challenger::new(Zeroizing::new([1; 32]));
-        let challenge = ours.challenge(tag('a'), NOW);
-        for bit in 0..256 {
-            let mut changed = challenge;
-            changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(!ours.accepts(&changed, tag('a'), NOW), "bit {bit}");
-        }
+        let after = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
+        assert!(ours.acceptable(tag('a'), NOW).contains(&challenge));
+        assert!(ours.acceptable(tag('a'), after(20)).contains(&challenge));
+        assert!(!ours.acceptable(tag('a'), after(30)).contains(&challenge));
+        assert!(!ours.acceptable(tag('b'), NOW).contains(&challenge));
+        assert!(!other.acceptable(tag('a'), NOW).contains(&challenge));
+        let before = NOW.saturating_sub(Duration::from_secs(10));
+        assert!(!ours.acceptable(tag('a'), before).contains(&challenge));
     }
 }

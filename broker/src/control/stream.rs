@@ -51,7 +51,10 @@ impl ControlStream {
             .get_stream(reserved::CTL_STREAM)
             .await
             .map_err(|_| StreamError::Gone)?;
-        Ok(Self { context, stream: stream.clone() })
+        Ok(Self {
+            context,
+            stream: stream.clone(),
+        })
     }
 
     /// The newest record under `subject`, if there is one.
@@ -62,7 +65,9 @@ impl ControlStream {
                 payload: message.payload,
             })),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(_) => Err(StreamError::Read { subject: subject.to_owned() }),
+            Err(_) => Err(StreamError::Read {
+                subject: subject.to_owned(),
+            }),
         }
     }
 
@@ -96,7 +101,9 @@ impl ControlStream {
     }
 
     async fn publish(&self, subject: &str, message: PublishMessage) -> Result<bool, StreamError> {
-        let failed = || StreamError::Write { subject: subject.to_owned() };
+        let failed = || StreamError::Write {
+            subject: subject.to_owned(),
+        };
         let ack = self
             .context
             .send_publish(subject.to_owned(), message)
@@ -139,7 +146,9 @@ fn configuration() -> Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// JetStream is off, or the stream cannot have our configuration.
-    #[error("cannot create the control stream `BULLA_CTL`: is JetStream on in the account of the broker's nkey?")]
+    #[error(
+        "cannot create the control stream `BULLA_CTL`: is JetStream on in the account of the broker's nkey?"
+    )]
     Open(#[source] CreateStreamError),
     /// It was there a moment ago.
     #[error("the control stream `BULLA_CTL` is gone")]

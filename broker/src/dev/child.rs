@@ -68,8 +68,14 @@ impl Process {
             screen: screen.clone(),
         };
         let readers = [
-            child.stdout.take().map(|out| tokio::spawn(read_lines(out, sink.clone()))),
-            child.stderr.take().map(|err| tokio::spawn(read_lines(err, sink))),
+            child
+                .stdout
+                .take()
+                .map(|out| tokio::spawn(read_lines(out, sink.clone()))),
+            child
+                .stderr
+                .take()
+                .map(|err| tokio::spawn(read_lines(err, sink))),
         ];
         Ok(Self {
             name,
@@ -111,7 +117,12 @@ impl Process {
     pub(super) async fn exited(&mut self) -> ChildError {
         let status = match self.child.wait().await {
             Ok(status) => status,
-            Err(source) => return ChildError::Spawn { name: self.name, source },
+            Err(source) => {
+                return ChildError::Spawn {
+                    name: self.name,
+                    source,
+                };
+            }
         };
         // What it said last is still in the pipe.
         for reader in &mut self.readers {
@@ -145,7 +156,11 @@ impl Process {
 
     fn last_lines(&self) -> String {
         let lines = self.last_lines.lock();
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
@@ -164,7 +179,9 @@ impl LineSink {
         // A full disk must not stop the instance.
         let _ = writeln!(self.log.lock(), "{line}");
         let event = serde_json::from_str::<Value>(line).ok();
-        let target = event.as_ref().and_then(|event| event.get("target")?.as_str());
+        let target = event
+            .as_ref()
+            .and_then(|event| event.get("target")?.as_str());
         if target == Some(READY_TARGET) {
             self.ready.set_ready(self.name);
             return;

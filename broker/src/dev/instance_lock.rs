@@ -25,13 +25,17 @@ impl InstanceLock {
     pub(super) async fn take(dir: &Path) -> Result<Self, LockError> {
         let first = open(&dir.join("lock"))?;
         if !try_lock(&first) {
-            return Err(LockError::Running { dir: dir.to_owned() });
+            return Err(LockError::Running {
+                dir: dir.to_owned(),
+            });
         }
         let family = open(&dir.join("lock.family"))?;
         let deadline = Instant::now() + STRAGGLER_LIMIT;
         while !try_lock(&family) {
             if Instant::now() > deadline {
-                return Err(LockError::Stragglers { dir: dir.to_owned() });
+                return Err(LockError::Stragglers {
+                    dir: dir.to_owned(),
+                });
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -39,7 +43,10 @@ impl InstanceLock {
             path: dir.join("lock.family"),
             source: source.into(),
         })?;
-        Ok(Self { _first: first, _family: family })
+        Ok(Self {
+            _first: first,
+            _family: family,
+        })
     }
 }
 
@@ -49,7 +56,10 @@ fn open(path: &Path) -> Result<File, LockError> {
         .truncate(false)
         .write(true)
         .open(path)
-        .map_err(|source| LockError::File { path: path.to_owned(), source })
+        .map_err(|source| LockError::File {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn try_lock(file: &File) -> bool {

@@ -51,7 +51,9 @@ impl IssuerKey {
         if text.len() != 64 || HEXLOWER.decode_mut(text, &mut *seed).is_err() {
             return Err(IssuerError::Key);
         }
-        Ok(Self { key: SigningKey::from_seed(&seed) })
+        Ok(Self {
+            key: SigningKey::from_seed(&seed),
+        })
     }
 
     fn key_id(&self) -> String {
@@ -192,7 +194,10 @@ fn respond(
     }
     let mut response = Response::new(Full::new(body.clone()));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    headers.insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("max-age=60"));
     response
 }
@@ -210,13 +215,17 @@ pub enum IssuerError {
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// The key file holds something else.
-    #[error("the token issuer's key file does not hold 64 hexadecimal digits: delete it, and the next `bulla dev` makes a new one")]
+    #[error(
+        "the token issuer's key file does not hold 64 hexadecimal digits: delete it, and the next `bulla dev` makes a new one"
+    )]
     Key,
     /// The operating system gave no random bytes.
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
     /// The port is taken.
-    #[error("the token issuer cannot listen on {address}: choose another port with `--issuer-port`")]
+    #[error(
+        "the token issuer cannot listen on {address}: choose another port with `--issuer-port`"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -14,7 +14,9 @@ pub(super) struct Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// The port that was asked for is taken.
-    #[error("port {port} is in use by another process: stop that process, or choose another port with `{option}`")]
+    #[error(
+        "port {port} is in use by another process: stop that process, or choose another port with `{option}`"
+    )]
     Busy {
         /// The port.
         port: u16,
@@ -46,14 +48,18 @@ pub(super) fn choose(
     let mut take = |given: Option<u16>, customary: u16, option: &'static str| {
         let listener = match given {
             Some(port) => listen(port).map_err(|_| {
-                let ours = held.iter().any(|l| l.local_addr().is_ok_and(|a| a.port() == port));
+                let ours = held
+                    .iter()
+                    .any(|l| l.local_addr().is_ok_and(|a| a.port() == port));
                 if ours {
                     PortError::Twice { port, option }
                 } else {
                     PortError::Busy { port, option }
                 }
             })?,
-            None => listen(customary).or_else(|_| listen(0)).map_err(PortError::None)?,
+            None => listen(customary)
+                .or_else(|_| listen(0))
+                .map_err(PortError::None)?,
         };
         let port = listener.local_addr().map_err(PortError::None)?.port();
         held.push(listener);
@@ -66,7 +72,11 @@ pub(super) fn choose(
         (issuer, 8081, "--issuer-port", 2),
     ];
     chosen.sort_by_key(|(given, ..)| given.is_none());
-    let mut ports = Ports { gateway: 0, nats: 0, issuer: 0 };
+    let mut ports = Ports {
+        gateway: 0,
+        nats: 0,
+        issuer: 0,
+    };
     for (given, customary, option, which) in chosen {
         let port = take(given, customary, option)?;
         match which {

@@ -24,7 +24,9 @@ impl Screen {
 
     /// `✓ what  detail`.
     pub(super) fn done(&self, what: &str, detail: &str) {
-        self.line(&format!("  {GOOD}✓{GOOD:#} {what:<12} {DIM}{detail}{DIM:#}"));
+        self.line(&format!(
+            "  {GOOD}✓{GOOD:#} {what:<12} {DIM}{detail}{DIM:#}"
+        ));
     }
 
     /// A heading for what follows.
@@ -85,7 +87,11 @@ fn decision(event: &Value) -> String {
     }
     let reason = text("reason");
     if !reason.is_empty() {
-        let _ = write!(line, "\n         {style}└ {reason}{style:#} {DIM}{}{DIM:#}", text("id"));
+        let _ = write!(
+            line,
+            "\n         {style}└ {reason}{style:#} {DIM}{}{DIM:#}",
+            text("id")
+        );
     }
     line
 }
@@ -97,7 +103,13 @@ fn or_dash(text: &str) -> &str {
 /// Without control characters: what a client sent must not drive the terminal.
 fn visible(text: &str) -> String {
     text.chars()
-        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .map(|character| {
+            if character.is_control() {
+                '\u{fffd}'
+            } else {
+                character
+            }
+        })
         .collect()
 }
 
@@ -128,7 +140,15 @@ mod tests {
             "reason": "scope `orders:write` is missing",
             "id": "00ff",
         }));
-        for part in ["22:07:25", "deny", "gateway", "orders.create", "alice", "is missing", "00ff"] {
+        for part in [
+            "22:07:25",
+            "deny",
+            "gateway",
+            "orders.create",
+            "alice",
+            "is missing",
+            "00ff",
+        ] {
             assert!(line.contains(part), "{part}: {line}");
         }
     }

@@ -1,0 +1,188 @@
+//! One broker from start to end.
+
+use std::sync::Arc;
+
+use async_nats::SubscribeError;
+use bulla_envelope::{CredentialIssuer, SuccessionError};
+use bulla_identity::reserved;
+use bulla_process::Readiness;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::callout::{self, AdmissionError, Admissions, Callout};
+use crate::clock;
+use crate::config::BrokerConfig;
+use crate::connection::{self, ConnectionError};
+use crate::control::{ControlPlane, ControlStream, Held, Record, StreamError};
+use crate::trust::{Anchor, HeldBundle, HeldPolicy, Succession, TrustFault};
+
+/// Runs a broker until `stop`.
+///
+/// It is ready when the trust bundle and the policy lie on the control stream
+/// and it answers the callout; until then it is silent. On `stop` it takes no
+/// new requests and finishes the ones it has.
+///
+/// # Errors
+/// If it cannot start: what it was given does not hold, or nats-server is not
+/// reachable or not configured for it.
+pub async fn run(
+    config: BrokerConfig,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), BrokerError> {
+    let anchor = Anchor::of(&config);
+    let bundle = anchor.bundle(&config.bundle, clock::now())?;
+    let policy = bundle.policy(&config.policy, clock::now())?;
+    let issuing = *config.keys.issuing.public().verifying_key();
+
+    let js = connection::connect(&config.nats_url, "JS", Arc::new(config.keys.js)).await?;
+    let stream = ControlStream::open(js.clone()).await?;
+    let bundle = publish_bundle(&stream, &anchor, bundle).await?;
+    let policy = publish_policy(&stream, &bundle, policy).await?;
+    if bundle
+        .issues_until(&issuing)
+        .is_none_or(|until| until <= clock::now())
+    {
+        return Err(TrustFault::NotAnIssuer.into());
+    }
+    let admissions = Admissions::from_policy(&policy.policy)?;
+    let revision = policy.signed.revision;
+    let version = bundle.bundle.version;
+
+    let plane = Arc::new(
+        ControlPlane::new(
+            CredentialIssuer::new(config.keys.issuing.into_signing_key()),
+            config.credential_lifetime,
+            Held { bundle, policy },
+            stream,
+        )
+        .map_err(BrokerError::Random)?,
+    );
+    let broker_id = plane.broker_id().to_owned();
+    let requests = plane.subscribe(js.clone()).await?;
+    connection::round_trip(&js).await?;
+
+    let auth = connection::connect(&config.nats_url, "AUTH", Arc::new(config.keys.auth)).await?;
+    let callout = Arc::new(Callout::new(config.keys.issuer, config.keys.xkey));
+    callout.admit(admissions);
+    let questions = callout::subscribe(auth.clone(), callout, config.group).await?;
+    connection::round_trip(&auth).await?;
+
+    tracing::info!(
+        broker_id,
+        policy_revision = revision,
+        bundle_version = version,
+        "broker is up"
+    );
+    readiness.set_ready("broker");
+    tokio::join!(requests.serve(stop.clone()), questions.serve(stop.clone()));
+    readiness.set_unready();
+    // What was answered last must still leave.
+    for client in [auth, js] {
+        let _ = client.flush().await;
+        let _ = client.drain().await;
+    }
+    Ok(())
+}
+
+/// Puts the bundle on the control stream unless a newer one lies there, and
+/// gives the one that counts.
+async fn publish_bundle(
+    stream: &ControlStream,
+    anchor: &Anchor,
+    ours: HeldBundle,
+) -> Result<HeldBundle, BrokerError> {
+    publish(
+        stream,
+        reserved::CTL_BUNDLE,
+        "trust bundle",
+        ours,
+        |bytes| anchor.bundle(bytes, clock::now()),
+    )
+    .await
+}
+
+/// The same for the policy.
+async fn publish_policy(
+    stream: &ControlStream,
+    bundle: &HeldBundle,
+    ours: HeldPolicy,
+) -> Result<HeldPolicy, BrokerError> {
+    publish(stream, reserved::CTL_POLICY, "policy", ours, |bytes| {
+        bundle.policy(bytes, clock::now())
+    })
+    .await
+}
+
+async fn publish<T: Succession>(
+    stream: &ControlStream,
+    subject: &str,
+    what: &'static str,
+    ours: T,
+    open: impl Fn(&Bytes) -> Result<T, TrustFault>,
+) -> Result<T, BrokerError> {
+    // Brokers that start together race; whoever loses looks again.
+    loop {
+        let previous = match stream.last(subject).await? {
+            None => 0,
+            Some(Record { sequence, payload }) => match open(&payload) {
+                Ok(stored) => match ours.check_succession(&stored) {
+                    Ok(()) if *stored.bytes() == *ours.bytes() => return Ok(ours),
+                    Ok(()) => sequence,
+                    Err(SuccessionError::Rollback { held, offered }) => {
+                        tracing::warn!(
+                            what,
+                            held,
+                            offered,
+                            "the control stream holds a newer one: using that"
+                        );
+                        return Ok(stored);
+                    }
+                    Err(source) => return Err(TrustFault::Contradiction { what, source }.into()),
+                },
+                // It was good once, and nobody goes by it any more.
+                Err(fault) if fault.is_outlived() => sequence,
+                Err(source) => return Err(BrokerError::Foreign { what, source }),
+            },
+        };
+        if stream
+            .replace(subject, ours.bytes().clone(), previous)
+            .await?
+        {
+            return Ok(ours);
+        }
+    }
+}
+
+/// Why a broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// What it was given does not hold.
+    #[error(transparent)]
+    Trust(#[from] TrustFault),
+    /// What lies on the control stream is not of this deployment.
+    #[error(
+        "the control stream `BULLA_CTL` holds a {what} of another deployment: if the trust root was replaced on purpose, delete that stream first"
+    )]
+    Foreign {
+        /// `trust bundle` or `policy`.
+        what: &'static str,
+        /// How it differs.
+        source: TrustFault,
+    },
+    /// The policy's workloads cannot be admitted.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    /// No connection.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The control stream failed.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A subscription was refused.
+    #[error("nats-server refuses the broker's subscriptions")]
+    Subscribe(#[from] SubscribeError),
+    /// No random bytes.
+    #[error("the operating system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+}

@@ -1,0 +1,149 @@
+//! What a broker believes: the trust bundle and the policy, both verified.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::{SignedPolicy, SuccessionError, TrustBundle, TrustError};
+use bulla_identity::{TrustDomain, UnixMillis, Verified};
+use bulla_keyring::VerifyingKey;
+use bulla_policy::{Policy, PolicyErrors};
+use bytes::Bytes;
+
+use crate::config::BrokerConfig;
+
+/// A verified bundle with the bytes that prove it.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldBundle {
+    pub(crate) bytes: Bytes,
+    pub(crate) bundle: Verified<TrustBundle>,
+}
+
+/// A verified policy with the bytes that prove it.
+#[derive(Clone)]
+pub(crate) struct HeldPolicy {
+    pub(crate) bytes: Bytes,
+    pub(crate) signed: Verified<SignedPolicy>,
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// Something of which a newer one replaces an older one, and never the reverse.
+pub(crate) trait Succession {
+    fn bytes(&self) -> &Bytes;
+    fn check_succession(&self, held: &Self) -> Result<(), SuccessionError>;
+}
+
+impl Succession for HeldBundle {
+    fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    fn check_succession(&self, held: &Self) -> Result<(), SuccessionError> {
+        self.bundle.check_succession(&held.bundle)
+    }
+}
+
+impl Succession for HeldPolicy {
+    fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    fn check_succession(&self, held: &Self) -> Result<(), SuccessionError> {
+        self.signed.check_succession(&held.signed)
+    }
+}
+
+/// Whom a bundle must come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Anchor {
+    root: VerifyingKey,
+    domain: TrustDomain,
+}
+
+impl Anchor {
+    pub(crate) fn of(config: &BrokerConfig) -> Self {
+        Self {
+            root: *config.root.verifying_key(),
+            domain: config.trust_domain.clone(),
+        }
+    }
+
+    /// Opens a bundle.
+    pub(crate) fn bundle(&self, bytes: &Bytes, now: UnixMillis) -> Result<HeldBundle, TrustFault> {
+        let bundle = TrustBundle::open(bytes, &self.root, &self.domain, now, CLOCK_SKEW)
+            .map_err(TrustFault::Bundle)?;
+        Ok(HeldBundle {
+            bytes: bytes.clone(),
+            bundle,
+        })
+    }
+}
+
+impl HeldBundle {
+    /// Opens a policy that a policy key of this bundle signed.
+    pub(crate) fn policy(&self, bytes: &Bytes, now: UnixMillis) -> Result<HeldPolicy, TrustFault> {
+        let signed =
+            SignedPolicy::open(bytes, &self.bundle, now, CLOCK_SKEW).map_err(TrustFault::Policy)?;
+        let name = format!("policy revision {}", signed.revision);
+        let policy = Policy::parse(&name, &signed.text).map_err(TrustFault::PolicyText)?;
+        // The signature says for whom it is; the text must say the same.
+        if *policy.trust_domain() != self.bundle.trust_domain {
+            return Err(TrustFault::Policy(TrustError::ForeignDomain));
+        }
+        Ok(HeldPolicy {
+            bytes: bytes.clone(),
+            signed,
+            policy: Arc::new(policy),
+        })
+    }
+
+    /// When the key may no longer issue, or nothing if it never might.
+    pub(crate) fn issues_until(&self, key: &VerifyingKey) -> Option<UnixMillis> {
+        self.bundle
+            .issuing
+            .iter()
+            .find(|issuing| issuing.key == *key)
+            .map(|issuing| issuing.expires_at.min(self.bundle.expires_at))
+    }
+}
+
+/// Why a bundle or a policy is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustFault {
+    /// The bundle does not hold under the pinned root.
+    #[error("the trust bundle does not hold under the pinned trust root")]
+    Bundle(#[source] TrustError),
+    /// The policy does not hold under the bundle.
+    #[error("the signed policy does not hold under the trust bundle")]
+    Policy(#[source] TrustError),
+    /// The policy's text is not a policy.
+    #[error("the signed policy does not load")]
+    PolicyText(#[source] PolicyErrors),
+    /// Ours and the stored one contradict each other.
+    #[error("the {what} contradicts the one on the control stream")]
+    Contradiction {
+        /// `trust bundle` or `policy`.
+        what: &'static str,
+        /// How.
+        source: SuccessionError,
+    },
+    /// The bundle does not let this broker issue.
+    #[error(
+        "the trust bundle does not name this broker's issuing key, or no longer: sign a bundle that does"
+    )]
+    NotAnIssuer,
+}
+
+impl TrustFault {
+    /// Whether it was sound once: its time is over, or its signer is no longer
+    /// trusted.
+    pub(crate) fn is_outlived(&self) -> bool {
+        match self {
+            Self::Bundle(error) => *error == TrustError::Expired,
+            Self::Policy(error) => matches!(error, TrustError::Expired | TrustError::UnknownKey),
+            Self::PolicyText(_) | Self::Contradiction { .. } | Self::NotAnIssuer => false,
+        }
+    }
+}
+
+/// By how much the clocks of this deployment may differ.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(10);
