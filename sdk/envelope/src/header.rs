@@ -131,7 +131,7 @@ impl Fields {
             Field::Sequence => self.sequence = reader.uint()?,
             Field::Ids => {
                 self.ids = reader.bin(MAX_FRAME * ID_LEN)?;
-                if self.ids.len() == 0 || self.ids.len() % ID_LEN != 0 {
+                if self.ids.len() == 0 || !self.ids.len().is_multiple_of(ID_LEN) {
                     return Err(invalid);
                 }
             }

@@ -283,3 +283,170 @@ fn minimal(value: u64, least: u64) -> Result<u64> {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writer;
+
+    /// Reads any value of the types that the formats use.
+    fn any_value(reader: &mut Reader<'_>, depth: usize) -> Result<()> {
+        const UNSUPPORTED: EncodingError = EncodingError::WrongType {
+            expected: "a type of the format",
+        };
+        let first = reader.bytes.get(reader.at).copied();
+        match first.ok_or(EncodingError::Truncated)? {
+            0xc0 => {
+                assert!(reader.take_nil());
+                Ok(())
+            }
+            0xc2 | 0xc3 => reader.boolean().map(drop),
+            0x00..=0x7f | 0xcc..=0xd3 => reader.uint().map(drop),
+            0xc4..=0xc6 => reader.bin(1 << 20).map(drop),
+            0xa0..=0xbf | 0xd9..=0xdb => reader.string(1 << 20).map(drop),
+            0x90..=0x9f | 0xdc | 0xdd if depth > 0 => {
+                (0..reader.array(100)?).try_for_each(|_| any_value(reader, depth - 1))
+            }
+            0x80..=0x8f | 0xde | 0xdf if depth > 0 => {
+                (0..2 * reader.map(100)?).try_for_each(|_| any_value(reader, depth - 1))
+            }
+            _ => Err(UNSUPPORTED),
+        }
+    }
+
+    fn accepts(bytes: &[u8]) -> bool {
+        let mut reader = Reader::new(bytes);
+        any_value(&mut reader, 4)
+            .and_then(|()| reader.finish())
+            .is_ok()
+    }
+
+    /// The public msgpack test suite lists all encodings of each value: exactly
+    /// the shortest is accepted, and none of the types that we do not use.
+    #[test]
+    fn external_msgpack_vectors() {
+        let Some(dir) = std::env::var_os("BULLA_VECTORS") else {
+            println!("BULLA_VECTORS is not set: the external msgpack vectors were not run");
+            return;
+        };
+        let path = std::path::Path::new(&dir).join("encoding/msgpack_test_suite.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let suite: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let (mut accepted, mut refused) = (0, 0);
+        for case in suite
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|group| group.as_array().unwrap())
+        {
+            let encodings: Vec<Vec<u8>> = case["msgpack"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|hex| {
+                    let hex = hex.as_str().unwrap().replace('-', "");
+                    data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap()
+                })
+                .collect();
+            let case = case.as_object().unwrap();
+            let used = ["nil", "bool", "binary", "string", "array", "map"]
+                .iter()
+                .any(|name| case.contains_key(*name))
+                || case.get("number").is_some_and(serde_json::Value::is_u64)
+                || case
+                    .get("bignum")
+                    .is_some_and(|n| n.as_str().is_some_and(|n| n.parse::<u64>().is_ok()));
+            let shortest = encodings
+                .iter()
+                .filter(|encoding| !is_float_or_signed(encoding))
+                .map(Vec::len)
+                .min();
+            for encoding in &encodings {
+                let expected =
+                    used && Some(encoding.len()) == shortest && !is_float_or_signed(encoding);
+                assert_eq!(accepts(encoding), expected, "{encoding:x?} of {case:?}");
+                if expected {
+                    accepted += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+        println!("{accepted} encodings accepted, {refused} refused");
+        assert!(accepted > 40 && refused > 40);
+    }
+
+    fn is_float_or_signed(encoding: &[u8]) -> bool {
+        matches!(encoding[0], 0xca | 0xcb | 0xd0..=0xd3 | 0xe0..=0xff)
+    }
+
+    #[test]
+    fn what_is_written_is_what_rmp_writes_and_what_is_read() {
+        let edges = [
+            0u64,
+            1,
+            0x7f,
+            0x80,
+            0xff,
+            0x100,
+            0xffff,
+            0x1_0000,
+            0xffff_ffff,
+            1 << 32,
+            u64::MAX,
+        ];
+        for value in edges {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            writer::uint(&mut ours, value);
+            rmp::encode::write_uint(&mut theirs, value).unwrap();
+            assert_eq!(ours, theirs);
+            assert_eq!(Reader::new(&ours).uint(), Ok(value));
+        }
+        for len in [0usize, 1, 15, 16, 31, 32, 255, 256, 65_535, 65_536] {
+            let text = "x".repeat(len);
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            writer::bin(&mut ours, text.as_bytes());
+            writer::string(&mut ours, &text);
+            rmp::encode::write_bin(&mut theirs, text.as_bytes()).unwrap();
+            rmp::encode::write_str(&mut theirs, &text).unwrap();
+            assert_eq!(ours, theirs);
+            let mut reader = Reader::new(&ours);
+            assert_eq!(reader.bin(len).unwrap().of(&ours), text.as_bytes());
+            assert_eq!(reader.string(len).unwrap().1, text);
+            reader.finish().unwrap();
+
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            writer::array(&mut ours, len as u32);
+            rmp::encode::write_array_len(&mut theirs, len as u32).unwrap();
+            assert_eq!(ours, theirs);
+            ours.resize(ours.len() + len, 0xc0);
+            assert_eq!(Reader::new(&ours).array(len), Ok(len));
+            assert!(len == 0 || Reader::new(&ours).array(len - 1).is_err());
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            writer::map(&mut ours, len as u32);
+            rmp::encode::write_map_len(&mut theirs, len as u32).unwrap();
+            assert_eq!(ours, theirs);
+            ours.resize(ours.len() + 2 * len, 0xc0);
+            assert_eq!(Reader::new(&ours).map(len), Ok(len));
+            ours.pop();
+            assert!(len == 0 || Reader::new(&ours).map(len).is_err());
+        }
+    }
+
+    #[test]
+    fn a_reader_within_a_span_does_not_leave_it() {
+        let bytes = [0xc4, 3, 1, 2, 3];
+        let span = Span { start: 0, end: 4 };
+        assert_eq!(
+            Reader::within(&bytes, span).bin(9),
+            Err(EncodingError::Truncated)
+        );
+        let empty = Span { start: 2, end: 2 };
+        assert_eq!(
+            Reader::within(&bytes, empty).uint(),
+            Err(EncodingError::Truncated)
+        );
+        let nil = [0xc0];
+        assert!(!Reader::within(&nil, Span { start: 0, end: 0 }).take_nil());
+    }
+}

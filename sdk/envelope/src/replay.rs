@@ -308,10 +308,6 @@ impl Entry {
 }
 
 /// Page, word and bit of a sequence number.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the number of a word within a page"
-)]
 const fn place(sequence: u64) -> (u64, usize, u64) {
     let within = sequence % PAGE;
     (sequence / PAGE, (within / 64) as usize, 1 << (within % 64))
@@ -319,3 +315,202 @@ const fn place(sequence: u64) -> (u64, usize, u64) {
 
 /// Dead pages are looked for at most this often.
 const BURIAL_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    const SKEW: Duration = Duration::from_millis(50);
+
+    fn entry(key: u8, epoch: u8, sequence: u64, expires_at: u64) -> Entry {
+        let mut leaf = [0; 32];
+        leaf[..8].copy_from_slice(&sequence.to_be_bytes());
+        leaf[0] ^= key ^ epoch;
+        Entry {
+            key_id: KeyId([key; 16]),
+            epoch: Epoch([epoch; 8]),
+            sequence,
+            leaf: LeafHash(leaf),
+            expires_at: UnixMillis::from_millis(expires_at),
+        }
+    }
+
+    fn window(pages_per_key: usize, pages: usize) -> ReplayWindow {
+        ReplayWindow::new(
+            ReplayLimits {
+                pages_per_key,
+                pages,
+            },
+            SKEW,
+        )
+    }
+
+    fn commit(window: &mut ReplayWindow, entry: &Entry, now: u64) -> Result<(), &'static str> {
+        window
+            .commit_entry(entry, UnixMillis::from_millis(now))
+            .map_err(|error| error.code())
+    }
+
+    /// Remembers everything for ever.
+    #[derive(Default)]
+    struct Naive {
+        seen: HashSet<(u8, u8, u64)>,
+        now: u64,
+    }
+
+    impl Naive {
+        fn commit(
+            &mut self,
+            key: u8,
+            epoch: u8,
+            sequence: u64,
+            expires_at: u64,
+            now: u64,
+        ) -> Result<(), &'static str> {
+            self.now = self.now.max(now);
+            if expires_at + 50 < self.now {
+                return Err("expired");
+            }
+            if self.seen.insert((key, epoch, sequence)) {
+                Ok(())
+            } else {
+                Err("replayed")
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Against a memory that never forgets, with a clock that jumps both ways.
+        #[test]
+        fn exact_while_the_clock_moves(
+            steps in proptest::collection::vec(
+                (0u8..3, 0u8..2, 0u64..5, 0u64..70, -3000i64..4000), 1..400
+            )
+        ) {
+            let (mut window, mut naive) = (window(1000, 1000), Naive::default());
+            let mut clock = 100_000i64;
+            for (key, epoch, page, within, jump) in steps {
+                clock += jump;
+                let now = clock.unsigned_abs();
+                // A message's expiry is part of the message: fixed by its sequence.
+                let sequence = page * 40_000 + within * 31;
+                let expires_at = 100_000 + sequence % 4000;
+                let ours = commit(&mut window, &entry(key, epoch, sequence, expires_at), now);
+                let theirs = naive.commit(key, epoch, sequence, expires_at, now);
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+    }
+
+    /// A sequence at the far end does not push out the others.
+    #[test]
+    fn no_sequence_moves_the_window() {
+        let mut window = window(10, 10);
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, u64::MAX - 1, 1000), 0),
+            Ok(())
+        );
+        for sequence in [0, 1, 1023, 1024, u64::MAX - 2] {
+            assert_eq!(commit(&mut window, &entry(1, 1, sequence, 1000), 0), Ok(()));
+            assert_eq!(
+                commit(&mut window, &entry(1, 1, sequence, 1000), 0),
+                Err("replayed")
+            );
+        }
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, u64::MAX - 1, 1000), 0),
+            Err("replayed")
+        );
+    }
+
+    #[test]
+    fn epochs_and_keys_are_apart() {
+        let mut window = window(10, 10);
+        for (key, epoch) in [(1, 1), (1, 2), (2, 1)] {
+            assert_eq!(commit(&mut window, &entry(key, epoch, 5, 1000), 0), Ok(()));
+            assert_eq!(
+                commit(&mut window, &entry(key, epoch, 5, 1000), 0),
+                Err("replayed")
+            );
+        }
+    }
+
+    #[test]
+    fn a_clock_that_moves_back_reopens_nothing() {
+        let mut window = window(10, 10);
+        assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
+        // The page dies, and is buried.
+        assert_eq!(commit(&mut window, &entry(1, 1, 5000, 9000), 5000), Ok(()));
+        assert_eq!(window.pages(), 1);
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, 1, 1000), 500),
+            Err("expired")
+        );
+    }
+
+    #[test]
+    fn a_page_lives_to_its_last_millisecond() {
+        let mut window = window(10, 10);
+        assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
+        // 50 ms of skew: at 1,050 the message would still be accepted.
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, 1, 1000), 1050),
+            Err("replayed")
+        );
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, 1, 1000), 1051),
+            Err("expired")
+        );
+    }
+
+    #[test]
+    fn a_full_key_is_refused_until_its_pages_die() {
+        let mut window = window(2, 3);
+        assert_eq!(commit(&mut window, &entry(1, 1, 0, 1000), 0), Ok(()));
+        assert_eq!(commit(&mut window, &entry(1, 2, 0, 1000), 0), Ok(()));
+        // A third page for the key, in whatever epoch.
+        for (epoch, sequence) in [(1, 1024), (2, 1024), (3, 0)] {
+            let code = commit(&mut window, &entry(1, epoch, sequence, 1000), 0);
+            assert_eq!(code, Err("replay_key_full"));
+        }
+        // Its pages still take and still remember.
+        assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, 0, 1000), 0),
+            Err("replayed")
+        );
+        // Another key is not hurt, but for the whole.
+        assert_eq!(commit(&mut window, &entry(2, 1, 0, 9000), 0), Ok(()));
+        assert_eq!(
+            commit(&mut window, &entry(3, 1, 0, 1000), 0),
+            Err("replay_full")
+        );
+        // Later there is room again.
+        assert_eq!(commit(&mut window, &entry(1, 3, 0, 9000), 1051), Ok(()));
+        assert_eq!(window.pages(), 2);
+    }
+
+    #[test]
+    fn a_clone_is_told_from_a_replay_for_recent_messages() {
+        let mut window = window(10, 10);
+        for sequence in 0..200 {
+            assert_eq!(commit(&mut window, &entry(1, 1, sequence, 1000), 0), Ok(()));
+        }
+        let other = |sequence| Entry {
+            leaf: LeafHash([0xff; 32]),
+            ..entry(1, 1, sequence, 1000)
+        };
+        assert_eq!(commit(&mut window, &other(199), 0), Err("cloned_key"));
+        assert_eq!(commit(&mut window, &other(72), 0), Err("cloned_key"));
+        assert_eq!(
+            commit(&mut window, &entry(1, 1, 199, 1000), 0),
+            Err("replayed")
+        );
+        // Longer ago it is refused all the same, as a replay.
+        assert_eq!(commit(&mut window, &other(71), 0), Err("replayed"));
+    }
+}

@@ -1,0 +1,20 @@
+//! Sealing and opening from outside the crate, rule by rule of SPEC.md.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    missing_docs
+)]
+
+mod batch;
+mod check;
+mod credential;
+mod encoding;
+mod fixture;
+mod frame;
+mod oracle;
+mod roundtrip;
+mod trust;
