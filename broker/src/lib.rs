@@ -10,6 +10,7 @@ mod decision;
 mod dev;
 pub mod engine;
 pub mod nats_config;
+pub mod provision;
 mod trust;
 
 pub use broker::{BrokerError, run};

@@ -1,1 +1,39 @@
 //! End-to-end tests on a real nats-server, and their harness.
+//!
+//! [`Bus`] is a whole bus in a temporary directory: nats-server on a free port,
+//! brokers in this process, keys for every workload of the policy. Dropping it
+//! ends everything, whatever happened.
+//!
+//! ```no_run
+//! # async fn test() {
+//! let bus = bulla_tests::Bus::start(r#"
+//!     version = 1
+//!     trust_domain = "acme.example"
+//!
+//!     [workload.orders]
+//!     attest = [{ nkey = "@orders@" }]
+//!
+//!     [[allow]]
+//!     id  = "orders-tell"
+//!     who = ["orders"]
+//!     may = ["publish"]
+//!     on  = ["orders.created"]
+//! "#).await;
+//! let client = bus.raw_client("orders").await;
+//! # }
+//! ```
+//!
+//! A harness fails loudly: its functions panic instead of returning errors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking in the test that uses it"
+)]
+
+mod bus;
+mod raw_socket;
+
+pub use bus::{BrokerHandle, Bus, BusOptions};
+pub use raw_socket::RawSocket;

@@ -1,0 +1,217 @@
+//! Random policies: the engine and a live nats-server must agree.
+
+use bulla_identity::{Subject, SubjectPattern, WorkloadId};
+use bulla_policy::{Policy, Verb};
+
+use crate::client::{Client, Server, id, pattern, policy_text, publication, rule, subject};
+
+const NAMES: [&str; 3] = ["w0", "w1", "w2"];
+const POLICIES: usize = 80;
+
+/// A small generator with a fixed seed (xorshift64*): the same cases each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pattern(&mut self) -> String {
+        let mut tokens = vec![["a", "b"][self.below(2) as usize]];
+        for _ in 0..self.below(3) {
+            tokens.push(["a", "b", "*"][self.below(3) as usize]);
+        }
+        if self.one_in(4) {
+            tokens.push(">");
+        }
+        tokens.join(".")
+    }
+
+    fn rules(&mut self) -> String {
+        let mut text = String::new();
+        for i in 0..4 + self.below(6) {
+            let effect = if self.one_in(4) { "deny" } else { "allow" };
+            let who = NAMES[self.below(3) as usize];
+            let may: Vec<&str> = Verb::ALL
+                .iter()
+                .filter(|_| self.one_in(2))
+                .map(|v| v.as_str())
+                .collect();
+            let on: Vec<String> = (0..1 + self.below(2)).map(|_| self.pattern()).collect();
+            let on: Vec<&str> = on.iter().map(String::as_str).collect();
+            if !may.is_empty() {
+                text.push_str(&rule(effect, &format!("r{i}"), who, &may, &on));
+            }
+        }
+        text
+    }
+
+    /// A policy that loads, and its rules.
+    fn policy(&mut self) -> (Policy, String) {
+        loop {
+            let rules = self.rules();
+            if let Ok(policy) = Policy::parse("random.toml", &policy_text(&NAMES, &rules)) {
+                return (policy, rules);
+            }
+        }
+    }
+}
+
+/// Every literal subject of up to `depth` tokens.
+fn subjects(depth: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut level = vec![String::new()];
+    for _ in 0..depth {
+        level = level
+            .iter()
+            .flat_map(|t| {
+                ["a", "b", "c"].map(|x| {
+                    if t.is_empty() {
+                        x.to_owned()
+                    } else {
+                        format!("{t}.{x}")
+                    }
+                })
+            })
+            .collect();
+        all.extend(level.iter().cloned());
+    }
+    all
+}
+
+/// Every pattern of up to three tokens over `a`, `b`, `*`, and `>` at the end.
+fn patterns() -> Vec<String> {
+    let mut all = Vec::new();
+    let mut level = vec![String::new()];
+    for _ in 0..3 {
+        let join = |t: &String, x: &str| {
+            if t.is_empty() {
+                x.to_owned()
+            } else {
+                format!("{t}.{x}")
+            }
+        };
+        all.extend(level.iter().map(|t| join(t, ">")));
+        level = level
+            .iter()
+            .flat_map(|t| ["a", "b", "*"].map(|x| join(t, x)))
+            .collect();
+        all.extend(level.iter().cloned());
+    }
+    all
+}
+
+struct Case<'a> {
+    policy: &'a Policy,
+    workload: WorkloadId,
+    name: &'a str,
+    rules: &'a str,
+    universe: &'a [Subject],
+}
+
+impl Case<'_> {
+    fn may(&self, verbs: &[Verb], on: &Subject) -> bool {
+        verbs
+            .iter()
+            .any(|v| self.policy.may_ever(&self.workload, *v, on))
+    }
+
+    fn publishes(&self, client: &mut Client) {
+        for on in self.universe {
+            client.post(&publication(on.as_str()));
+        }
+        for on in self.universe {
+            let accepted = client.hear().errors.is_empty();
+            let want = self.may(&[Verb::Publish, Verb::Request], on);
+            assert_eq!(
+                accepted, want,
+                "{} publishes to {on}\n{}",
+                self.name, self.rules
+            );
+        }
+    }
+
+    fn listens(&self, client: &mut Client, root: &mut Client, on: &SubjectPattern, group: &str) {
+        let verbs: &[Verb] = match group {
+            "" => &[Verb::Subscribe],
+            _ => &[Verb::Subscribe, Verb::Serve],
+        };
+        let what = || format!("{} `SUB {on} {group}`\n{}", self.name, self.rules);
+        let allowed = verbs
+            .iter()
+            .any(|v| self.policy.may_listen(&self.workload, *v, on).is_ok());
+        let sid = client.subscribe(on.as_str(), group);
+        if allowed {
+            assert!(sid.is_some(), "refused: {}", what());
+        }
+        let Some(sid) = sid else { return };
+        if on.is_literal() {
+            assert!(allowed, "accepted: {}", what());
+        }
+        let flood: Vec<String> = self
+            .universe
+            .iter()
+            .map(|s| publication(s.as_str()))
+            .collect();
+        assert!(root.send(&flood.join("\r\n")).errors.is_empty());
+        let got = client.send(&format!("UNSUB {sid}"));
+        let mut got: Vec<String> = got.messages.into_iter().map(|(_, s)| s).collect();
+        got.sort();
+        let mut want: Vec<String> = self
+            .universe
+            .iter()
+            .filter(|s| on.matches(s) && self.may(verbs, s))
+            .map(ToString::to_string)
+            .collect();
+        want.sort();
+        if allowed {
+            assert_eq!(got, want, "delivered: {}", what());
+        } else {
+            assert!(
+                got.iter().all(|s| want.contains(s)),
+                "delivered {got:?}: {}",
+                what()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
+    let mut dice = Dice(0x00B1_11AB_0111_A5EED);
+    let cases: Vec<(Policy, String)> = (0..POLICIES).map(|_| dice.policy()).collect();
+    let policies: Vec<&Policy> = cases.iter().map(|(policy, _)| policy).collect();
+    let server = Server::start(&policies).await;
+    let universe: Vec<Subject> = subjects(4).iter().map(|s| subject(s)).collect();
+    let wanted: Vec<SubjectPattern> = patterns().iter().map(|p| pattern(p)).collect();
+
+    for (i, (policy, rules)) in cases.iter().enumerate() {
+        let mut root = server.connect(i, "root");
+        for name in NAMES {
+            let case = Case {
+                policy,
+                workload: id(name),
+                name,
+                rules,
+                universe: &universe,
+            };
+            let mut client = server.connect(i, name);
+            case.publishes(&mut client);
+            for on in &wanted {
+                case.listens(&mut client, &mut root, on, "");
+                case.listens(&mut client, &mut root, on, name);
+                for foreign in NAMES.iter().filter(|n| **n != name) {
+                    let accepted = client.subscribe(on.as_str(), foreign);
+                    assert_eq!(accepted, None, "{name} joined {foreign} on {on}\n{rules}");
+                }
+            }
+        }
+    }
+}
