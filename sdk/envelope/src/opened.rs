@@ -46,9 +46,10 @@ pub struct Expectation<'a> {
     pub skew: Duration,
     /// How old a message on this subject may be, whatever it says itself.
     pub max_age: Duration,
-    /// Envelopes issued before are refused. The start of the process plus the
-    /// skew where a replay from before a restart must not pass; zero where
-    /// something else rules that out, as for replies.
+    /// Envelopes issued before are refused: where a replay from before the
+    /// [`ReplayWindow`](crate::ReplayWindow) began to remember must not pass,
+    /// the time when it was made plus the skew; zero where something else rules
+    /// that out, as for replies.
     pub not_before: UnixMillis,
     /// The request that replies must answer. Without one no reply is accepted.
     pub request: Option<LeafHash>,
@@ -61,7 +62,6 @@ pub struct Expectation<'a> {
 #[derive(Debug, Clone)]
 pub struct OpenedEnvelope {
     authentic: AuthenticEnvelope,
-    accepted_until: UnixMillis,
 }
 
 /// One message of an opened envelope.
@@ -147,11 +147,8 @@ impl AuthenticEnvelope {
     /// [`CheckError`] names the first thing that does not fit.
     pub fn check(self, expected: &Expectation<'_>) -> Result<OpenedEnvelope, CheckError> {
         self.check_place(expected)?;
-        let accepted_until = self.check_time(expected)?;
-        Ok(OpenedEnvelope {
-            authentic: self,
-            accepted_until,
-        })
+        self.check_time(expected)?;
+        Ok(OpenedEnvelope { authentic: self })
     }
 
     fn check_place(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
@@ -172,8 +169,7 @@ impl AuthenticEnvelope {
         }
     }
 
-    /// Returns until when, skew aside, this envelope may be accepted.
-    fn check_time(&self, expected: &Expectation<'_>) -> Result<UnixMillis, CheckError> {
+    fn check_time(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
         let header = &self.envelope.header;
         let (issued_at, expires_at) = (header.issued_at, header.expires_at);
         if expires_at > self.credential_expires_at {
@@ -189,11 +185,10 @@ impl AuthenticEnvelope {
         if expires_at < earliest_now {
             return Err(CheckError::Expired);
         }
-        let oldest = issued_at.saturating_add(expected.max_age);
-        if oldest < earliest_now {
+        if issued_at.saturating_add(expected.max_age) < earliest_now {
             return Err(CheckError::TooOld);
         }
-        Ok(expires_at.min(oldest))
+        Ok(())
     }
 }
 
@@ -235,13 +230,6 @@ impl OpenedEnvelope {
     #[must_use]
     pub const fn expires_at(&self) -> UnixMillis {
         self.sealed().header.expires_at
-    }
-
-    /// Until when this receiver accepts it, the skew aside: its own expiry or
-    /// the subject's maximum age, whichever is first.
-    #[must_use]
-    pub const fn accepted_until(&self) -> UnixMillis {
-        self.accepted_until
     }
 
     /// How the body is encoded.

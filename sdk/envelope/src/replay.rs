@@ -170,7 +170,9 @@ impl ReplayWindow {
             epoch: envelope.epoch(),
             sequence: message.sequence,
             leaf: envelope.leaf(),
-            expires_at: envelope.accepted_until(),
+            // The sender's own expiry, not the subject's maximum age: a policy
+            // that raises that age must not make room for a replay.
+            expires_at: envelope.expires_at(),
         };
         self.commit_entry(&entry, now)
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulla_envelope::{CheckError, Draft, Expectation, Kind, Sealed};
+use bulla_envelope::{
+    CheckError, Draft, Expectation, Kind, ReplayError, ReplayLimits, ReplayWindow, Sealed,
+};
 
 use crate::fixture::*;
 use crate::oracle::{Parts, uint};
@@ -98,17 +100,26 @@ fn the_subjects_maximum_age_bounds_what_the_sender_says() {
     };
     assert_eq!(verdict(&sealed, &short(15_000)), Ok(()));
     assert_eq!(verdict(&sealed, &short(15_001)), Err(CheckError::TooOld));
-    let opened = open(&sealed, &orders().verified(), &short(0));
-    assert_eq!(opened.accepted_until(), after(10));
-    let opened = open(
-        &sealed,
-        &orders().verified(),
-        &Expectation {
-            max_age: Duration::from_secs(300),
-            ..expected()
-        },
-    );
-    assert_eq!(opened.accepted_until(), after(30));
+}
+
+/// A policy that raises the maximum age between two copies makes no room.
+#[test]
+fn a_longer_maximum_age_does_not_reopen_the_window() {
+    let to = subject("orders.created");
+    let draft = Draft::event(&to, NOW, after(600), b"x");
+    let sealed = orders().sealer().seal(&draft, id(1)).unwrap();
+    let at = |seconds, max_age| Expectation {
+        max_age: Duration::from_secs(max_age),
+        now: after(seconds),
+        ..expected()
+    };
+    let mut window = ReplayWindow::new(ReplayLimits::default(), SKEW);
+    let mut commit = |expected: &Expectation<'_>| {
+        let opened = open(&sealed, &orders().verified(), expected);
+        window.commit(&opened, &opened.first_message(), expected.now)
+    };
+    assert_eq!(commit(&at(0, 10)), Ok(()));
+    assert_eq!(commit(&at(300, 600)), Err(ReplayError::Replayed));
 }
 
 #[test]
