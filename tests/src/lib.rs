@@ -33,7 +33,10 @@
 )]
 
 mod bus;
+mod forger;
+mod sealed;
 mod raw_socket;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
+pub use forger::{Forger, leaf_of, now};
 pub use raw_socket::RawSocket;

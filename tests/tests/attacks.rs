@@ -21,12 +21,28 @@ use bulla_tests::{Bus, BusOptions, now};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-const RULES: &str = r#"
+const POLICY: &str = r#"
+version = 1
+trust_domain = "acme.example"
+
+[workload.shop]
+attest = [{ nkey = "@shop@" }]
+[workload.pay]
+attest = [{ nkey = "@pay@" }]
+[workload.mallory]
+attest = [{ nkey = "@mallory@" }]
+# Sees what whoever runs nats-server sees.
+[workload.wiretap]
+attest = [{ nkey = "@wiretap@" }]
+
+[subject."pay.users_only"]
+user = "required"
+
 [[allow]]
 id = "shop-asks"
 who = ["shop"]
 may = ["request"]
-on = ["pay.charge", "pay.refund"]
+on = ["pay.charge", "pay.refund", "pay.users_only"]
 
 [[allow]]
 id = "mallory-may-ask-one"
@@ -38,7 +54,7 @@ on = ["pay.refund"]
 id = "pay-answers"
 who = ["pay"]
 may = ["serve"]
-on = ["pay.charge", "pay.refund"]
+on = ["pay.charge", "pay.refund", "pay.users_only"]
 
 [[allow]]
 id = "both-tell"
@@ -48,22 +64,29 @@ on = ["news.shop"]
 
 [[allow]]
 id = "pay-listens"
-who = ["pay"]
+who = ["pay", "wiretap"]
 may = ["subscribe"]
 on = ["news.shop"]
+
+[[allow]]
+id = "wiretap-listens"
+who = ["wiretap"]
+may = ["subscribe"]
+on = ["pay.charge", "pay.refund"]
 "#;
 
 struct Scene {
     bus: Bus,
+    raw_shop: async_nats::Client,
     shop: Client,
     pay: Client,
     handled: Arc<AtomicU64>,
-    _services: Vec<Service>,
+    services: Vec<Service>,
 }
 
 impl Scene {
     async fn start() -> Self {
-        let bus = Bus::start(BusOptions::new(&["shop", "pay", "mallory"], RULES)).await;
+        let bus = Bus::start(POLICY).await;
         let (shop, pay) = (bus.client("shop").await, bus.client("pay").await);
         let handled = Arc::new(AtomicU64::new(0));
         let mut services = Vec::new();
@@ -109,6 +132,7 @@ impl Scene {
     /// Proves that the service still answers, and that what was sent before by
     /// anybody has been looked at.
     async fn still_answers(&self) {
+        self.raw_shop.flush().await.unwrap();
         let answer: String = self.shop.request("pay.charge", "ok").await.unwrap();
         assert_eq!(answer, "ok from shop");
     }
@@ -157,7 +181,7 @@ async fn attack_01_a_replay_after_a_restart_does_not_run() {
     let mut scene = Scene::start().await;
     let (subject, reply, payload) = scene.recorded_request("pay.charge").await;
     // The replica starts anew, with an empty window.
-    for service in scene._services.drain(..) {
+    for service in scene.services.drain(..) {
         service.drain().await;
     }
     scene.pay = scene.bus.client("pay").await;
@@ -170,7 +194,7 @@ async fn attack_01_a_replay_after_a_restart_does_not_run() {
         })
         .await
         .unwrap();
-    scene.bus.inject(&subject, Some(&reply), payload).await;
+    scene.inject(&subject, Some(&reply), payload).await;
     scene.refused("issued_before_start").await;
     assert_eq!(scene.handled(), 1);
     service.drain().await;
@@ -199,7 +223,7 @@ async fn attack_03_a_forged_message_does_not_poison_the_window() {
 async fn attack_04_a_request_spliced_onto_another_subject_is_refused() {
     let scene = Scene::start().await;
     let (_, reply, payload) = scene.recorded_request("pay.charge").await;
-    scene.bus.inject("pay.refund", Some(&reply), payload).await;
+    scene.inject("pay.refund", Some(&reply), payload).await;
     scene.refused("wrong_subject").await;
     scene.still_answers().await;
     assert_eq!(scene.handled(), 2);
@@ -216,7 +240,7 @@ async fn attack_04_an_event_is_no_request_and_a_request_no_event() {
         "hello"
     );
     let event = tap.next().await.unwrap();
-    scene.bus.inject("pay.charge", None, event.payload).await;
+    scene.inject("pay.charge", None, event.payload).await;
     scene.refused("wrong_kind").await;
     assert_eq!(scene.handled(), 0);
 }
@@ -231,7 +255,7 @@ async fn attack_05_the_reply_subject_cannot_be_swapped() {
         .inject(&subject, Some(&elsewhere), payload.clone())
         .await;
     scene.refused("wrong_reply_to").await;
-    scene.bus.inject(&subject, None, payload).await;
+    scene.inject(&subject, None, payload).await;
     scene.still_answers().await;
     assert_eq!(scene.pay.stats().refused_for("wrong_reply_to"), 2);
     assert_eq!(scene.handled(), 2);
@@ -242,7 +266,7 @@ async fn attack_05_a_reply_is_sent_only_into_the_senders_own_inbox() {
     let scene = Scene::start().await;
     // Mallory seals a sound request of her own whose replies are to go to the
     // shop, or to a subject where a service listens.
-    let forger = scene.bus.sealer("mallory").await;
+    let forger = Forger::genuine(&scene.bus, "mallory").await;
     for reply_to in [scene.bus.peer_inbox("shop", "x"), "news.shop".to_owned()] {
         let sealed = request_of(&forger, "pay.refund", &reply_to);
         scene
@@ -258,11 +282,11 @@ async fn attack_05_a_reply_is_sent_only_into_the_senders_own_inbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_05_a_forged_reply_does_not_end_the_wait() {
-    let bus = Bus::start(BusOptions::new(&["shop", "pay", "mallory"], RULES)).await;
+    let bus = Bus::start(POLICY).await;
     let shop = bus.client("shop").await;
     // Mallory sees the request (as whoever runs nats-server does) and answers
     // first: with rubbish, with an envelope of her own, with an old reply.
-    let mallory = bus.sealer("mallory").await;
+    let mallory = Forger::genuine(&bus, "mallory").await;
     let mut tap = bus.tap("pay.charge").await;
     let pay = bus.client("pay").await;
     let service = pay
@@ -272,11 +296,12 @@ async fn attack_05_a_forged_reply_does_not_end_the_wait() {
         })
         .await
         .unwrap();
-    let injector = bus.clone_injector().await;
+    // `pay` is the one that may publish into the shop's inbox.
+    let injector = bus.raw_client("pay").await;
     let forging = tokio::spawn(async move {
         let request = tap.next().await.unwrap();
         let reply_to = request.reply.unwrap().to_string();
-        let leaf = mallory.leaf_of(&request.payload);
+        let leaf = leaf_of(&request.payload);
         injector
             .inject(&reply_to, None, Bytes::from_static(b"not an envelope"))
             .await;
@@ -331,7 +356,7 @@ async fn attack_06_an_unknown_version_is_refused() {
     let mut other = payload.to_vec();
     assert_eq!(other[1], 1, "the version is the array's first element");
     other[1] = 2;
-    scene.bus.inject(&subject, Some(&reply), other.into()).await;
+    scene.inject(&subject, Some(&reply), other.into()).await;
     scene.refused("unsupported_version").await;
     assert_eq!(scene.handled(), 1);
 }
@@ -340,7 +365,7 @@ async fn attack_06_an_unknown_version_is_refused() {
 async fn attack_12_a_key_that_nobody_issued_is_refused() {
     let scene = Scene::start().await;
     // A credential by an authority of Mallory's own, for the shop.
-    let forged = scene.bus.self_made_sealer("shop").await;
+    let forged = Forger::self_made(&scene.bus, "shop");
     let reply_to = scene.bus.peer_inbox("shop", "x");
     let sealed = request_of(&forged, "pay.charge", &reply_to);
     scene
@@ -354,9 +379,9 @@ async fn attack_12_a_key_that_nobody_issued_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_12_a_published_key_of_a_foreign_authority_is_refused() {
     let scene = Scene::start().await;
-    let forged = scene.bus.self_made_sealer("shop").await;
+    let forged = Forger::self_made(&scene.bus, "shop");
     // Even where a stolen broker writes it to the control stream.
-    scene.bus.publish_credential(forged.credential()).await;
+    forged.publish(&scene.bus).await;
     let reply_to = scene.bus.peer_inbox("shop", "x");
     let sealed = request_of(&forged, "pay.charge", &reply_to);
     scene
@@ -371,8 +396,8 @@ async fn attack_12_a_published_key_of_a_foreign_authority_is_refused() {
 async fn attack_29_a_lying_broker_cannot_speak_as_a_workload() {
     let scene = Scene::start().await;
     // The true issuing key, but no countersignature of the shop's nkey.
-    let forged = scene.bus.lying_broker_sealer("shop").await;
-    scene.bus.publish_credential(forged.credential()).await;
+    let forged = Forger::by_lying_broker(&scene.bus, "shop");
+    forged.publish(&scene.bus).await;
     let reply_to = scene.bus.peer_inbox("shop", "x");
     let sealed = request_of(&forged, "pay.charge", &reply_to);
     scene
@@ -387,7 +412,7 @@ async fn attack_29_a_lying_broker_cannot_speak_as_a_workload() {
 async fn attack_12_a_right_key_on_a_subject_that_is_not_its_own_is_refused() {
     let scene = Scene::start().await;
     // nats-server would not let Mallory publish here; whoever runs it would.
-    let mallory = scene.bus.sealer("mallory").await;
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
     let reply_to = scene.bus.peer_inbox("mallory", "x");
     let sealed = request_of(&mallory, "pay.charge", &reply_to);
     scene
@@ -401,14 +426,14 @@ async fn attack_12_a_right_key_on_a_subject_that_is_not_its_own_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_19_a_message_from_the_future_or_the_past_is_refused() {
     let scene = Scene::start().await;
-    let mallory = scene.bus.sealer("mallory").await;
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
     let reply_to = scene.bus.peer_inbox("mallory", "x");
     let hour = Duration::from_secs(60);
     for (at, code) in [
         (now().saturating_add(hour), "future"),
         (now().saturating_sub(hour), "issued_before_start"),
     ] {
-        let sealed = request_at(&mallory, "pay.refund", &reply_to, at);
+        let sealed = mallory.request("pay.refund", &reply_to, at, b"\xa710 euro");
         scene
             .bus
             .inject("pay.refund", Some(&reply_to), sealed)
@@ -421,7 +446,7 @@ async fn attack_19_a_message_from_the_future_or_the_past_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_22_a_proof_moved_to_another_message_is_refused() {
     let scene = Scene::start().await;
-    let mallory = scene.bus.sealer("mallory").await;
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
     let reply_to = scene.bus.peer_inbox("mallory", "x");
     let one = request_of(&mallory, "pay.refund", &reply_to);
     let two = request_of(&mallory, "pay.refund", &reply_to);
@@ -441,11 +466,11 @@ async fn attack_22_a_proof_moved_to_another_message_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_23_a_refusal_tells_the_peer_nothing() {
     let bus =
-        Bus::start(BusOptions::new(&["shop", "pay", "mallory"], RULES).user_required("pay.charge"))
+        Bus::start(BusOptions::new(&["shop", "pay", "mallory"], RULES).user_required("pay.users_only"))
             .await;
     let pay = bus.client("pay").await;
     let service = pay
-        .serve("pay.charge", async |_: Message<String>| {
+        .serve("pay.users_only", async |_: Message<String>| {
             Ok::<_, ServiceError>("ran")
         })
         .await
@@ -453,16 +478,16 @@ async fn attack_23_a_refusal_tells_the_peer_nothing() {
     // The shop's own preflight would explain in full; a raw sealer skips it.
     let shop = bus.client("shop").await;
     let error = shop
-        .request::<_, String>("pay.charge", "x")
+        .request::<_, String>("pay.users_only", "x")
         .await
         .unwrap_err();
     assert!(error.to_string().contains("user"), "{error}");
-    let sealer = bus.sealer("shop").await;
+    let sealer = Forger::genuine(&bus, "shop").await;
     let raw = bus.raw_client("shop").await;
     let reply_to = bus.peer_inbox("shop", "x");
     let mut replies = raw.subscribe(reply_to.clone()).await.unwrap();
-    let sealed = request_of(&sealer, "pay.charge", &reply_to);
-    raw.publish_with_reply("pay.charge", reply_to, sealed)
+    let sealed = request_of(&sealer, "pay.users_only", &reply_to);
+    raw.publish_with_reply("pay.users_only", reply_to, sealed)
         .await
         .unwrap();
     let reply = tokio::time::timeout(Duration::from_secs(5), replies.next())
@@ -483,7 +508,7 @@ async fn attack_23_a_refusal_tells_the_peer_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_responder_is_told_at_once() {
-    let bus = Bus::start(BusOptions::new(&["shop", "pay", "mallory"], RULES)).await;
+    let bus = Bus::start(POLICY).await;
     let shop = bus.client("shop").await;
     let start = tokio::time::Instant::now();
     let error = shop
@@ -497,29 +522,6 @@ async fn no_responder_is_told_at_once() {
     assert!(start.elapsed() < Duration::from_secs(2));
 }
 
-fn request_of(sealer: &bulla_tests::Forger, subject: &str, reply_to: &str) -> Bytes {
-    request_at(sealer, subject, reply_to, now())
+fn request_of(forger: &Forger, subject: &str, reply_to: &str) -> Bytes {
+    forger.request(subject, reply_to, now(), b"\xa710 euro")
 }
-
-fn request_at(
-    sealer: &bulla_tests::Forger,
-    subject: &str,
-    reply_to: &str,
-    at: bulla_identity::UnixMillis,
-) -> Bytes {
-    let (subject, reply_to) = (
-        Subject::parse(subject).unwrap(),
-        Subject::parse(reply_to).unwrap(),
-    );
-    let expires = at.saturating_add(Duration::from_secs(20));
-    let mut draft = Draft::request(&subject, &reply_to, at, expires, b"\xa710 euro");
-    draft.content_type = Some("application/msgpack");
-    sealer
-        .sealer()
-        .seal(&draft, MessageId(rand::random()))
-        .unwrap()
-        .bytes
-}
-
-#[allow(dead_code)]
-fn types(_: SigningKey, _: Epoch, _: Sealer) {}
