@@ -1,1 +1,104 @@
 //! The HTTP edge: north-south requests become sealed messages.
+//!
+//! ```text
+//!            ┌──────────────────────── gateway ────────────────────────┐
+//!  HTTP ────▶│ head ▸ route ▸ token ▸ scopes ▸ body ▸ transaction token │────▶ sealed
+//!  client ◀──│ status, headers, problem+json ◂ reply                    │◀──── bus
+//!            └──────────▲──────────────────────────────────────────────┘
+//!                       │ JWKS, in the background
+//!                    issuers
+//! ```
+//!
+//! A route names a method, a path, a subject and who may call it, on adjacent lines;
+//! nothing else of HTTP reaches the bus. The client's access token ends here: what
+//! travels on is a transaction token for this one request, with the scopes that the
+//! route asks for and no others. The `README.md` beside this crate is the reference of
+//! both configuration files and of every problem type.
+//!
+//! # What it deliberately does not do
+//!
+//! No path of a client becomes a subject, except for captures that a route's subject
+//! names, each one plain token. No header is forwarded that the route does not name.
+//! No tokens in queries, no retries, no XML, no static files, no proxying to HTTP
+//! backends.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use bulla_gateway::GatewayConfig;
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = GatewayConfig::load("gateway.toml".as_ref())?;
+//! let stop = bulla_process::shutdown_signal(false)?;
+//! bulla_gateway::run(config, stop).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod admin;
+mod authenticate;
+mod bus;
+pub mod cli;
+mod clock;
+mod config;
+mod decision;
+mod document;
+mod exchange;
+mod gateway;
+mod handle;
+mod keys;
+mod metrics;
+mod mint;
+mod path;
+mod problem;
+mod routes;
+mod sealed;
+mod server;
+mod tls;
+mod trace;
+
+use bulla_process::Zeroizing;
+use bulla_sdk::{Client, ConnectOptions};
+use bulla_token::TokenSigningKey;
+use tokio_util::sync::CancellationToken;
+
+pub use bus::{Bus, BusError, BusMessage, BusReply, ServiceFault};
+pub use config::{
+    BusConfig, GatewayConfig, IssuerConfig, Limits, ListenConfig, TlsFiles, TransactionConfig,
+};
+pub use document::{ConfigErrors, ConfigProblem};
+pub use gateway::{Gateway, StartError};
+pub use keys::SourceError;
+pub use path::PathTemplate;
+pub use routes::{Access, Mode, Route, RouteTable};
+pub use server::BindError;
+pub use tls::TlsError;
+
+/// Connects to the bus and serves until `stop`; returns when everything has drained.
+///
+/// # Errors
+///
+/// [`StartError`] if it cannot start. Nothing is left running then.
+pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), StartError> {
+    // Drawn anew at each start: the private half never leaves this process.
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(StartError::Random)?;
+    let key = TokenSigningKey::from_seed(*seed);
+    let mut options = ConnectOptions::new(
+        config.bus.url.clone(),
+        config.bus.workload.clone(),
+        config.bus.seed_file.clone(),
+        config.bus.trust_root_file.clone(),
+    )
+    .token_key(&seed)
+    .connect_timeout(config.bus.connect_timeout);
+    if let Some(file) = &config.bus.tls_ca_file {
+        options = options.tls_ca_file(file);
+    }
+    let client = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        client = Client::connect(options) => client?,
+    };
+    Gateway::new(config, client, key).await?.run(stop).await;
+    Ok(())
+}

@@ -269,3 +269,13 @@ pub fn unverified_issuer(token: &str) -> Result<String, TokenError> {
     let claims = Compact::parse(token, MAX_TOKEN_BYTES)?.unverified_claims()?;
     Ok(required_string(&claims, "iss")?.to_owned())
 }
+
+/// The `kid` of a token that nothing has been checked of: only good for asking
+/// whether a key set that is fetched again has come to hold it.
+///
+/// # Errors
+///
+/// As for [`AccessTokenValidator::validate`], up to the header.
+pub fn unverified_key_id(token: &str) -> Result<Option<String>, TokenError> {
+    Compact::parse(token, MAX_TOKEN_BYTES).map(|compact| compact.kid)
+}

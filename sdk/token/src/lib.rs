@@ -67,14 +67,15 @@ mod transaction;
 
 pub use access::{
     AccessTokenValidator, TypRule, ValidatedToken, ValidationPolicy, unverified_issuer,
+    unverified_key_id,
 };
 pub use algorithm::Algorithm;
 pub use error::{Blame, JwksError, MintError, PolicyError, TokenError};
 pub use jwks::{IgnoredKey, KeySet, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use transaction::{
     MAX_TRANSACTION_LIFETIME, TRANSACTION_TYP, TokenSigningKey, TransactionClaims,
-    TransactionToken, mint_transaction_token, trust_domain_uri, unverified_kid,
-    verify_transaction_token,
+    TransactionToken, is_reserved_context_name, mint_transaction_token, trust_domain_uri,
+    unverified_kid, verify_transaction_token,
 };
 
 /// The longest token that is looked at, in bytes.

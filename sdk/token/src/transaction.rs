@@ -10,7 +10,7 @@
 //! [`TransactionToken::policy_claims`] is the one object that conditions on the
 //! user are evaluated against: `sub`, `scope`, and every member of `tctx` lifted to
 //! the top. `tctx` can never replace a registered claim: a token whose `tctx` names
-//! one of [`is_reserved`]'s names is neither minted nor accepted. `iss`, `aud`, the
+//! one of [`is_reserved_context_name`]'s names is neither minted nor accepted. `iss`, `aud`, the
 //! times and the request context (`rctx`) are not visible to conditions.
 //!
 //! [draft-ietf-oauth-transaction-tokens]: https://datatracker.ietf.org/doc/draft-ietf-oauth-transaction-tokens/
@@ -180,7 +180,7 @@ pub fn mint_transaction_token(
     if !is_scope(&claims.scope) {
         return Err(MintError::BadClaim("scope"));
     }
-    if claims.context.keys().any(|k| is_reserved(k)) {
+    if claims.context.keys().any(|k| is_reserved_context_name(k)) {
         return Err(MintError::ReservedContextName);
     }
     // Each stands one level below the payload.
@@ -290,7 +290,7 @@ pub fn verify_transaction_token(
         Some(Value::Object(map)) => map.clone(),
         Some(_) => return Err(TokenError::BadClaim("tctx")),
     };
-    if context.keys().any(|k| is_reserved(k)) {
+    if context.keys().any(|k| is_reserved_context_name(k)) {
         return Err(TokenError::ReservedContextName);
     }
     if claims.get("rctx").is_some_and(|v| !v.is_object()) {
@@ -313,8 +313,9 @@ pub fn verify_transaction_token(
     Ok(verified)
 }
 
-/// Whether `tctx` may not use this name.
-fn is_reserved(name: &str) -> bool {
+/// Whether `tctx` may not use this name: it would replace a registered claim.
+#[must_use]
+pub fn is_reserved_context_name(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 

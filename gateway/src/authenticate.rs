@@ -1,0 +1,224 @@
+//! From the `Authorization` header to a validated access token.
+//!
+//! Validated tokens are kept by SHA-256 of the whole token, the policy (issuer and
+//! audiences) and the generation of the issuer's keys; the times are checked again on
+//! each use, and no entry outlives the keys that it was validated under. Refused ones
+//! are kept apart, so that junk cannot displace good tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_identity::UnixMillis;
+use bulla_token::{
+    Blame, TokenError, ValidatedToken, token_digest, unverified_issuer, unverified_key_id,
+};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use moka::sync::Cache;
+
+use crate::keys::{Generation, IssuerKeys};
+use crate::routes::TokenPolicy;
+
+const MAX_GOOD: u64 = 10_000;
+const MAX_GOOD_AGE: Duration = Duration::from_secs(300);
+const MAX_BAD: u64 = 1_000;
+const MAX_BAD_AGE: Duration = Duration::from_secs(10);
+
+/// Why a request has no authenticated user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AuthError {
+    /// No `Authorization`, or none of the `Bearer` scheme.
+    NoToken,
+    /// More than one `Authorization` header.
+    Repeated,
+    /// The header is not `Bearer` and one token.
+    Malformed,
+    /// The token is refused.
+    Token(TokenError),
+    /// The issuer's keys cannot be had.
+    NoKeys,
+}
+
+impl AuthError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::Repeated => "repeated_authorization",
+            Self::Malformed => "malformed_authorization",
+            Self::Token(error) => error.code(),
+            Self::NoKeys => "issuer_keys_unavailable",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct CacheKey {
+    digest: [u8; 32],
+    policy: usize,
+    generation: u64,
+}
+
+/// Validates the tokens of all issuers.
+pub(crate) struct Authenticator {
+    issuers: Vec<Arc<IssuerKeys>>,
+    policies: Vec<TokenPolicy>,
+    good: Cache<CacheKey, Arc<ValidatedToken>>,
+    bad: Cache<CacheKey, TokenError>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(issuers: Vec<Arc<IssuerKeys>>, policies: Vec<TokenPolicy>) -> Self {
+        Self {
+            issuers,
+            policies,
+            good: Cache::builder()
+                .max_capacity(MAX_GOOD)
+                .time_to_live(MAX_GOOD_AGE)
+                .build(),
+            bad: Cache::builder()
+                .max_capacity(MAX_BAD)
+                .time_to_live(MAX_BAD_AGE)
+                .build(),
+        }
+    }
+
+    /// Whether tokens of some issuer can be validated, if there is any.
+    pub(crate) fn ready(&self) -> bool {
+        self.issuers.is_empty() || self.issuers.iter().any(|i| i.current().is_some())
+    }
+
+    pub(crate) fn issuers(&self) -> &[Arc<IssuerKeys>] {
+        &self.issuers
+    }
+
+    /// Validates `token` under whichever of `policies` is its issuer's.
+    pub(crate) async fn validate(
+        &self,
+        token: &str,
+        policies: &[usize],
+        now: UnixMillis,
+    ) -> Result<Arc<ValidatedToken>, AuthError> {
+        let (index, policy) = self.choose(token, policies)?;
+        let issuer = self.issuers.get(policy.issuer).ok_or(AuthError::NoKeys)?;
+        let keys = issuer.available().await.ok_or(AuthError::NoKeys)?;
+        match self.with_keys(token, index, policy, &keys, now) {
+            Err(TokenError::UnknownKey) => {}
+            outcome => return outcome.map_err(AuthError::Token),
+        }
+        let unknown = AuthError::Token(TokenError::UnknownKey);
+        let kid = unverified_key_id(token).ok().flatten().ok_or(unknown)?;
+        let newer = issuer.newer_with(&kid, keys.number).await.ok_or(unknown)?;
+        self.with_keys(token, index, policy, &newer, now)
+            .map_err(AuthError::Token)
+    }
+
+    fn choose(&self, token: &str, policies: &[usize]) -> Result<(usize, &TokenPolicy), AuthError> {
+        let wrong = AuthError::Token(TokenError::WrongIssuer);
+        let with = |index: usize| self.policies.get(index).map(|policy| (index, policy));
+        if let [only] = policies {
+            return with(*only).ok_or(wrong);
+        }
+        let claimed = unverified_issuer(token).map_err(AuthError::Token)?;
+        policies
+            .iter()
+            .filter_map(|index| with(*index))
+            .find(|(_, policy)| policy.validator.policy().issuer == claimed)
+            .ok_or(wrong)
+    }
+
+    fn with_keys(
+        &self,
+        token: &str,
+        index: usize,
+        policy: &TokenPolicy,
+        keys: &Generation,
+        now: UnixMillis,
+    ) -> Result<Arc<ValidatedToken>, TokenError> {
+        let key = CacheKey {
+            digest: token_digest(token),
+            policy: index,
+            generation: keys.number,
+        };
+        if let Some(known) = self.good.get(&key) {
+            return known.check_times(now).map(|()| known);
+        }
+        if let Some(refused) = self.bad.get(&key) {
+            return Err(refused);
+        }
+        match policy.validator.validate(token, &keys.keys, now) {
+            Ok(validated) => {
+                let validated = Arc::new(validated);
+                self.good.insert(key, Arc::clone(&validated));
+                Ok(validated)
+            }
+            Err(error) => {
+                // What depends on the time or on other keys is asked anew.
+                if error.blame() == Blame::Hostile {
+                    self.bad.insert(key, error);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The bearer token of a request ([RFC 6750 §2.1]): one header, one token.
+///
+/// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::NoToken)?;
+    if values.next().is_some() {
+        return Err(AuthError::Repeated);
+    }
+    let value = value.to_str().map_err(|_| AuthError::Malformed)?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(AuthError::NoToken);
+    }
+    if token.is_empty() || token.bytes().any(|b| b.is_ascii_whitespace() || b == b',') {
+        return Err(AuthError::Malformed);
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for value in values {
+            map.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn one_bearer_token_is_taken() {
+        for text in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c"] {
+            assert_eq!(bearer(&headers(&[text])), Ok("a.b.c"));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let of = |values: &[&str]| bearer(&headers(values)).unwrap_err();
+        assert_eq!(of(&[]), AuthError::NoToken);
+        assert_eq!(of(&["Basic YTpi"]), AuthError::NoToken);
+        assert_eq!(of(&["a.b.c"]), AuthError::NoToken);
+        assert_eq!(of(&["Bearer a", "Bearer a"]), AuthError::Repeated);
+        assert_eq!(of(&["Bearer a", "Basic b"]), AuthError::Repeated);
+        for bad in [
+            "Bearer",
+            "Bearer ",
+            "Bearer  a",
+            "Bearer a b",
+            "Bearer a,b",
+            "Bearer a, Bearer b",
+        ] {
+            assert_eq!(of(&[bad]), AuthError::Malformed, "{bad}");
+        }
+    }
+}

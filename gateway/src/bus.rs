@@ -1,0 +1,109 @@
+//! What the edge needs of the bus, and nothing of how the bus does it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bulla_identity::Subject;
+use bytes::Bytes;
+
+/// A message to send: what is left of an HTTP request.
+#[derive(Clone)]
+pub struct BusMessage {
+    /// Where to.
+    pub subject: Subject,
+    /// The body.
+    pub payload: Bytes,
+    /// Its content type, without parameters.
+    pub content_type: String,
+    /// Signed application headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// The transaction token of the user; none on a public route.
+    pub token: Option<String>,
+    /// W3C trace context.
+    pub traceparent: String,
+}
+
+/// A verified reply.
+#[derive(Debug, Clone, Default)]
+pub struct BusReply {
+    /// The body.
+    pub payload: Bytes,
+    /// Its content type.
+    pub content_type: String,
+    /// Signed application headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// How sending ended if not well. The edge answers each with one HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusError {
+    /// Nobody serves the subject.
+    NoResponders,
+    /// No reply in time.
+    Timeout,
+    /// A policy said no: here before sending, or at the receiver.
+    Denied {
+        /// The id of the decision, where the full reason is logged.
+        decision: Option<String>,
+    },
+    /// The sealed message would be larger than the bus takes.
+    TooLarge,
+    /// The service answered with an error of its own.
+    Service {
+        /// What kind.
+        kind: ServiceFault,
+        /// For people; says nothing secret.
+        message: String,
+    },
+    /// The reply could not be verified or read.
+    BadReply,
+    /// Not connected, or no valid credential.
+    Disconnected,
+}
+
+/// The kinds of errors that a service answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceFault {
+    /// The content is wrong.
+    Invalid,
+    /// The thing asked for does not exist.
+    NotFound,
+    /// It conflicts with what is there.
+    Conflict,
+    /// The user may not.
+    Forbidden,
+    /// A dependency of the service is missing.
+    Unavailable,
+    /// The service failed.
+    Internal,
+}
+
+/// The sealed bus, as the edge sees it.
+///
+/// `bulla_sdk::Client` implements it; tests of the edge alone bring their own.
+pub trait Bus: Send + Sync + 'static {
+    /// Sends a request and waits for its verified reply, `deadline` at most.
+    fn request(
+        &self,
+        message: BusMessage,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<BusReply, BusError>> + Send;
+
+    /// Sends an event; returns when nats-server has taken it, after `deadline` at most.
+    fn publish(
+        &self,
+        message: BusMessage,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Whether a message could be sent now.
+    fn ready(&self) -> bool;
+
+    /// The id of the credential under which the token key is published at this
+    /// moment: the `kid` of the next transaction token. None while there is no
+    /// valid credential.
+    fn token_key_id(&self) -> Option<String>;
+
+    /// Sends what is still buffered, before the process ends.
+    fn flush(&self) -> impl Future<Output = ()> + Send;
+}

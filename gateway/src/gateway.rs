@@ -1,0 +1,205 @@
+//! The process: everything is made, then started, then stopped in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bulla_process::Readiness;
+use bulla_token::TokenSigningKey;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::authenticate::Authenticator;
+use crate::bus::Bus;
+use crate::config::{GatewayConfig, Limits};
+use crate::handle::Edge;
+use crate::keys::{IssuerKeys, SourceError};
+use crate::metrics::Metrics;
+use crate::mint::Minter;
+use crate::server::{BindError, bind, serve};
+use crate::tls::{TlsError, acceptor};
+
+/// An edge whose addresses are bound and which answers as soon as it runs.
+pub struct Gateway<B> {
+    edge: Arc<Edge<B>>,
+    listener: TcpListener,
+    address: SocketAddr,
+    admin: Option<(TcpListener, SocketAddr)>,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+/// Why the edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Certificate or key cannot be used.
+    #[error("cannot offer TLS")]
+    Tls(#[from] TlsError),
+    /// An issuer's keys could never be fetched.
+    #[error("cannot fetch keys")]
+    Source(#[from] SourceError),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random(getrandom::Error),
+    /// The bus does not let this workload in.
+    #[error("cannot connect to the bus")]
+    Connect(#[from] bulla_sdk::ConnectError),
+}
+
+impl<B: Bus> Gateway<B> {
+    /// Binds the addresses and makes everything ready to run.
+    ///
+    /// `key` signs the transaction tokens; its public half is what the bus publishes
+    /// under [`Bus::token_key_id`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]
+    pub async fn new(
+        config: GatewayConfig,
+        bus: B,
+        key: TokenSigningKey,
+    ) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        let tls = config.listen.tls.as_ref().map(acceptor).transpose()?;
+        let issuers = config
+            .issuers
+            .iter()
+            .map(|issuer| IssuerKeys::new(issuer.clone(), metrics.clone()).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (listener, address) = bind(config.listen.address).await?;
+        let admin = match config.admin {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let minter = Minter::new(key, &config.bus, &config.transaction);
+        let edge = Arc::new(Edge {
+            bus,
+            authenticator: Authenticator::new(issuers, config.routes.policies().to_vec()),
+            routes: config.routes,
+            minter,
+            limits: config.limits.clone(),
+            metrics: metrics.clone(),
+            problem_base: config.problem_base,
+            workload: config.bus.workload.path().to_owned(),
+            in_work: Semaphore::new(config.limits.requests),
+        });
+        Ok(Self {
+            edge,
+            listener,
+            address,
+            admin,
+            tls,
+            limits: config.limits,
+            metrics,
+            readiness: Readiness::new(),
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where operators connect.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Becomes ready when bus and issuers are.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Answers requests until `stop`; returns when all that ran has ended.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self {
+            edge,
+            listener,
+            address,
+            admin,
+            tls,
+            limits,
+            metrics,
+            readiness,
+        } = self;
+        tracing::info!(
+            address = %address,
+            tls = tls.is_some(),
+            routes = edge.routes.iter().count(),
+            "the gateway listens"
+        );
+        let background = TaskTracker::new();
+        // Outlives `stop`: requests that drain may still need keys, and operators
+        // watch the drain.
+        let last = CancellationToken::new();
+        for issuer in edge.authenticator.issuers() {
+            background.spawn(Arc::clone(issuer).keep_fresh(last.clone()));
+        }
+        background.spawn(watch_readiness(
+            Arc::clone(&edge),
+            readiness.clone(),
+            stop.clone(),
+        ));
+        if let Some((listener, address)) = admin {
+            tracing::info!(address = %address, "the admin listener listens");
+            let (edge, limits, last, stop) = (
+                Arc::clone(&edge),
+                limits.clone(),
+                last.clone(),
+                stop.clone(),
+            );
+            background.spawn(async move {
+                let answer = move |request| {
+                    let response = admin::answer(&edge, stop.is_cancelled(), &request);
+                    std::future::ready(response)
+                };
+                // Operators' connections are not counted with the clients'.
+                serve(listener, None, &limits, &Metrics::new(), last, answer).await;
+            });
+        }
+        let answer = {
+            let edge = Arc::clone(&edge);
+            move |request| {
+                let edge = Arc::clone(&edge);
+                async move { edge.handle(request).await }
+            }
+        };
+        serve(listener, tls, &limits, &metrics, stop, answer).await;
+        readiness.set_unready();
+        edge.bus.flush().await;
+        last.cancel();
+        background.close();
+        background.wait().await;
+        tracing::info!("the gateway has stopped");
+    }
+}
+
+/// Says `ready` once everything that a request needs is there.
+async fn watch_readiness<B: Bus>(
+    edge: Arc<Edge<B>>,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
+    let pause = std::time::Duration::from_millis(20);
+    while !(edge.bus.ready() && edge.authenticator.ready()) {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+    readiness.set_ready("gateway");
+    stop.cancelled().await;
+    readiness.set_unready();
+}

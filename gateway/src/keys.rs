@@ -1,0 +1,342 @@
+//! The keys of one issuer: fetched in the background, and once more when a token
+//! names a key that is not there.
+//!
+//! - One fetch at a time; who comes meanwhile waits for it.
+//! - Fetches that clients cause are at least a cooldown apart. It is claimed before
+//!   the fetch and kept if the fetch fails, so that junk tokens cannot make the edge
+//!   a weapon against the issuer.
+//! - Keys that are there are replaced by a set that parses and holds usable keys, and
+//!   by nothing else; they lapse when no fetch has succeeded for `max_stale`.
+//! - Key ids that a fresh set did not hold are remembered, in a bounded number.
+//! - https, or http to loopback; no redirects; the answer is read up to a limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bulla_token::{JwksError, KeySet, MAX_JWKS_BYTES};
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{IssuerConfig, is_loopback};
+use crate::metrics::Metrics;
+
+/// How many key ids that do not exist are remembered.
+const MAX_UNKNOWN_KEYS: u64 = 1_024;
+
+/// Generations of key sets, never used twice in a process.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// A key set as it was fetched.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) keys: KeySet,
+    /// Changes whenever the keys do.
+    pub(crate) number: u64,
+    /// When a fetch last confirmed it.
+    fetched: Instant,
+}
+
+/// Where the keys of one issuer come from and which they are now.
+pub(crate) struct IssuerKeys {
+    config: IssuerConfig,
+    client: reqwest::Client,
+    metrics: Metrics,
+    current: ArcSwapOption<Generation>,
+    unknown: Cache<String, ()>,
+    state: Mutex<Fetching>,
+}
+
+struct Fetching {
+    /// Before this, no client can cause another fetch.
+    next_allowed: Instant,
+    /// Becomes true when the running fetch ends.
+    running: Option<watch::Receiver<bool>>,
+}
+
+/// Why a key set could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The HTTP request failed.
+    #[error("the request failed")]
+    Http(#[from] reqwest::Error),
+    /// The answer was not 200.
+    #[error("the answer has status {0}")]
+    Status(u16),
+    /// The answer is longer than any key set.
+    #[error("the answer has more than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The answer is no key set.
+    #[error("the answer is no usable key set: {0}")]
+    KeySet(JwksError),
+}
+
+/// Why the client for a key set could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file of certificate authorities cannot be read.
+    #[error("cannot read `{file}`")]
+    CaFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TLS client cannot be set up.
+    #[error("cannot set up the client for `{issuer}`")]
+    Client {
+        /// Whose keys.
+        issuer: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+}
+
+impl IssuerKeys {
+    pub(crate) fn new(config: IssuerConfig, metrics: Metrics) -> Result<Self, SourceError> {
+        let client = client(&config)?;
+        // Remembered for longer than a cooldown, so that a kid that does not exist
+        // costs one fetch and not one for each cooldown.
+        let remember = config.cooldown.max(Duration::from_secs(1)) * 10;
+        Ok(Self {
+            client,
+            metrics,
+            current: ArcSwapOption::empty(),
+            unknown: Cache::builder()
+                .max_capacity(MAX_UNKNOWN_KEYS)
+                .time_to_live(remember)
+                .build(),
+            state: Mutex::new(Fetching {
+                next_allowed: Instant::now(),
+                running: None,
+            }),
+            config,
+        })
+    }
+
+    /// The keys, unless there are none or they have lapsed.
+    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+        self.current
+            .load_full()
+            .filter(|g| g.fetched.elapsed() <= self.config.max_stale)
+    }
+
+    /// The keys, fetched now if there are none and the cooldown allows it.
+    pub(crate) async fn available(self: &Arc<Self>) -> Option<Arc<Generation>> {
+        if let Some(current) = self.current() {
+            return Some(current);
+        }
+        let running = self.begin(Cause::Client)?;
+        finished(running).await;
+        self.current()
+    }
+
+    /// A newer set that holds `kid`, if there is one: fetched once for each cooldown.
+    pub(crate) async fn newer_with(
+        self: &Arc<Self>,
+        kid: &str,
+        seen: u64,
+    ) -> Option<Arc<Generation>> {
+        let newer = || {
+            self.current()
+                .filter(|g| g.number != seen && g.keys.contains(kid))
+        };
+        if let Some(found) = newer() {
+            return Some(found);
+        }
+        if self.unknown.contains_key(kid) {
+            return None;
+        }
+        let asked = Instant::now();
+        let running = self.begin(Cause::Client)?;
+        finished(running).await;
+        let found = newer();
+        // Only a set that was fetched since can say that the key does not exist: a
+        // fetch that failed must not lock a good key out.
+        let confirmed = self.current().is_some_and(|g| g.fetched >= asked);
+        if found.is_none() && confirmed {
+            self.unknown.insert(kid.to_owned(), ());
+        }
+        found
+    }
+
+    /// Fetches again and again until `stop`. Runs `changed` whenever keys were
+    /// replaced, by whomever the fetch was caused.
+    pub(crate) async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
+        let mut failures: u32 = 0;
+        loop {
+            if let Some(running) = self.begin(Cause::Background) {
+                finished(running).await;
+            }
+            let fresh = self
+                .current
+                .load()
+                .as_ref()
+                .is_some_and(|g| g.fetched.elapsed() < self.config.refresh);
+            let pause = if fresh {
+                failures = 0;
+                jittered(self.config.refresh)
+            } else {
+                failures = failures.saturating_add(1);
+                let backoff = Duration::from_millis(500) * 2_u32.saturating_pow(failures.min(10));
+                jittered(backoff.min(self.config.refresh))
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Joins the running fetch, or starts one if the cause allows it.
+    fn begin(self: &Arc<Self>, cause: Cause) -> Option<watch::Receiver<bool>> {
+        let mut state = self.state.lock();
+        if let Some(running) = &state.running
+            && !*running.borrow()
+            && running.has_changed().is_ok()
+        {
+            return Some(running.clone());
+        }
+        let now = Instant::now();
+        if matches!(cause, Cause::Client) {
+            if now < state.next_allowed {
+                return None;
+            }
+            state.next_allowed = now + self.config.cooldown;
+        }
+        let (done, running) = watch::channel(false);
+        state.running = Some(running.clone());
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            this.fetch_and_store().await;
+            done.send_replace(true);
+        });
+        Some(running)
+    }
+
+    async fn fetch_and_store(&self) {
+        let outcome = self.fetch().await;
+        self.metrics.key_fetch(&self.config.issuer, outcome.is_ok());
+        match outcome {
+            Ok(keys) => self.store(keys),
+            Err(error) => tracing::warn!(
+                issuer = self.config.issuer,
+                error = &error as &dyn std::error::Error,
+                kept = self.current().is_some(),
+                "cannot fetch the issuer's keys",
+            ),
+        }
+    }
+
+    fn store(&self, keys: KeySet) {
+        let before = self.current.load_full();
+        let number = match &before {
+            Some(same) if same.keys == keys => same.number,
+            _ => GENERATION.fetch_add(1, Ordering::Relaxed),
+        };
+        if before.is_none_or(|b| b.number != number) {
+            // What was unknown may be known now.
+            self.unknown.invalidate_all();
+            tracing::info!(
+                issuer = self.config.issuer,
+                keys = keys.len(),
+                left_out = keys.ignored().values().sum::<usize>(),
+                "the issuer's keys have changed",
+            );
+            for (why, count) in keys.ignored() {
+                tracing::warn!(
+                    issuer = self.config.issuer,
+                    reason = why.code(),
+                    count,
+                    "keys of the issuer are left out"
+                );
+            }
+        }
+        self.current.store(Some(Arc::new(Generation {
+            keys,
+            number,
+            fetched: Instant::now(),
+        })));
+    }
+
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        let mut answer = self
+            .client
+            .get(self.config.jwks_url.clone())
+            .header(
+                http::header::ACCEPT,
+                "application/jwk-set+json, application/json",
+            )
+            .send()
+            .await?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(FetchError::Status(answer.status().as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            if body.len() + chunk.len() > MAX_JWKS_BYTES {
+                return Err(FetchError::TooLarge {
+                    limit: MAX_JWKS_BYTES,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        KeySet::parse(&body).map_err(FetchError::KeySet)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Cause {
+    Background,
+    Client,
+}
+
+async fn finished(mut running: watch::Receiver<bool>) {
+    // An error means that the fetch was dropped: it has ended too.
+    let _ = running.wait_for(|done| *done).await;
+}
+
+/// Between 80 and 100 per cent of `d`, so that replicas do not fetch in step.
+fn jittered(d: Duration) -> Duration {
+    let mut byte = [0];
+    let _ = getrandom::fill(&mut byte);
+    let [byte] = byte;
+    d.mul_f64(0.8 + f64::from(byte) / 1_280.0)
+}
+
+fn client(config: &IssuerConfig) -> Result<reqwest::Client, SourceError> {
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_rustls()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(config.timeout)
+        .connect_timeout(config.timeout)
+        .user_agent("bulla-gateway");
+    if is_loopback(&config.jwks_url) {
+        builder = builder.no_proxy();
+    } else {
+        builder = builder.https_only(true);
+    }
+    if let Some(file) = &config.ca_file {
+        let name = file.display().to_string();
+        let pem = std::fs::read(file).map_err(|source| SourceError::CaFile {
+            file: name.clone(),
+            source,
+        })?;
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(|source| SourceError::Client {
+                issuer: config.issuer.clone(),
+                source,
+            })?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(|source| SourceError::Client {
+        issuer: config.issuer.clone(),
+        source,
+    })
+}

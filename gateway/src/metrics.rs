@@ -1,0 +1,132 @@
+//! Prometheus metrics. Labels are routes, statuses and fixed reasons: never a
+//! subject, a user or anything that a client chooses.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// All metrics of the process. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<RouteLabels, Histogram>,
+    refused: Family<ReasonLabels, Counter>,
+    key_fetches: Family<FetchLabels, Counter>,
+    connections: Gauge<i64, AtomicI64>,
+    shed: Family<ReasonLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    route: Arc<str>,
+    status: u32,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabels {
+    route: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FetchLabels {
+    issuer: Arc<str>,
+    outcome: &'static str,
+}
+
+const BUCKETS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("bulla_gateway");
+        let requests = Family::default();
+        registry.register("requests", "Answered requests", requests.clone());
+        let seconds: Family<RouteLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        registry.register("request_seconds", "Time to the answer", seconds.clone());
+        let refused = Family::default();
+        registry.register("refused", "Refused requests by reason", refused.clone());
+        let key_fetches = Family::default();
+        registry.register(
+            "key_fetches",
+            "Fetches of issuers' keys",
+            key_fetches.clone(),
+        );
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let shed = Family::default();
+        registry.register("shed", "Connections and requests turned away", shed.clone());
+        Self(Arc::new(Inner {
+            registry,
+            requests,
+            seconds,
+            refused,
+            key_fetches,
+            connections,
+            shed,
+        }))
+    }
+
+    /// An answered request; `route` is empty if no route matched.
+    pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {
+        let route: Arc<str> = route.into();
+        let labels = RequestLabels {
+            route: Arc::clone(&route),
+            status: status.into(),
+        };
+        self.0.requests.get_or_create(&labels).inc();
+        self.0
+            .seconds
+            .get_or_create(&RouteLabels { route })
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.0.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn key_fetch(&self, issuer: &str, good: bool) {
+        let labels = FetchLabels {
+            issuer: issuer.into(),
+            outcome: if good { "ok" } else { "failed" },
+        };
+        self.0.key_fetches.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn connected(&self) {
+        self.0.connections.inc();
+    }
+
+    pub(crate) fn disconnected(&self) {
+        self.0.connections.dec();
+    }
+
+    pub(crate) fn shed(&self, reason: &'static str) {
+        self.0.shed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// The text that Prometheus reads.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.0.registry);
+        text
+    }
+}

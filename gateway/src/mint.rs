@@ -1,0 +1,71 @@
+//! From a validated access token to the transaction token that stands for it.
+
+use std::time::Duration;
+
+use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
+use bulla_token::{
+    MAX_TRANSACTION_LIFETIME, MintError, TokenSigningKey, TransactionClaims, ValidatedToken,
+    mint_transaction_token,
+};
+use serde_json::{Map, Value};
+
+use crate::config::{BusConfig, ISSUER_CONTEXT, TransactionConfig};
+
+/// Mints the tokens of this process.
+pub(crate) struct Minter {
+    key: TokenSigningKey,
+    domain: TrustDomain,
+    workload: WorkloadId,
+    lifetime: Duration,
+    claims: Vec<String>,
+}
+
+impl Minter {
+    pub(crate) fn new(key: TokenSigningKey, bus: &BusConfig, config: &TransactionConfig) -> Self {
+        Self {
+            key,
+            domain: bus.trust_domain.clone(),
+            workload: bus.workload.clone(),
+            lifetime: config.lifetime.min(MAX_TRANSACTION_LIFETIME),
+            claims: config.claims.clone(),
+        }
+    }
+
+    /// A token for one request: the user, what is left of the scopes, the claims that
+    /// the configuration lists, and who issued the client's token (`idp`).
+    ///
+    /// It ends no later than the client's token, whose leeway is granted too.
+    pub(crate) fn mint(
+        &self,
+        user: &ValidatedToken,
+        scopes: &[&str],
+        kid: &str,
+        leeway: Duration,
+        now: UnixMillis,
+    ) -> Result<String, MintError> {
+        let mut txn = [0; 16];
+        getrandom::fill(&mut txn).map_err(|_| MintError::BadClaim("txn"))?;
+        let mut claims = TransactionClaims::new(
+            data_encoding::HEXLOWER.encode(&txn),
+            user.principal(),
+            self.workload.as_str(),
+        );
+        claims.scope = scopes.join(" ");
+        claims.context = self.context(user);
+        claims.issued = now;
+        claims.expires = now
+            .saturating_add(self.lifetime)
+            .min(user.expires().saturating_add(leeway));
+        mint_transaction_token(&self.key, kid, &self.domain, &claims)
+    }
+
+    fn context(&self, user: &ValidatedToken) -> Map<String, Value> {
+        let mut context: Map<String, Value> = self
+            .claims
+            .iter()
+            .filter_map(|name| Some((name.clone(), user.claims().get(name)?.clone())))
+            .collect();
+        context.insert(ISSUER_CONTEXT.to_owned(), user.issuer().into());
+        context
+    }
+}

@@ -1,0 +1,134 @@
+//! The bus is `bulla_sdk::Client`: the only file that knows it.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use bulla_sdk::{
+    Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
+    ServiceErrorCode,
+};
+
+use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault};
+use crate::clock;
+
+impl Bus for Client {
+    async fn request(&self, message: BusMessage, deadline: Duration) -> Result<BusReply, BusError> {
+        let outgoing = outgoing(self, message).timeout(deadline);
+        let answered = tokio::time::timeout(deadline, outgoing.request()).await;
+        let reply = answered
+            .map_err(|_| BusError::Timeout)?
+            .map_err(request_error)?;
+        Ok(BusReply {
+            payload: reply.body().clone(),
+            content_type: reply.content_type().as_str().to_owned(),
+            headers: reply
+                .headers()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        })
+    }
+
+    async fn publish(&self, message: BusMessage, deadline: Duration) -> Result<(), BusError> {
+        // The client would keep it for later: the edge says now that it cannot.
+        if !self.is_connected() {
+            return Err(BusError::Disconnected);
+        }
+        tokio::time::timeout(deadline, outgoing(self, message).publish())
+            .await
+            .map_err(|_| BusError::Timeout)?
+            .map_err(publish_error)
+    }
+
+    fn ready(&self) -> bool {
+        self.is_connected() && self.token_key_id().is_some()
+    }
+
+    fn token_key_id(&self) -> Option<String> {
+        let (id, ends) = self.signing_key();
+        (ends > clock::now()).then(|| id.to_hex())
+    }
+
+    async fn flush(&self) {
+        if let Err(error) = Client::flush(self).await {
+            log("messages were lost at the end", &error);
+        }
+        self.drain().await;
+    }
+}
+
+fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {
+    let content_type = ContentType::parse(&message.content_type);
+    let mut outgoing = client
+        .message(message.subject.as_str())
+        .bytes(content_type, message.payload);
+    for (name, value) in message.headers {
+        outgoing = outgoing.header(name, value);
+    }
+    match message.token {
+        Some(token) => outgoing.user_token(token),
+        None => outgoing.without_user(),
+    }
+}
+
+fn request_error(error: RequestError) -> BusError {
+    let outcome = match &error {
+        RequestError::Send(error) => send_error(error),
+        RequestError::NoResponders { .. } => BusError::NoResponders,
+        RequestError::Timeout { .. } => BusError::Timeout,
+        RequestError::RefusedByServer { .. } => BusError::Denied { decision: None },
+        RequestError::Service(error) => service_error(error),
+        RequestError::Refused { decision } => BusError::Denied {
+            decision: Some(decision.clone()),
+        },
+        // What a later version adds is a reply that this one cannot use.
+        _ => BusError::BadReply,
+    };
+    log("the request failed", &error);
+    outcome
+}
+
+fn publish_error(error: PublishError) -> BusError {
+    let outcome = match &error {
+        PublishError::Send(error) => send_error(error),
+        PublishError::EarlierRefused { .. } => BusError::Denied { decision: None },
+        _ => BusError::Disconnected,
+    };
+    log("the publish failed", &error);
+    outcome
+}
+
+fn send_error(error: &SendError) -> BusError {
+    match error {
+        SendError::Denied { id, .. } => BusError::Denied {
+            decision: Some(id.to_string()),
+        },
+        SendError::TooLarge { .. } => BusError::TooLarge,
+        SendError::User { .. } => BusError::Denied { decision: None },
+        SendError::Link(LinkError::Timeout) => BusError::Timeout,
+        SendError::Link(LinkError::NoResponders) => BusError::NoResponders,
+        SendError::Link(LinkError::Refused) => BusError::Denied { decision: None },
+        // Nothing that the client can change: a credential that has run out, a
+        // subject that asks for what this version cannot give.
+        _ => BusError::Disconnected,
+    }
+}
+
+fn service_error(error: &ServiceError) -> BusError {
+    let kind = match error.code() {
+        ServiceErrorCode::Invalid => ServiceFault::Invalid,
+        ServiceErrorCode::NotFound => ServiceFault::NotFound,
+        ServiceErrorCode::Conflict => ServiceFault::Conflict,
+        ServiceErrorCode::Forbidden => ServiceFault::Forbidden,
+        ServiceErrorCode::Unavailable => ServiceFault::Unavailable,
+        _ => ServiceFault::Internal,
+    };
+    BusError::Service {
+        kind,
+        message: error.message().to_owned(),
+    }
+}
+
+/// The full reason stays inside.
+fn log(what: &'static str, error: &(dyn StdError + 'static)) {
+    tracing::debug!(error, "{what}");
+}
