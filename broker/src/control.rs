@@ -6,16 +6,14 @@
 //! ```text
 //! process                                      broker
 //!   ── $BULLA.BROKER.<tag>.challenge ──────────►  any one
-//!   ◄─ "<broker id> <challenge, 64 hex digits>" ─
+//!   ◄─ broker id, challenge ───────────────────
 //!   ── $BULLA.BROKER.<tag>.credential.<id> ────►  that one, with a CredentialRequest
-//!   ◄─ the Credential's bytes                  ─  after it lies on the control stream
+//!   ◄─ credential, or a refusal's decision id ──  after it lies on the control stream
 //! ```
 //!
 //! nats-server lets a workload publish to subjects with its own tag only, so the
 //! tag says who asks; the nkey's countersignature in the request must say the
-//! same. A refusal has the header `Bulla-Refused` with the decision's id, and a
-//! body that is no credential. Answers are text or MessagePack, never empty and
-//! never JSON, so that no answer can be taken for a request to JetStream.
+//! same. Both answers are in [`bulla_sdk::broker_protocol`].
 
 mod challenge;
 mod stream;
@@ -24,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_nats::{Client, HeaderMap, Message, SubscribeError};
+use async_nats::{Client, Message, SubscribeError};
 use bulla_envelope::{
     CredentialDecodeError, CredentialIssuer, CredentialRequest, IssueError, MAX_CREDENTIAL_LIFE,
     RequestError, RequestExpectation, Terms,
@@ -32,6 +30,7 @@ use bulla_envelope::{
 use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
 use bulla_policy::Workload;
 use bulla_process::Zeroizing;
+use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
@@ -108,27 +107,27 @@ impl ControlPlane {
         })
     }
 
-    async fn answer(&self, message: &Message) -> Option<(HeaderMap, Bytes)> {
+    async fn answer(&self, message: &Message) -> Option<Vec<u8>> {
         let mut tokens = message.subject.split('.').skip(2);
         let tag = WorkloadTag::parse(tokens.next()?).ok()?;
         let now = clock::now();
         match tokens.next()? {
             "challenge" => {
-                let challenge = self.challenger.challenge(tag, now);
-                let text = format!("{} {}", self.broker_id, HEXLOWER.encode(&challenge));
-                Some((HeaderMap::new(), text.into()))
+                let challenge = Challenge {
+                    broker_id: self.broker_id.clone(),
+                    challenge: self.challenger.challenge(tag, now),
+                };
+                Some(challenge.encode())
             }
-            "credential" => Some(self.answer_credential(tag, &message.payload, now).await),
+            "credential" => {
+                let issued = self.answer_credential(tag, &message.payload, now).await;
+                Some(issued.encode())
+            }
             _ => None,
         }
     }
 
-    async fn answer_credential(
-        &self,
-        tag: WorkloadTag,
-        request: &[u8],
-        now: UnixMillis,
-    ) -> (HeaderMap, Bytes) {
+    async fn answer_credential(&self, tag: WorkloadTag, request: &[u8], now: UnixMillis) -> Issued {
         let mut id = [0; 16];
         // Without randomness the id says nothing, and issuing fails below.
         let _ = getrandom::fill(&mut id);
@@ -150,14 +149,12 @@ impl ControlPlane {
                     key_id,
                     id = HEXLOWER.encode(&id),
                 );
-                (HeaderMap::new(), credential)
+                Issued::Credential(credential.to_vec())
             }
             Err(refusal) => {
                 decision.deny("broker", &refusal.to_string());
-                let id = HEXLOWER.encode(&id);
-                let mut headers = HeaderMap::new();
-                headers.insert(REFUSED_HEADER, id.as_str());
-                (headers, format!("refused, decision {id}").into())
+                // The precise reason stays in our log.
+                Issued::Refused(format!("refused, decision {}", HEXLOWER.encode(&id)))
             }
         }
     }
@@ -275,9 +272,9 @@ impl Requests {
                     reply.starts_with(IMPORT_REPLY) || reply.starts_with("_INBOX.")
                 });
                 if let Some(reply) = reply
-                    && let Some((headers, body)) = plane.answer(&message).await
+                    && let Some(answer) = plane.answer(&message).await
                 {
-                    let _ = client.publish_with_headers(reply, headers, body).await;
+                    let _ = client.publish(reply, answer.into()).await;
                 }
                 drop(place);
             });
@@ -314,9 +311,6 @@ enum Refusal {
 fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().max(1))
 }
-
-/// Names the decision that refused a credential.
-pub const REFUSED_HEADER: &str = "Bulla-Refused";
 
 /// How nats-server names replies that cross an account import.
 const IMPORT_REPLY: &str = "_R_.";

@@ -10,13 +10,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::{Client, Message};
 use bulla_broker::callout::Group;
 use bulla_envelope::{Credential, RequestDraft, SignedPolicy, TrustBundle};
 use bulla_identity::{UnixMillis, Verified, WorkloadId, reserved};
 use bulla_keyring::{AuthorityKey, AuthorityRole, NkeySeed, SigningKey};
+use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bulla_tests::{Bus, BusOptions};
-use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
@@ -77,10 +77,11 @@ async fn direct_get(client: &Client, subject: &str) -> Message {
 async fn challenge(client: &Client, asker: &WorkloadId) -> (String, [u8; 32]) {
     let subject = reserved::broker_challenge(asker.tag());
     let answer = client.request(subject, "".into()).await.unwrap();
-    let text = String::from_utf8(answer.payload.to_vec()).unwrap();
-    let (broker, challenge) = text.split_once(' ').unwrap();
-    let challenge = HEXLOWER.decode(challenge.as_bytes()).unwrap();
-    (broker.to_owned(), challenge.try_into().unwrap())
+    let Challenge {
+        broker_id,
+        challenge,
+    } = Challenge::decode(&answer.payload).unwrap();
+    (broker_id, challenge)
 }
 
 struct Ask<'a> {
@@ -103,18 +104,34 @@ impl Ask<'_> {
         .sign(self.countersigner)
     }
 
-    async fn send(&self, client: &Client, broker: &str) -> Message {
+    async fn send(&self, client: &Client, broker: &str) -> Issued {
         let subject = reserved::broker_credential(self.workload.tag(), broker);
-        client.request(subject, self.sign().into()).await.unwrap()
+        ask(client, subject, self.sign()).await
     }
 }
 
-fn is_refusal(answer: &Message) -> bool {
-    assert!(Credential::decode(&answer.payload).is_err() || answer.headers.is_none());
-    answer
-        .headers
-        .as_ref()
-        .is_some_and(|headers: &HeaderMap| headers.get("Bulla-Refused").is_some())
+async fn ask(client: &Client, subject: String, request: Vec<u8>) -> Issued {
+    let answer = client.request(subject, request.into()).await.unwrap();
+    Issued::decode(&answer.payload).unwrap()
+}
+
+/// A refusal says nothing but the decision's id.
+fn is_refusal(answer: &Issued) -> bool {
+    match answer {
+        Issued::Credential(_) => false,
+        Issued::Refused(reason) => {
+            let id = reason.strip_prefix("refused, decision ").unwrap();
+            assert_eq!(id.len(), 32, "{reason}");
+            true
+        }
+    }
+}
+
+fn credential(answer: Issued) -> Vec<u8> {
+    match answer {
+        Issued::Credential(bytes) => bytes,
+        Issued::Refused(reason) => panic!("{reason}"),
+    }
 }
 
 #[tokio::test]
@@ -146,9 +163,8 @@ async fn an_honest_process_gets_a_credential_that_everybody_can_find() {
         countersigner: Some(&seed),
         token_key: None,
     };
-    let answer = ask.send(&client, &broker).await;
-    assert!(!is_refusal(&answer));
-    let credential = Credential::decode(&answer.payload).unwrap();
+    let issued = credential(ask.send(&client, &broker).await);
+    let credential = Credential::decode(&issued).unwrap();
     let id = credential.id().to_hex();
     let verified = credential
         .verify(&bundle, &[seed.public()], now(), Duration::ZERO)
@@ -156,13 +172,13 @@ async fn an_honest_process_gets_a_credential_that_everybody_can_find() {
     assert_eq!(*verified.workload(), orders);
 
     let stored = direct_get(&billing, &reserved::ctl_credential(&id)).await;
-    assert_eq!(stored.payload, answer.payload);
+    assert_eq!(stored.payload, issued);
     let told = timeout(Duration::from_secs(5), news.next())
         .await
         .unwrap()
         .unwrap();
     assert_eq!(told.subject.as_str(), format!("$BULLA.NEWS.CRED.{id}"));
-    assert_eq!(told.payload, answer.payload);
+    assert_eq!(told.payload, issued);
 }
 
 #[tokio::test]
@@ -175,15 +191,14 @@ async fn a_workload_gets_no_credential_for_another() {
     let (broker, challenge) = challenge(&client, &orders).await;
 
     // Its own subject, another workload's name.
-    let ask = Ask {
+    let foreign = Ask {
         workload: &billing,
         challenge,
         countersigner: Some(&own),
         token_key: None,
     };
     let subject = reserved::broker_credential(orders.tag(), &broker);
-    let answer = client.request(subject, ask.sign().into()).await.unwrap();
-    assert!(is_refusal(&answer));
+    assert!(is_refusal(&ask(&client, subject, foreign.sign()).await));
     // Another workload's subject: nats-server does not let it through.
     let mut socket = bus.raw_socket("orders").await;
     let subject = reserved::broker_credential(billing.tag(), &broker);
@@ -238,11 +253,7 @@ async fn what_is_wrong_with_a_request_is_refused() {
     assert!(refused(&minting).await, "this workload may not mint");
     let subject = reserved::broker_credential(orders.tag(), &broker);
     for garbage in [vec![], vec![0; 10], vec![0xff; 5_000], b"{}".to_vec()] {
-        let answer = client
-            .request(subject.clone(), garbage.into())
-            .await
-            .unwrap();
-        assert!(is_refusal(&answer));
+        assert!(is_refusal(&ask(&client, subject.clone(), garbage).await));
     }
     assert!(!refused(&good).await, "the good one still passes");
 }
@@ -261,8 +272,8 @@ async fn a_workload_that_mints_gets_its_token_key_certified() {
         countersigner: Some(&seed),
         token_key: Some(&token_key),
     };
-    let answer = ask.send(&client, &broker).await;
-    let credential = Credential::decode(&answer.payload).unwrap();
+    let issued = credential(ask.send(&client, &broker).await);
+    let credential = Credential::decode(&issued).unwrap();
     let bundle = bundle(&bus, &client).await;
     let verified = credential
         .verify(&bundle, &[seed.public()], now(), Duration::ZERO)
@@ -310,11 +321,11 @@ async fn a_credential_disappears_when_it_has_expired() {
         countersigner: Some(&seed),
         token_key: None,
     };
-    let answer = ask.send(&client, &broker).await;
-    let credential = Credential::decode(&answer.payload).unwrap();
+    let issued = credential(ask.send(&client, &broker).await);
+    let credential = Credential::decode(&issued).unwrap();
     let subject = reserved::ctl_credential(&credential.id().to_hex());
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while direct_get(&client, &subject).await.payload == answer.payload {
+    while direct_get(&client, &subject).await.payload == issued {
         assert!(std::time::Instant::now() < deadline, "it is still there");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
