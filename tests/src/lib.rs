@@ -34,8 +34,8 @@
 
 mod bus;
 mod forger;
-mod sealed;
 mod raw_socket;
+mod sealed;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
 pub use forger::{Forger, leaf_of, now};

@@ -43,6 +43,9 @@ impl Bus {
     /// A subject in the half of a workload's inbox where its peers reply.
     #[must_use]
     pub fn peer_inbox(&self, workload: &str, token: &str) -> String {
-        format!("{}.{token}", reserved::inbox_peers(self.workload(workload).tag()))
+        format!(
+            "{}.{token}",
+            reserved::inbox_peers(self.workload(workload).tag())
+        )
     }
 }
