@@ -352,10 +352,12 @@ impl Policy {
 
     /// Whether a subscription to `pattern` is one that `workload` may make:
     /// for the verbs `subscribe` and `serve`, before there is any message.
+    /// The answer is the id of a rule that allows it.
     ///
     /// Yes if one allow rule covers the whole pattern and nats-server will not
     /// refuse it for the sake of an unconditional deny rule. A deny rule that
-    /// covers a part of the pattern only filters what is delivered.
+    /// covers a part of the pattern only filters what is delivered, and each
+    /// message is decided with its own user.
     ///
     /// # Errors
     /// The denial that explains the refusal.
@@ -364,7 +366,7 @@ impl Policy {
         workload: &WorkloadId,
         verb: Verb,
         pattern: &SubjectPattern,
-    ) -> Result<(), Denial> {
+    ) -> Result<&str, Denial> {
         let denial = |reason, rule: Option<&Rule>| Denial {
             reason,
             detail: Box::new(Detail {
@@ -378,12 +380,14 @@ impl Policy {
         let Some(trie) = self.index_of(workload).and_then(|w| self.rules_of(w)) else {
             return Err(denial(Reason::UnknownWorkload, None));
         };
-        let (mut allows, mut denies) = (false, None::<u32>);
+        let (mut allows, mut denies) = (None::<u32>, None::<u32>);
         trie.overlaps(pattern.tokens(), &mut |entry| {
             let Some((rule, on)) = self.entry(*entry) else {
                 return;
             };
-            allows |= rule.may_allow(verb) && on.contains(pattern);
+            if rule.may_allow(verb) && on.contains(pattern) {
+                allows = first(allows, entry.rule);
+            }
             if rule.denies_always(verb)
                 && (on.contains(pattern) || shape::speaks_for(on.tokens(), pattern.tokens()))
             {
@@ -393,8 +397,8 @@ impl Policy {
         if let Some(rule) = denies {
             return Err(denial(Reason::DeniedByRule, self.rules.get(rule as usize)));
         }
-        if allows {
-            return Ok(());
+        if let Some(rule) = allows.and_then(|r| self.rules.get(r as usize)) {
+            return Ok(&rule.id);
         }
         let reserved = reserved::is_reserved(pattern.as_str())
             && matches!(pattern.tokens().first(), Some(PatternToken::Literal(_)));
