@@ -24,9 +24,6 @@ pub const MAX_POLICY_BYTES: usize = 4 << 20;
 /// times its patterns.
 pub const MAX_GRANTS: usize = 1_000_000;
 
-/// Beyond this size only the first syntax error is reported.
-const RECOVER_BYTES: usize = 256 << 10;
-
 /// A `[workload.NAME]`.
 #[derive(Debug)]
 pub(crate) struct WorkloadSpec {
@@ -110,24 +107,48 @@ fn read_toml<'d>(text: &'d str, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
         Ok(document) => return Some(document.into_inner()),
         Err(e) => e,
     };
-    let errors = if text.len() <= RECOVER_BYTES {
-        DeTable::parse_recoverable(text).1
-    } else {
-        vec![first]
-    };
-    let mut last = None;
-    for error in errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
-        if last.as_ref() == Some(&span) {
-            continue;
+    let first_at = report_syntax(&first, 0, text.len(), sink);
+    // One slip would make the rest of the text look wrong. So each table is
+    // also read by itself, and tells its own first error.
+    for (start, section) in sections(text) {
+        if let Err(error) = DeTable::parse(section) {
+            let at = error.span().map_or(section.len(), |s| s.start) + start;
+            if at != first_at {
+                report_syntax(&error, start, section.len(), sink);
+            }
         }
-        last = Some(span.clone());
-        let problem = Problem::Syntax {
-            message: error.message().to_owned(),
-        };
-        sink.report(&span, problem);
     }
     None
+}
+
+/// Reports what the TOML parser says of a section that starts at `start`, and
+/// returns where the error is.
+fn report_syntax(error: &toml::de::Error, start: usize, len: usize, sink: &mut Sink<'_>) -> usize {
+    let span = error.span().unwrap_or(len..len);
+    let problem = Problem::Syntax {
+        message: error.message().to_owned(),
+    };
+    sink.report(&(span.start + start..span.end + start), problem);
+    span.start + start
+}
+
+/// The text cut before each line that looks like a table's header, with where
+/// each piece starts.
+fn sections(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut cuts = vec![0];
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let bare = line.split('#').next().unwrap_or_default().trim_end();
+        if at > 0 && bare.starts_with('[') && bare.ends_with(']') && !bare.contains(['=', ',']) {
+            cuts.push(at);
+        }
+        at += line.len();
+    }
+    cuts.push(text.len());
+    let ends = cuts.clone().into_iter().skip(1);
+    cuts.into_iter()
+        .zip(ends)
+        .filter_map(move |(from, to)| Some((from, text.get(from..to)?)))
 }
 
 fn check_version(node: Node<'_>, sink: &mut Sink<'_>) {

@@ -236,6 +236,11 @@ impl Policy {
         self.workload_at(*self.by_nkey.get(nkey)?)
     }
 
+    /// The ids of its rules, in order.
+    pub fn rule_ids(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.rules.iter().map(|r| &*r.id)
+    }
+
     /// What `subject` demands of every message: of each key the most
     /// protective value among the entries that match (POL-22).
     #[must_use]

@@ -398,7 +398,7 @@ impl Problem {
         let fixed = match self {
             Self::TooLarge { .. } => "name workloads in groups and subjects by patterns",
             Self::Syntax { .. } => {
-                "mend the TOML here; errors further down may follow from this one"
+                "mend the TOML here or just before; the rest is checked once it reads"
             }
             Self::MissingKey { key, .. } => match *key {
                 "version" => "add `version = 1`",

@@ -161,6 +161,22 @@ fn pol_4_every_error_is_reported_at_once_with_its_place() {
 }
 
 #[test]
+fn pol_4_one_slip_in_the_toml_is_one_error_for_its_table() {
+    let text = with(
+        "[[allow]]\nid = [\"x\"\nwho = 1\n\n[[allow]] # fine\nid = \"y\"\n\n[group]\nq = \"\n",
+    );
+    let errors = refused(&text);
+    let found: Vec<_> = errors
+        .errors()
+        .iter()
+        .map(|e| (e.line(), e.code()))
+        .collect();
+    assert_eq!(found, [(9, "syntax"), (15, "syntax")], "{errors}");
+    let twice = with("group.z = []\ngroup.z = []");
+    assert_eq!(refused(&twice).errors().len(), 1);
+}
+
+#[test]
 fn pol_5_the_text_is_bounded() {
     let long = format!("#{}", "x".repeat(MAX_POLICY_BYTES));
     assert_eq!(refused(&long).errors()[0].code(), "too_large");
