@@ -1,13 +1,14 @@
 //! Listening: subscriptions to events, and services that answer requests.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::ErrorCode;
 use bulla_identity::SubjectPattern;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tracing::warn;
 use crate::clock;
 use crate::connection::Violation;
 use crate::decision_log;
-use crate::error::{LinkError, ServiceError, SubscribeError};
+use crate::error::{LinkError, SendError, ServiceError, SubscribeError};
 use crate::incoming::{Opener, Received, Refused, Role};
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
@@ -87,7 +88,7 @@ impl Service {
     where
         H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<R, ServiceError>> + Send,
-        R: IntoReply,
+        R: IntoReply + Send,
     {
         let (opener, mut raw) = listen(shared, pattern, Role::Server, true).await?;
         let stop = CancellationToken::new();
@@ -154,15 +155,27 @@ impl<H, F, R> Worker<H>
 where
     H: Fn(Message<Bytes>) -> F,
     F: Future<Output = Result<R, ServiceError>>,
-    R: IntoReply,
+    R: IntoReply + Send,
 {
     async fn work(&self, raw: async_nats::Message) {
         let sent = match self.opener.open(raw).await {
             Ok(Received { message, answer_to }) => {
                 let context = message.context();
                 let content_type = message.content_type().clone();
-                let outcome = context.scope((self.handler)(message)).await;
+                // A panic harms this request only, and its caller is told.
+                let run = async { (self.handler)(message).await };
+                let outcome = AssertUnwindSafe(context.scope(run)).catch_unwind().await;
                 let Some(to) = answer_to else { return };
+                let Ok(outcome) = outcome else {
+                    let decision = decision_log::fresh_id();
+                    tracing::error!(%decision, "a handler panicked");
+                    self.fate(
+                        self.shared
+                            .answer_error(&to, ErrorCode::Failed, decision)
+                            .await,
+                    );
+                    return;
+                };
                 let reply: Result<Reply, ServiceError> = outcome.and_then(|value| {
                     value.into_reply(&content_type).map_err(|error| {
                         warn!(error = chain(&error), "a handler's value does not encode");
@@ -186,6 +199,11 @@ where
                 answer_to: None, ..
             }) => return,
         };
+        self.fate(sent);
+    }
+
+    /// A reply that could not be sent is counted and logged, not lost silently.
+    fn fate(&self, sent: Result<(), SendError>) {
         if let Err(error) = sent {
             self.shared.stats.count_refused("reply_not_sent");
             warn!(error = chain(&error), "a reply could not be sent");

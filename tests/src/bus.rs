@@ -49,7 +49,8 @@ impl BusOptions {
 #[derive(Debug)]
 pub struct Bus {
     brokers: Vec<Option<Broker>>,
-    server: NatsServer,
+    /// Always there but in the middle of a restart.
+    server: Option<NatsServer>,
     policy: Policy,
     provision: Provision,
     _dir: TempDir,
@@ -106,7 +107,7 @@ impl Bus {
             .expect("a broker configuration");
         let mut bus = Self {
             brokers: Vec::new(),
-            server,
+            server: Some(server),
             policy,
             provision,
             _dir: dir,
@@ -180,16 +181,33 @@ impl Bus {
         client
     }
 
+    /// Stops nats-server and starts it again on the same port, with what it has
+    /// stored. Everybody's connection is lost.
+    pub async fn restart_server(&mut self) {
+        let url = self.nats_url().to_owned();
+        let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
+        let config = self
+            .provision
+            .write_server_config(port)
+            .expect("a server configuration");
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        let engine = engine().await;
+        self.server = Some(engine.start(&config).await.expect("a running nats-server"));
+        assert_eq!(self.nats_url(), url, "the port is the same");
+    }
+
     /// nats-server's address for clients.
     #[must_use]
     pub fn nats_url(&self) -> &str {
-        self.server.client_url()
+        self.server().client_url()
     }
 
     /// nats-server itself.
     #[must_use]
     pub fn server(&self) -> &NatsServer {
-        &self.server
+        self.server.as_ref().expect("a server that runs")
     }
 
     /// The files of the bus.
@@ -220,6 +238,12 @@ impl Bus {
     #[must_use]
     pub fn root_file(&self) -> PathBuf {
         self.provision.root_file()
+    }
+
+    /// The policy's text with every `"@name@"` replaced.
+    #[must_use]
+    pub fn with_nkeys(&self, policy: &str) -> String {
+        with_nkeys(policy, &self.provision)
     }
 
     /// A workload's nkey seed.

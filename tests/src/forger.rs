@@ -153,6 +153,24 @@ impl Forger {
         self.seal(&draft)
     }
 
+    /// A request on behalf of the user of `token`.
+    #[must_use]
+    pub fn request_for_user(
+        &self,
+        subject: &str,
+        reply_to: &str,
+        at: UnixMillis,
+        body: &[u8],
+        token: &str,
+    ) -> Bytes {
+        let (subject, reply_to) = (parsed(subject), parsed(reply_to));
+        let expires = at.saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::request(&subject, &reply_to, at, expires, body);
+        draft.content_type = Some("application/msgpack");
+        draft.token = Some(token.as_bytes());
+        self.seal(&draft)
+    }
+
     /// A reply to the request with this leaf.
     #[must_use]
     pub fn reply(&self, reply_to: &str, request: LeafHash, body: &[u8]) -> Bytes {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use bulla_identity::reserved;
 use bulla_sdk::{Client, ConnectOptions};
+use bytes::Bytes;
 
 use crate::Bus;
 
@@ -38,6 +39,42 @@ impl Bus {
         // Published where nobody listens and answered in order: the tap stands.
         let _ = raw.request(reserved::BARRIER, "".into()).await;
         tap
+    }
+
+    /// Signs a policy as the next revision and puts it onto the control stream.
+    pub async fn publish_policy(&self, policy: &str) {
+        let text = self.with_nkeys(policy);
+        if let Err(error) = self.provision().sign_policy("policy.toml", &text) {
+            panic!("the test's policy does not load:\n{error}");
+        }
+        let signed = std::fs::read(self.provision().path("trust/policy")).expect("a signed policy");
+        self.replace_control_record(reserved::CTL_POLICY, signed.into())
+            .await;
+    }
+
+    /// The newest record of a subject of the control stream.
+    pub async fn control_record(&self, subject: &str) -> Bytes {
+        let context = async_nats::jetstream::new(self.js_client().await);
+        let stream = context
+            .get_stream(reserved::CTL_STREAM)
+            .await
+            .expect("the control stream");
+        stream
+            .direct_get_last_for_subject(subject)
+            .await
+            .expect("a record")
+            .payload
+    }
+
+    /// Writes to the control stream whatever is given, as somebody who holds a
+    /// broker's connection could.
+    pub async fn replace_control_record(&self, subject: &str, record: Bytes) {
+        let context = async_nats::jetstream::new(self.js_client().await);
+        let ack = context
+            .publish(subject.to_owned(), record)
+            .await
+            .expect("the control stream");
+        ack.await.expect("an acknowledgement");
     }
 
     /// A subject in the half of a workload's inbox where its peers reply.
