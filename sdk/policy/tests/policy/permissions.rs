@@ -292,6 +292,21 @@ fn pol_65_a_deny_never_cuts_another_verb() {
         "deny_cuts",
         &["`d`", "`r1`"],
     );
+    // A queue group of one's own is less than a plain subscription.
+    conflict(
+        &with(
+            &[("subscribe", "a.>"), ("serve", "a.>")],
+            ("subscribe", "a.x"),
+        ),
+        "deny_cuts",
+        &["`d`", "`r1`"],
+    );
+    // Each verb has what the other lacks, except for `a.x.y`, which neither has.
+    let crossed = with(
+        &[("publish", "a.>"), ("request", "a.>")],
+        ("publish", "a.x.>"),
+    ) + &rule("deny", "e", &["orders"], &["request"], &["a.*.y"]);
+    conflict(&crossed, "deny_cuts", &["`d`", "`e`", "a.x.>", "a.*.y"]);
     // The same NATS permission comes from the other verb: nothing to deny.
     let policy = parse(&with(
         &[("publish", "a.>"), ("request", "a.>")],
