@@ -66,16 +66,17 @@ impl PolicyError {
         self.problem.code()
     }
 
-    /// What is wrong, in one sentence.
+    /// What is wrong, in one sentence. Safe to print: words of the file that
+    /// it repeats hold no control characters.
     #[must_use]
     pub fn message(&self) -> String {
-        self.problem.to_string()
+        harmless(&self.problem.to_string())
     }
 
-    /// What to do about it.
+    /// What to do about it, as safe to print.
     #[must_use]
     pub fn remedy(&self) -> String {
-        self.problem.remedy()
+        harmless(&self.problem.remedy())
     }
 
     /// The line, counted from 1.
@@ -110,7 +111,7 @@ impl fmt::Display for PolicyErrors {
         for error in &self.errors {
             let gutter = error.line.to_string().len();
             let pad = " ".repeat(gutter);
-            writeln!(f, "error: {}", error.problem)?;
+            writeln!(f, "error: {}", error.message())?;
             writeln!(f, "{pad}--> {}:{}:{}", self.file, error.line, error.column)?;
             writeln!(f, "{pad} |")?;
             writeln!(f, "{} | {}", error.line, error.shown)?;
@@ -209,16 +210,8 @@ impl<'t> Sink<'t> {
         let from = chars_until(start);
         let len = chars_until(end).saturating_sub(from);
         let skip = from.saturating_sub(SHOWN / 2);
-        let shown: String = source
-            .chars()
-            .skip(skip)
-            .take(SHOWN)
-            .map(|c| match c {
-                '\t' => ' ',
-                c if c.is_control() => '\u{fffd}',
-                c => c,
-            })
-            .collect();
+        let shown: String = source.chars().skip(skip).take(SHOWN).collect();
+        let shown = harmless(&shown);
         let caret_at = from - skip;
         let room = shown.chars().count().saturating_sub(caret_at);
         PolicyError {
@@ -230,6 +223,17 @@ impl<'t> Sink<'t> {
             caret_len: len.min(room).max(1),
         }
     }
+}
+
+/// Text as it can go to a terminal, character for character.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
 }
 
 #[cfg(test)]

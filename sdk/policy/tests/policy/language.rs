@@ -177,6 +177,20 @@ fn pol_4_one_slip_in_the_toml_is_one_error_for_its_table() {
 }
 
 #[test]
+fn pol_4_errors_repeat_no_control_characters() {
+    let text = with(
+        "\"bad\\u001bkey\" = 1\ngroup.\"q\\u0007\" = [\"group:q\\u0007\", \"x\\u009b\"]\n[subject.\"a\\u0000\"]",
+    );
+    let errors = refused(&text);
+    assert!(errors.errors().len() >= 5, "{errors}");
+    let shown = errors.to_string();
+    assert!(
+        !shown.chars().any(|c| c.is_control() && c != '\n'),
+        "{shown:?}"
+    );
+}
+
+#[test]
 fn pol_5_the_text_is_bounded() {
     let long = format!("#{}", "x".repeat(MAX_POLICY_BYTES));
     assert_eq!(refused(&long).errors()[0].code(), "too_large");
