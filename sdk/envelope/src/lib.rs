@@ -23,6 +23,79 @@
 //! What is deliberately absent: user tokens beyond their hash (bulla-token),
 //! what a sender may do (bulla-policy), and where credentials come from
 //! (bulla-sdk). Encryption suites are reserved in the format and refused.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use bulla_envelope::*;
+//! # use bulla_identity::{NkeyKind, Subject, TrustDomain, UnixMillis, WorkloadId, WorkloadName};
+//! # use bulla_keyring::{NkeySeed, SigningKey};
+//! let now = UnixMillis::from_secs(1_800_000_000);
+//! let (minute, skew) = (Duration::from_secs(60), Duration::from_secs(5));
+//! let domain = TrustDomain::parse("acme.example")?;
+//! let orders = WorkloadId::new(&domain, &WorkloadName::parse("orders")?);
+//!
+//! // The offline root names a broker's issuing key.
+//! let (root, issuing) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+//! let end = now.saturating_add(minute);
+//! let bundle = TrustBundle {
+//!     trust_domain: domain.clone(),
+//!     version: 1,
+//!     issued_at: now,
+//!     expires_at: end,
+//!     issuing: vec![IssuingKey { key: *issuing.verifying_key(), expires_at: end }],
+//!     policy_keys: vec![],
+//! };
+//! let bundle = TrustBundle::open(&bundle.sign(&root)?, root.verifying_key(), &domain, now, skew)?;
+//!
+//! // A process asks for a credential, its workload's nkey vouches, the broker issues.
+//! let nkey = NkeySeed::from_random(NkeyKind::User, &[3; 32])?;
+//! let message_key = SigningKey::from_seed(&[4; 32]);
+//! let request = RequestDraft {
+//!     workload: &orders,
+//!     message_key: &message_key,
+//!     token_key: None,
+//!     instance: [5; 16],
+//!     challenge: [6; 32],
+//!     requested_at: now,
+//! };
+//! let request = CredentialRequest::decode(&request.sign(Some(&nkey)))?.verify(
+//!     &RequestExpectation {
+//!         tag: orders.tag(),
+//!         challenge: &[6; 32],
+//!         anchors: &[nkey.public()],
+//!         now,
+//!         skew,
+//!         max_age: minute,
+//!     },
+//! )?;
+//! let terms = Terms { not_before: now, expires_at: end, serial: [7; 16] };
+//! let credential = CredentialIssuer::new(issuing).issue(&request, terms)?;
+//!
+//! // It seals …
+//! let sealer = Sealer::new(&credential, message_key, Epoch([8; 8]))?;
+//! let subject = Subject::parse("orders.created")?;
+//! let sealed = sealer.seal(&Draft::event(&subject, now, end, b"42"), MessageId([9; 16]))?;
+//!
+//! // … and whoever receives it knows who did, and takes it once.
+//! let credential = credential.verify(&bundle, &[nkey.public()], now, skew)?;
+//! let opened = SealedEnvelope::decode(sealed.bytes)?.verify(&credential)?.check(&Expectation {
+//!     subject: "orders.created",
+//!     reply_to: None,
+//!     kinds: &[Kind::Event],
+//!     now,
+//!     skew,
+//!     max_age: minute,
+//!     not_before: now,
+//!     request: None,
+//! })?;
+//! assert_eq!(opened.sender().workload, orders);
+//! let mut window = ReplayWindow::new(ReplayLimits::default(), skew);
+//! let message = opened.first_message();
+//! window.commit(&opened, &message, now)?;
+//! assert_eq!(message.body, "42");
+//! assert_eq!(window.commit(&opened, &message, now), Err(ReplayError::Replayed));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod app_headers;
 mod credential;

@@ -657,3 +657,38 @@ impl Proof {
         writer::bin_header(out, tree::path_len(index, count) * NODE_LEN);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counter ends, it does not start again.
+    #[test]
+    fn exhaustion_is_an_error() {
+        let sealer = Sealer {
+            key: SigningKey::from_seed(&[1; 32]),
+            key_id: KeyId([0; 16]),
+            credential_hash: [0; 32],
+            expires_at: UnixMillis::from_millis(10),
+            epoch: Epoch([0; 8]),
+            next: AtomicU64::new(u64::MAX - 3),
+        };
+        let to = Subject::parse("a").unwrap();
+        let now = UnixMillis::from_millis(1);
+        let draft = Draft::event(&to, now, now, b"");
+        let id = MessageId([0; 16]);
+        let batch = |count| {
+            sealer
+                .seal_batch(&vec![(draft.clone(), id); count])
+                .map(drop)
+        };
+        assert_eq!(batch(4), Err(SealError::Exhausted));
+        assert_eq!(batch(2), Ok(()));
+        let last = sealer.seal(&draft, id).unwrap();
+        assert_eq!(last.sequence, u64::MAX - 1);
+        assert!(crate::SealedEnvelope::decode(last.bytes).is_ok());
+        for _ in 0..3 {
+            assert_eq!(sealer.seal(&draft, id).unwrap_err(), SealError::Exhausted);
+        }
+    }
+}

@@ -135,3 +135,38 @@ pub(crate) fn root(leaf: Node, index: u32, count: u32, path: &[u8]) -> Option<No
     }
     path.is_empty().then_some(root)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(count: u8) -> Vec<Node> {
+        (0..count).map(|n| [n; NODE_LEN]).collect()
+    }
+
+    /// The decoder refuses these too; the tree does not rely on it.
+    #[test]
+    fn no_root_for_a_wrong_place_or_path() {
+        for count in 1..=9u8 {
+            let all = leaves(count);
+            let tree = Tree::new(all.clone());
+            let count = u32::from(count);
+            for (index, leaf) in (0..count).zip(all) {
+                let path: Vec<u8> = tree.path(index as usize).flatten().copied().collect();
+                assert_eq!(path.len(), path_len(index, count) * NODE_LEN);
+                assert_eq!(root(leaf, index, count, &path), Some(tree.root()));
+                let longer = [&path[..], &[0; NODE_LEN]].concat();
+                for wrong in [&longer[..], &longer[..path.len() + 1]] {
+                    assert_eq!(root(leaf, index, count, wrong), None);
+                }
+                for len in 0..path.len() {
+                    assert_eq!(root(leaf, index, count, &path[..len]), None);
+                }
+                for outside in [count, count + 1, u32::MAX] {
+                    assert_eq!(root(leaf, outside, count, &path), None);
+                }
+            }
+        }
+        assert_eq!(root([0; NODE_LEN], 0, 0, &[]), None);
+    }
+}

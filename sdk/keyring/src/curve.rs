@@ -14,7 +14,8 @@ use crate::seed_text::{self, SecretBytes, SeedError};
 /// A secret xkey, `SX…`.
 pub struct CurveSeed {
     seed: SecretBytes,
-    key: XKey,
+    /// Boxed: moving it leaves no copy behind. Its secret is wiped on drop.
+    key: Box<XKey>,
     public: Nkey,
 }
 
@@ -59,7 +60,7 @@ impl CurveSeed {
         reason = "the nkeys crate prints the public key of a pair, and its own text parses"
     )]
     fn new(seed: SecretBytes) -> Self {
-        let key = XKey::new_from_raw(**seed);
+        let key = Box::new(XKey::new_from_raw(**seed));
         let public = Nkey::parse(&key.public_key()).expect("a public xkey");
         Self { seed, key, public }
     }

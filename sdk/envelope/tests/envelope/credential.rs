@@ -270,6 +270,15 @@ fn a_receiver_judges_issuer_anchor_domain_and_time() {
         verdict(&open_bundle(&other), &anchors, NOW),
         Err(CredentialError::UnknownIssuer)
     );
+    // A bundle that names another broker's key only.
+    other.issuing.push(bulla_envelope::IssuingKey {
+        key: *SigningKey::from_seed(&[55; 32]).verifying_key(),
+        expires_at: after(5 * 24 * 3600),
+    });
+    assert_eq!(
+        verdict(&open_bundle(&other), &anchors, NOW),
+        Err(CredentialError::UnknownIssuer)
+    );
     let mut short = unsigned_bundle();
     short.issuing[0].expires_at = after(3599);
     assert_eq!(

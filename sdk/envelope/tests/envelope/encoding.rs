@@ -264,6 +264,21 @@ fn application_headers_are_strict() {
     }
 }
 
+/// Each header may be long, all together may not.
+#[test]
+fn application_headers_are_bounded_together() {
+    let headers = |count: u8| {
+        let mut out = vec![0x80 | count];
+        for n in 0..count {
+            out.extend(string(&format!("h{n}")));
+            out.extend(string(&"v".repeat(1022)));
+        }
+        out
+    };
+    assert_eq!(changed(|p| p.set(19, headers(8))), "accepted");
+    assert_eq!(changed(|p| p.set(19, headers(9))), "invalid_field");
+}
+
 #[test]
 fn an_error_reply_says_no_more_than_it_may() {
     use bulla_envelope::{DecisionId, ErrorCode, ErrorReport, LeafHash};

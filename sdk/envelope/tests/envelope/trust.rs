@@ -197,6 +197,14 @@ fn a_policy_is_by_a_policy_key_of_the_bundle() {
     };
     let bytes = future.sign(&SigningKey::from_seed(&POLICY)).unwrap();
     assert_eq!(open(&bytes), Err(TrustError::Future));
+    // Nothing is judged by a bundle that has expired.
+    let bytes = policy(5, "x")
+        .sign(&SigningKey::from_seed(&POLICY))
+        .unwrap();
+    assert_eq!(
+        SignedPolicy::open(&bytes, &bundle, after(31 * 24 * 3600), SKEW).unwrap_err(),
+        TrustError::Expired
+    );
     let too_long = policy(5, &"x".repeat(8 * 1024 * 1024));
     assert_eq!(
         too_long
