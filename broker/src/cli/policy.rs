@@ -32,6 +32,13 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const PLACE: Style = AnsiColor::Blue.on_default().bold();
 const STRONG: Style = Style::new().bold();
 
+/// Prints a line; a reader that went away needs no answer.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        let _ = writeln!(anstream::stdout(), $($arg)*);
+    }};
+}
+
 /// `bulla policy …`
 #[derive(clap::Subcommand, Debug)]
 pub enum PolicyCommand {
@@ -118,17 +125,17 @@ fn verb(word: &str) -> Result<Verb, String> {
 }
 
 /// Runs one command; what it finds is printed.
-pub fn run(command: PolicyCommand) -> ExitCode {
-    let (json, outcome) = match &command {
+pub fn run(command: &PolicyCommand) -> ExitCode {
+    let (json, outcome) = match command {
         PolicyCommand::Check(args) => (args.json, check(args)),
         PolicyCommand::CanI(args) => (args.json, can_i(args)),
     };
     let code = outcome.unwrap_or_else(|failure| {
         match failure {
             Failure::Policy(errors) if json => print_json(&errors_json(&errors)),
-            Failure::Policy(errors) => anstream::eprint!("{}", render(&errors)),
+            Failure::Policy(errors) => complain(&render(&errors)),
             other if json => print_json(&json!({ "ok": false, "error": other.to_string() })),
-            other => anstream::eprintln!("{BAD}error:{BAD:#} {other}"),
+            other => complain(&format!("{BAD}error:{BAD:#} {other}\n")),
         }
         ERROR
     });
@@ -194,7 +201,7 @@ fn check(args: &CheckArgs) -> Result<u8, Failure> {
             "errors": [],
         }));
     } else {
-        anstream::println!(
+        say!(
             "{GOOD}ok{GOOD:#}  {file}: {}, {}, trust domain {}",
             plural(workloads, "workload"),
             plural(rules, "rule"),
@@ -298,73 +305,68 @@ impl Question<'_> {
                     "max_age_ms": u64::try_from(r.max_age.as_millis()).unwrap_or(u64::MAX),
                 })
             });
-            let mut out = self.json("allow", &allowed.rule, line);
-            out["requirements"] = json!(requirements);
-            print_json(&out);
+            let more = json!({ "reason": "", "requirements": requirements });
+            print_json(&self.json("allow", &allowed.rule, line, more));
             return;
         }
-        anstream::println!(
+        say!(
             "{GOOD}allow{GOOD:#}  {} may {} {STRONG}{}{STRONG:#}",
             self.workload.path(),
             phrase(self.verb),
             self.subject
         );
-        anstream::println!("  rule     {}", self.place(&allowed.rule, line));
+        say!("  rule     {}", self.place(&allowed.rule, line));
         if let Some(r) = allowed.requirements {
             let user = match r.user {
                 UserRule::None => "without a user",
                 UserRule::Optional => "with or without a user",
                 UserRule::Required => "with a user",
             };
-            anstream::println!(
+            say!(
                 "  message  {}, {user}, at most {} s old",
                 r.protect,
                 r.max_age.as_secs_f64()
             );
         }
         if allowed.listens && conditional {
-            anstream::println!(
-                "  note     the rule tests the user of each message: ask again with --user"
-            );
+            say!("  note     the rule tests the user of each message: ask again with --user");
         }
     }
 
     fn print_denied(&self, denial: &Denial, json: bool) {
         if json {
-            let mut out = self.json(
-                "deny",
-                denial.rule().unwrap_or_default(),
-                denial.rule_line(),
-            );
-            out["reason"] = json!(denial.reason().code());
-            out["explanation"] = json!(denial.to_string());
-            out["condition"] = json!(
-                denial
-                    .condition()
-                    .map(|c| { json!({ "claim": c.claim(), "test": c.test() }) })
-            );
-            print_json(&out);
+            let condition = denial
+                .condition()
+                .map(|c| json!({ "claim": c.claim(), "test": c.test() }));
+            let more = json!({
+                "reason": denial.reason().code(),
+                "explanation": denial.to_string(),
+                "condition": condition,
+            });
+            let rule = denial.rule().unwrap_or_default();
+            print_json(&self.json("deny", rule, denial.rule_line(), more));
             return;
         }
-        anstream::println!(
+        say!(
             "{BAD}deny{BAD:#}  {} may not {} {STRONG}{}{STRONG:#}",
             self.workload.path(),
             phrase(self.verb),
             self.subject
         );
-        anstream::println!("  reason   {denial}");
+        say!("  reason   {denial}");
         if let Some(rule) = denial.rule() {
-            anstream::println!("  rule     {}", self.place(rule, denial.rule_line()));
+            say!("  rule     {}", self.place(rule, denial.rule_line()));
         }
         if self.policy.workload_by_id(self.workload).is_none() {
-            anstream::println!("  known    {}", known(self.policy));
+            say!("  known    {}", known(self.policy));
         } else if denial.reason() == bulla_policy::Reason::UserRequired {
-            anstream::println!("  note     ask again with --user CLAIMS.json");
+            say!("  note     ask again with --user CLAIMS.json");
         }
     }
 
-    fn json(&self, decision: &str, rule: &str, line: Option<u32>) -> Value {
-        json!({
+    /// What both answers have, and `more`.
+    fn json(&self, decision: &str, rule: &str, line: Option<u32>, more: Value) -> Value {
+        let mut out = json!({
             "decision": decision,
             "workload": self.workload.as_str(),
             "verb": self.verb.as_str(),
@@ -372,8 +374,11 @@ impl Question<'_> {
             "user": self.claims.and_then(Claims::principal).unwrap_or_default(),
             "rule": rule,
             "line": line,
-            "reason": "",
-        })
+        });
+        if let (Value::Object(out), Value::Object(more)) = (&mut out, more) {
+            out.extend(more);
+        }
+        out
     }
 
     fn place(&self, rule: &str, line: Option<u32>) -> String {
@@ -421,7 +426,7 @@ fn list(args: &CanIArgs, policy: &Policy, workload: &WorkloadId) -> Result<u8, F
         } else {
             ""
         };
-        anstream::println!(
+        say!(
             "{style}{:<5}{style:#}  {:<9}  {:<40}  {} (line {}){condition}",
             grant.effect.to_string(),
             grant.verb.as_str(),
@@ -431,7 +436,7 @@ fn list(args: &CanIArgs, policy: &Policy, workload: &WorkloadId) -> Result<u8, F
         );
     }
     if !any {
-        anstream::println!("no rule names {}", workload.path());
+        say!("no rule names {}", workload.path());
     }
     Ok(YES)
 }
@@ -544,8 +549,11 @@ fn errors_json(errors: &PolicyErrors) -> Value {
 }
 
 fn print_json(value: &Value) {
-    // A reader that went away needs no answer.
-    let _ = writeln!(std::io::stdout(), "{value:#}");
+    say!("{value:#}");
+}
+
+fn complain(text: &str) {
+    let _ = anstream::stderr().write_all(text.as_bytes());
 }
 
 fn known(policy: &Policy) -> String {
