@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::callout::Group;
+use crate::cli::chain;
 
 /// A broker's settings, keys included.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl BrokerConfig {
         let issuer = reader.nkey("keys.issuer", &raw.keys.issuer, NkeyKind::Account);
         let auth = reader.nkey("keys.auth", &raw.keys.auth, NkeyKind::User);
         let js = reader.nkey("keys.js", &raw.keys.js, NkeyKind::User);
-        let xkey = reader.secret("keys.xkey", &raw.keys.xkey, |text| CurveSeed::parse(text));
+        let xkey = reader.secret("keys.xkey", &raw.keys.xkey, CurveSeed::parse);
         let issuing = reader.secret("keys.issuing", &raw.keys.issuing, |text| {
             AuthoritySeed::parse(AuthorityRole::Issuing, text)
         });
@@ -151,7 +152,7 @@ impl Reader<'_> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
         let text: Result<Zeroizing<String>, _> = secret_file::read_line(&self.dir.join(path));
-        let text = self.check(key, text.map_err(chain))?;
+        let text = self.check(key, text.map_err(|error| chain(&error)))?;
         let parsed = parse(&text).map_err(|error| format!("`{}`: {error}", path.display()));
         self.check(key, parsed)
     }
@@ -198,18 +199,6 @@ impl Reader<'_> {
         }
         Some(lifetime)
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Everything that is wrong with a configuration file.

@@ -48,4 +48,4 @@ impl Decision<'_> {
 }
 
 /// The tracing target of every decision.
-pub const TARGET: &str = "bulla::decision";
+pub(crate) const TARGET: &str = "bulla::decision";

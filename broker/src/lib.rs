@@ -2,6 +2,7 @@
 
 mod broker;
 pub mod callout;
+pub mod cli;
 mod clock;
 mod config;
 mod connection;
@@ -15,3 +16,6 @@ mod trust;
 
 pub use broker::{BrokerError, run};
 pub use config::{BrokerConfig, BrokerKeys, ConfigError};
+pub use connection::ConnectionError;
+pub use control::StreamError;
+pub use trust::TrustFault;

@@ -244,7 +244,7 @@ async fn read_lines(from: impl AsyncRead + Unpin, sink: LineSink) {
 
 /// Why a child is not there.
 #[derive(Debug, thiserror::Error)]
-pub enum ChildError {
+pub(crate) enum ChildError {
     /// It could not be started or waited for.
     #[error("cannot run `{name}`")]
     Spawn {

@@ -68,7 +68,7 @@ fn try_lock(file: &File) -> bool {
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// An instance lives there.
     #[error("`bulla dev` is already running in `{}`: stop it, or use another directory with `--dir`", dir.display())]
     Running {

@@ -210,7 +210,7 @@ fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 
 /// Why there is no token issuer or no token.
 #[derive(Debug, thiserror::Error)]
-pub enum IssuerError {
+pub(crate) enum IssuerError {
     /// The key file cannot be used.
     #[error(transparent)]
     File(#[from] SecretFileError),

