@@ -2,7 +2,7 @@
 //!
 //! nats-server enforces what needs neither the user nor the message: workload,
 //! verb and subject. Its lists have traps, and each rule of SPEC.md's section
-//! "Permissions" closes one; the live test in `tests/tests/permissions.rs`
+//! "Permissions" closes one; the live test in `tests/tests/permissions`
 //! tries them on a real server.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What nats-server is told. `tests/tests/permissions.rs` in the workspace
+//! What nats-server is told. `tests/tests/permissions` in the workspace
 //! tries the same on a live server.
 
 use crate::shop::{id, parse, permissions, rule, text};
