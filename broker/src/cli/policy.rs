@@ -11,10 +11,7 @@ use bulla_identity::{
     Claims, IdentityError, PatternError, Subject, SubjectPattern, UnixMillis, WorkloadId,
     WorkloadName,
 };
-use bulla_policy::{
-    Decision, Denial, Effect, MAX_POLICY_BYTES, Policy, PolicyErrors, Request, Requirements,
-    UserRule, Verb,
-};
+use bulla_policy::{Decision, Effect, MAX_POLICY_BYTES, Policy, PolicyErrors, Request, Verb};
 use serde_json::{Value, json};
 
 /// The answer is yes, or nothing is wrong.
@@ -38,6 +35,11 @@ macro_rules! say {
         let _ = writeln!(anstream::stdout(), $($arg)*);
     }};
 }
+
+// After the macro, which it uses.
+mod answer;
+
+use answer::{Allowed, Question};
 
 /// `bulla policy …`
 #[derive(clap::Subcommand, Debug)]
@@ -273,122 +275,6 @@ fn can_i(args: &CanIArgs) -> Result<u8, Failure> {
     Ok(if answer.is_ok() { YES } else { NO })
 }
 
-struct Allowed {
-    rule: String,
-    requirements: Option<Requirements>,
-    /// It is about listening, and not about one message.
-    listens: bool,
-}
-
-struct Question<'a> {
-    policy: &'a Policy,
-    file: &'a Path,
-    workload: &'a WorkloadId,
-    verb: Verb,
-    subject: &'a str,
-    claims: Option<&'a Claims>,
-}
-
-impl Question<'_> {
-    fn print_allowed(&self, allowed: &Allowed, json: bool) {
-        let grant = self
-            .policy
-            .grants(self.workload)
-            .find(|g| g.rule == allowed.rule);
-        let line = grant.as_ref().map(|g| g.line);
-        let conditional = grant.is_some_and(|g| g.conditional);
-        if json {
-            let requirements = allowed.requirements.map(|r| {
-                json!({
-                    "protect": r.protect.as_str(),
-                    "user": r.user.as_str(),
-                    "max_age_ms": u64::try_from(r.max_age.as_millis()).unwrap_or(u64::MAX),
-                })
-            });
-            let more = json!({ "reason": "", "requirements": requirements });
-            print_json(&self.json("allow", &allowed.rule, line, more));
-            return;
-        }
-        say!(
-            "{GOOD}allow{GOOD:#}  {} may {} {STRONG}{}{STRONG:#}",
-            self.workload.path(),
-            phrase(self.verb),
-            self.subject
-        );
-        say!("  rule     {}", self.place(&allowed.rule, line));
-        if let Some(r) = allowed.requirements {
-            let user = match r.user {
-                UserRule::None => "without a user",
-                UserRule::Optional => "with or without a user",
-                UserRule::Required => "with a user",
-            };
-            say!(
-                "  message  {}, {user}, at most {} s old",
-                r.protect,
-                r.max_age.as_secs_f64()
-            );
-        }
-        if allowed.listens && conditional {
-            say!("  note     the rule tests the user of each message: ask again with --user");
-        }
-    }
-
-    fn print_denied(&self, denial: &Denial, json: bool) {
-        if json {
-            let condition = denial
-                .condition()
-                .map(|c| json!({ "claim": c.claim(), "test": c.test() }));
-            let more = json!({
-                "reason": denial.reason().code(),
-                "explanation": denial.to_string(),
-                "condition": condition,
-            });
-            let rule = denial.rule().unwrap_or_default();
-            print_json(&self.json("deny", rule, denial.rule_line(), more));
-            return;
-        }
-        say!(
-            "{BAD}deny{BAD:#}  {} may not {} {STRONG}{}{STRONG:#}",
-            self.workload.path(),
-            phrase(self.verb),
-            self.subject
-        );
-        say!("  reason   {denial}");
-        if let Some(rule) = denial.rule() {
-            say!("  rule     {}", self.place(rule, denial.rule_line()));
-        }
-        if self.policy.workload_by_id(self.workload).is_none() {
-            say!("  known    {}", known(self.policy));
-        } else if denial.reason() == bulla_policy::Reason::UserRequired {
-            say!("  note     ask again with --user CLAIMS.json");
-        }
-    }
-
-    /// What both answers have, and `more`.
-    fn json(&self, decision: &str, rule: &str, line: Option<u32>, more: Value) -> Value {
-        let mut out = json!({
-            "decision": decision,
-            "workload": self.workload.as_str(),
-            "verb": self.verb.as_str(),
-            "subject": self.subject,
-            "user": self.claims.and_then(Claims::principal).unwrap_or_default(),
-            "rule": rule,
-            "line": line,
-        });
-        if let (Value::Object(out), Value::Object(more)) = (&mut out, more) {
-            out.extend(more);
-        }
-        out
-    }
-
-    fn place(&self, rule: &str, line: Option<u32>) -> String {
-        match line {
-            Some(line) => format!("{rule} ({}:{line})", self.file.display()),
-            None => rule.to_owned(),
-        }
-    }
-}
-
 fn list(args: &CanIArgs, policy: &Policy, workload: &WorkloadId) -> Result<u8, Failure> {
     if policy.workload_by_id(workload).is_none() {
         return Err(Failure::Unlisted {
@@ -573,15 +459,6 @@ fn plural(count: usize, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
         n => format!("{n} {noun}s"),
-    }
-}
-
-const fn phrase(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Publish => "publish to",
-        Verb::Subscribe => "subscribe to",
-        Verb::Request => "request",
-        Verb::Serve => "serve",
     }
 }
 
