@@ -28,7 +28,7 @@ doc:
 
 # Licences, duplicate providers and the direction of dependencies.
 deny:
-    cargo deny --offline check bans licenses sources
+    cargo deny --locked check bans licenses sources
 
 # Sealed messages beside raw NATS, in one run.
 bench:

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::connection::Connection;
@@ -32,7 +32,6 @@ use crate::users::Users;
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    _alive: Arc<DropGuard>,
 }
 
 impl Client {
@@ -93,8 +92,8 @@ impl Client {
                 stats,
                 started,
                 listened: Mutex::default(),
+                _renewing: stop.drop_guard(),
             }),
-            _alive: Arc::new(stop.drop_guard()),
         })
     }
 

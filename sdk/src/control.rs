@@ -39,6 +39,8 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 /// Look-ups of unknown key ids: a burst, and how many a second afterwards.
 const LOOKUP_BURST: u32 = 256;
 const LOOKUPS_PER_SECOND: u32 = 64;
+/// Key ids that brokers have announced lately; see [`Inner::announced`].
+const MAX_ANNOUNCED: u64 = 50_000;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 
@@ -111,6 +113,9 @@ struct Inner {
     generation: AtomicU64,
     verified: Cache<KeyId, (u64, Arc<VerifiedCredential>)>,
     unknown: Cache<KeyId, LookupError>,
+    /// Known from the news to exist: their look-up is not throttled, so that a
+    /// flood of forged key ids cannot shut out processes that have just begun.
+    announced: Cache<KeyId, ()>,
     in_flight: Mutex<HashMap<KeyId, Arc<tokio::sync::Mutex<()>>>>,
     bucket: Mutex<Bucket>,
 }
@@ -161,6 +166,7 @@ impl Control {
                 .max_capacity(MAX_UNKNOWN)
                 .time_to_live(UNKNOWN_FOR)
                 .build(),
+            announced: Cache::new(MAX_ANNOUNCED),
             in_flight: Mutex::default(),
             bucket: Mutex::new(Bucket::full()),
         }));
@@ -240,7 +246,7 @@ impl Control {
         now: UnixMillis,
     ) -> Result<Arc<VerifiedCredential>, LookupError> {
         let inner = &self.0;
-        if !inner.bucket.lock().take(now) {
+        if !inner.announced.contains_key(&key_id) && !inner.bucket.lock().take(now) {
             return Err(LookupError::Throttled);
         }
         let subject = reserved::ctl_credential(&key_id.to_hex());
@@ -277,6 +283,7 @@ impl Inner {
             _ => {
                 let id = subject.rsplit('.').next().and_then(KeyId::parse);
                 if let Some(key_id) = id {
+                    self.announced.insert(key_id, ());
                     self.unknown.invalidate(&key_id);
                 }
             }

@@ -1,8 +1,10 @@
 //! What the handles of one client share.
 
+use std::collections::HashSet;
+
 use bulla_identity::{UnixMillis, WorkloadName};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use tokio_util::sync::DropGuard;
 
 use crate::connection::Connection;
 use crate::control::Control;
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     pub(crate) started: UnixMillis,
     pub(crate) listened: Mutex<HashSet<(Role, String)>>,
+    /// Renewal goes on for as long as a client, service or subscription lives.
+    pub(crate) _renewing: DropGuard,
 }
 
 impl Shared {

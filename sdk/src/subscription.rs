@@ -8,6 +8,7 @@ use std::time::Duration;
 use bulla_envelope::ErrorCode;
 use bulla_identity::SubjectPattern;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -214,10 +215,7 @@ where
 /// Decodes the payload before the handler; a wrong one is the caller's error.
 pub(crate) fn typed<T, H, F, R>(
     handler: H,
-) -> impl Fn(Message<Bytes>) -> std::pin::Pin<Box<dyn Future<Output = Result<R, ServiceError>> + Send>>
-+ Send
-+ Sync
-+ 'static
+) -> impl Fn(Message<Bytes>) -> BoxFuture<'static, Result<R, ServiceError>> + Send + Sync + 'static
 where
     T: DeserializeOwned + Send,
     H: Fn(Message<T>) -> F + Send + Sync + 'static,
