@@ -1,4 +1,4 @@
-//! The header: one integer-keyed map, keys ascending. SPEC.md, ENV-10 to ENV-14.
+//! The header: one integer-keyed map, keys ascending. SPEC.md, ENV-10 to ENV-15.
 
 use bulla_identity::UnixMillis;
 use bulla_keyring::KeyId;

@@ -1,4 +1,4 @@
-//! ENV-30 to ENV-36: authentic is not enough, it must be meant for here and now.
+//! ENV-30 to ENV-35: authentic is not enough, it must be meant for here and now.
 
 use std::time::Duration;
 
