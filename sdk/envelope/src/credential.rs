@@ -1,4 +1,4 @@
-//! Message credentials: who asks for one, who vouches, who issues, who checks.
+//! Message credentials: who issues, who checks. Requests are in `request.rs`.
 //!
 //! ```text
 //! request    = [ statement, possession of the message key, of the token key | nil, countersignature | nil ]
@@ -12,92 +12,21 @@
 
 use std::time::Duration;
 
-use bulla_identity::{Nkey, NkeyKind, UnixMillis, Verified, WorkloadId, WorkloadTag};
-use bulla_keyring::{
-    BadSignature, KeyId, NkeySeed, Signature, SigningKey, Tag, VerifyingKey, constant_time_eq,
-    sha256,
-};
+use bulla_identity::{Nkey, UnixMillis, Verified, WorkloadId};
+use bulla_keyring::{BadSignature, KeyId, Signature, SigningKey, Tag, VerifyingKey, sha256};
 
-use crate::reader::{EncodingError, Reader};
+use crate::reader::Reader;
+use crate::request::{
+    self, Countersignature, CountersignatureError, CredentialDecodeError, CredentialRequest,
+    MAX_CREDENTIAL, VERSION,
+};
 use crate::tree::Node;
 use crate::trust::TrustBundle;
 use crate::writer;
 
-/// Longest request or credential in bytes.
-pub const MAX_CREDENTIAL: usize = 4 * 1024;
 /// Longest time from a request to the end of a credential made from it. A
 /// countersignature vouches for no more.
 pub const MAX_CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The version of both formats.
-const VERSION: u64 = 1;
-/// Longest workload id in bytes ([SPIFFE ID §2.3]).
-///
-/// [SPIFFE ID §2.3]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
-const MAX_WORKLOAD_ID: usize = 2048;
-
-/// What a process asks a broker to certify.
-#[derive(Debug, Clone)]
-pub struct RequestDraft<'a> {
-    /// The workload that the process runs as.
-    pub workload: &'a WorkloadId,
-    /// The key that will seal its messages.
-    pub message_key: &'a SigningKey,
-    /// The key that will sign transaction tokens, for workloads that mint.
-    pub token_key: Option<&'a SigningKey>,
-    /// 16 random bytes for each process.
-    pub instance: [u8; 16],
-    /// What the broker sent.
-    pub challenge: [u8; 32],
-    /// Now.
-    pub requested_at: UnixMillis,
-}
-
-/// A request that was decoded; [`CredentialRequest::verify`] proves it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialRequest {
-    statement: Vec<u8>,
-    workload: WorkloadId,
-    signing_key: VerifyingKey,
-    token_key: Option<VerifyingKey>,
-    instance: [u8; 16],
-    challenge: [u8; 32],
-    requested_at: UnixMillis,
-    possession: Option<Possession>,
-    countersignature: Option<Countersignature>,
-}
-
-/// Proofs that the asker holds the keys that it names. A credential does not
-/// repeat them: the broker has checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Possession {
-    message_key: Signature,
-    token_key: Option<Signature>,
-}
-
-/// The workload's nkey vouches for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Countersignature {
-    nkey: Nkey,
-    signature: Signature,
-}
-
-/// What a broker compares a request with.
-#[derive(Debug, Clone)]
-pub struct RequestExpectation<'a> {
-    /// The tag in the subject on which it came, which nats-server vouches for.
-    pub tag: WorkloadTag,
-    /// The challenge that was sent.
-    pub challenge: &'a [u8; 32],
-    /// The workload's nkeys in the policy.
-    pub anchors: &'a [Nkey],
-    /// The time.
-    pub now: UnixMillis,
-    /// By how much clocks may differ.
-    pub skew: Duration,
-    /// How old a request may be.
-    pub max_age: Duration,
-}
 
 /// Makes credentials with a broker's issuing key.
 #[derive(Debug)]
@@ -132,83 +61,6 @@ pub struct Credential {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedCredential {
     credential: Credential,
-}
-
-/// Why bytes are not a request or a credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialDecodeError {
-    /// Too long.
-    #[error("{actual} bytes, more than {limit}")]
-    TooLarge {
-        /// [`MAX_CREDENTIAL`].
-        limit: usize,
-        /// What came.
-        actual: usize,
-    },
-    /// Not strict MessagePack of the expected types.
-    #[error("malformed credential")]
-    Encoding(#[from] EncodingError),
-    /// Another version of the format.
-    #[error("credential version {version} is not supported")]
-    UnsupportedVersion {
-        /// What it says.
-        version: u64,
-    },
-    /// It names a KEM key, which this version does not know.
-    #[error("the credential names a key for encryption, which is not supported")]
-    UnsupportedKem,
-    /// Not a SPIFFE id.
-    #[error("the workload id is malformed")]
-    Workload,
-    /// A key that is no sound Ed25519 key.
-    #[error("the credential names an unsound key")]
-    Key,
-    /// A token key without its proof of possession, or the other way round.
-    #[error("a token key and its proof come together or not at all")]
-    TokenProofPresence,
-}
-
-/// Why a broker refuses a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// For another workload than the one that may ask here.
-    #[error("the request is for another workload")]
-    WrongWorkload,
-    /// Not the challenge that was sent.
-    #[error("the request answers another challenge")]
-    WrongChallenge,
-    /// From the future or too old.
-    #[error("the request is not from now")]
-    NotRecent,
-    /// The asker does not hold the message key.
-    #[error("the request does not prove possession of its message key")]
-    MessageKeyProof,
-    /// The asker does not hold the token key.
-    #[error("the request does not prove possession of its token key")]
-    TokenKeyProof,
-    /// One key for both uses.
-    #[error("message key and token key are the same")]
-    SameKey,
-    /// The workload's nkey does not vouch for it.
-    #[error(transparent)]
-    Countersignature(#[from] CountersignatureError),
-}
-
-/// Why a workload's nkey does not vouch for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CountersignatureError {
-    /// The policy names no nkey of that workload.
-    #[error("the policy names no nkey of the workload")]
-    NoAnchor,
-    /// There is none.
-    #[error("the workload's countersignature is missing")]
-    Missing,
-    /// By an nkey that is not the workload's.
-    #[error("the countersignature is by an nkey that is not the workload's")]
-    ForeignNkey,
-    /// It does not verify.
-    #[error("the countersignature does not verify")]
-    BadSignature,
 }
 
 /// Why a credential is not made.
@@ -254,51 +106,6 @@ pub enum CredentialError {
     Expired,
 }
 
-impl CredentialDecodeError {
-    /// A short stable name for metrics.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "too_large",
-            Self::Encoding(error) => error.code(),
-            Self::UnsupportedVersion { .. } => "unsupported_version",
-            Self::UnsupportedKem => "unsupported_kem",
-            Self::Workload => "workload",
-            Self::Key => "key",
-            Self::TokenProofPresence => "token_proof_presence",
-        }
-    }
-}
-
-impl RequestError {
-    /// A short stable name for metrics.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::WrongWorkload => "wrong_workload",
-            Self::WrongChallenge => "wrong_challenge",
-            Self::NotRecent => "not_recent",
-            Self::MessageKeyProof => "message_key_proof",
-            Self::TokenKeyProof => "token_key_proof",
-            Self::SameKey => "same_key",
-            Self::Countersignature(error) => error.code(),
-        }
-    }
-}
-
-impl CountersignatureError {
-    /// A short stable name for metrics.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoAnchor => "no_anchor",
-            Self::Missing => "countersignature_missing",
-            Self::ForeignNkey => "foreign_nkey",
-            Self::BadSignature => "bad_countersignature",
-        }
-    }
-}
-
 impl CredentialError {
     /// A short stable name for metrics.
     #[must_use]
@@ -314,227 +121,6 @@ impl CredentialError {
             Self::NotYetValid => "credential_not_yet_valid",
             Self::Expired => "credential_expired",
         }
-    }
-}
-
-impl RequestDraft<'_> {
-    /// Signs the request with the keys that it names, and with the workload's
-    /// nkey where it has one.
-    #[must_use]
-    pub fn sign(&self, countersigner: Option<&NkeySeed>) -> Vec<u8> {
-        let statement = self.statement();
-        let mut out = Vec::with_capacity(statement.len() + 256);
-        writer::array(&mut out, 4);
-        writer::bin(&mut out, &statement);
-        let possession = self.message_key.sign(Tag::CredentialRequest, &[&statement]);
-        writer::bin(&mut out, possession.as_bytes());
-        match self.token_key {
-            Some(key) => {
-                let possession = key.sign(Tag::TokenKey, &[&statement]);
-                writer::bin(&mut out, possession.as_bytes());
-            }
-            None => writer::nil(&mut out),
-        }
-        let countersignature = countersigner.map(|seed| Countersignature {
-            nkey: seed.public(),
-            signature: seed.sign(Tag::Countersignature, &[&statement]),
-        });
-        Countersignature::write(countersignature.as_ref(), &mut out);
-        out
-    }
-
-    fn statement(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
-        writer::array(&mut out, 8);
-        writer::uint(&mut out, VERSION);
-        writer::string(&mut out, self.workload.as_str());
-        writer::bin(&mut out, self.message_key.verifying_key().as_bytes());
-        writer::nil(&mut out);
-        match self.token_key {
-            Some(key) => writer::bin(&mut out, key.verifying_key().as_bytes()),
-            None => writer::nil(&mut out),
-        }
-        writer::bin(&mut out, &self.instance);
-        writer::bin(&mut out, &self.challenge);
-        writer::uint(&mut out, self.requested_at.as_millis());
-        out
-    }
-}
-
-impl CredentialRequest {
-    /// Decodes strictly what [`RequestDraft::sign`] made.
-    ///
-    /// # Errors
-    /// [`CredentialDecodeError`] names the first rule that is broken.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = bounded(bytes)?;
-        reader.array_of(4)?;
-        let statement = reader.bin(MAX_CREDENTIAL)?.of(bytes);
-        let mut request = Self::read_statement(statement)?;
-        request.possession = Some(Possession {
-            message_key: Signature::from_bytes(reader.bin_of()?),
-            token_key: if reader.take_nil() {
-                None
-            } else {
-                Some(Signature::from_bytes(reader.bin_of()?))
-            },
-        });
-        request.countersignature = Countersignature::read(&mut reader)?;
-        reader.finish()?;
-        let token_proof = request.possession.as_ref().and_then(|p| p.token_key);
-        if token_proof.is_some() != request.token_key.is_some() {
-            return Err(CredentialDecodeError::TokenProofPresence);
-        }
-        Ok(request)
-    }
-
-    fn read_statement(statement: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = Reader::new(statement);
-        reader.array_of(8)?;
-        version(&mut reader)?;
-        let (_, workload) = reader.string(MAX_WORKLOAD_ID)?;
-        let workload = WorkloadId::parse(workload).map_err(|_| CredentialDecodeError::Workload)?;
-        let signing_key = key(&mut reader)?;
-        if !reader.take_nil() {
-            return Err(CredentialDecodeError::UnsupportedKem);
-        }
-        let token_key = if reader.take_nil() {
-            None
-        } else {
-            Some(key(&mut reader)?)
-        };
-        let request = Self {
-            statement: statement.to_vec(),
-            workload,
-            signing_key,
-            token_key,
-            instance: reader.bin_of()?,
-            challenge: reader.bin_of()?,
-            requested_at: UnixMillis::from_millis(reader.uint()?),
-            possession: None,
-            countersignature: None,
-        };
-        reader.finish()?;
-        Ok(request)
-    }
-
-    /// The workload that the asker says it is.
-    #[must_use]
-    pub const fn claimed_workload(&self) -> &WorkloadId {
-        &self.workload
-    }
-
-    /// The message key.
-    #[must_use]
-    pub const fn signing_key(&self) -> &VerifyingKey {
-        &self.signing_key
-    }
-
-    /// The key for transaction tokens, if the workload means to mint.
-    #[must_use]
-    pub const fn token_key(&self) -> Option<&VerifyingKey> {
-        self.token_key.as_ref()
-    }
-
-    /// The process.
-    #[must_use]
-    pub const fn instance(&self) -> &[u8; 16] {
-        &self.instance
-    }
-
-    /// When it was made, by the asker's clock.
-    #[must_use]
-    pub const fn requested_at(&self) -> UnixMillis {
-        self.requested_at
-    }
-
-    /// Proves that the asker holds the keys, answers this challenge now, and is
-    /// vouched for by the workload's nkey.
-    ///
-    /// Whether the workload may have a token key is the policy's business.
-    ///
-    /// # Errors
-    /// [`RequestError`] names the first thing that does not fit.
-    pub fn verify(self, expected: &RequestExpectation<'_>) -> Result<Verified<Self>, RequestError> {
-        if self.workload.tag() != expected.tag {
-            return Err(RequestError::WrongWorkload);
-        }
-        if !constant_time_eq(&self.challenge, expected.challenge) {
-            return Err(RequestError::WrongChallenge);
-        }
-        let oldest = expected
-            .now
-            .saturating_sub(expected.max_age)
-            .saturating_sub(expected.skew);
-        let newest = expected.now.saturating_add(expected.skew);
-        if !(oldest..=newest).contains(&self.requested_at) {
-            return Err(RequestError::NotRecent);
-        }
-        let possession = self.possession.as_ref();
-        let possession = possession.ok_or(RequestError::MessageKeyProof)?;
-        self.signing_key
-            .verify(
-                Tag::CredentialRequest,
-                &[&self.statement],
-                &possession.message_key,
-            )
-            .map_err(|_| RequestError::MessageKeyProof)?;
-        if let Some(token_key) = &self.token_key {
-            if *token_key == self.signing_key {
-                return Err(RequestError::SameKey);
-            }
-            let proof = possession.token_key.ok_or(RequestError::TokenKeyProof)?;
-            token_key
-                .verify(Tag::TokenKey, &[&self.statement], &proof)
-                .map_err(|_| RequestError::TokenKeyProof)?;
-        }
-        self.verify_countersignature(expected.anchors)?;
-        Ok(Verified::danger_assert(self))
-    }
-
-    fn verify_countersignature(&self, anchors: &[Nkey]) -> Result<(), CountersignatureError> {
-        if anchors.is_empty() {
-            return Err(CountersignatureError::NoAnchor);
-        }
-        let countersignature = self
-            .countersignature
-            .as_ref()
-            .ok_or(CountersignatureError::Missing)?;
-        if !anchors.contains(&countersignature.nkey) {
-            return Err(CountersignatureError::ForeignNkey);
-        }
-        VerifyingKey::from_nkey(&countersignature.nkey)
-            .map_err(|_| CountersignatureError::BadSignature)?
-            .verify(
-                Tag::Countersignature,
-                &[&self.statement],
-                &countersignature.signature,
-            )
-            .map_err(|_| CountersignatureError::BadSignature)
-    }
-}
-
-impl Countersignature {
-    fn write(this: Option<&Self>, out: &mut Vec<u8>) {
-        match this {
-            Some(this) => {
-                writer::array(out, 2);
-                writer::bin(out, this.nkey.bytes());
-                writer::bin(out, this.signature.as_bytes());
-            }
-            None => writer::nil(out),
-        }
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, EncodingError> {
-        if reader.take_nil() {
-            return Ok(None);
-        }
-        reader.array_of(2)?;
-        Ok(Some(Self {
-            nkey: Nkey::from_bytes(NkeyKind::User, reader.bin_of()?),
-            signature: Signature::from_bytes(reader.bin_of()?),
-        }))
     }
 }
 
@@ -585,10 +171,7 @@ impl CredentialIssuer {
             hash: sha256(&[&bytes]),
             bytes,
             claims,
-            request: CredentialRequest {
-                possession: None,
-                ..CredentialRequest::clone(request)
-            },
+            request: request.without_proofs(),
             issuer: *self.verifying_key(),
             terms,
             signature,
@@ -602,7 +185,7 @@ impl Credential {
     /// # Errors
     /// [`CredentialDecodeError`] names the first rule that is broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = bounded(bytes)?;
+        let mut reader = request::bounded(bytes)?;
         reader.array_of(2)?;
         let claims = reader.bin(MAX_CREDENTIAL)?.of(bytes);
         let signature = Signature::from_bytes(reader.bin_of()?);
@@ -610,11 +193,11 @@ impl Credential {
 
         let mut reader = Reader::new(claims);
         reader.array_of(7)?;
-        version(&mut reader)?;
+        request::version(&mut reader)?;
         let statement = reader.bin(MAX_CREDENTIAL)?.of(claims);
-        let mut request = CredentialRequest::read_statement(statement)?;
-        request.countersignature = Countersignature::read(&mut reader)?;
-        let issuer = key(&mut reader)?;
+        let mut asked = CredentialRequest::read_statement(statement)?;
+        asked.countersignature = Countersignature::read(&mut reader)?;
+        let issuer = request::key(&mut reader)?;
         let terms = Terms {
             not_before: UnixMillis::from_millis(reader.uint()?),
             expires_at: UnixMillis::from_millis(reader.uint()?),
@@ -625,7 +208,7 @@ impl Credential {
             bytes: bytes.to_vec(),
             hash: sha256(&[bytes]),
             claims: claims.to_vec(),
-            request,
+            request: asked,
             issuer,
             terms,
             signature,
@@ -777,25 +360,4 @@ impl VerifiedCredential {
             signature,
         )
     }
-}
-
-fn bounded(bytes: &[u8]) -> Result<Reader<'_>, CredentialDecodeError> {
-    if bytes.len() > MAX_CREDENTIAL {
-        return Err(CredentialDecodeError::TooLarge {
-            limit: MAX_CREDENTIAL,
-            actual: bytes.len(),
-        });
-    }
-    Ok(Reader::new(bytes))
-}
-
-fn version(reader: &mut Reader<'_>) -> Result<(), CredentialDecodeError> {
-    match reader.uint()? {
-        VERSION => Ok(()),
-        version => Err(CredentialDecodeError::UnsupportedVersion { version }),
-    }
-}
-
-fn key(reader: &mut Reader<'_>) -> Result<VerifyingKey, CredentialDecodeError> {
-    VerifyingKey::from_bytes(&reader.bin_of()?).map_err(|_| CredentialDecodeError::Key)
 }

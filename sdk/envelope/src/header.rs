@@ -7,9 +7,9 @@ use crate::app_headers;
 use crate::format::{ErrorCode, Field, FieldSet, Kind, SUITE_SIGNED};
 use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_LIMITS};
 use crate::reader::{Reader, Span};
-use crate::sealer::{Draft, Stamp};
+use crate::sealer::Stamp;
 use crate::writer::{self, Sink};
-use crate::{DecisionId, DecodeError, Epoch, LeafHash, TraceParent};
+use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, TraceParent};
 
 /// What a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

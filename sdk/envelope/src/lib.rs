@@ -99,6 +99,7 @@
 
 mod app_headers;
 mod credential;
+mod draft;
 mod format;
 mod header;
 mod limits;
@@ -106,6 +107,7 @@ mod names;
 mod opened;
 mod reader;
 mod replay;
+mod request;
 mod sealed;
 mod sealer;
 mod trace;
@@ -115,10 +117,10 @@ mod writer;
 
 pub use app_headers::{AppHeaderError, AppHeaders};
 pub use credential::{
-    CountersignatureError, Credential, CredentialDecodeError, CredentialError, CredentialIssuer,
-    CredentialRequest, IssueError, MAX_CREDENTIAL, MAX_CREDENTIAL_LIFE, RequestDraft, RequestError,
-    RequestExpectation, Terms, VerifiedCredential,
+    Credential, CredentialError, CredentialIssuer, IssueError, MAX_CREDENTIAL_LIFE, Terms,
+    VerifiedCredential,
 };
+pub use draft::{Draft, FrameMessage};
 pub use format::{ErrorCode, Field, Kind, ShapeError};
 pub use header::{ErrorReport, ReplyBinding};
 pub use limits::{
@@ -129,8 +131,12 @@ pub use names::{DecisionId, Epoch, LeafHash, MessageId};
 pub use opened::{AuthenticEnvelope, CheckError, Expectation, Message, OpenedEnvelope, Sender};
 pub use reader::EncodingError;
 pub use replay::{ReplayError, ReplayLimits, ReplayWindow};
+pub use request::{
+    CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, RequestDraft,
+    RequestError, RequestExpectation,
+};
 pub use sealed::{DecodeError, SealedEnvelope, VerifyError};
-pub use sealer::{Draft, FrameMessage, SealError, Sealed, Sealer};
+pub use sealer::{SealError, Sealed, Sealer};
 pub use trace::TraceParent;
 pub use trust::{
     IssuingKey, MAX_BUNDLE, MAX_BUNDLE_KEYS, MAX_ISSUING_LIFE, MAX_POLICY, SignedPolicy,

@@ -1,0 +1,182 @@
+//! What an envelope is to say, before it is sealed.
+
+use bulla_identity::{Subject, UnixMillis};
+
+use crate::format::{Field, Kind};
+use crate::header::{self, ErrorReport, ReplyBinding};
+use crate::limits::{MAX_LIMITS, MAX_TOKEN};
+use crate::{AppHeaders, LeafHash, MessageId, SealError, TraceParent};
+
+/// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
+/// [`Draft::reply`] or [`Draft::error`]; the optional fields are set afterwards.
+#[derive(Debug, Clone)]
+pub struct Draft<'a> {
+    /// What the envelope is.
+    pub kind: Kind,
+    /// The subject that it will be published to, exactly.
+    pub subject: &'a Subject,
+    /// The reply subject that it will be published with, exactly.
+    pub reply_to: Option<&'a Subject>,
+    /// Now.
+    pub issued_at: UnixMillis,
+    /// From when on nobody may accept it; not after the credential's end.
+    pub expires_at: UnixMillis,
+    /// How the body is encoded, for example `application/msgpack`.
+    pub content_type: Option<&'a str>,
+    /// The user's token, unchanged.
+    pub token: Option<&'a [u8]>,
+    /// What narrows the user's authority; only beside a token.
+    pub limits: Option<&'a [u8]>,
+    /// What a reply answers.
+    pub binding: Option<ReplyBinding>,
+    /// The envelope in whose handling this one is sent.
+    pub parent: Option<LeafHash>,
+    /// W3C trace context.
+    pub traceparent: Option<TraceParent>,
+    /// The sender's policy revision, informational.
+    pub policy_revision: Option<u64>,
+    /// The application's headers.
+    pub app_headers: Option<&'a AppHeaders>,
+    /// What an error reply says.
+    pub error: Option<ErrorReport>,
+    /// The body. Empty for an error, and for a frame, whose messages bring theirs.
+    pub body: &'a [u8],
+}
+
+/// One message of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameMessage<'a> {
+    /// 16 random bytes.
+    pub id: MessageId,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl<'a> Draft<'a> {
+    /// A message without an answer.
+    #[must_use]
+    pub const fn event(
+        subject: &'a Subject,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        Self {
+            kind: Kind::Event,
+            subject,
+            reply_to: None,
+            issued_at,
+            expires_at,
+            content_type: None,
+            token: None,
+            limits: None,
+            binding: None,
+            parent: None,
+            traceparent: None,
+            policy_revision: None,
+            app_headers: None,
+            error: None,
+            body,
+        }
+    }
+
+    /// A message that asks for replies on `reply_to`.
+    #[must_use]
+    pub const fn request(
+        subject: &'a Subject,
+        reply_to: &'a Subject,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, body);
+        draft.kind = Kind::Request;
+        draft.reply_to = Some(reply_to);
+        draft
+    }
+
+    /// An answer; `subject` is the request's reply subject.
+    #[must_use]
+    pub const fn reply(
+        subject: &'a Subject,
+        binding: ReplyBinding,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+        body: &'a [u8],
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, body);
+        draft.kind = Kind::Reply;
+        draft.binding = Some(binding);
+        draft
+    }
+
+    /// The last answer to a request that failed after `index` replies.
+    #[must_use]
+    pub const fn error(
+        subject: &'a Subject,
+        request: LeafHash,
+        index: u32,
+        report: ErrorReport,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, &[]);
+        draft.kind = Kind::Error;
+        draft.binding = Some(ReplyBinding {
+            request,
+            index,
+            is_final: true,
+        });
+        draft.error = Some(report);
+        draft
+    }
+
+    /// Checks all that does not depend on the sealer.
+    pub(crate) fn check(&self) -> Result<(), SealError> {
+        header::fields_of(self).check(self.kind)?;
+        if self.expires_at < self.issued_at {
+            return Err(SealError::InvalidField {
+                field: Field::ExpiresAt,
+            });
+        }
+        if self
+            .content_type
+            .is_some_and(|text| !header::is_content_type(text))
+        {
+            return Err(SealError::InvalidField {
+                field: Field::ContentType,
+            });
+        }
+        if let Some(limits) = self.limits {
+            if limits.is_empty() {
+                return Err(SealError::InvalidField {
+                    field: Field::Limits,
+                });
+            }
+            if limits.len() > MAX_LIMITS {
+                return Err(SealError::FieldTooLong {
+                    field: Field::Limits,
+                    limit: MAX_LIMITS,
+                    actual: limits.len(),
+                });
+            }
+        }
+        if let Some(token) = self.token.filter(|token| token.len() > MAX_TOKEN) {
+            return Err(SealError::TokenTooLong {
+                limit: MAX_TOKEN,
+                actual: token.len(),
+            });
+        }
+        if self.kind == Kind::Error {
+            if !self.body.is_empty() {
+                return Err(SealError::ErrorWithBody);
+            }
+            if self.binding.is_some_and(|binding| !binding.is_final) {
+                return Err(SealError::InvalidField {
+                    field: Field::Final,
+                });
+            }
+        }
+        Ok(())
+    }
+}
