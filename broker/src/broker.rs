@@ -1,12 +1,14 @@
 //! One broker from start to end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::SubscribeError;
 use bulla_envelope::{CredentialIssuer, SuccessionError};
 use bulla_identity::reserved;
 use bulla_process::Readiness;
 use bytes::Bytes;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::callout::{self, AdmissionError, Admissions, Callout};
@@ -77,10 +79,10 @@ pub async fn run(
     readiness.set_ready("broker");
     tokio::join!(requests.serve(stop.clone()), questions.serve(stop.clone()));
     readiness.set_unready();
-    // What was answered last must still leave.
+    // What was answered last must still leave, if there is anywhere to go.
     for client in [auth, js] {
-        let _ = client.flush().await;
-        let _ = client.drain().await;
+        let _ = timeout(FLUSH_LIMIT, client.flush()).await;
+        let _ = timeout(FLUSH_LIMIT, client.drain()).await;
     }
     Ok(())
 }
@@ -186,3 +188,5 @@ pub enum BrokerError {
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
 }
+
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use bulla_process::{LogFormat, Readiness};
+use bulla_process::{CancellationToken, LogFormat, Readiness};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -25,7 +25,6 @@ use service::ServiceArgs;
 #[command(
     name = "bulla",
     version,
-    about,
     after_help = "Start here:\n  \
         bulla dev                     a whole deployment on this machine, with things to try\n  \
         bulla policy check FILE       everything that is wrong with a policy\n  \
@@ -171,18 +170,28 @@ fn broker(args: BrokerArgs) -> Result<(), Box<dyn Error>> {
     bulla_process::init_tracing(args.log)?;
     on_runtime(async move {
         let stop = bulla_process::shutdown_signal(args.until_stdin_closes)?;
-        let running = crate::run(config, Readiness::new(), stop.clone());
-        tokio::pin!(running);
-        tokio::select! {
-            result = &mut running => result?,
-            // At its start it waits for nats-server, and may be told to stop.
-            () = stop.cancelled() => match tokio::time::timeout(DRAIN_LIMIT, running).await {
-                Ok(result) => result?,
-                Err(_) => tracing::warn!("requests in work were given up"),
-            },
-        }
+        let running = Box::pin(crate::run(config, Readiness::new(), stop.clone()));
+        until_drained(running, &stop).await.transpose()?;
         Ok(())
     })
+}
+
+/// What `running` gives, or nothing if it has not drained a while after `stop`:
+/// nats-server may be gone for good, or may never have been there.
+async fn until_drained<T>(
+    mut running: impl Future<Output = T> + Unpin,
+    stop: &CancellationToken,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = &mut running => return Some(done),
+        () = stop.cancelled() => {}
+    }
+    let drained = tokio::time::timeout(DRAIN_LIMIT, running).await.ok();
+    if drained.is_none() {
+        tracing::warn!("what was still in work is given up");
+    }
+    drained
 }
 
 fn on_runtime(
@@ -231,7 +240,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(6);
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

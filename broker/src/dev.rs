@@ -29,7 +29,7 @@ use std::time::Duration;
 use bulla_identity::{WorkloadId, WorkloadName};
 use bulla_policy::Policy;
 use bulla_process::CancellationToken;
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all, try_join_all};
 
 use crate::engine::{Engine, EngineError, NatsServer};
 use crate::provision::{Provision, ProvisionError, read_if_there, write};
@@ -71,9 +71,8 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), DevError> {
     let screen = Screen::default();
     let provision = Provision::open(&args.dir)?;
     let dir = provision.dir().to_owned();
-    let _lock = InstanceLock::take(&dir).await?;
-    // Whoever wrote it is gone.
-    Instance::remove(&dir);
+    // Whoever wrote a `dev.json` that is still there is gone.
+    let _lock = InstanceLock::take(&dir, || Instance::remove(&dir)).await?;
 
     let mut parts = Parts::default();
     let outcome = tokio::select! {
@@ -92,9 +91,11 @@ pub(crate) async fn run(args: &DevArgs) -> Result<(), DevError> {
         },
     };
     Instance::remove(&dir);
-    screen.line("\nstopping");
-    parts.stop().await;
-    screen.line("everything is stopped");
+    if parts.server.is_some() {
+        screen.line("\nstopping");
+        parts.stop(outcome.is_ok()).await;
+        screen.line("everything is stopped");
+    }
     outcome
 }
 
@@ -134,12 +135,16 @@ impl Parts {
         select_all(ends).await.0
     }
 
-    /// Stops everything, last started first.
-    async fn stop(mut self) {
+    /// Stops everything: last started first, so that each can still reach what
+    /// it stands on while it drains. After a failure all at once.
+    async fn stop(mut self, in_order: bool) {
         self.issuer.cancel();
-        while let Some(child) = self.children.pop() {
-            child.stop().await;
+        if in_order {
+            while let Some(child) = self.children.pop() {
+                child.stop().await;
+            }
         }
+        join_all(self.children.into_iter().map(Process::stop)).await;
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
@@ -183,6 +188,7 @@ async fn start(
     let ports_text = serde_json::to_string(&ports).unwrap_or_default();
     write(&ports_file, ports_text.as_bytes())?;
 
+    clear(&provision.path("run"));
     let config = provision.write_server_config(Some(ports.nats))?;
     let server = parts.server.insert(engine.start(&config).await?);
     let nats_url = server.client_url().to_owned();
@@ -274,9 +280,16 @@ async fn start(
     Ok(())
 }
 
+/// Removes what a killed instance left behind.
+fn clear(run_dir: &Path) {
+    for entry in std::fs::read_dir(run_dir).into_iter().flatten().flatten() {
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+}
+
 /// Waits until every child is ready; the first that fails ends the waiting.
 async fn ready(children: &mut [Process]) -> Result<(), ChildError> {
-    futures_util::future::try_join_all(children.iter_mut().map(Process::ready)).await?;
+    try_join_all(children.iter_mut().map(Process::ready)).await?;
     Ok(())
 }
 

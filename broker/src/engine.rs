@@ -17,6 +17,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -96,10 +97,11 @@ impl Engine {
             pid: 0,
             client_url: String::new(),
             log_file: config.log_file.clone(),
+            run,
         };
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if let Some((url, pid)) = read_run_files(run.path()) {
+            if let Some((url, pid)) = read_run_files(server.run.path()) {
                 server.client_url = url;
                 server.pid = pid;
                 return Ok(server);
@@ -137,6 +139,8 @@ pub struct NatsServer {
     pid: u32,
     client_url: String,
     log_file: PathBuf,
+    /// The server's pid and ports files, removed after it.
+    run: TempDir,
 }
 
 impl NatsServer {

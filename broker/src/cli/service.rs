@@ -41,10 +41,13 @@ pub(super) fn run(args: ServiceArgs) -> Result<(), Box<dyn Error>> {
             args.seed_file,
             args.trust_root_file,
         );
-        match args.service {
-            Service::Orders => shop::orders::run(options, stop).await?,
-            Service::Billing => shop::billing::run(options, stop).await?,
-        }
+        let running = Box::pin(async {
+            match args.service {
+                Service::Orders => shop::orders::run(options, stop.clone()).await,
+                Service::Billing => shop::billing::run(options, stop.clone()).await,
+            }
+        });
+        super::until_drained(running, &stop).await.transpose()?;
         Ok(())
     })
 }

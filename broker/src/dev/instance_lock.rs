@@ -21,14 +21,16 @@ pub(super) struct InstanceLock {
 
 impl InstanceLock {
     /// Takes the directory, waiting a little for an earlier instance's
-    /// children to end.
-    pub(super) async fn take(dir: &Path) -> Result<Self, LockError> {
+    /// children to end. `dead` is called as soon as it is clear that no
+    /// instance lives there.
+    pub(super) async fn take(dir: &Path, dead: impl FnOnce()) -> Result<Self, LockError> {
         let first = open(&dir.join("lock"))?;
         if !try_lock(&first) {
             return Err(LockError::Running {
                 dir: dir.to_owned(),
             });
         }
+        dead();
         let family = open(&dir.join("lock.family"))?;
         let deadline = Instant::now() + STRAGGLER_LIMIT;
         while !try_lock(&family) {
@@ -103,14 +105,14 @@ mod tests {
     #[tokio::test]
     async fn a_live_instance_is_told_from_its_dying_children() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = InstanceLock::take(dir.path()).await.unwrap();
-        let error = InstanceLock::take(dir.path()).await.unwrap_err();
+        let lock = InstanceLock::take(dir.path(), || {}).await.unwrap();
+        let error = InstanceLock::take(dir.path(), || {}).await.unwrap_err();
         assert!(matches!(error, LockError::Running { .. }), "{error}");
 
         // A child inherits the family's lock; the first process then dies.
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         drop(lock);
-        let waiting = InstanceLock::take(dir.path());
+        let waiting = InstanceLock::take(dir.path(), || {});
         tokio::pin!(waiting);
         tokio::select! {
             _ = &mut waiting => panic!("a child of the earlier instance still runs"),
