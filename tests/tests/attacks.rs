@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bulla_envelope::SealedEnvelope;
+use bulla_envelope::{LeafHash, SealedEnvelope};
 use bulla_sdk::{Client, Message, RequestError, Service, ServiceError};
 use bulla_tests::{Bus, Forger, leaf_of, now};
 use bytes::Bytes;
@@ -320,6 +320,37 @@ async fn attack_05_a_forged_reply_does_not_end_the_wait() {
     assert!(refused.contains_key("not_granted"), "{refused:?}");
     assert!(refused.values().sum::<u64>() >= 2, "{refused:?}");
     service.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_an_answer_to_another_request_is_no_answer() {
+    let bus = Bus::start(POLICY).await;
+    let shop = bus.client("shop").await;
+    // A process of the right workload, with an answer to some other request.
+    let server = Forger::genuine(&bus, "pay").await;
+    let mut tap = bus.tap("pay.charge").await;
+    let raw = bus.raw_client("pay").await;
+    let mut requests = raw
+        .queue_subscribe("pay.charge", "pay".to_owned())
+        .await
+        .unwrap();
+    raw.flush().await.unwrap();
+    let answering = tokio::spawn(async move {
+        let request = requests.next().await.unwrap();
+        let reply_to = request.reply.unwrap().to_string();
+        let right = leaf_of(&request.payload);
+        let wrong = LeafHash([7; 32]);
+        for (leaf, text) in [(wrong, b"\xa5wrong"), (right, b"\xa5right")] {
+            let sealed = server.reply(&reply_to, leaf, text);
+            raw.publish(reply_to.clone(), sealed).await.unwrap();
+        }
+        raw.flush().await.unwrap();
+    });
+    let answer: String = shop.request("pay.charge", "10 euro").await.unwrap();
+    answering.await.unwrap();
+    assert_eq!(answer, "right");
+    assert_eq!(shop.stats().refused_for("wrong_request"), 1);
+    assert!(tap.next().await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -538,6 +538,30 @@ async fn attack_10_tokens_that_nobody_may_mint_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_10_a_workload_that_lost_the_right_to_mint_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let front = bus.client("front").await;
+    let _service = front
+        .serve("front.order", async |_: Message<Order>| {
+            Ok::<_, ServiceError>("ok")
+        })
+        .await
+        .unwrap();
+    let token = edge.token("alice", "orders:write", "gold");
+    edge.order(&token).await.unwrap();
+    // Its credential still names the token key; the policy does not name it.
+    bus.publish_policy(&POLICY.replace("mints = true\n", ""))
+        .await;
+    eventually(|| edge.client.policy().revision() == 2).await;
+    let error = edge.order(&token).await.unwrap_err();
+    let RequestError::Send(SendError::User { reason }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(reason, "token_may_not_mint");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_workloads_that_may_mint_get_a_token_key() {
     let bus = Bus::start(POLICY).await;
     let options = bus
