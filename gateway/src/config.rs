@@ -421,30 +421,8 @@ fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfig> {
         .and_then(|text| read_url(&s, &text, "jwks_url"));
     let ca_file = s.text("ca_file").map(|f| base.join(f.value));
     let algorithms = match s.texts("algorithms") {
-        None => Algorithm::ALL.to_vec(),
-        Some(names) => {
-            if names.is_empty() {
-                s.problem(&s.span(), "`algorithms` is empty: no token would be taken");
-            }
-            names
-                .iter()
-                .filter_map(|name| match Algorithm::parse(&name.value) {
-                    Ok(algorithm) => Some(algorithm),
-                    Err(_) => {
-                        let all: Vec<_> = Algorithm::ALL.iter().map(|a| a.as_str()).collect();
-                        s.problem(
-                            &name.span,
-                            format!(
-                                "`{}` cannot be allowed: possible are {}",
-                                name.value,
-                                all.join(", ")
-                            ),
-                        );
-                        None
-                    }
-                })
-                .collect()
-        }
+        None => Some(Algorithm::ALL.to_vec()),
+        Some(names) => read_algorithms(&s, &names),
     };
     let typ = s.text("typ").map_or(TypRule::AccessToken, |t| match t.value.as_str() {
         "at+jwt" => TypRule::AccessToken,
@@ -483,7 +461,7 @@ fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfig> {
         issuer: issuer?.value,
         jwks_url: jwks_url?,
         ca_file,
-        algorithms,
+        algorithms: algorithms?,
         typ,
         leeway,
         refresh,
@@ -491,6 +469,32 @@ fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfig> {
         max_stale,
         timeout,
     })
+}
+
+fn read_algorithms(s: &Section<'_>, names: &[Located<String>]) -> Option<Vec<Algorithm>> {
+    if names.is_empty() {
+        s.problem(&s.span(), "`algorithms` is empty: no token would be taken");
+        return None;
+    }
+    let mut algorithms = Some(Vec::new());
+    for name in names {
+        match Algorithm::parse(&name.value) {
+            Ok(algorithm) => algorithms.iter_mut().for_each(|a| a.push(algorithm)),
+            Err(_) => {
+                let all: Vec<_> = Algorithm::ALL.iter().map(|a| a.as_str()).collect();
+                s.problem(
+                    &name.span,
+                    format!(
+                        "`{}` cannot be allowed: possible are {}",
+                        name.value,
+                        all.join(", ")
+                    ),
+                );
+                algorithms = None;
+            }
+        }
+    }
+    algorithms
 }
 
 /// An https URL, or an http one whose host is loopback.

@@ -155,10 +155,8 @@ pub(crate) fn response(
     }
     let status = match header(&reply, STATUS_HEADER)? {
         None => StatusCode::OK,
-        Some(text) => text
-            .parse::<u16>()
+        Some(text) => StatusCode::from_bytes(text.as_bytes())
             .ok()
-            .and_then(|code| StatusCode::from_u16(code).ok())
             .filter(|status| route.statuses.contains(status))
             .ok_or(Problem::BadReply)?,
     };

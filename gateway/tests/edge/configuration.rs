@@ -1,0 +1,334 @@
+//! Every mistake of both files at once, each at its place.
+
+use crate::setup::{Options, write_config};
+use bulla_gateway::GatewayConfig;
+use std::path::Path;
+
+fn errors(gateway: &str, routes: &str) -> Vec<String> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, gateway).unwrap();
+    std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
+    let prefix = format!("{}/", dir.path().display());
+    match GatewayConfig::load(&file) {
+        Ok(_) => Vec::new(),
+        Err(e) => e
+            .to_string()
+            .lines()
+            .map(|l| l.replace(&prefix, ""))
+            .collect(),
+    }
+}
+
+const GATEWAY: &str = r#"routes = "routes.toml"
+[bus]
+url = "nats://127.0.0.1:4222"
+workload = "spiffe://acme.example/gateway"
+seed_file = "g.nk"
+trust_root_file = "r.pub"
+[listen]
+address = "127.0.0.1:0"
+[[issuer]]
+issuer = "https://login.example"
+jwks_url = "https://login.example/jwks.json"
+"#;
+
+const ROUTE: &str = r#"[[route]]
+method = "GET"
+path = "/v1/orders/{id}"
+subject = "orders.get"
+mode = "request"
+auth = "jwt"
+issuer = "https://login.example"
+audience = "https://api.example"
+"#;
+
+fn route_errors(routes: &str) -> Vec<String> {
+    errors(GATEWAY, routes)
+}
+
+/// The route with one line replaced.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(ROUTE.contains(from));
+    route_errors(&ROUTE.replace(from, to))
+}
+
+#[test]
+fn the_smallest_configuration_loads() {
+    assert_eq!(route_errors(ROUTE), Vec::<String>::new());
+}
+
+#[test]
+fn the_examples_of_the_readme_load() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|b| b.split("```").next().unwrap())
+        .collect();
+    assert_eq!(errors(blocks[0], blocks[1]), Vec::<String>::new());
+}
+
+#[test]
+fn absent_auth_does_not_load() {
+    assert_eq!(
+        changed("auth = \"jwt\"\n", ""),
+        [
+            "routes.toml:1:1: `auth` is missing in `route`: write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it"
+        ]
+    );
+}
+
+#[test]
+fn a_misread_auth_block_is_an_error_and_never_ignored() {
+    assert_eq!(changed("auth = \"jwt\"", "auth = \"JWT\"").len(), 1);
+    assert_eq!(changed("auth = \"jwt\"", "auht = \"jwt\"").len(), 2);
+    assert_eq!(changed("auth = \"jwt\"", "auth = true").len(), 1);
+    let nested = format!("{ROUTE}[route.jwt]\naudience = \"x\"\n");
+    assert_eq!(
+        route_errors(&nested)[0].split(": ").nth(1),
+        Some("unknown key `jwt`")
+    );
+    assert_eq!(changed("auth = \"jwt\"", "auth = \"public\"").len(), 2);
+}
+
+#[test]
+fn a_route_without_an_audience_or_issuer_does_not_load() {
+    assert!(
+        changed("audience = \"https://api.example\"\n", "")[0].contains("`audience` is missing")
+    );
+    assert!(changed("\"https://api.example\"", "[]")[0].contains("at least one"));
+    assert!(changed("\"https://api.example\"", "\"\"")[0].contains("`audience` is empty"));
+    assert!(changed("issuer = \"https://login.example\"\n", "")[0].contains("`issuer` is missing"));
+    assert!(
+        changed(
+            "issuer = \"https://login.example\"",
+            "issuer = \"https://other\""
+        )[0]
+        .contains("not among")
+    );
+}
+
+#[test]
+fn overlapping_routes_do_not_load() {
+    let second = ROUTE.replace("{id}", "{other}");
+    let found = route_errors(&format!("{ROUTE}{second}"));
+    assert_eq!(
+        found,
+        [
+            "routes.toml:9:1: `GET /v1/orders/{id}` and `GET /v1/orders/{other}` match the same requests"
+        ]
+    );
+    let literal = ROUTE.replace("{id}", "mine");
+    assert_eq!(route_errors(&format!("{ROUTE}{literal}")).len(), 1);
+    let other_method = second.replace("GET", "DELETE");
+    assert!(route_errors(&format!("{ROUTE}{other_method}")).is_empty());
+}
+
+#[test]
+fn subjects_are_one_fixed_place_with_captures_of_the_path() {
+    for good in ["orders.get", "orders.{id}", "orders.{id}.get"] {
+        assert!(
+            changed("\"orders.get\"", &format!("\"{good}\"")).is_empty(),
+            "{good}"
+        );
+    }
+    for bad in [
+        "",
+        "orders.*",
+        "orders.>",
+        "orders.{other}",
+        "{id}.get",
+        "orders..get",
+        "orders get",
+        "$SYS.x",
+        "$BULLA.CTL.POLICY",
+        "_INBOX.x",
+        "orders.x{id}",
+        ".orders",
+        "orders.{id",
+        "$JS.API.{id}",
+    ] {
+        assert_eq!(
+            changed("\"orders.get\"", &format!("\"{bad}\"")).len(),
+            1,
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn each_key_of_a_route_is_checked() {
+    for (from, to) in [
+        ("\"GET\"", "\"get\""),
+        ("\"GET\"", "\"TRACE\""),
+        ("\"/v1/orders/{id}\"", "\"v1\""),
+        ("\"request\"", "\"stream\""),
+        ("mode", "body = -1\nmode"),
+        ("mode", "timeout = \"1d\"\nmode"),
+        ("mode", "timeout = \"0s\"\nmode"),
+        ("mode", "scope = \"a  b\"\nmode"),
+        ("mode", "query = [\"a b\"]\nmode"),
+        ("mode", "query = [\"access_token\"]\nmode"),
+        ("mode", "query = [\"id\"]\nmode"),
+        ("mode", "content_types = [\"json\"]\nmode"),
+        ("mode", "forward_headers = [\"authorization\"]\nmode"),
+        ("mode", "forward_headers = [\"Cookie\"]\nmode"),
+        ("mode", "forward_headers = [\"bulla-x\"]\nmode"),
+        ("mode", "forward_headers = [\"Transfer-Encoding\"]\nmode"),
+        ("mode", "response_headers = [\"set-cookie\"]\nmode"),
+        ("mode", "statuses = [500]\nmode"),
+        ("mode", "statuses = [302]\nmode"),
+        ("mode", "statuses = [401]\nmode"),
+        ("mode", "statuses = [\"200\"]\nmode"),
+    ] {
+        assert_eq!(changed(from, to).len(), 1, "{to}: {:?}", changed(from, to));
+    }
+}
+
+#[test]
+fn all_mistakes_of_both_files_come_at_once_and_in_order() {
+    let gateway = GATEWAY
+        .replace(
+            "nats://127.0.0.1:4222\"",
+            "nats://127.0.0.1:4222\"\nuser = \"x\"",
+        )
+        .replace("127.0.0.1:0", "localhost")
+        .replace(
+            "https://login.example/jwks.json",
+            "http://login.example/jwks.json",
+        );
+    let routes = format!(
+        "{}{}",
+        ROUTE.replace("\"GET\"", "\"FETCH\""),
+        ROUTE.replace("mode = ", "mood = ").replace("{id}", "../x")
+    );
+    let found = errors(&gateway, &routes);
+    let places: Vec<&str> = found
+        .iter()
+        .map(|l| l.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "gateway.toml:4:1",
+            "gateway.toml:9:11",
+            "gateway.toml:12:12",
+            "routes.toml:2:10",
+            "routes.toml:9:1",
+            "routes.toml:11:8",
+            "routes.toml:13:1"
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    let found = errors("routes = \n[bus\n", ROUTE);
+    assert!(
+        found.iter().any(|l| l.starts_with("gateway.toml:1:")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn each_key_of_the_gateway_is_checked() {
+    for (from, to) in [
+        ("routes = \"routes.toml\"", "routes = \"missing.toml\""),
+        (
+            "routes = \"routes.toml\"",
+            "routes = \"routes.toml\"\nproblem_base = \"x\"",
+        ),
+        ("spiffe://acme.example/gateway", "gateway"),
+        ("seed_file = \"g.nk\"\n", ""),
+        (
+            "https://login.example/jwks.json",
+            "ftp://login.example/jwks",
+        ),
+        (
+            "https://login.example/jwks.json",
+            "https://user:pw@login.example/jwks",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\nleeway = \"61s\"",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\nalgorithms = [\"HS256\"]",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\nalgorithms = [\"none\"]",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\nalgorithms = []",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\ntyp = \"JWT\"",
+        ),
+        (
+            "https://login.example/jwks.json\"",
+            "https://login.example/j\"\nmax_stale = \"10s\"",
+        ),
+        (
+            "address = \"127.0.0.1:0\"",
+            "address = \"127.0.0.1:0\"\ntls_cert_file = \"c.pem\"",
+        ),
+        ("[listen]", "[limits]\nbody = \"1GB\"\n[listen]"),
+        ("[listen]", "[limits]\nheader_bytes = 100\n[listen]"),
+        ("[listen]", "[transaction]\nlifetime = \"6m\"\n[listen]"),
+        ("[listen]", "[transaction]\nclaims = [\"sub\"]\n[listen]"),
+        ("[listen]", "[transaction]\nclaims = [\"idp\"]\n[listen]"),
+        ("[listen]", "[admin]\n[listen]"),
+        ("[listen]", "[limit]\n[listen]"),
+    ] {
+        assert!(GATEWAY.contains(from));
+        let found = errors(&GATEWAY.replace(from, to), ROUTE);
+        assert_eq!(found.len(), 1, "{to}: {found:?}");
+    }
+}
+
+#[test]
+fn one_issuer_twice_is_refused() {
+    let twice = format!(
+        "{GATEWAY}[[issuer]]\nissuer = \"https://login.example\"\njwks_url = \"https://login.example/other\"\n"
+    );
+    assert_eq!(
+        errors(&twice, ROUTE),
+        ["gateway.toml:12:1: issuer `https://login.example` is there twice"]
+    );
+}
+
+#[test]
+fn plain_http_is_for_loopback_alone() {
+    for (url, good) in [
+        ("http://127.0.0.1:1/j", true),
+        ("http://localhost:1/j", true),
+        ("http://[::1]:1/j", true),
+        ("http://127.0.0.1.evil.example/j", false),
+        ("http://10.0.0.1/j", false),
+    ] {
+        let found = errors(
+            &GATEWAY.replace("https://login.example/jwks.json", url),
+            ROUTE,
+        );
+        assert_eq!(found.is_empty(), good, "{url}: {found:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_one_clear_sentence() {
+    let refused = GatewayConfig::load(Path::new("/nowhere/gateway.toml")).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("/nowhere/gateway.toml: cannot be read: ")
+    );
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = write_config(dir.path(), "http://127.0.0.1:1", &Options::default());
+    assert!(GatewayConfig::load(&file).is_ok());
+}

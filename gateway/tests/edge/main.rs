@@ -1,0 +1,23 @@
+//! The edge on real sockets: a real issuer, real tokens, and a bus that is told what
+//! to answer. The whole path, with the real bus, is tested elsewhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod command;
+mod configuration;
+mod decisions;
+mod drain;
+mod exchange;
+mod keys;
+mod limits;
+mod outcomes;
+mod setup;
+mod smuggling;
+mod tls;
+mod tokens;

@@ -1,0 +1,145 @@
+//! TLS with a real handshake.
+
+use crate::setup::*;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+const LISTEN: &str = "tls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"";
+
+fn write(dir: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    std::fs::write(dir.join("cert.pem"), &cert).unwrap();
+    std::fs::write(dir.join("key.pem"), key).unwrap();
+    std::fs::set_permissions(dir.join("key.pem"), Permissions::from_mode(0o600)).unwrap();
+    cert
+}
+
+async fn edge() -> (Edge, String) {
+    let mut cert = String::new();
+    let options = Options {
+        listen: LISTEN,
+        limits: "header_timeout = \"1s\"",
+        ..Options::default()
+    };
+    let edge = Edge::with_issuer(options, Issuer::start().await, |dir| cert = write(dir)).await;
+    (edge, cert)
+}
+
+fn client(cert: &str, edge: &Edge) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(cert.as_bytes()).unwrap()])
+        .resolve("localhost", edge.address)
+}
+
+fn url(edge: &Edge, path: &str) -> String {
+    format!("https://localhost:{}{path}", edge.address.port())
+}
+
+#[tokio::test]
+async fn requests_pass_through_tls() {
+    let (edge, cert) = edge().await;
+    let client = client(&cert, &edge).build().unwrap();
+    let request = client
+        .get(url(&edge, "/v1/orders/7"))
+        .bearer_auth(edge.issuer.token());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(transaction(&edge.bus.last()).principal(), "alice");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_trust_the_certificate_does_not_connect() {
+    let (edge, _) = edge().await;
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let client = client(&other.cert.pem(), &edge).build().unwrap();
+    assert!(client.get(url(&edge, "/health")).send().await.is_err());
+}
+
+#[tokio::test]
+async fn plain_http_on_the_tls_port_is_not_answered() {
+    let (edge, _) = edge().await;
+    let answer = edge.raw("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    assert!(edge.bus.untouched());
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_cut() {
+    let (edge, _) = edge().await;
+    assert_eq!(edge.raw("").await, "");
+}
+
+#[tokio::test]
+async fn http2_is_chosen_by_alpn_and_old_tls_is_refused() {
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    use std::sync::Arc;
+    let (edge, cert) = edge().await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap())
+        .unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+        .unwrap();
+    let tls = stream.get_ref().1;
+    assert_eq!(tls.alpn_protocol(), Some(&b"h2"[..]));
+    assert_eq!(
+        tls.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
+    let group = tls.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+
+    let (mut send, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(url(&edge, "/v1/orders/7"))
+        .header("authorization", format!("Bearer {}", edge.issuer.token()))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let response = send.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    let request = http::Request::get(url(&edge, "/v1/orders/7"))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let response = send.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(response.headers().get("connection").is_none());
+}
+
+#[tokio::test]
+async fn a_key_that_others_can_read_is_refused() {
+    let dir = tempfile::TempDir::new().unwrap();
+    write(dir.path());
+    std::fs::set_permissions(dir.path().join("key.pem"), Permissions::from_mode(0o644)).unwrap();
+    let options = Options {
+        listen: LISTEN,
+        ..Options::default()
+    };
+    let file = write_config(dir.path(), "http://127.0.0.1:1", &options);
+    let config = bulla_gateway::GatewayConfig::load(&file).unwrap();
+    let key = bulla_token::TokenSigningKey::from_seed(SEED);
+    let refused = bulla_gateway::Gateway::new(config, TestBus::new(), key).await;
+    assert!(matches!(
+        refused.err(),
+        Some(bulla_gateway::StartError::Tls(
+            bulla_gateway::TlsError::KeyFile(_)
+        ))
+    ));
+}
