@@ -10,7 +10,8 @@ use bulla_token::{Algorithm, TypRule, is_reserved_context_name};
 use url::{Host, Url};
 
 use crate::document::{ConfigErrors, Document, Located, Section};
-use crate::routes::{RouteTable, read_routes};
+use crate::route_file::read_routes;
+use crate::routes::RouteTable;
 
 /// Everything that the edge needs to know.
 #[derive(Debug, Clone)]

@@ -51,6 +51,7 @@ mod metrics;
 mod mint;
 mod path;
 mod problem;
+mod route_file;
 mod routes;
 mod sealed;
 mod server;
