@@ -1,4 +1,27 @@
 //! The authorizing plugin for nats-server, and the operator's command line.
+//!
+//! ```text
+//!                 asks about every connection
+//! nats-server ── $SYS.REQ.USER.AUTH ─────────────► callout   (account AUTH)
+//!             ◄─ permissions, compiled from the policy ─┘
+//!
+//! workload ───── $BULLA.BROKER.<tag>.… ──────────► control   (account JS)
+//!          ◄──── message credential ────────────────────┘
+//!                 BULLA_CTL: trust bundle, policy, credentials, republished as news
+//! ```
+//!
+//! No message of a workload ever passes through here, and no broker holds the
+//! trust root, the policy key or a workload's key. State is what lies on the
+//! control stream, so any number of brokers run side by side.
+//!
+//! - [`run`] is one broker; [`callout`] and the control plane are its parts.
+//! - [`engine`], [`nats_config`] and [`provision`] get a nats-server and its
+//!   files for `bulla dev` and for tests.
+//! - [`cli`] is the program `bulla`.
+//!
+//! What it deliberately does not do: it proxies nothing, decides nothing about
+//! single messages (the SDK does, with the same policy), and keeps no list of
+//! connections.
 
 mod broker;
 pub mod callout;

@@ -147,6 +147,19 @@ async fn without_an_nkey_nobody_gets_in() {
 }
 
 #[tokio::test]
+async fn a_brokers_user_needs_the_brokers_key() {
+    let bus = Bus::start(POLICY).await;
+    for user in ["broker-auth", "broker-js", "broker-sys"] {
+        let path = bus.provision().path(&format!("keys/{user}.nk"));
+        let seed = NkeySeed::parse(std::fs::read_to_string(path).unwrap().trim()).unwrap();
+        let mut socket = RawSocket::connect(bus.nats_url()).await;
+        let mut login = RawSocket::login_of(&bus.seed("orders"), socket.nonce());
+        login["nkey"] = seed.public().to_string().into();
+        assert!(!socket.log_in(&login).await, "{user}");
+    }
+}
+
+#[tokio::test]
 async fn another_workloads_inbox_cannot_be_read() {
     let bus = Bus::start(POLICY).await;
     let mut billing = bus.raw_socket("billing").await;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::answer;
 use super::attest::{Admission, Admissions, DenyReason};
-use super::nonces::{NonceUse, Nonces};
+use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use crate::decision::Decision;
 
@@ -21,6 +21,7 @@ pub struct Callout {
     issuer: NkeySeed,
     xkey: CurveSeed,
     admissions: ArcSwapOption<Admissions>,
+    recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
 }
 
@@ -32,6 +33,7 @@ impl Callout {
             issuer,
             xkey,
             admissions: ArcSwapOption::empty(),
+            recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
         }
     }
@@ -72,13 +74,17 @@ impl Callout {
         if request.expires_at > now.saturating_add(LONGEST_WAIT) {
             return Err(Silence::FarExpiry);
         }
+        let digest = sha256(&[sealed]);
+        if !self.recent.lock().is_new(digest) {
+            return Err(Silence::SameRequest);
+        }
         let decision = |workload| Decision {
             workload,
             verb: "connect",
             subject: "",
             id: random.decision,
         };
-        let answer = match self.decide(&admissions, &request, sha256(&[sealed]), now)? {
+        let answer = match self.decide(&admissions, &request, digest, now)? {
             Ok(admission) => {
                 let workload = admission.workload.as_str();
                 decision(workload).allow("callout");
@@ -182,6 +188,9 @@ const NEAR_EXPIRY: Duration = Duration::from_millis(100);
 
 /// Authorization time-outs are seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(90);
+
+/// Requests that may come between the two deliveries of one.
+const RECENT_CAPACITY: usize = 4_096;
 
 /// Connections that may be remembered at once.
 const NONCE_CAPACITY: usize = 65_536;

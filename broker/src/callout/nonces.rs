@@ -1,6 +1,6 @@
 //! Which challenges were already answered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bulla_identity::{Nkey, UnixMillis};
 
@@ -88,6 +88,42 @@ impl Nonces {
     }
 }
 
+/// The hashes of the requests seen last.
+///
+/// A broker in both queue groups gets every request twice; this keeps it from
+/// deciding, and logging, a refusal twice. An entry that was pushed out costs a
+/// second line in the log and nothing else.
+#[derive(Debug)]
+pub(super) struct RecentRequests {
+    known: HashSet<[u8; 32]>,
+    by_age: VecDeque<[u8; 32]>,
+    capacity: usize,
+}
+
+impl RecentRequests {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            known: HashSet::new(),
+            by_age: VecDeque::new(),
+            capacity,
+        }
+    }
+
+    /// Whether this is the first time.
+    pub(super) fn is_new(&mut self, request: [u8; 32]) -> bool {
+        if !self.known.insert(request) {
+            return false;
+        }
+        self.by_age.push_back(request);
+        if self.by_age.len() > self.capacity
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bulla_identity::NkeyKind;
@@ -149,5 +185,16 @@ mod tests {
             ),
             NonceUse::First
         );
+    }
+
+    #[test]
+    fn recent_requests_are_bounded() {
+        let mut recent = RecentRequests::new(2);
+        assert!(recent.is_new([1; 32]));
+        assert!(!recent.is_new([1; 32]));
+        assert!(recent.is_new([2; 32]));
+        assert!(recent.is_new([3; 32]));
+        assert!(recent.is_new([1; 32]), "pushed out");
+        assert_eq!(recent.known.len(), 2);
     }
 }

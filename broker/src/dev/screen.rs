@@ -73,12 +73,19 @@ fn decision(event: &Value) -> String {
     let stamp = text("timestamp");
     let time = stamp.get(11..19).unwrap_or_default();
     let mut line = format!(
-        "{DIM}{time}{DIM:#} {style}{mark}{style:#} {DIM}{:<8}{DIM:#} {} {} {BOLD}{}{BOLD:#}",
-        text("enforcer"),
-        or_dash(&text("workload")),
-        text("verb"),
-        text("subject"),
+        "{DIM}{time}{DIM:#} {style}{mark}{style:#} {DIM}{:<8}{DIM:#}",
+        text("enforcer")
     );
+    for key in ["workload", "verb"] {
+        let value = text(key);
+        if !value.is_empty() {
+            let _ = write!(line, " {value}");
+        }
+    }
+    let subject = text("subject");
+    if !subject.is_empty() {
+        let _ = write!(line, " {BOLD}{subject}{BOLD:#}");
+    }
     for (key, word) in [("user", "for"), ("rule", "by rule")] {
         let value = text(key);
         if !value.is_empty() {
@@ -94,10 +101,6 @@ fn decision(event: &Value) -> String {
         );
     }
     line
-}
-
-fn or_dash(text: &str) -> &str {
-    if text.is_empty() { "-" } else { text }
 }
 
 /// Without control characters: what a client sent must not drive the terminal.
