@@ -1,0 +1,185 @@
+//! What the policy, the receiver and nats-server refuse, and who is told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_identity::reserved;
+use bulla_sdk::{
+    FlushError, Message, PublishError, RequestError, SendError, ServiceError, SubscribeError,
+};
+use bulla_tests::{Bus, Forger, now};
+
+use super::{POLICY, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_is_explained_before_anything_is_sent() {
+    let bus = Bus::start(POLICY).await;
+    let front = bus.client("front").await;
+    let error = front.publish("nobody.listens", "x").await.unwrap_err();
+    let PublishError::Send(SendError::Denied { denial, .. }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(denial.reason().code(), "not_granted");
+    let error = front
+        .request::<_, String>("back.quote", "x")
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("demands a user"), "{error}");
+    for subject in ["", "a b", "events.*.done", "events.>", "a..b", "$SYS.x"] {
+        assert!(front.publish(subject, "x").await.is_err(), "{subject}");
+    }
+    let Err(error) = front.subscribe("events.a.done").await else {
+        panic!("subscribed")
+    };
+    assert!(matches!(error, SubscribeError::Denied { .. }), "{error}");
+    let Err(error) = front
+        .serve("back.echo", async |_: Message<String>| {
+            Ok::<_, ServiceError>(())
+        })
+        .await
+    else {
+        panic!("serves")
+    };
+    assert!(matches!(error, SubscribeError::Denied { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_subject_is_refused_and_not_sent_in_clear() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let ran = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&ran);
+    let _service = back
+        .serve("back.secret", move |_: Message<String>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, ServiceError>("ran") }
+        })
+        .await
+        .unwrap();
+    let error = front
+        .request::<_, String>("back.secret", "x")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RequestError::Send(SendError::Protection { .. })),
+        "{error}"
+    );
+    // A sender that does not care is refused by the receiver.
+    let forger = Forger::genuine(&bus, "front").await;
+    let raw = bus.raw_client("front").await;
+    let inbox = bus.peer_inbox("front", "x");
+    let sealed = forger.request("back.secret", &inbox, now(), b"\xa1x");
+    raw.publish_with_reply("back.secret", inbox, sealed)
+        .await
+        .unwrap();
+    eventually(|| back.stats().refused_for("not_encrypted") == 1).await;
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nats_server_refuses_later_reaches_the_caller() {
+    let bus = Bus::start(POLICY).await;
+    let front = bus.client("front").await;
+    // A newer policy grants more than the connection's permissions, which were
+    // compiled when it was made.
+    let wider = POLICY.replace(
+        r#"on = ["events.{kind}.done"]"#,
+        r#"on = ["events.{kind}.done", "events.extra"]"#,
+    );
+    bus.publish_policy(&wider).await;
+    eventually(|| front.policy().revision() == 2).await;
+    front.publish("events.extra", "x").await.unwrap();
+    let error = front.flush().await.unwrap_err();
+    let FlushError::Refused { refused } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(refused.get("events.extra"), Some(&1));
+    // Without a flush, the next publish on the subject says so.
+    front.publish("events.extra", "x").await.unwrap();
+    let mut told = None;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Err(error) = front.publish("events.extra", "x").await {
+            told = Some(error);
+            break;
+        }
+    }
+    assert!(
+        matches!(told, Some(PublishError::EarlierRefused { .. })),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_or_request_that_nats_server_refuses_is_an_error() {
+    let bus = Bus::start(POLICY).await;
+    let front = bus.client("front").await;
+    let wider = POLICY
+        .replace(
+            r#"who = ["back"]
+may = ["subscribe"]"#,
+            r#"who = ["back", "front"]
+may = ["subscribe"]"#,
+        )
+        .replace(
+            r#"on = ["back.anonymous", "back.echo", "back.secret"]"#,
+            r#"on = ["back.anonymous", "back.echo", "back.new"]"#,
+        );
+    bus.publish_policy(&wider).await;
+    eventually(|| front.policy().revision() == 2).await;
+    let Err(error) = front.subscribe("events.*.done").await else {
+        panic!("subscribed")
+    };
+    assert!(
+        matches!(error, SubscribeError::RefusedByServer { .. }),
+        "{error}"
+    );
+    let start = tokio::time::Instant::now();
+    let error = front
+        .request::<_, String>("back.new", "x")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RequestError::RefusedByServer { .. }),
+        "{error}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "it did not wait for its time-out"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_15_a_workload_that_a_new_policy_drops_is_refused_at_once() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let forger = Forger::genuine(&bus, "front").await;
+    let _service = back
+        .serve("back.echo", async |m: Message<String>| {
+            Ok::<_, ServiceError>(m.into_payload())
+        })
+        .await
+        .unwrap();
+    let answer: String = front.request("back.echo", "x").await.unwrap();
+    assert_eq!(answer, "x");
+    let old = bus.control_record(reserved::CTL_POLICY).await;
+    let narrower = POLICY.replace(
+        r#"on = ["back.anonymous", "back.echo", "back.secret"]"#,
+        r#"on = ["back.anonymous"]"#,
+    );
+    bus.publish_policy(&narrower).await;
+    eventually(|| back.policy().revision() == 2).await;
+    // It ignores its own policy; the receiver does not.
+    let raw = bus.raw_client("front").await;
+    let inbox = bus.peer_inbox("front", "x");
+    let sealed = forger.request("back.echo", &inbox, now(), b"\xa1x");
+    raw.publish_with_reply("back.echo", inbox, sealed)
+        .await
+        .unwrap();
+    eventually(|| back.stats().refused_for("not_granted") == 1).await;
+    // The older revision, genuine and signed, is not taken back.
+    bus.replace_control_record(reserved::CTL_POLICY, old).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(back.policy().revision(), 2);
+}

@@ -1,0 +1,286 @@
+//! The user's token: minted at the edge, verified at every hop, carried on by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_sdk::{
+    Client, ContentType, Context, Message, RequestError, SendError, ServiceError, ServiceErrorCode,
+};
+use bulla_tests::{Bus, Forger, now};
+use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
+
+use super::{Order, POLICY, eventually};
+
+/// What the edge does for a user: a token under its own key, and its client.
+struct Edge {
+    client: Client,
+    key: TokenSigningKey,
+}
+
+impl Edge {
+    async fn connect(bus: &Bus, workload: &str) -> Self {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).unwrap();
+        let options = bus.connect_options(workload).token_key(&seed);
+        let client = Client::connect(options).await.unwrap();
+        Self {
+            client,
+            key: TokenSigningKey::from_seed(seed),
+        }
+    }
+
+    fn token(&self, user: &str, scope: &str, tier: &str) -> String {
+        self.token_from(user, scope, tier, now(), Duration::from_secs(60))
+    }
+
+    fn token_from(
+        &self,
+        user: &str,
+        scope: &str,
+        tier: &str,
+        issued: bulla_identity::UnixMillis,
+        life: Duration,
+    ) -> String {
+        let mut claims = TransactionClaims::new("txn-1", user, self.client.workload().as_str());
+        claims.scope = scope.to_owned();
+        claims.context.insert("tier".to_owned(), tier.into());
+        claims.issued = issued;
+        claims.expires = issued.saturating_add(life);
+        let policy = self.client.policy();
+        let domain = policy.policy().trust_domain().clone();
+        let kid = self.client.signing_key().0.to_hex();
+        mint_transaction_token(&self.key, &kid, &domain, &claims).unwrap()
+    }
+
+    async fn order(&self, token: &str) -> Result<String, RequestError> {
+        let message = self.client.message("front.order").payload(&Order {
+            item: "clay".into(),
+        });
+        Ok(message.user_token(token).request().await?.decode()?)
+    }
+}
+
+/// `back.quote` names the user it serves.
+async fn serve_back(back: &Client) -> bulla_sdk::Service {
+    back.serve("back.quote", async |m: Message<Order>| {
+        let user = m.user().unwrap();
+        Ok::<_, ServiceError>(format!(
+            "{} for {} via {}",
+            m.payload().item,
+            user.principal(),
+            m.sender().workload().path()
+        ))
+    })
+    .await
+    .unwrap()
+}
+
+/// `front.order` asks `back.quote` in its handler and says nothing of users.
+async fn serve_front(front: &Client) -> bulla_sdk::Service {
+    let client = front.clone();
+    front
+        .serve("front.order", move |m: Message<Order>| {
+            let client = client.clone();
+            async move {
+                let quote: String = client.request("back.quote", m.payload()).await?;
+                Ok::<_, ServiceError>(quote)
+            }
+        })
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_travels_two_hops_by_itself() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _services = (serve_back(&back).await, serve_front(&front).await);
+    let answer = edge
+        .order(&edge.token("alice", "orders:write", "gold"))
+        .await
+        .unwrap();
+    assert_eq!(answer, "clay for alice via front");
+    // Another user on the same connections is another user.
+    let answer = edge
+        .order(&edge.token("bob", "orders:write", "gold"))
+        .await
+        .unwrap();
+    assert_eq!(answer, "clay for bob via front");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_14_a_user_without_the_right_is_refused_at_the_second_hop_too() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _services = (serve_back(&back).await, serve_front(&front).await);
+    // May order, but `back.quote` asks for gold: the privileged `front` does
+    // not lend its own rights.
+    let error = edge
+        .order(&edge.token("carol", "orders:write", "silver"))
+        .await
+        .unwrap_err();
+    let RequestError::Service(error) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(error.code(), ServiceErrorCode::Unavailable);
+    // And the edge itself learns why before anything is sent.
+    let error = edge
+        .order(&edge.token("dave", "orders:read", "gold"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RequestError::Send(SendError::Denied { .. })),
+        "{error}"
+    );
+    assert!(error.to_string().contains("edge-orders"), "{error}");
+    assert!(error.to_string().contains("scope"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_13_a_token_that_the_signature_does_not_cover_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let front = bus.client("front").await;
+    let ran = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&ran);
+    let _service = front
+        .serve("front.order", move |_: Message<Order>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, ServiceError>("ok") }
+        })
+        .await
+        .unwrap();
+    // Two genuine tokens of one length; Alice's is swapped for Bobby's.
+    let alice = edge.token("alice", "orders:write", "gold");
+    let bobby = edge.token("bobby", "orders:write", "gold");
+    assert_eq!(alice.len(), bobby.len());
+    let raw = bus.raw_client("edge").await;
+    let forger = Forger::genuine(&bus, "edge").await;
+    let inbox = bus.peer_inbox("edge", "x");
+    let body = ContentType::MessagePack
+        .encode(&Order {
+            item: "clay".into(),
+        })
+        .unwrap();
+    let sealed = forger.request_for_user("front.order", &inbox, now(), &body, &alice);
+    let at = sealed
+        .windows(alice.len())
+        .position(|w| w == alice.as_bytes())
+        .unwrap();
+    let mut swapped = sealed.to_vec();
+    swapped[at..at + bobby.len()].copy_from_slice(bobby.as_bytes());
+    raw.publish_with_reply("front.order", inbox.clone(), swapped.into())
+        .await
+        .unwrap();
+    eventually(|| front.stats().refused_for("token_mismatch") == 1).await;
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    raw.publish_with_reply("front.order", inbox, sealed)
+        .await
+        .unwrap();
+    eventually(|| ran.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_10_tokens_that_nobody_may_mint_are_refused() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let front = bus.client("front").await;
+    let _service = front
+        .serve("front.order", async |_: Message<Order>| {
+            Ok::<_, ServiceError>("ok")
+        })
+        .await
+        .unwrap();
+    let good = edge.token("alice", "orders:write", "gold");
+    edge.order(&good).await.unwrap();
+    // Expired, and from a key that no credential names.
+    let old = edge.token_from(
+        "alice",
+        "orders:write",
+        "gold",
+        now().saturating_sub(Duration::from_secs(120)),
+        Duration::from_secs(60),
+    );
+    let stranger = Edge {
+        client: edge.client.clone(),
+        key: TokenSigningKey::from_seed([9; 32]),
+    };
+    let foreign = stranger.token("alice", "orders:write", "gold");
+    let mut unsigned = good.clone();
+    unsigned.truncate(good.rfind('.').unwrap() + 1);
+    for bad in [old, foreign, unsigned, "x".to_owned(), String::new()] {
+        let error = edge.order(&bad).await.unwrap_err();
+        assert!(
+            matches!(error, RequestError::Send(SendError::User { .. })),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_10_a_workload_that_lost_the_right_to_mint_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let front = bus.client("front").await;
+    let _service = front
+        .serve("front.order", async |_: Message<Order>| {
+            Ok::<_, ServiceError>("ok")
+        })
+        .await
+        .unwrap();
+    let token = edge.token("alice", "orders:write", "gold");
+    edge.order(&token).await.unwrap();
+    // Its credential still names the token key; the policy does not name it.
+    bus.publish_policy(&POLICY.replace("mints = true\n", ""))
+        .await;
+    eventually(|| edge.client.policy().revision() == 2).await;
+    let error = edge.order(&token).await.unwrap_err();
+    let RequestError::Send(SendError::User { reason }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(reason, "token_may_not_mint");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_workloads_that_may_mint_get_a_token_key() {
+    let bus = Bus::start(POLICY).await;
+    let options = bus
+        .connect_options("back")
+        .token_key(&[7; 32])
+        .connect_timeout(Duration::from_secs(2));
+    let error = Client::connect(options).await.unwrap_err();
+    assert!(error.to_string().contains("credential"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_without_users_gets_none_from_the_context() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _quiet = back
+        .serve("back.anonymous", async |m: Message<String>| {
+            Ok::<_, ServiceError>(m.user().is_none())
+        })
+        .await
+        .unwrap();
+    let client = front.clone();
+    let _front = front
+        .serve("front.order", move |_: Message<Order>| {
+            let client = client.clone();
+            async move {
+                assert!(Context::current().user().is_some());
+                let anonymous: bool = client.request("back.anonymous", "x").await?;
+                Ok::<_, ServiceError>(format!("anonymous: {anonymous}"))
+            }
+        })
+        .await
+        .unwrap();
+    let answer = edge
+        .order(&edge.token("alice", "orders:write", "gold"))
+        .await
+        .unwrap();
+    assert_eq!(answer, "anonymous: true");
+}
