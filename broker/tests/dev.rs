@@ -325,8 +325,12 @@ async fn nothing_survives_a_killed_instance_and_the_next_one_starts() {
         dir.path().join("dev.json").exists(),
         "it had no time to remove it"
     );
-    // At once: it waits for what is still dying.
+    // Started at once: it waits for what is still dying, which would write to
+    // the same streams.
     let mut again = Dev::start(dir.path()).await;
+    for (name, pid) in dev.pids() {
+        assert!(!is_running(pid), "`{name}` of the first one still runs");
+    }
     dev.nothing_is_left().await;
     let token = again.token("orders:write").await;
     assert_eq!(again.order(Some(&token)).await.0, 201);
