@@ -240,7 +240,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

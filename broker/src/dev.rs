@@ -169,6 +169,7 @@ async fn start(
     parts: &mut Parts,
 ) -> Result<(), DevError> {
     screen.heading(&format!("bulla dev in {}", provision.dir().display()));
+    let engine = Engine::locate(&|line| screen.line(&format!("  {line}"))).await?;
     let given = Given {
         gateway: args.gateway_port,
         nats: args.nats_port,
@@ -178,7 +179,6 @@ async fn start(
     let earlier =
         read_if_there(&ports_file)?.and_then(|bytes| serde_json::from_slice::<Ports>(&bytes).ok());
     let ports = ports::choose(given, earlier)?;
-    let engine = Engine::locate(&|line| screen.line(&format!("  {line}"))).await?;
 
     let (policy_file, text) = files::policy(provision)?;
     let (policy, revision) = provision.sign_policy(&policy_file.display().to_string(), &text)?;
@@ -190,7 +190,9 @@ async fn start(
 
     clear(&provision.path("run"));
     let config = provision.write_server_config(Some(ports.nats))?;
-    let server = parts.server.insert(engine.start(&config).await?);
+    let server = parts
+        .server
+        .insert(engine.start(&config).await.map_err(DevError::of_engine)?);
     let nats_url = server.client_url().to_owned();
     screen.done(
         "nats-server",
@@ -416,6 +418,27 @@ pub(crate) enum DevError {
         /// Its nkey in this directory.
         nkey: String,
     },
+}
+
+impl DevError {
+    /// Here the remedy for a taken port has a name.
+    fn of_engine(error: EngineError) -> Self {
+        match error {
+            EngineError::PortBusy { address } => {
+                let port = address
+                    .rsplit(':')
+                    .next()
+                    .and_then(|port| port.parse().ok());
+                let option = "--nats-port";
+                PortError::Busy {
+                    port: port.unwrap_or_default(),
+                    option,
+                }
+                .into()
+            }
+            other => other.into(),
+        }
+    }
 }
 
 /// Where `bulla dev` lives unless it is told otherwise.

@@ -1,5 +1,7 @@
 //! When to stop.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -7,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 /// `until_stdin_closes`, by the end of standard input.
 ///
 /// The latter ties a child to its parent: however the parent dies, the pipe
-/// closes. A second signal ends the process at once, for the operator whose
-/// drain hangs.
+/// closes. A second signal, at least a second after the first, ends the process
+/// at once, for the operator whose drain hangs.
 ///
 /// # Errors
 /// If the operating system refuses a signal handler. Must be called inside a
@@ -31,15 +33,18 @@ pub fn shutdown_signal(until_stdin_closes: bool) -> std::io::Result<Cancellation
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            let mut signals = 0_u8;
+            let mut first: Option<Instant> = None;
             loop {
                 let code = tokio::select! {
                     _ = interrupt.recv() => 130,
                     _ = terminate.recv() => 143,
                 };
-                signals = signals.saturating_add(1);
-                if signals > 1 {
-                    std::process::exit(code);
+                match first {
+                    None => first = Some(Instant::now()),
+                    // `timeout` and shells signal a process and its group, which
+                    // is one wish and not two.
+                    Some(first) if first.elapsed() < ONE_WISH => {}
+                    Some(_) => std::process::exit(code),
                 }
                 stop.cancel();
             }
@@ -61,6 +66,8 @@ fn wait_for_end(mut input: impl std::io::Read) {
     }
 }
 
+const ONE_WISH: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -79,5 +86,9 @@ mod tests {
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
             .unwrap();
         stop.cancelled().await;
+        // The same wish again does not end the process.
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
