@@ -195,6 +195,75 @@ mod tests {
         map
     }
 
+    /// A validator for one issuer, its keys, and a token that ends at 1,000 s.
+    fn known_issuer() -> (Authenticator, Generation, String) {
+        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+        use bulla_token::{AccessTokenValidator, KeySet, ValidationPolicy};
+        use data_encoding::BASE64URL_NOPAD as B64;
+        use serde_json::json;
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let x = B64.encode(pair.public_key().as_ref());
+        let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]});
+        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": "k"});
+        let claims = json!({"iss": "i", "aud": "a", "sub": "s", "client_id": "c", "jti": "j",
+            "iat": 100, "exp": 1_000});
+        let part = |json: &serde_json::Value| B64.encode(json.to_string().as_bytes());
+        let signed = format!("{}.{}", part(&header), part(&claims));
+        let token = format!(
+            "{signed}.{}",
+            B64.encode(pair.sign(signed.as_bytes()).as_ref())
+        );
+        let validator = AccessTokenValidator::new(ValidationPolicy::new("i", "a")).unwrap();
+        let policy = TokenPolicy {
+            issuer: 0,
+            validator: Arc::new(validator),
+        };
+        let keys = Generation {
+            keys: KeySet::parse(set.to_string().as_bytes()).unwrap(),
+            number: 1,
+            fetched: std::time::Instant::now(),
+        };
+        (Authenticator::new(Vec::new(), vec![policy]), keys, token)
+    }
+
+    #[test]
+    fn the_times_of_a_cached_token_are_checked_on_each_use() {
+        let (known, keys, token) = known_issuer();
+        let at = |secs| {
+            let now = UnixMillis::from_secs(secs);
+            let policy = known.policies.first().unwrap();
+            known.with_keys(&token, 0, policy, &keys, now).map(|_| ())
+        };
+        assert_eq!(at(500), Ok(()));
+        assert_eq!(known.good.iter().count(), 1);
+        assert_eq!(at(1_029), Ok(()));
+        assert_eq!(at(1_030), Err(TokenError::Expired));
+        assert_eq!(at(10), Err(TokenError::IssuedInFuture));
+        assert_eq!(at(500), Ok(()));
+    }
+
+    #[test]
+    fn refused_tokens_are_kept_apart_from_good_ones_and_only_if_they_stay_refused() {
+        let (known, keys, token) = known_issuer();
+        let policy = known.policies.first().unwrap();
+        let with = |token: &str, secs| {
+            let now = UnixMillis::from_secs(secs);
+            known.with_keys(token, 0, policy, &keys, now).map(|_| ())
+        };
+        // An early token becomes valid; a forged one never does.
+        assert_eq!(with(&token, 10), Err(TokenError::IssuedInFuture));
+        assert_eq!(with(&token, 500), Ok(()));
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let forged = format!("{signed}.{}", "A".repeat(86));
+        for _ in 0..2 {
+            assert_eq!(with(&forged, 500), Err(TokenError::BadSignature));
+        }
+        assert_eq!(
+            (known.good.iter().count(), known.bad.iter().count()),
+            (1, 1)
+        );
+    }
+
     #[test]
     fn one_bearer_token_is_taken() {
         for text in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c"] {

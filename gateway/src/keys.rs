@@ -37,7 +37,7 @@ pub(crate) struct Generation {
     /// Changes whenever the keys do.
     pub(crate) number: u64,
     /// When a fetch last confirmed it.
-    fetched: Instant,
+    pub(crate) fetched: Instant,
 }
 
 /// Where the keys of one issuer come from and which they are now.

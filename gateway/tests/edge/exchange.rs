@@ -153,6 +153,16 @@ async fn the_token_stays_at_the_edge_and_a_transaction_token_goes_on() {
 }
 
 #[tokio::test]
+async fn an_optional_scope_travels_on_only_if_the_client_has_it() {
+    let edge = Edge::start().await;
+    let token = edge.issuer.token_with(json!({"scope": "orders:read"}));
+    let request = edge.get("/v1/orders/1").bearer_auth(token);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let user = transaction(&edge.bus.last());
+    assert_eq!(user.scopes().collect::<Vec<_>>(), ["orders:read"]);
+}
+
+#[tokio::test]
 async fn each_request_has_a_transaction_of_its_own() {
     let edge = Edge::start().await;
     edge.order().send().await.unwrap();
