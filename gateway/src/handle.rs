@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use bulla_identity::UnixMillis;
 use bulla_token::ValidatedToken;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version};
+use http::{Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -82,10 +82,6 @@ impl<B: Bus> Edge<B> {
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let http1 = request.version() <= Version::HTTP_11;
-        // hyper has resolved a `Content-Length` beside `Transfer-Encoding` already, so
-        // that it cannot be seen here: what follows a chunked body is never taken for
-        // another request ([RFC 9112 §6.1]).
-        let chunked = http1 && request.headers().contains_key(TRANSFER_ENCODING);
         let id = DecisionId::random();
         let mut known = Known::default();
         let outcome = match self.in_work.try_acquire() {
@@ -95,7 +91,7 @@ impl<B: Bus> Edge<B> {
                 Err(Problem::Overloaded.into())
             }
         };
-        let mut response = match outcome {
+        let response = match outcome {
             Ok(response) => response,
             Err(refusal) => {
                 if let Some(reason) = refusal.denied {
@@ -106,10 +102,6 @@ impl<B: Bus> Edge<B> {
                 refusal.problem.response(&self.problem_base, &id, http1)
             }
         };
-        if chunked {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
         let route = known.route.as_ref().map_or("", |r| r.id.as_str());
         let status = response.status().as_u16();
         self.metrics.answered(route, status, started.elapsed());
@@ -312,6 +304,8 @@ fn check_head(head: &Parts, max_uri: usize) -> Result<(), Refusal> {
         if hosts.next().is_none() && head.version == Version::HTTP_11 || hosts.next().is_some() {
             return Err(malformed("send one `Host` header"));
         }
+        // A `Content-Length` beside it cannot be seen here: hyper goes by the chunks and
+        // ends the connection afterwards ([RFC 9112 §6.1]); a test pins that.
         let mut encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
         if let Some(encoding) = encodings.next()
             && (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked") || encodings.next().is_some())
