@@ -130,7 +130,9 @@ impl Client {
 
     /// Listens to events on a pattern; every process that subscribes gets all.
     ///
-    /// Returns when nats-server has confirmed it. The first subscription of a
+    /// Returns when nats-server has processed it. A refusal by nats-server, which
+    /// comes asynchronously, is an error if it comes at once; a later one is
+    /// counted (`subscription_refused_by_server`) and logged. The first subscription of a
     /// process waits until its replay window can vouch for what it gets: the
     /// clock skew after the start.
     ///
@@ -197,12 +199,14 @@ impl Client {
         self.shared.flush().await
     }
 
-    /// Ends all subscriptions after what has arrived, flushes what was
-    /// published, and closes the connection.
+    /// Flushes what was published, ends all subscriptions after what has
+    /// arrived in this process, and closes the connection. Takes at most about
+    /// two seconds when nats-server is gone.
     pub async fn drain(&self) {
         // Bounded: a server that is gone cannot confirm anything.
         let _ = self.shared.connection.barrier(Duration::from_secs(2)).await;
-        let _ = self.shared.connection.nats().drain().await;
+        let drain = self.shared.connection.nats().drain();
+        let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }
 
     /// This process's workload.

@@ -11,7 +11,7 @@ use bulla_identity::reserved;
 use bulla_keyring::NkeySeed;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tracing::{debug, info, warn};
 
 use crate::error::{ConnectError, LinkError};
@@ -62,6 +62,9 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
 }
 
 struct Refusals {
+    /// Counts the moments at which something that the server sent may have been
+    /// missed: a (re)connection, a full subscription.
+    disturbances: watch::Sender<u64>,
     waiting: broadcast::Sender<Violation>,
     unreported: Mutex<BTreeMap<String, u64>>,
     stats: Stats,
@@ -69,17 +72,29 @@ struct Refusals {
 
 impl Refusals {
     fn record(&self, violation: Violation) {
-        if let Violation::Publish { subject } = &violation {
-            let mut unreported = self.unreported.lock();
-            if unreported.len() < MAX_PENDING_REFUSALS || unreported.contains_key(subject) {
-                let count = unreported.entry(subject.clone()).or_default();
-                *count = count.saturating_add(1);
-            } else {
-                self.stats.count_lost_violation();
+        match &violation {
+            // A reply subject is used once: nobody will publish there again and
+            // learn of it.
+            Violation::Publish { subject } if reserved::is_reserved(subject) => {
+                self.stats.count_refused("reply_refused_by_server");
+            }
+            Violation::Publish { subject } => self.remember(subject),
+            Violation::Subscribe { .. } => {
+                self.stats.count_refused("subscription_refused_by_server");
             }
         }
         // Nobody waiting is fine: a publish learns of it from `unreported`.
         let _ = self.waiting.send(violation);
+    }
+
+    fn remember(&self, subject: &str) {
+        let mut unreported = self.unreported.lock();
+        if unreported.len() < MAX_PENDING_REFUSALS || unreported.contains_key(subject) {
+            let count = unreported.entry(subject.to_owned()).or_default();
+            *count = count.saturating_add(1);
+        } else {
+            self.stats.count_lost_violation();
+        }
     }
 }
 
@@ -99,6 +114,7 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let address = checked_address(options)?;
         let refusals = Arc::new(Refusals {
+            disturbances: watch::channel(0).0,
             waiting: broadcast::channel(VIOLATION_CHANNEL).0,
             unreported: Mutex::default(),
             stats: stats.clone(),
@@ -145,6 +161,11 @@ impl Connection {
     /// The NATS client below.
     pub(crate) fn nats(&self) -> &async_nats::Client {
         &self.nats
+    }
+
+    /// Changes whenever something that the server sent may have been missed.
+    pub(crate) fn disturbances(&self) -> watch::Receiver<u64> {
+        self.refusals.disturbances.subscribe()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -258,6 +279,9 @@ fn on_event(refusals: &Refusals, event: Event) {
         },
         Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
             refusals.stats.count_slow_consumer();
+            refusals
+                .disturbances
+                .send_modify(|count| *count = count.wrapping_add(1));
             warn!("a subscription is full: messages were dropped");
         }
         Event::ServerError(ServerError::AuthorizationViolation) => {
@@ -265,7 +289,12 @@ fn on_event(refusals: &Refusals, event: Event) {
                 "nats-server refused the connection: the policy no longer lets this workload in, or no broker answered"
             );
         }
-        Event::Connected => info!("connected to nats-server"),
+        Event::Connected => {
+            refusals
+                .disturbances
+                .send_modify(|count| *count = count.wrapping_add(1));
+            info!("connected to nats-server");
+        }
         Event::Disconnected => warn!("lost the connection to nats-server"),
         other => debug!(event = %other, "connection event"),
     }

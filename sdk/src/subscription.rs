@@ -27,6 +27,8 @@ use crate::shared::Shared;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// How long a draining service waits for the end of what has arrived.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// Verified events from a subject pattern, in the order of their arrival.
 ///
@@ -61,7 +63,8 @@ impl Subscription {
     }
 
     /// Stops new messages; [`Subscription::next`] still gives what has arrived
-    /// and then ends.
+    /// in this process and then ends. What is on its way from nats-server at
+    /// this moment is lost, as the NATS client does not wait for it.
     ///
     /// # Errors
     /// [`LinkError::Disconnected`] if the connection is gone.
@@ -102,6 +105,7 @@ impl Service {
         });
         tasks.spawn({
             let (stop, tasks) = (stop.clone(), tasks.clone());
+            let mut draining = false;
             async move {
                 loop {
                     // A place first: what waits, waits in the subscription,
@@ -109,15 +113,24 @@ impl Service {
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                         break;
                     };
-                    let request = tokio::select! {
-                        biased;
-                        request = raw.next() => request,
-                        () = stop.cancelled() => {
-                            // Gives what has arrived already, then ends.
-                            if raw.drain().await.is_err() {
-                                break;
+                    let request = if draining {
+                        // Gives what has arrived; bounded, because a connection
+                        // that is gone never says that this was all.
+                        tokio::time::timeout(DRAIN_LIMIT, raw.next())
+                            .await
+                            .ok()
+                            .flatten()
+                    } else {
+                        tokio::select! {
+                            biased;
+                            () = stop.cancelled() => {
+                                draining = true;
+                                if raw.drain().await.is_err() {
+                                    break;
+                                }
+                                continue;
                             }
-                            raw.next().await
+                            request = raw.next() => request,
                         }
                     };
                     let Some(request) = request else { break };
@@ -133,7 +146,11 @@ impl Service {
         Ok(Self { stop, tasks })
     }
 
-    /// Stops new requests and waits until those in flight are answered.
+    /// Stops new requests and waits until those that have arrived in this
+    /// process are answered: for as long as their handlers take, so bound it
+    /// where a handler may hang. A request that is on its way from nats-server
+    /// at this moment is lost, as the NATS client does not wait for it; its
+    /// caller runs into its time-out.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.tasks.wait().await;

@@ -33,10 +33,12 @@
 )]
 
 mod bus;
+mod cable;
 mod forger;
 mod raw_socket;
 mod sealed;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
+pub use cable::Cable;
 pub use forger::{Forger, leaf_of, now};
 pub use raw_socket::RawSocket;

@@ -7,7 +7,7 @@ use bulla_identity::reserved;
 use bulla_sdk::{Client, ConnectOptions};
 use bytes::Bytes;
 
-use crate::Bus;
+use crate::{Bus, Cable};
 
 /// Clocks agree here: one machine.
 const SKEW: Duration = Duration::from_millis(100);
@@ -28,6 +28,20 @@ impl Bus {
     /// A client of the SDK.
     pub async fn client(&self, workload: &str) -> Client {
         Client::connect(self.connect_options(workload))
+            .await
+            .unwrap_or_else(|error| panic!("`{workload}` cannot connect: {error:?}"))
+    }
+
+    /// A client of the SDK behind a cable that can be cut.
+    pub async fn client_behind(&self, cable: &Cable, workload: &str) -> Client {
+        let options = ConnectOptions::new(
+            cable.url(),
+            self.workload(workload),
+            self.seed_file(workload),
+            self.root_file(),
+        )
+        .clock_skew(SKEW);
+        Client::connect(options)
             .await
             .unwrap_or_else(|error| panic!("`{workload}` cannot connect: {error:?}"))
     }

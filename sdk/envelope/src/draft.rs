@@ -4,7 +4,7 @@ use bulla_identity::{Subject, UnixMillis};
 
 use crate::format::{Field, Kind};
 use crate::header::{self, ErrorReport, ReplyBinding};
-use crate::limits::{MAX_LIMITS, MAX_TOKEN};
+use crate::limits::{MAX_LIFE, MAX_LIMITS, MAX_TOKEN};
 use crate::{AppHeaders, LeafHash, MessageId, SealError, TraceParent};
 
 /// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
@@ -134,7 +134,9 @@ impl<'a> Draft<'a> {
     /// Checks all that does not depend on the sealer.
     pub(crate) fn check(&self) -> Result<(), SealError> {
         header::fields_of(self).check(self.kind)?;
-        if self.expires_at < self.issued_at {
+        if self.expires_at < self.issued_at
+            || self.expires_at > self.issued_at.saturating_add(MAX_LIFE)
+        {
             return Err(SealError::InvalidField {
                 field: Field::ExpiresAt,
             });

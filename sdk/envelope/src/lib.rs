@@ -125,7 +125,7 @@ pub use format::{ErrorCode, Field, Kind, ShapeError};
 pub use header::{ErrorReport, ReplyBinding};
 pub use limits::{
     MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS, MAX_APP_HEADERS_LEN, MAX_BATCH,
-    MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS, MAX_TOKEN,
+    MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_LIFE, MAX_LIMITS, MAX_TOKEN,
 };
 pub use names::{DecisionId, Epoch, LeafHash, MessageId};
 pub use opened::{AuthenticEnvelope, CheckError, Expectation, Message, OpenedEnvelope, Sender};

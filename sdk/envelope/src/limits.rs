@@ -1,5 +1,7 @@
 //! What one envelope may hold. SPEC.md, ENV-4.
 
+use std::time::Duration;
+
 /// Longest envelope in bytes: the largest `max_payload` that NATS can have.
 pub const MAX_ENVELOPE: usize = 64 * 1024 * 1024;
 /// Longest header in bytes.
@@ -22,3 +24,6 @@ pub const MAX_APP_HEADERS_LEN: usize = 8 * 1024;
 pub const MAX_FRAME: usize = 64;
 /// Most envelopes under one signature.
 pub const MAX_BATCH: usize = 1024;
+/// The longest that an envelope may live from its issue: 15 minutes. Receivers
+/// remember it for that long, so a sender must not choose freely.
+pub const MAX_LIFE: Duration = Duration::from_secs(15 * 60);

@@ -8,6 +8,7 @@ use bulla_identity::{UnixMillis, Verified, WorkloadId};
 use bulla_keyring::KeyId;
 
 use crate::app_headers;
+use crate::limits::MAX_LIFE;
 use crate::{
     Epoch, ErrorReport, Kind, LeafHash, MessageId, ReplyBinding, SealedEnvelope, TraceParent,
 };
@@ -102,6 +103,9 @@ pub enum CheckError {
     /// It is older than this subject allows.
     #[error("the envelope is too old for this subject")]
     TooOld,
+    /// It claims a longer life than any envelope may have.
+    #[error("the envelope lives longer than {} minutes", MAX_LIFE.as_secs() / 60)]
+    LivesTooLong,
     /// It is from before this receiver began to remember.
     #[error("the envelope was issued before this receiver started")]
     IssuedBeforeStart,
@@ -122,6 +126,7 @@ impl CheckError {
             Self::Future => "future",
             Self::Expired => "expired",
             Self::TooOld => "too_old",
+            Self::LivesTooLong => "lives_too_long",
             Self::IssuedBeforeStart => "issued_before_start",
             Self::OutlivesCredential => "outlives_credential",
         }
@@ -174,6 +179,9 @@ impl AuthenticEnvelope {
         let (issued_at, expires_at) = (header.issued_at, header.expires_at);
         if expires_at > self.credential_expires_at {
             return Err(CheckError::OutlivesCredential);
+        }
+        if expires_at > issued_at.saturating_add(MAX_LIFE) {
+            return Err(CheckError::LivesTooLong);
         }
         if issued_at > expected.now.saturating_add(expected.skew) {
             return Err(CheckError::Future);

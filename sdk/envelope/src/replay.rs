@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use bulla_identity::UnixMillis;
+use bulla_identity::{UnixMillis, WorkloadId};
 use bulla_keyring::KeyId;
 
 use crate::{Epoch, LeafHash, Message, OpenedEnvelope};
@@ -17,8 +17,9 @@ use crate::{Epoch, LeafHash, Message, OpenedEnvelope};
 /// skew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayLimits {
-    /// Pages for one key, all its epochs together.
-    pub pages_per_key: usize,
+    /// Pages for one workload, all its keys together: a workload may hold any
+    /// number of credentials, and must not fill the memory of others with them.
+    pub pages_per_workload: usize,
     /// Pages for all keys together.
     pub pages: usize,
 }
@@ -28,7 +29,7 @@ impl Default for ReplayLimits {
     /// at most for one key, 52 MB in all.
     fn default() -> Self {
         Self {
-            pages_per_key: 1 << 16,
+            pages_per_workload: 1 << 16,
             pages: 1 << 18,
         }
     }
@@ -55,6 +56,8 @@ pub struct ReplayWindow {
     skew: Duration,
     now: UnixMillis,
     keys: HashMap<KeyId, Key>,
+    /// Pages by workload.
+    shares: HashMap<WorkloadId, usize>,
     pages: usize,
     /// When to look for dead pages again.
     next_burial: UnixMillis,
@@ -75,8 +78,8 @@ pub enum ReplayError {
     Expired,
     /// The sender's share of the memory is full.
     #[error("the sender has {limit} pages of recent messages, no more are kept")]
-    KeyFull {
-        /// [`ReplayLimits::pages_per_key`].
+    WorkloadFull {
+        /// [`ReplayLimits::pages_per_workload`].
         limit: usize,
     },
     /// The memory is full.
@@ -95,7 +98,7 @@ impl ReplayError {
             Self::Replayed => "replayed",
             Self::Cloned => "cloned_key",
             Self::Expired => "expired",
-            Self::KeyFull { .. } => "replay_key_full",
+            Self::WorkloadFull { .. } => "replay_workload_full",
             Self::Full { .. } => "replay_full",
         }
     }
@@ -107,10 +110,10 @@ const WORDS: usize = 16;
 /// How many accepted messages of a key are remembered to tell clones from replays.
 const RECENT: usize = 128;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Key {
+    workload: WorkloadId,
     epochs: HashMap<Epoch, HashMap<u64, Page>>,
-    pages: usize,
     /// What was accepted last.
     recent: VecDeque<Trace>,
 }
@@ -131,8 +134,9 @@ struct Page {
 }
 
 /// What is remembered of one message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Entry {
+    workload: WorkloadId,
     key_id: KeyId,
     epoch: Epoch,
     sequence: u64,
@@ -150,6 +154,7 @@ impl ReplayWindow {
             skew,
             now: UnixMillis::default(),
             keys: HashMap::new(),
+            shares: HashMap::new(),
             pages: 0,
             next_burial: UnixMillis::default(),
         }
@@ -166,6 +171,7 @@ impl ReplayWindow {
         now: UnixMillis,
     ) -> Result<(), ReplayError> {
         let entry = Entry {
+            workload: envelope.sender().workload.clone(),
             key_id: envelope.sender().key_id,
             epoch: envelope.epoch(),
             sequence: message.sequence,
@@ -222,10 +228,10 @@ impl ReplayWindow {
                 limit: self.limits.pages,
             });
         }
-        let held = self.keys.get(&entry.key_id).map_or(0, |key| key.pages);
-        if held >= self.limits.pages_per_key {
-            return Err(ReplayError::KeyFull {
-                limit: self.limits.pages_per_key,
+        let share = self.shares.entry(entry.workload.clone()).or_default();
+        if *share >= self.limits.pages_per_workload {
+            return Err(ReplayError::WorkloadFull {
+                limit: self.limits.pages_per_workload,
             });
         }
         let mut page = Page {
@@ -233,10 +239,13 @@ impl ReplayWindow {
             expires_at: entry.expires_at,
         };
         page.insert(word, bit);
-        let key = self.keys.entry(entry.key_id).or_default();
+        *share += 1;
+        let key = self
+            .keys
+            .entry(entry.key_id)
+            .or_insert_with(|| Key::of(entry.workload.clone()));
         let pages = key.epochs.entry(entry.epoch).or_default();
         pages.insert(number, page);
-        key.pages += 1;
         self.pages += 1;
         key.remember(entry);
         Ok(())
@@ -253,15 +262,19 @@ impl ReplayWindow {
         self.next_burial = self.now.saturating_add(BURIAL_PAUSE);
         let dead_before = self.now.saturating_sub(self.skew);
         self.pages = 0;
+        self.shares.clear();
         self.keys.retain(|_, key| {
-            key.pages = 0;
+            let mut held = 0;
             key.epochs.retain(|_, pages| {
                 pages.retain(|_, page| page.expires_at >= dead_before);
-                key.pages += pages.len();
+                held += pages.len();
                 !pages.is_empty()
             });
-            self.pages += key.pages;
-            key.pages > 0
+            self.pages += held;
+            if held > 0 {
+                *self.shares.entry(key.workload.clone()).or_default() += held;
+            }
+            held > 0
         });
     }
 }
@@ -278,6 +291,14 @@ impl Page {
 }
 
 impl Key {
+    fn of(workload: WorkloadId) -> Self {
+        Self {
+            workload,
+            epochs: HashMap::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
     fn remember(&mut self, entry: &Entry) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -331,6 +352,7 @@ mod tests {
         leaf[..8].copy_from_slice(&sequence.to_be_bytes());
         leaf[0] ^= key ^ epoch;
         Entry {
+            workload: WorkloadId::parse(&format!("spiffe://acme.example/w{}", key % 100)).unwrap(),
             key_id: KeyId([key; 16]),
             epoch: Epoch([epoch; 8]),
             sequence,
@@ -339,10 +361,10 @@ mod tests {
         }
     }
 
-    fn window(pages_per_key: usize, pages: usize) -> ReplayWindow {
+    fn window(pages_per_workload: usize, pages: usize) -> ReplayWindow {
         ReplayWindow::new(
             ReplayLimits {
-                pages_per_key,
+                pages_per_workload,
                 pages,
             },
             SKEW,
@@ -465,6 +487,21 @@ mod tests {
     }
 
     #[test]
+    fn many_keys_of_one_workload_share_one_budget() {
+        let mut window = window(2, 10);
+        // Keys 1, 101 and 201 are of one workload, key 2 of another.
+        assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
+        assert_eq!(commit(&mut window, &entry(101, 1, 1, 1000), 0), Ok(()));
+        assert_eq!(
+            commit(&mut window, &entry(201, 1, 1, 1000), 0),
+            Err("replay_workload_full")
+        );
+        assert_eq!(commit(&mut window, &entry(2, 1, 1, 1000), 0), Ok(()));
+        // Its share is free again when its pages are dead.
+        assert_eq!(commit(&mut window, &entry(201, 1, 1, 9000), 5000), Ok(()));
+    }
+
+    #[test]
     fn a_clock_that_moves_back_reopens_nothing() {
         let mut window = window(10, 10);
         assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
@@ -500,7 +537,7 @@ mod tests {
         // A third page for the key, in whatever epoch.
         for (epoch, sequence) in [(1, 1024), (2, 1024), (3, 0)] {
             let code = commit(&mut window, &entry(1, epoch, sequence, 1000), 0);
-            assert_eq!(code, Err("replay_key_full"));
+            assert_eq!(code, Err("replay_workload_full"));
         }
         // Its pages still take and still remember.
         assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));

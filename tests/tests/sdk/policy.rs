@@ -8,7 +8,8 @@ use bulla_identity::reserved;
 use bulla_sdk::{
     FlushError, Message, PublishError, RequestError, SendError, ServiceError, SubscribeError,
 };
-use bulla_tests::{Bus, Forger, now};
+use bulla_tests::{Bus, Cable, Forger, now};
+use futures_util::StreamExt;
 
 use super::{POLICY, eventually};
 
@@ -180,6 +181,63 @@ async fn attack_15_a_workload_that_a_new_policy_drops_is_refused_at_once() {
     eventually(|| back.stats().refused_for("not_granted") == 1).await;
     // The older revision, genuine and signed, is not taken back.
     bus.replace_control_record(reserved::CTL_POLICY, old).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(back.policy().revision(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_15_a_policy_that_came_while_the_connection_was_down_is_not_missed() {
+    let bus = Bus::start(POLICY).await;
+    let cable = Cable::to(bus.nats_url()).await;
+    let back = bus.client_behind(&cable, "back").await;
+    cable.cut();
+    eventually(|| !back.is_connected()).await;
+    // The news of it reaches nobody here.
+    bus.publish_policy(&POLICY.replace("front-asks-freely", "renamed"))
+        .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(back.policy().revision(), 1);
+    cable.mend();
+    eventually(|| back.policy().revision() == 2).await;
+}
+
+/// nats-server delivers a genuine record to whatever reply subject a workload
+/// names in a direct get, the news of others included.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_15_records_aimed_at_the_news_change_and_block_nothing() {
+    let bus = Bus::start(POLICY).await;
+    let back = bus.client("back").await;
+    let mallory = bus.raw_client("front").await;
+    let old = bus.control_record(reserved::CTL_POLICY).await;
+    let get = |subject| reserved::direct_get(subject);
+    let aim = async |get: String, at: &'static str| {
+        for _ in 0..500 {
+            mallory
+                .publish_with_reply(get.clone(), at, "".into())
+                .await
+                .unwrap();
+        }
+        mallory.flush().await.unwrap();
+    };
+    let mut heard = bus
+        .raw_client("wiretap")
+        .await
+        .subscribe(reserved::NEWS_ALL)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    aim(get(reserved::CTL_POLICY), reserved::NEWS_POLICY).await;
+    aim(get(reserved::CTL_BUNDLE), reserved::NEWS_POLICY).await;
+    aim(get(reserved::CTL_POLICY), reserved::NEWS_BUNDLE).await;
+    aim(get("$BULLA.CTL.CRED.none"), reserved::NEWS_BUNDLE).await;
+    // The attack is real: what it aims at arrives.
+    assert_eq!(heard.next().await.unwrap().payload, old);
+    bus.publish_policy(&POLICY.replace("front-asks-freely", "renamed"))
+        .await;
+    eventually(|| back.policy().revision() == 2).await;
+    // And the old revision, aimed at the news, is not taken back.
+    bus.replace_control_record("$BULLA.CTL.CRED.old", old).await;
+    aim(get("$BULLA.CTL.CRED.old"), reserved::NEWS_POLICY).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(back.policy().revision(), 2);
 }

@@ -156,3 +156,22 @@ fn an_envelope_does_not_outlive_its_credential() {
         Err(CheckError::OutlivesCredential)
     );
 }
+
+/// ENV-33: what a receiver remembers must not be for its senders to choose.
+#[test]
+fn an_envelope_does_not_live_longer_than_a_quarter_of_an_hour() {
+    let process = orders();
+    let lives = |seconds| {
+        let mut parts = Parts::of(&event().bytes);
+        parts.set(8, uint(after(seconds).as_millis()));
+        let parts = parts.sign(&process.message_key(), process.credential().hash());
+        let sealed = Sealed {
+            bytes: parts.encode(),
+            leaf: parts.leaf(),
+            sequence: 0,
+        };
+        verdict(&sealed, &expected())
+    };
+    assert_eq!(lives(900), Ok(()));
+    assert_eq!(lives(901), Err(CheckError::LivesTooLong));
+}

@@ -206,6 +206,10 @@ fn sealer_refuses_what_no_receiver_would_take() {
     draft.expires_at = after(-1);
     assert_eq!(refused(&draft), "invalid_field");
     let mut draft = event.clone();
+    draft.expires_at = after(901);
+    assert_eq!(refused(&draft), "invalid_field");
+    let mut draft = event.clone();
+    draft.issued_at = after(3500);
     draft.expires_at = after(3601);
     assert_eq!(refused(&draft), "outlives_credential");
     let mut draft = event.clone();

@@ -1,0 +1,268 @@
+//! From key ids to verified credentials, at a bounded price.
+//!
+//! Key ids arrive in envelopes that nothing is proven of, so a look-up is the
+//! one thing that anybody who can send can make a receiver do: one flight per
+//! key id, so many at once, so many a second, and a rest when the control
+//! stream does not answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_envelope::{
+    Credential, CredentialDecodeError, CredentialError as VerifyError, VerifiedCredential,
+};
+use bulla_identity::{UnixMillis, reserved};
+use bulla_keyring::KeyId;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::{Control, Inner, fetch};
+use crate::error::LinkError;
+
+/// Credentials held at once.
+const MAX_CREDENTIALS: u64 = 20_000;
+/// Key ids remembered as unknown, and for how long: forged ids must neither
+/// evict good credentials nor reach the control stream each time.
+const MAX_UNKNOWN: u64 = 10_000;
+const UNKNOWN_FOR: Duration = Duration::from_secs(2);
+/// Look-ups of unknown key ids: a burst and as many a second, and how many at
+/// once. One costs nats-server about 0.3 ms.
+const LOOKUPS_PER_SECOND: u32 = 2_000;
+const LOOKUPS_AT_ONCE: usize = 32;
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one answer serves everybody who asks for the same key id.
+const SHARED_FOR: Duration = Duration::from_millis(250);
+/// How long nobody asks again after the control stream did not answer: what
+/// hangs must not hold up messages whose keys are known.
+const REST: Duration = Duration::from_secs(1);
+/// Key ids that brokers have announced lately.
+const MAX_ANNOUNCED: u64 = 50_000;
+
+type Lookup = Result<Arc<VerifiedCredential>, LookupError>;
+
+/// Why a key id leads to no usable credential.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LookupError {
+    #[error("nobody has published a credential with this key id")]
+    Unknown,
+    #[error("too many look-ups of unknown key ids")]
+    Throttled,
+    #[error("the control stream did not answer a moment ago")]
+    Resting,
+    #[error("the control stream cannot be reached")]
+    Unreachable(#[from] LinkError),
+    #[error("the published record is no credential")]
+    Decode(#[from] CredentialDecodeError),
+    #[error("the published record has another key id")]
+    Misfiled,
+    #[error("the policy has no such workload")]
+    UnknownWorkload,
+    #[error("the credential does not verify")]
+    Verify(#[from] VerifyError),
+}
+
+impl LookupError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_key",
+            Self::Throttled => "lookup_throttled",
+            Self::Resting => "lookup_unreachable",
+            Self::Unreachable(_) => "lookup_unreachable",
+            Self::Decode(_) => "credential_malformed",
+            Self::Misfiled => "credential_misfiled",
+            Self::UnknownWorkload => "credential_unknown_workload",
+            Self::Verify(e) => e.code(),
+        }
+    }
+}
+
+/// What is known of key ids.
+pub(super) struct Lookups {
+    /// With the generation of trust and policy that it was verified under.
+    verified: Cache<KeyId, (u64, Arc<VerifiedCredential>)>,
+    unknown: Cache<KeyId, LookupError>,
+    /// Known from the news to exist: their look-up is not throttled, so that a
+    /// flood of forged key ids cannot shut out processes that have just begun.
+    announced: Cache<KeyId, ()>,
+    in_flight: moka::future::Cache<KeyId, Lookup>,
+    places: Semaphore,
+    bucket: Mutex<Bucket>,
+    /// Milliseconds since 1970; before that the stream is left alone.
+    resting_until: AtomicU64,
+}
+
+impl Lookups {
+    pub(super) fn new() -> Self {
+        Self {
+            verified: Cache::new(MAX_CREDENTIALS),
+            unknown: Cache::builder()
+                .max_capacity(MAX_UNKNOWN)
+                .time_to_live(UNKNOWN_FOR)
+                .build(),
+            announced: Cache::new(MAX_ANNOUNCED),
+            in_flight: moka::future::Cache::builder()
+                .max_capacity(MAX_UNKNOWN)
+                .time_to_live(SHARED_FOR)
+                .build(),
+            places: Semaphore::new(LOOKUPS_AT_ONCE),
+            bucket: Mutex::new(Bucket::full()),
+            resting_until: AtomicU64::new(0),
+        }
+    }
+
+    /// A broker has published a credential with this key id.
+    pub(super) fn announce(&self, key_id: KeyId) {
+        self.announced.insert(key_id, ());
+        self.unknown.invalidate(&key_id);
+    }
+}
+
+impl Control {
+    /// The credential with this key id, verified under the present trust and
+    /// policy. An unknown one costs a single look-up, however many ask.
+    pub(crate) async fn credential(&self, key_id: KeyId, now: UnixMillis) -> Lookup {
+        if let Some(held) = self.0.held(key_id, now) {
+            return held;
+        }
+        // If the one that asks is cancelled, the next in line asks.
+        let ask = self.0.look_up(key_id, now);
+        self.0.lookups.in_flight.get_with(key_id, ask).await
+    }
+
+    /// Verifies a credential that this process was just issued, and keeps it.
+    pub(crate) fn adopt(&self, bytes: &[u8], now: UnixMillis) -> Lookup {
+        self.0.admit(bytes, None, now)
+    }
+}
+
+impl Inner {
+    fn held(&self, key_id: KeyId, now: UnixMillis) -> Option<Lookup> {
+        let lookups = &self.lookups;
+        let Some((generation, credential)) = lookups.verified.get(&key_id) else {
+            return lookups.unknown.get(&key_id).map(Err);
+        };
+        let earliest_now = now.saturating_sub(self.skew);
+        if credential.expires_at() < earliest_now {
+            lookups.verified.invalidate(&key_id);
+            return Some(Err(VerifyError::Expired.into()));
+        }
+        if self.bundle.load().bundle.expires_at < earliest_now {
+            return Some(Err(VerifyError::BundleExpired.into()));
+        }
+        if generation == self.generation.load(Ordering::Acquire) {
+            return Some(Ok(credential));
+        }
+        let again = self.admit(credential.credential().as_bytes(), Some(key_id), now);
+        if let Err(error) = &again {
+            // Refused once for a while, not once for each of its messages.
+            lookups.verified.invalidate(&key_id);
+            lookups.unknown.insert(key_id, error.clone());
+        }
+        Some(again)
+    }
+
+    async fn look_up(&self, key_id: KeyId, now: UnixMillis) -> Lookup {
+        let lookups = &self.lookups;
+        if now.as_millis() < lookups.resting_until.load(Ordering::Relaxed) {
+            return Err(LookupError::Resting);
+        }
+        let announced = lookups.announced.contains_key(&key_id);
+        if !announced && !lookups.bucket.lock().take(now) {
+            return Err(LookupError::Throttled);
+        }
+        let _place = if announced {
+            lookups.places.acquire().await
+        } else {
+            lookups
+                .places
+                .try_acquire()
+                .map_err(|_| LookupError::Throttled)
+                .map(Ok)?
+        };
+        let subject = reserved::ctl_credential(&key_id.to_hex());
+        let outcome = match fetch(&self.connection, &subject, LOOKUP_TIMEOUT).await {
+            Ok(Some(bytes)) => self.admit(&bytes, Some(key_id), now),
+            Ok(None) => Err(LookupError::Unknown),
+            // Not remembered for this key: the next message may find the
+            // stream again.
+            Err(error) => {
+                let until = now.saturating_add(REST).as_millis();
+                lookups.resting_until.store(until, Ordering::Relaxed);
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = &outcome {
+            lookups.unknown.insert(key_id, error.clone());
+        }
+        outcome
+    }
+
+    /// Verifies a credential under the present state and keeps it.
+    fn admit(&self, bytes: &[u8], expected: Option<KeyId>, now: UnixMillis) -> Lookup {
+        // Read before the state that it names, so that a change in between
+        // makes the entry stale rather than wrongly fresh.
+        let generation = self.generation.load(Ordering::Acquire);
+        let bundle = self.bundle.load_full();
+        let policy = self.policy.load_full();
+        let credential = Credential::decode(bytes)?;
+        if expected.is_some_and(|id| id != credential.id()) {
+            return Err(LookupError::Misfiled);
+        }
+        let workload = policy
+            .policy()
+            .workload_by_id(credential.claimed_workload())
+            .ok_or(LookupError::UnknownWorkload)?;
+        let verified =
+            Arc::new(credential.verify(&bundle.bundle, workload.nkeys(), now, self.skew)?);
+        self.lookups
+            .verified
+            .insert(verified.id(), (generation, Arc::clone(&verified)));
+        Ok(verified)
+    }
+}
+
+/// A token bucket that is told the time.
+struct Bucket {
+    tokens: f64,
+    at: UnixMillis,
+}
+
+impl Bucket {
+    fn full() -> Self {
+        Self {
+            tokens: f64::from(LOOKUPS_PER_SECOND),
+            at: UnixMillis::default(),
+        }
+    }
+
+    fn take(&mut self, now: UnixMillis) -> bool {
+        let elapsed = now.saturating_since(self.at).as_secs_f64();
+        self.at = self.at.max(now);
+        self.tokens = (self.tokens + elapsed * f64::from(LOOKUPS_PER_SECOND))
+            .min(f64::from(LOOKUPS_PER_SECOND));
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_ups_are_bounded_and_recover() {
+        let mut bucket = Bucket::full();
+        let now = UnixMillis::from_secs(1_000);
+        let granted = (0..10_000).filter(|_| bucket.take(now)).count();
+        assert_eq!(granted, LOOKUPS_PER_SECOND as usize);
+        let later = now.saturating_add(Duration::from_secs(1));
+        let granted = (0..10_000).filter(|_| bucket.take(later)).count();
+        assert_eq!(granted, LOOKUPS_PER_SECOND as usize);
+        assert!(!bucket.take(now), "a clock that jumps back gives nothing");
+    }
+}
