@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bulla_identity::Subject;
+use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
 
 /// A message to send: what is left of an HTTP request.
@@ -99,11 +99,19 @@ pub trait Bus: Send + Sync + 'static {
     /// Whether a message could be sent now.
     fn ready(&self) -> bool;
 
-    /// The id of the credential under which the token key is published at this
-    /// moment: the `kid` of the next transaction token. None while there is no
-    /// valid credential.
-    fn token_key_id(&self) -> Option<String>;
+    /// The credential under which the token key is published at this moment. None
+    /// while there is no valid one.
+    fn token_key(&self) -> Option<TokenKey>;
 
     /// Sends what is still buffered, before the process ends.
     fn flush(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// The credential that publishes the edge's token key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenKey {
+    /// Its key id: the `kid` of the next transaction token.
+    pub kid: String,
+    /// When it ends; no receiver accepts a token that lives longer.
+    pub ends: UnixMillis,
 }

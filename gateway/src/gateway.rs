@@ -58,7 +58,7 @@ impl<B: Bus> Gateway<B> {
     /// Binds the addresses and makes everything ready to run.
     ///
     /// `key` signs the transaction tokens; its public half is what the bus publishes
-    /// under [`Bus::token_key_id`].
+    /// under [`Bus::token_key`].
     ///
     /// # Errors
     ///

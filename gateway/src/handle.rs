@@ -240,11 +240,11 @@ impl<B: Bus> Edge<B> {
 
     fn mint(&self, user: Option<&User>, now: UnixMillis) -> Result<Option<String>, Refusal> {
         let Some(user) = user else { return Ok(None) };
-        let kid = self.bus.token_key_id().ok_or(Problem::Unavailable)?;
+        let key = self.bus.token_key().ok_or(Problem::Unavailable)?;
         let scopes: Vec<&str> = user.scopes.iter().map(String::as_str).collect();
         let minted = self
             .minter
-            .mint(&user.validated, &scopes, &kid, user.leeway, now);
+            .mint(&user.validated, &scopes, &key, user.leeway, now);
         minted.map(Some).map_err(|error| match error {
             // The client's token ends within a second.
             bulla_token::MintError::Lifetime { .. } => deny(Problem::InvalidToken, "token_expired"),

@@ -63,7 +63,7 @@ use bulla_sdk::{Client, ConnectOptions};
 use bulla_token::TokenSigningKey;
 use tokio_util::sync::CancellationToken;
 
-pub use bus::{Bus, BusError, BusMessage, BusReply, ServiceFault};
+pub use bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
 pub use config::{
     BusConfig, GatewayConfig, IssuerConfig, Limits, ListenConfig, TlsFiles, TransactionConfig,
 };

@@ -9,6 +9,7 @@ use bulla_token::{
 };
 use serde_json::{Map, Value};
 
+use crate::bus::TokenKey;
 use crate::config::{BusConfig, ISSUER_CONTEXT, TransactionConfig};
 
 /// Mints the tokens of this process.
@@ -34,12 +35,13 @@ impl Minter {
     /// A token for one request: the user, what is left of the scopes, the claims that
     /// the configuration lists, and who issued the client's token (`idp`).
     ///
-    /// It ends no later than the client's token, whose leeway is granted too.
+    /// It ends no later than the client's token, whose leeway is granted too, and than
+    /// the credential that publishes our key.
     pub(crate) fn mint(
         &self,
         user: &ValidatedToken,
         scopes: &[&str],
-        kid: &str,
+        key: &TokenKey,
         leeway: Duration,
         now: UnixMillis,
     ) -> Result<String, MintError> {
@@ -55,8 +57,9 @@ impl Minter {
         claims.issued = now;
         claims.expires = now
             .saturating_add(self.lifetime)
-            .min(user.expires().saturating_add(leeway));
-        mint_transaction_token(&self.key, kid, &self.domain, &claims)
+            .min(user.expires().saturating_add(leeway))
+            .min(key.ends);
+        mint_transaction_token(&self.key, &key.kid, &self.domain, &claims)
     }
 
     fn context(&self, user: &ValidatedToken) -> Map<String, Value> {

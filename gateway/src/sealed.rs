@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bulla_sdk::{
     Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
-    ServiceErrorCode,
+    ServiceErrorCode, TraceParent,
 };
 
-use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault};
+use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
 
 impl Bus for Client {
@@ -40,12 +40,15 @@ impl Bus for Client {
     }
 
     fn ready(&self) -> bool {
-        self.is_connected() && self.token_key_id().is_some()
+        self.is_connected() && self.token_key().is_some()
     }
 
-    fn token_key_id(&self) -> Option<String> {
+    fn token_key(&self) -> Option<TokenKey> {
         let (id, ends) = self.signing_key();
-        (ends > clock::now()).then(|| id.to_hex())
+        (ends > clock::now().saturating_add(MARGIN)).then(|| TokenKey {
+            kid: id.to_hex(),
+            ends,
+        })
     }
 
     async fn flush(&self) {
@@ -61,6 +64,9 @@ fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {
     let mut outgoing = client
         .message(message.subject.as_str())
         .bytes(content_type, message.payload);
+    if let Some(trace) = TraceParent::parse(&message.traceparent) {
+        outgoing = outgoing.traceparent(trace);
+    }
     for (name, value) in message.headers {
         outgoing = outgoing.header(name, value);
     }
@@ -132,3 +138,7 @@ fn service_error(error: &ServiceError) -> BusError {
 fn log(what: &'static str, error: &(dyn StdError + 'static)) {
     tracing::debug!(error, "{what}");
 }
+
+/// A credential that ends sooner is no use any more: a token under it would have
+/// ended before it arrives.
+const MARGIN: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{AppHeaders, Draft, MessageId, Sealed};
+use bulla_envelope::{AppHeaders, Draft, MessageId, Sealed, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Decision, Protect, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
@@ -95,6 +95,13 @@ impl<'a> Outgoing<'a> {
     /// Sends in this context instead of the running handler's.
     pub fn context(mut self, context: Context) -> Self {
         self.context = context;
+        self
+    }
+
+    /// Sends with this trace instead of the running handler's: for the edge,
+    /// where a trace comes from outside.
+    pub fn traceparent(mut self, traceparent: TraceParent) -> Self {
+        self.context.traceparent = Some(traceparent);
         self
     }
 

@@ -375,6 +375,37 @@ async fn the_clients_token_stays_at_the_edge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_clients_trace_goes_on_through_every_hop() {
+    let shop = Shop::open().await;
+    let mut taps = [
+        shop.bus.tap("orders.create").await,
+        shop.bus.tap("billing.quote").await,
+        shop.bus.tap("orders.created").await,
+    ];
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let response = shop
+        .http
+        .post(format!("{}/v1/orders", shop.url))
+        .bearer_auth(shop.token("alice", "orders:write"))
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+        .json(&json!({"item": "clay", "quantity": 3}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let id = data_encoding::HEXLOWER.decode(trace.as_bytes()).unwrap();
+    for tap in &mut taps {
+        let message = tap.next().await.unwrap();
+        assert!(
+            message.payload.windows(16).any(|w| w == id),
+            "{}",
+            message.subject
+        );
+    }
+    shop.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_gets_the_answer_of_the_outcome_table() {
     let shop = Shop::open().await;
     let anonymous = shop.order(None).await;

@@ -1,5 +1,7 @@
 //! What of a request reaches the bus, and what of a reply reaches the client.
 
+use std::sync::atomic::Ordering;
+
 use crate::setup::*;
 use bulla_gateway::BusReply;
 use serde_json::{Value, json};
@@ -178,6 +180,15 @@ async fn a_transaction_token_ends_no_later_than_the_clients_token_and_its_leeway
     let request = edge.get("/v1/orders/1").bearer_auth(token);
     assert_eq!(request.send().await.unwrap().status(), 200);
     assert!(transaction(&edge.bus.last()).expires().as_secs() <= now() + 40);
+}
+
+#[tokio::test]
+async fn a_transaction_token_ends_no_later_than_the_credential_of_its_key() {
+    let edge = Edge::start().await;
+    edge.bus.key_life.store(10, Ordering::SeqCst);
+    let request = edge.get("/v1/orders/1").bearer_auth(edge.issuer.token());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert!(transaction(&edge.bus.last()).expires().as_secs() <= now() + 10);
 }
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use bulla_gateway::{Bus, BusError, BusMessage, BusReply, Gateway, GatewayConfig};
+use bulla_gateway::{Bus, BusError, BusMessage, BusReply, Gateway, GatewayConfig, TokenKey};
 use bulla_identity::{TrustDomain, UnixMillis};
 use bulla_token::{TokenSigningKey, TransactionToken, verify_transaction_token};
 use bytes::Bytes;
@@ -166,6 +166,8 @@ pub struct TestBus {
     pub seen: Arc<Mutex<Vec<BusMessage>>>,
     behaviour: Arc<Mutex<Behaviour>>,
     pub up: Arc<AtomicBool>,
+    /// How long the credential of the token key still lives, in seconds.
+    pub key_life: Arc<AtomicU64>,
     pub flushed: Arc<AtomicBool>,
 }
 
@@ -183,6 +185,7 @@ impl TestBus {
             seen: Arc::default(),
             behaviour: Arc::new(Mutex::new(answering(Ok(json_reply("{\"ok\":true}"))))),
             up: Arc::new(AtomicBool::new(true)),
+            key_life: Arc::new(AtomicU64::new(3600)),
             flushed: Arc::default(),
         }
     }
@@ -235,8 +238,11 @@ impl Bus for TestBus {
         self.up.load(Ordering::SeqCst)
     }
 
-    fn token_key_id(&self) -> Option<String> {
-        self.ready().then(|| KID.to_owned())
+    fn token_key(&self) -> Option<TokenKey> {
+        self.ready().then(|| TokenKey {
+            kid: KID.to_owned(),
+            ends: UnixMillis::from_secs(now() + self.key_life.load(Ordering::SeqCst)),
+        })
     }
 
     async fn flush(&self) {
