@@ -90,14 +90,11 @@ impl Nkey {
         let raw = BASE32_NOPAD
             .decode(text.as_bytes())
             .map_err(|_| NkeyError::Malformed)?;
-        // The nkeys crate checks the CRC; the kind and the bytes are read here.
-        nkeys::KeyPair::from_public_key(text)
-            .map(drop)
-            .or_else(|_| nkeys::XKey::from_public_key(text).map(drop))
-            .map_err(|e| match e.kind() {
-                nkeys::error::ErrorKind::ChecksumFailure => NkeyError::Checksum,
-                _ => NkeyError::Malformed,
-            })?;
+        let (body, crc) = raw.split_last_chunk::<2>().ok_or(NkeyError::Malformed)?;
+        if crc16_xmodem(body).to_le_bytes() != *crc {
+            return Err(NkeyError::Checksum);
+        }
+        let raw = body;
         let (prefix, rest) = raw.split_first().ok_or(NkeyError::Malformed)?;
         let kind = NkeyKind::from_prefix(*prefix).ok_or(NkeyError::UnknownKind)?;
         let bytes = rest.first_chunk::<32>().ok_or(NkeyError::Malformed)?;
