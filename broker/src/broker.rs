@@ -8,6 +8,7 @@ use bulla_envelope::{CredentialIssuer, SuccessionError};
 use bulla_identity::reserved;
 use bulla_process::Readiness;
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +16,15 @@ use crate::callout::{self, AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::config::BrokerConfig;
 use crate::connection::{self, ConnectionError};
-use crate::control::{ControlPlane, ControlStream, Held, Record, StreamError};
-use crate::trust::{Anchor, HeldBundle, HeldPolicy, Succession, TrustFault};
+use crate::control::{ControlPlane, ControlStream, Record, StreamError};
+use crate::follow::{self, Follower};
+use crate::trust::{Anchor, Held, HeldBundle, HeldPolicy, Succession, TrustFault};
 
 /// Runs a broker until `stop`.
 ///
 /// It is ready when the trust bundle and the policy lie on the control stream
-/// and it answers the callout; until then it is silent. On `stop` it takes no
+/// and it answers the callout; until then it is silent. While it runs it takes
+/// newer ones from there. On `stop` it takes no
 /// new requests and finishes the ones it has.
 ///
 /// # Errors
@@ -37,7 +40,11 @@ pub async fn run(
     let policy = bundle.policy(&config.policy, clock::now())?;
     let issuing = *config.keys.issuing.public().verifying_key();
 
-    let js = connection::connect(&config.nats_url, "JS", Arc::new(config.keys.js)).await?;
+    let url = &config.nats_url;
+    let disturbed = Arc::new(Notify::new());
+    let js = Arc::new(config.keys.js);
+    let js = connection::connect(url, "JS", js, Arc::clone(&disturbed)).await?;
+    let news = follow::listen(&js).await?;
     let stream = ControlStream::open(js.clone()).await?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;
@@ -56,19 +63,28 @@ pub async fn run(
             CredentialIssuer::new(config.keys.issuing.into_signing_key()),
             config.credential_lifetime,
             Held { bundle, policy },
-            stream,
+            stream.clone(),
         )
         .map_err(BrokerError::Random)?,
     );
     let broker_id = plane.broker_id().to_owned();
-    let requests = plane.subscribe(js.clone()).await?;
+    let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
     connection::round_trip(&js).await?;
 
-    let auth = connection::connect(&config.nats_url, "AUTH", Arc::new(config.keys.auth)).await?;
+    let auth = Arc::new(config.keys.auth);
+    let auth = connection::connect(url, "AUTH", auth, Arc::clone(&disturbed)).await?;
     let callout = Arc::new(Callout::new(config.keys.issuer, config.keys.xkey));
     callout.admit(admissions);
-    let questions = callout::subscribe(auth.clone(), callout, config.group).await?;
+    let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
+    let follower = Follower {
+        anchor,
+        plane,
+        callout,
+        stream,
+        news,
+        disturbed,
+    };
 
     tracing::info!(
         broker_id,
@@ -77,7 +93,11 @@ pub async fn run(
         "broker is up"
     );
     readiness.set_ready("broker");
-    tokio::join!(requests.serve(stop.clone()), questions.serve(stop.clone()));
+    tokio::join!(
+        requests.serve(stop.clone()),
+        questions.serve(stop.clone()),
+        follower.run(stop.clone()),
+    );
     readiness.set_unready();
     // What was answered last must still leave, if there is anywhere to go.
     for client in [auth, js] {

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event};
 use bulla_keyring::NkeySeed;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Connects as the holder of `seed`. Keeps trying while nats-server starts, up
-/// to [`CONNECT_LIMIT`]; once connected it reconnects for ever.
+/// to [`CONNECT_LIMIT`]; once connected it reconnects for ever. `disturbed` is
+/// told whenever messages may have been missed: at each new connection, and when
+/// a subscription could not take them all.
 pub(crate) async fn connect(
     url: &str,
     name: &'static str,
     seed: Arc<NkeySeed>,
+    disturbed: Arc<Notify>,
 ) -> Result<Client, ConnectionError> {
     let nkey = seed.public();
     let options = ConnectOptions::with_auth_callback(move |nonce| {
@@ -28,7 +32,12 @@ pub(crate) async fn connect(
     .name(format!("bulla broker: {name}"))
     .ping_interval(Duration::from_secs(5))
     .reconnect_delay_callback(delay)
-    .event_callback(move |event| async move { log(name, &event) });
+    .event_callback(move |event| {
+        if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+            disturbed.notify_one();
+        }
+        async move { log(name, &event) }
+    });
 
     let patience = async {
         let mut attempt = 0_usize;

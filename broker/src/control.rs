@@ -16,6 +16,7 @@
 //! same. Both answers are in [`bulla_sdk::broker_protocol`].
 
 mod challenge;
+mod quota;
 mod stream;
 
 use std::sync::Arc;
@@ -35,22 +36,17 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::decision::Decision;
-use crate::trust::{CLOCK_SKEW, HeldBundle, HeldPolicy, TrustFault};
+use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
+use quota::Quota;
 pub use stream::StreamError;
 pub(crate) use stream::{ControlStream, Record};
-
-/// What the control plane judges by. Replaced as a whole.
-#[derive(Clone)]
-pub(crate) struct Held {
-    pub(crate) bundle: HeldBundle,
-    pub(crate) policy: HeldPolicy,
-}
 
 /// Issues credentials for one broker.
 pub(crate) struct ControlPlane {
@@ -59,6 +55,7 @@ pub(crate) struct ControlPlane {
     issuer: CredentialIssuer,
     lifetime: Duration,
     held: ArcSwap<Held>,
+    quota: Mutex<Quota>,
     stream: ControlStream,
 }
 
@@ -76,10 +73,11 @@ impl ControlPlane {
         Ok(Self {
             // Fresh for each process: a challenge of an earlier one is void.
             broker_id: HEXLOWER.encode(&id),
-            challenger: Challenger::new(secret),
+            challenger: Challenger::new(&secret),
             issuer,
             lifetime,
             held: ArcSwap::from_pointee(held),
+            quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
         })
     }
@@ -87,6 +85,24 @@ impl ControlPlane {
     /// Names this broker process in subjects.
     pub(crate) fn broker_id(&self) -> &str {
         &self.broker_id
+    }
+
+    /// What it goes by.
+    pub(crate) fn held(&self) -> Arc<Held> {
+        self.held.load_full()
+    }
+
+    /// From now on it goes by this. Requests that are being answered go by one
+    /// or the other from end to end.
+    pub(crate) fn hold(&self, held: Held) {
+        self.held.store(Arc::new(held));
+    }
+
+    /// Until when the held bundle lets this broker issue, if it still does.
+    pub(crate) fn issues_until(&self, held: &Held, now: UnixMillis) -> Option<UnixMillis> {
+        held.bundle
+            .issues_until(self.issuer.verifying_key())
+            .filter(|until| *until > now)
     }
 
     /// Listens for requests. They are answered by [`Requests::serve`].
@@ -139,7 +155,15 @@ impl ControlPlane {
             subject: "",
             id,
         };
-        match self.issue(&held, workload, tag, request, now).await {
+        // Before anything that costs: each credential lies on the stream, and in
+        // everybody's cache, until it expires.
+        let within_quota = self.quota.lock().take(tag, now);
+        let outcome = if within_quota {
+            self.issue(&held, workload, tag, request, now).await
+        } else {
+            Err(Refusal::TooMany)
+        };
+        match outcome {
             Ok((key_id, credential)) => {
                 decision.allow("broker");
                 tracing::info!(
@@ -173,12 +197,7 @@ impl ControlPlane {
             return Err(Refusal::MayNotMint);
         }
         let request = self.verify(request, workload, tag, now)?;
-        let issues_until = held
-            .bundle
-            .issues_until(self.issuer.verifying_key())
-            .filter(|until| *until > now)
-            .ok_or(TrustFault::NotAnIssuer)
-            .map_err(|_| Refusal::NotAnIssuer)?;
+        let issues_until = self.issues_until(held, now).ok_or(Refusal::NotAnIssuer)?;
         let expires_at = now
             .saturating_add(self.lifetime)
             .min(request.requested_at().saturating_add(MAX_CREDENTIAL_LIFE))
@@ -287,6 +306,8 @@ impl Requests {
 /// Why no credential is issued. Logged; the asker learns the decision's id.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
+    #[error("too_many")]
+    TooMany,
     #[error("the policy names no workload with this tag")]
     UnknownWorkload,
     #[error("the request does not decode: {0}")]
@@ -317,3 +338,6 @@ const IMPORT_REPLY: &str = "_R_.";
 
 /// Requests worked on at the same time; the others wait.
 const AT_ONCE: usize = 64;
+
+/// Workloads whose requests are counted at the same time.
+const QUOTA_CAPACITY: usize = 16_384;

@@ -33,6 +33,7 @@ mod control;
 mod decision;
 mod dev;
 pub mod engine;
+mod follow;
 pub mod nats_config;
 pub mod provision;
 mod trust;

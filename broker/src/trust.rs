@@ -26,6 +26,56 @@ pub(crate) struct HeldPolicy {
     pub(crate) policy: Arc<Policy>,
 }
 
+/// What a broker goes by. It is replaced as a whole, see [`crate::follow`].
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) bundle: HeldBundle,
+    pub(crate) policy: HeldPolicy,
+}
+
+impl Held {
+    /// The bundle of this record if it is newer than ours, nothing if it is ours.
+    pub(crate) fn newer_bundle(
+        &self,
+        anchor: &Anchor,
+        record: &Bytes,
+        now: UnixMillis,
+    ) -> Result<Option<HeldBundle>, TrustFault> {
+        if *record == self.bundle.bytes {
+            return Ok(None);
+        }
+        let offered = anchor.bundle(record, now)?;
+        offered
+            .check_succession(&self.bundle)
+            .map_err(|source| TrustFault::Succession {
+                what: "trust bundle",
+                source,
+            })?;
+        Ok((offered.bundle.version > self.bundle.bundle.version).then_some(offered))
+    }
+
+    /// The policy of this record if it is newer than ours, nothing if it is
+    /// ours. Its text is not read yet: an old one must not cost what a new one
+    /// does.
+    pub(crate) fn newer_policy(
+        &self,
+        record: &Bytes,
+        now: UnixMillis,
+    ) -> Result<Option<Verified<SignedPolicy>>, TrustFault> {
+        if *record == self.policy.bytes {
+            return Ok(None);
+        }
+        let offered = self.bundle.signed_policy(record, now)?;
+        offered
+            .check_succession(&self.policy.signed)
+            .map_err(|source| TrustFault::Succession {
+                what: "policy",
+                source,
+            })?;
+        Ok((offered.revision > self.policy.signed.revision).then_some(offered))
+    }
+}
+
 /// Something of which a newer one replaces an older one, and never the reverse.
 pub(crate) trait Succession {
     fn bytes(&self) -> &Bytes;
@@ -79,21 +129,18 @@ impl Anchor {
 }
 
 impl HeldBundle {
-    /// Opens a policy that a policy key of this bundle signed.
+    /// Opens and reads a policy that a policy key of this bundle signed.
     pub(crate) fn policy(&self, bytes: &Bytes, now: UnixMillis) -> Result<HeldPolicy, TrustFault> {
-        let signed =
-            SignedPolicy::open(bytes, &self.bundle, now, CLOCK_SKEW).map_err(TrustFault::Policy)?;
-        let name = format!("policy revision {}", signed.revision);
-        let policy = Policy::parse(&name, &signed.text).map_err(TrustFault::PolicyText)?;
-        // The signature says for whom it is; the text must say the same.
-        if *policy.trust_domain() != self.bundle.trust_domain {
-            return Err(TrustFault::Policy(TrustError::ForeignDomain));
-        }
-        Ok(HeldPolicy {
-            bytes: bytes.clone(),
-            signed,
-            policy: Arc::new(policy),
-        })
+        HeldPolicy::read(bytes.clone(), self.signed_policy(bytes, now)?)
+    }
+
+    /// Proves that a policy key of this bundle signed it, and does not read it.
+    pub(crate) fn signed_policy(
+        &self,
+        bytes: &Bytes,
+        now: UnixMillis,
+    ) -> Result<Verified<SignedPolicy>, TrustFault> {
+        SignedPolicy::open(bytes, &self.bundle, now, CLOCK_SKEW).map_err(TrustFault::Policy)
     }
 
     /// When the key may no longer issue, or nothing if it never might.
@@ -103,6 +150,23 @@ impl HeldBundle {
             .iter()
             .find(|issuing| issuing.key == *key)
             .map(|issuing| issuing.expires_at.min(self.bundle.expires_at))
+    }
+}
+
+impl HeldPolicy {
+    /// Reads the text of what was opened from `bytes`.
+    pub(crate) fn read(bytes: Bytes, signed: Verified<SignedPolicy>) -> Result<Self, TrustFault> {
+        let name = format!("policy revision {}", signed.revision);
+        let policy = Policy::parse(&name, &signed.text).map_err(TrustFault::PolicyText)?;
+        // The signature says for whom it is; the text must say the same.
+        if *policy.trust_domain() != signed.trust_domain {
+            return Err(TrustFault::Policy(TrustError::ForeignDomain));
+        }
+        Ok(Self {
+            bytes,
+            signed,
+            policy: Arc::new(policy),
+        })
     }
 }
 
@@ -126,6 +190,14 @@ pub enum TrustFault {
         /// How.
         source: SuccessionError,
     },
+    /// It may not follow the one that is held.
+    #[error("the {what} does not follow the one that is held")]
+    Succession {
+        /// `trust bundle` or `policy`.
+        what: &'static str,
+        /// How.
+        source: SuccessionError,
+    },
     /// The bundle does not let this broker issue.
     #[error(
         "the trust bundle does not name this broker's issuing key, or no longer: sign a bundle that does"
@@ -140,7 +212,10 @@ impl TrustFault {
         match self {
             Self::Bundle(error) => *error == TrustError::Expired,
             Self::Policy(error) => matches!(error, TrustError::Expired | TrustError::UnknownKey),
-            Self::PolicyText(_) | Self::Contradiction { .. } | Self::NotAnIssuer => false,
+            Self::PolicyText(_)
+            | Self::Contradiction { .. }
+            | Self::Succession { .. }
+            | Self::NotAnIssuer => false,
         }
     }
 }

@@ -356,6 +356,48 @@ async fn an_older_policy_does_not_replace_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_workload_that_asks_without_end_is_refused_and_others_are_not() {
+    let bus = Bus::start(POLICY).await;
+    let client = bus.raw_client("orders").await;
+    let orders = bus.workload("orders");
+    let seed = bus.seed("orders");
+    let (broker, challenge_of_orders) = challenge(&client, &orders).await;
+    let good = Ask {
+        workload: &orders,
+        challenge: challenge_of_orders,
+        countersigner: Some(&seed),
+        token_key: None,
+    };
+    // What is refused for another reason counts too.
+    let subject = reserved::broker_credential(orders.tag(), &broker);
+    let flood = (0..150).map(|_| ask(&client, subject.clone(), vec![0]));
+    assert!(
+        futures_util::future::join_all(flood)
+            .await
+            .iter()
+            .all(is_refusal)
+    );
+    assert!(is_refusal(&good.send(&client, &broker).await));
+
+    let billing = bus.workload("billing");
+    let other = bus.raw_client("billing").await;
+    let (broker_of_billing, challenge_of_billing) = challenge(&other, &billing).await;
+    let theirs = Ask {
+        workload: &billing,
+        challenge: challenge_of_billing,
+        countersigner: Some(&bus.seed("billing")),
+        token_key: None,
+    };
+    assert!(!is_refusal(&theirs.send(&other, &broker_of_billing).await));
+
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while is_refusal(&good.send(&client, &broker).await) {
+        assert!(std::time::Instant::now() < deadline, "never granted again");
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+}
+
+#[tokio::test]
 async fn workloads_have_no_jetstream() {
     let bus = Bus::start(POLICY).await;
     let sys = bus.sys_client().await;

@@ -38,7 +38,8 @@ impl Callout {
         }
     }
 
-    /// From now on these may connect.
+    /// From now on these may connect, and nobody else. Requests that are being
+    /// answered see the earlier ones or these, never a mixture.
     pub fn admit(&self, admissions: Admissions) {
         self.admissions.store(Some(Arc::new(admissions)));
     }

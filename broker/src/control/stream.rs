@@ -1,5 +1,11 @@
 //! The control stream: where the trust bundle, the policy and the credentials
 //! lie, and from where they are republished to every enforcer.
+//!
+//! A full stream refuses new records and drops none. Of nats-server's two limits
+//! only that of records lets an existing one be replaced by a larger one, so it
+//! is the one that is reached: as many credentials of the largest size as it
+//! allows stay below the limit of bytes, and a full stream still takes the next
+//! policy.
 
 use std::time::Duration;
 
@@ -10,6 +16,7 @@ use async_nats::jetstream::stream::{
     Config, DirectGetErrorKind, DiscardPolicy, Republish, RetentionPolicy, StorageType, Stream,
 };
 use async_nats::jetstream::{self, Context};
+use bulla_envelope::MAX_CREDENTIAL;
 use bulla_identity::reserved;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
@@ -124,7 +131,9 @@ fn configuration() -> Config {
         subjects: vec![reserved::CTL_ALL.to_owned()],
         retention: RetentionPolicy::Limits,
         storage: StorageType::File,
-        discard: DiscardPolicy::Old,
+        discard: DiscardPolicy::New,
+        max_messages: MAX_RECORDS,
+        max_bytes: MAX_BYTES,
         // The newest of each subject is the truth.
         max_messages_per_subject: 1,
         max_message_size: MAX_RECORD,
@@ -147,7 +156,7 @@ fn configuration() -> Config {
 pub enum StreamError {
     /// JetStream is off, or the stream cannot have our configuration.
     #[error(
-        "cannot create the control stream `BULLA_CTL`: is JetStream on in the account of the broker's nkey?"
+        "cannot create the control stream `BULLA_CTL`: is JetStream on in the account of the broker's nkey, with 1 GiB of file storage?"
     )]
     Open(#[source] CreateStreamError),
     /// It was there a moment ago.
@@ -169,6 +178,19 @@ pub enum StreamError {
 
 /// A policy may be large; nats-server's default message size is 1 MiB.
 const MAX_RECORD: i32 = 1024 * 1024;
+
+/// Bundle, policy and the credentials that have not expired.
+const MAX_RECORDS: i64 = 200_000;
+
+/// nats-server reserves this much of its file storage.
+const MAX_BYTES: i64 = 1024 * 1024 * 1024;
+
+/// Subject, headers, signatures around the claims and nats-server's own.
+const RECORD_OVERHEAD: i64 = 1024;
+
+const _: () = assert!(
+    MAX_RECORDS * (MAX_CREDENTIAL as i64 + RECORD_OVERHEAD) + 4 * MAX_RECORD as i64 <= MAX_BYTES
+);
 
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,241 @@
+//! Follows the control stream: a newer trust bundle or policy is in force in
+//! this broker without a restart.
+//!
+//! The republished news is a hint that can be lost, the stream is the truth: it
+//! is looked at after every disturbance of the connection and every few
+//! seconds. A record that does not verify, or is older than the one held, is
+//! refused, and the held one stays.
+//!
+//! One task does all of it, so that two records never race. Connections that
+//! exist keep the permissions that they were admitted with.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, SubscribeError, Subscriber};
+use bulla_identity::reserved;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::callout::{AdmissionError, Admissions, Callout};
+use crate::clock;
+use crate::control::{ControlPlane, ControlStream, Record, StreamError};
+use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
+
+/// Listens for news of bundle and policy, to be taken by [`Follower::run`].
+/// Whoever listens before he reads the stream misses nothing.
+pub(crate) async fn listen(client: &Client) -> Result<Subscriber, SubscribeError> {
+    // Credentials have one token more. One subscription, so in order.
+    client.subscribe("$BULLA.NEWS.*").await
+}
+
+/// Keeps the control plane and the callout up to date.
+pub(crate) struct Follower {
+    pub(crate) anchor: Anchor,
+    pub(crate) plane: Arc<ControlPlane>,
+    pub(crate) callout: Arc<Callout>,
+    pub(crate) stream: ControlStream,
+    pub(crate) news: Subscriber,
+    /// Told when news may have been missed.
+    pub(crate) disturbed: Arc<Notify>,
+}
+
+impl Follower {
+    /// Follows until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut log = Log::default();
+        let follow = async {
+            let mut next_look = Instant::now() + pause();
+            loop {
+                tokio::select! {
+                    Some(news) = self.news.next() => {
+                        self.hear(&news.subject, news.payload, &mut log).await;
+                        continue;
+                    }
+                    () = self.disturbed.notified() => {}
+                    () = sleep_until(next_look) => {}
+                }
+                self.look(&mut log).await;
+                next_look = Instant::now() + pause();
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    async fn hear(&self, subject: &str, record: Bytes, log: &mut Log) {
+        match subject {
+            reserved::NEWS_BUNDLE => {
+                let taken = self.take_bundle(&record);
+                let is_new = matches!(taken, Ok(true));
+                log.outcome("trust bundle", taken);
+                // A policy that did not hold under the old one may hold now.
+                if is_new {
+                    self.look(log).await;
+                }
+            }
+            reserved::NEWS_POLICY => {
+                let taken = self.take_policy(record).await;
+                log.outcome("policy", taken);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what lies on the stream.
+    async fn look(&self, log: &mut Log) {
+        let taken = match self.last(reserved::CTL_BUNDLE).await {
+            Ok(record) => self.take_bundle(&record),
+            Err(fault) => Err(fault),
+        };
+        log.outcome("trust bundle", taken);
+        let taken = match self.last(reserved::CTL_POLICY).await {
+            Ok(record) => self.take_policy(record).await,
+            Err(fault) => Err(fault),
+        };
+        log.outcome("policy", taken);
+        let may_issue = self
+            .plane
+            .issues_until(&self.plane.held(), clock::now())
+            .is_some();
+        log.issuing(may_issue);
+    }
+
+    async fn last(&self, subject: &str) -> Result<Bytes, FollowFault> {
+        match self.stream.last(subject).await? {
+            Some(Record { payload, .. }) => Ok(payload),
+            None => Err(FollowFault::Missing),
+        }
+    }
+
+    /// True if it is in force from now on, false if it was.
+    fn take_bundle(&self, record: &Bytes) -> Result<bool, FollowFault> {
+        let now = clock::now();
+        let held = self.plane.held();
+        let Some(bundle) = held.newer_bundle(&self.anchor, record, now)? else {
+            return Ok(false);
+        };
+        tracing::info!(
+            version = bundle.bundle.version,
+            "a new trust bundle is in force"
+        );
+        if let Err(fault) = bundle.signed_policy(&held.policy.bytes, now) {
+            tracing::warn!(
+                reason = chain(&fault),
+                "the policy in force does not hold under the new trust bundle: sign a new revision"
+            );
+        }
+        self.plane.hold(Held {
+            bundle,
+            policy: held.policy.clone(),
+        });
+        Ok(true)
+    }
+
+    /// The same for the policy.
+    async fn take_policy(&self, record: Bytes) -> Result<bool, FollowFault> {
+        let held = self.plane.held();
+        let Some(signed) = held.newer_policy(&record, clock::now())? else {
+            return Ok(false);
+        };
+        // A large policy takes its time to read and compile, and connecting
+        // clients wait for their answers meanwhile.
+        let read = tokio::task::spawn_blocking(move || {
+            let policy = HeldPolicy::read(record, signed)?;
+            let admissions = Admissions::from_policy(&policy.policy)?;
+            Ok::<_, FollowFault>((policy, admissions))
+        });
+        let (policy, admissions) = read.await.map_err(|_| FollowFault::Unreadable)??;
+        tracing::info!(
+            revision = policy.signed.revision,
+            "a new policy is in force"
+        );
+        // Nothing between the two can fail or wait.
+        self.callout.admit(admissions);
+        self.plane.hold(Held {
+            bundle: held.bundle.clone(),
+            policy,
+        });
+        Ok(true)
+    }
+}
+
+/// Tells what is wrong once, not with every look.
+#[derive(Debug, Default)]
+struct Log {
+    told: HashMap<&'static str, String>,
+    cannot_issue: bool,
+}
+
+impl Log {
+    fn outcome(&mut self, what: &'static str, taken: Result<bool, FollowFault>) {
+        let Err(fault) = taken else {
+            self.told.remove(what);
+            return;
+        };
+        let reason = chain(&fault);
+        if self.told.get(what) != Some(&reason) {
+            tracing::warn!(
+                what,
+                reason,
+                "not taken from the control stream: the held one stays"
+            );
+            self.told.insert(what, reason);
+        }
+    }
+
+    fn issuing(&mut self, may_issue: bool) {
+        match (self.cannot_issue, may_issue) {
+            (false, false) => tracing::warn!(
+                "{}: requests for credentials are refused",
+                TrustFault::NotAnIssuer
+            ),
+            (true, true) => tracing::info!("the trust bundle lets this broker issue again"),
+            _ => {}
+        }
+        self.cannot_issue = !may_issue;
+    }
+}
+
+/// Why a record of the control stream is not taken.
+#[derive(Debug, thiserror::Error)]
+enum FollowFault {
+    #[error(transparent)]
+    Trust(#[from] TrustFault),
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("there is none any more")]
+    Missing,
+    #[error("reading it ended in a fault of the program")]
+    Unreadable,
+}
+
+/// The error with everything that led to it.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Between two looks: 8 to 12 s, so that brokers do not look in step.
+fn pause() -> Duration {
+    let mut random = [0; 1];
+    // Without randomness there is no jitter, and no harm.
+    let _ = getrandom::fill(&mut random);
+    let [random] = random;
+    Duration::from_secs(8) + Duration::from_secs(4) * u32::from(random) / 256
+}
