@@ -164,6 +164,24 @@ async fn a_broker_that_may_no_longer_issue_still_admits() {
 }
 
 #[tokio::test]
+async fn a_broker_whose_key_has_expired_still_admits() {
+    let bus = Bus::start(&policy(&["orders"])).await;
+    let orders = bus.raw_client("orders").await;
+    assert!(gets_a_credential(&bus, &orders, "orders").await);
+    publish_bundle(&bus, |bundle| {
+        for issuing in &mut bundle.issuing {
+            issuing.expires_at = now().saturating_add(Duration::from_secs(2));
+        }
+    })
+    .await;
+    until(BEFORE_A_LOOK, "credentials are refused", async || {
+        !gets_a_credential(&bus, &orders, "orders").await
+    })
+    .await;
+    assert!(may_connect(&bus, "orders").await);
+}
+
+#[tokio::test]
 async fn what_does_not_verify_changes_nothing() {
     let bus = Bus::start(&policy(&["orders"])).await;
     let mut forged = bus.control_record(reserved::CTL_POLICY).await.to_vec();
