@@ -164,6 +164,8 @@ async fn attack_15_a_workload_that_a_new_policy_drops_is_refused_at_once() {
         .unwrap();
     let answer: String = front.request("back.echo", "x").await.unwrap();
     assert_eq!(answer, "x");
+    // Connected before: its permissions stay as they were until it reconnects.
+    let raw = bus.raw_client("front").await;
     let old = bus.control_record(reserved::CTL_POLICY).await;
     let narrower = POLICY.replace(
         r#"on = ["back.anonymous", "back.echo", "back.secret"]"#,
@@ -172,7 +174,6 @@ async fn attack_15_a_workload_that_a_new_policy_drops_is_refused_at_once() {
     bus.publish_policy(&narrower).await;
     eventually(|| back.policy().revision() == 2).await;
     // It ignores its own policy; the receiver does not.
-    let raw = bus.raw_client("front").await;
     let inbox = bus.peer_inbox("front", "x");
     let sealed = forger.request("back.echo", &inbox, now(), b"\xa1x");
     raw.publish_with_reply("back.echo", inbox, sealed)
