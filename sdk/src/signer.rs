@@ -470,3 +470,371 @@ impl<P: Post> Inner<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use bulla_envelope::{
+        Credential, CredentialIssuer, CredentialRequest, Epoch, MessageId, RequestDraft,
+        RequestExpectation, SealedEnvelope, Terms,
+    };
+    use bulla_identity::{NkeyKind, Subject, TrustDomain, WorkloadId, WorkloadName};
+    use bulla_keyring::{NkeySeed, SigningKey};
+    use tokio::sync::mpsc;
+
+    const MAX_PAYLOAD: usize = 64 * 1_024;
+
+    /// Hands envelopes to the test; closed doors keep them waiting.
+    struct Door {
+        sealer: Mutex<Option<Arc<Sealer>>>,
+        open: Semaphore,
+        out: mpsc::UnboundedSender<(String, Bytes)>,
+    }
+
+    #[derive(Clone)]
+    struct Handle(Arc<Door>);
+
+    impl Post for Handle {
+        fn sealer(&self, _: UnixMillis) -> Result<Arc<Sealer>, SendError> {
+            self.0
+                .sealer
+                .lock()
+                .clone()
+                .ok_or(SendError::CredentialExpired)
+        }
+
+        fn max_payload(&self) -> usize {
+            MAX_PAYLOAD
+        }
+
+        async fn send(&self, letter: &Letter, envelope: Bytes) -> Result<(), LinkError> {
+            let pass = self.0.open.acquire().await;
+            pass.map_err(|_| LinkError::Disconnected)?.forget();
+            let subject = letter.subject.as_str().to_owned();
+            let _ = self.0.out.send((subject, envelope));
+            Ok(())
+        }
+    }
+
+    struct Scene {
+        signer: Arc<Signer<Handle>>,
+        door: Handle,
+        sent: mpsc::UnboundedReceiver<(String, Bytes)>,
+        stats: Stats,
+    }
+
+    const EVERYBODY: usize = Semaphore::MAX_PERMITS / 2;
+
+    fn scene(passes: usize) -> Scene {
+        let (out, sent) = mpsc::unbounded_channel();
+        let door = Handle(Arc::new(Door {
+            sealer: Mutex::new(Some(Arc::new(sealer()))),
+            open: Semaphore::new(passes),
+            out,
+        }));
+        let stats = Stats::default();
+        Scene {
+            signer: Arc::new(Signer::start(door.clone(), stats.clone())),
+            door,
+            sent,
+            stats,
+        }
+    }
+
+    fn sealer() -> Sealer {
+        let now = clock::now();
+        let minute = Duration::from_secs(60);
+        let domain = TrustDomain::parse("acme.example").unwrap();
+        let workload = WorkloadId::new(&domain, &WorkloadName::parse("orders").unwrap());
+        let nkey = NkeySeed::from_random(NkeyKind::User, &[3; 32]).unwrap();
+        let key = SigningKey::from_seed(&[4; 32]);
+        let request = RequestDraft {
+            workload: &workload,
+            message_key: &key,
+            token_key: None,
+            instance: [5; 16],
+            challenge: [6; 32],
+            requested_at: now,
+        };
+        let request = CredentialRequest::decode(&request.sign(Some(&nkey)))
+            .unwrap()
+            .verify(&RequestExpectation {
+                tag: workload.tag(),
+                challenge: &[6; 32],
+                anchors: &[nkey.public()],
+                now,
+                skew: minute,
+                max_age: minute,
+            })
+            .unwrap();
+        let terms = Terms {
+            not_before: now,
+            expires_at: now.saturating_add(minute),
+            serial: [7; 16],
+        };
+        let issuer = CredentialIssuer::new(SigningKey::from_seed(&[2; 32]));
+        let credential: Credential = issuer.issue(&request, terms).unwrap();
+        Sealer::new(&credential, key, Epoch([8; 8])).unwrap()
+    }
+
+    fn letter(subject: &str, body: impl Into<Bytes>) -> Letter {
+        let subject = Subject::parse(subject).unwrap();
+        let life = Duration::from_secs(10);
+        Letter::new(Purpose::Event, subject, body.into(), clock::now(), life)
+    }
+
+    /// How many envelopes share the signature of this one.
+    fn signatures(sent: &[(String, Bytes)]) -> usize {
+        let mut all: Vec<_> = sent.iter().map(|(_, b)| b.slice(b.len() - 64..)).collect();
+        all.sort();
+        all.dedup();
+        all.len()
+    }
+
+    fn all(scene: &mut Scene) -> Vec<(String, Bytes)> {
+        std::iter::from_fn(|| scene.sent.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn at_idle_a_message_is_sent_by_its_own_task() {
+        let mut scene = scene(EVERYBODY);
+        // Nothing else runs on this thread until something is awaited for long.
+        scene.signer.post(letter("a", "x")).await.unwrap();
+        let leaf = {
+            scene.signer.settle().await;
+            assert_eq!(scene.signer.inner.queue.lock().accepted, 0, "not queued");
+            scene.signer.inner.queue.lock().is_awake = false;
+            scene
+                .signer
+                .post_and_tell(letter("b", "x"), false)
+                .await
+                .unwrap()
+        };
+        assert_eq!(scene.signer.inner.queue.lock().accepted, 0, "not queued");
+        assert_ne!(leaf.0, [0; 32]);
+        assert_eq!(all(&mut scene).len(), 2);
+    }
+
+    /// One task in a loop gets batches too.
+    #[tokio::test]
+    async fn a_single_task_in_a_loop_shares_signatures_and_keeps_order() {
+        let mut scene = scene(EVERYBODY);
+        for n in 0..5_000u32 {
+            let body = n.to_be_bytes().to_vec();
+            scene.signer.post(letter("a", body)).await.unwrap();
+        }
+        scene.signer.settle().await;
+        let sent = all(&mut scene);
+        let bodies: Vec<_> = sent.iter().map(|(_, bytes)| sequence_of(bytes)).collect();
+        assert_eq!(bodies, (0..5_000).collect::<Vec<u64>>());
+        assert!(signatures(&sent) < 500, "{}", signatures(&sent));
+        for (_, bytes) in sent {
+            SealedEnvelope::decode(bytes).unwrap();
+        }
+    }
+
+    /// The four-byte body that stands before the proof.
+    fn sequence_of(bytes: &Bytes) -> u64 {
+        let found = (0..bytes.len() - 6)
+            .rev()
+            .find(|at| bytes[*at..*at + 2] == [0xc4, 4] && bytes[at + 6] == 0x94)
+            .unwrap();
+        u64::from(u32::from_be_bytes(
+            bytes[found + 2..found + 6].try_into().unwrap(),
+        ))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_tasks_share_signatures_and_each_keeps_its_order() {
+        let mut scene = scene(EVERYBODY);
+        let tasks: Vec<_> = (0..64)
+            .map(|task| {
+                let signer = Arc::clone(&scene.signer);
+                tokio::spawn(async move {
+                    for n in 0..100u32 {
+                        let body = n.to_be_bytes().to_vec();
+                        let letter = letter(&format!("t.{task}"), body);
+                        if n % 3 == 0 {
+                            signer.post_and_tell(letter, true).await.unwrap();
+                        } else {
+                            signer.post(letter).await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        scene.signer.settle().await;
+        let sent = all(&mut scene);
+        assert_eq!(sent.len(), 6_400);
+        for task in 0..64 {
+            let to = format!("t.{task}");
+            let own = sent.iter().filter(|(s, _)| *s == to);
+            let order: Vec<_> = own.map(|(_, bytes)| sequence_of(bytes)).collect();
+            assert_eq!(order, (0..100).collect::<Vec<u64>>());
+        }
+        assert!(signatures(&sent) < 3_200, "{}", signatures(&sent));
+    }
+
+    /// A task that is dropped while the door is closed holds up nobody.
+    #[tokio::test]
+    async fn who_is_dropped_stalls_nobody_and_takes_nobody_along() {
+        let mut scene = scene(1);
+        scene.signer.post(letter("first", "x")).await.unwrap();
+        let mut waiting = Vec::new();
+        for n in 0..20 {
+            let signer = Arc::clone(&scene.signer);
+            waiting.push(tokio::spawn(async move {
+                signer
+                    .post_and_tell(letter(&format!("r.{n}"), "x"), true)
+                    .await
+            }));
+        }
+        while scene.signer.inner.queue.lock().accepted < 20 {
+            tokio::task::yield_now().await;
+        }
+        for task in waiting.iter().step_by(2) {
+            task.abort();
+        }
+        scene.door.0.open.add_permits(EVERYBODY);
+        for (n, task) in waiting.into_iter().enumerate() {
+            match task.await {
+                Ok(outcome) => assert!(outcome.is_ok() && n % 2 == 1),
+                Err(error) => assert!(error.is_cancelled() && n % 2 == 0),
+            }
+        }
+        scene.signer.post(letter("last", "x")).await.unwrap();
+        scene.signer.settle().await;
+        let subjects: Vec<_> = all(&mut scene).into_iter().map(|(s, _)| s).collect();
+        for n in (1..20).step_by(2) {
+            assert!(subjects.contains(&format!("r.{n}")), "{subjects:?}");
+        }
+        assert_eq!(subjects.last().unwrap(), "last");
+        assert_eq!(
+            scene.signer.inner.room.available_permits(),
+            WAITING as usize
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sealed_harms_no_neighbour() {
+        let mut scene = scene(EVERYBODY);
+        scene.signer.post(letter("a", "x")).await.unwrap();
+        let mut bad = letter("bad", "x");
+        bad.content_type = Some(crate::content::ContentType::Other("ä".into()));
+        assert!(matches!(
+            scene.signer.post(bad).await,
+            Err(SendError::Seal(_))
+        ));
+        let large = scene
+            .signer
+            .post(letter("large", vec![0; MAX_PAYLOAD]))
+            .await;
+        assert!(
+            matches!(large, Err(SendError::TooLarge { .. })),
+            "{large:?}"
+        );
+        // Fits alone and not beside others: it goes alone, in its place.
+        let mut edge = MAX_PAYLOAD - 100;
+        while scene
+            .signer
+            .inner
+            .check(&letter("edge", vec![0; edge]))
+            .is_err()
+        {
+            edge -= 1;
+        }
+        for subject in ["b", "edge", "c"] {
+            let body = if subject == "edge" { edge } else { 1 };
+            scene
+                .signer
+                .post(letter(subject, vec![0; body]))
+                .await
+                .unwrap();
+        }
+        scene.signer.settle().await;
+        let sent = all(&mut scene);
+        let subjects: Vec<_> = sent.iter().map(|(s, _)| s.as_str()).collect();
+        assert_eq!(subjects, ["a", "b", "edge", "c"]);
+        assert!(sent.iter().all(|(_, bytes)| bytes.len() <= MAX_PAYLOAD));
+    }
+
+    /// One of a batch that became unsound while it waited.
+    #[tokio::test]
+    async fn a_batch_that_does_not_seal_is_sealed_one_by_one() {
+        let scene = scene(EVERYBODY);
+        let mut batch: Vec<_> = (0..3)
+            .map(|_| Waiting {
+                letter: letter("a", "x"),
+                weight: 1,
+                is_alone: false,
+                told: None,
+            })
+            .collect();
+        batch[1].letter.content_type = Some(crate::content::ContentType::Other("ä".into()));
+        let outcomes = scene.signer.inner.seal_batch(&batch);
+        let sound: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        assert_eq!(sound, [true, false, true]);
+        assert_ne!(batch[0].letter.id(), MessageId([0; 16]));
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_after_it_was_accepted_is_told() {
+        let scene = scene(EVERYBODY);
+        for _ in 0..4 {
+            scene.signer.post(letter("a", "x")).await.unwrap();
+        }
+        *scene.door.0.sealer.lock() = None;
+        scene.signer.settle().await;
+        let error = scene.signer.post(letter("a", "x")).await;
+        assert!(matches!(error, Err(SendError::CredentialExpired)));
+        assert_eq!(scene.signer.take_unsent("b"), 0);
+        // The first was sealed inline.
+        assert_eq!(scene.signer.take_unsent("a"), 3);
+        assert_eq!(scene.signer.take_unsent("a"), 0, "told once");
+        assert_eq!(scene.stats.refused_for("publish_not_sent"), 3);
+        assert!(scene.signer.take_all_unsent().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_senders_wait_in_turn() {
+        let mut scene = scene(1);
+        scene.signer.post(letter("a", "x")).await.unwrap();
+        let signer = Arc::clone(&scene.signer);
+        let flood = tokio::spawn(async move {
+            for n in 0..3 * WAITING {
+                let body = n.to_be_bytes().to_vec();
+                signer.post(letter("f", body)).await.unwrap();
+            }
+        });
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!flood.is_finished(), "it waits for room");
+        assert_eq!(scene.signer.inner.queue.lock().accepted, u64::from(WAITING));
+        scene.door.0.open.add_permits(EVERYBODY);
+        flood.await.unwrap();
+        scene.signer.settle().await;
+        assert_eq!(all(&mut scene).len(), 1 + 3 * WAITING as usize);
+    }
+
+    /// A client that is dropped sends what it accepted.
+    #[tokio::test]
+    async fn what_was_accepted_is_sent_after_the_signer_is_dropped() {
+        let mut scene = scene(EVERYBODY);
+        for _ in 0..100 {
+            scene.signer.post(letter("a", "x")).await.unwrap();
+        }
+        let Scene { signer, door, .. } = scene;
+        drop((signer, door));
+        let mut count = 0;
+        while scene.sent.recv().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 100);
+    }
+}
