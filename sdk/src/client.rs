@@ -217,8 +217,12 @@ impl Client {
     /// two seconds when nats-server is gone.
     pub async fn drain(&self) {
         // Bounded: a server that is gone takes and confirms nothing.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.shared.signer.settle()).await;
-        let _ = self.shared.connection.barrier(Duration::from_secs(2)).await;
+        let limit = Duration::from_secs(2);
+        let flush = async {
+            self.shared.signer.settle().await;
+            self.shared.connection.barrier(limit).await
+        };
+        let _ = tokio::time::timeout(limit, flush).await;
         let drain = self.shared.connection.nats().drain();
         let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }

@@ -28,6 +28,8 @@ use crate::shared::Shared;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// How long a draining service waits until its last answers are sent.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long a draining service waits for the end of what has arrived.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -160,7 +162,8 @@ impl Service {
     pub async fn drain(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
-        self.shared.signer.settle().await;
+        // Bounded: a server that is gone takes no answers.
+        let _ = tokio::time::timeout(SETTLE, self.shared.signer.settle()).await;
     }
 }
 
