@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 
 const ROUNDS: usize = 7;
 const RAW_MESSAGES: usize = 100_000;
-const SEALED_MESSAGES: usize = 10_000;
+const SEALED_MESSAGES: usize = 50_000;
 const REQUESTS: usize = 1_500;
 const SIZES: [usize; 3] = [64, 256, 1_024];
 

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use bulla_envelope::VerifiedRoots;
 use bulla_identity::{NkeyKind, UnixMillis, WorkloadId};
 use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed};
 use bytes::Bytes;
@@ -24,6 +26,7 @@ use crate::outgoing::Outgoing;
 use crate::own::{Applicant, OwnCredential};
 use crate::replies::Replies;
 use crate::shared::Shared;
+use crate::signer::{Desk, Signer};
 use crate::stats::Stats;
 use crate::subscription::{Service, Subscription, typed};
 use crate::users::Users;
@@ -80,8 +83,15 @@ impl Client {
         let own = OwnCredential::obtain(applicant, left(), stop.clone()).await?;
         // The reply inbox stands before anybody can be asked.
         connection.barrier(options.request_timeout).await?;
+        let desk = Desk {
+            own: own.clone(),
+            connection: connection.clone(),
+        };
         Ok(Self {
             shared: Arc::new(Shared {
+                signer: Signer::start(desk, stats.clone()),
+                roots: VerifiedRoots::new(),
+                handling: AtomicUsize::new(0),
                 users: Users::new(options.clock_skew),
                 own_name,
                 options,
@@ -191,10 +201,13 @@ impl Client {
         Service::open(&self.shared, pattern, handler).await
     }
 
-    /// Waits until nats-server has processed what was published.
+    /// Waits until everything that was accepted before has been sealed and sent,
+    /// and nats-server has processed it.
     ///
     /// # Errors
-    /// [`FlushError::Refused`] names what it refused since the last report.
+    /// [`FlushError::Refused`] names what nats-server refused since the last
+    /// report, [`FlushError::Unsent`] what could not be sent. Both are told one
+    /// after the other: what is not told yet is told by the next call.
     pub async fn flush(&self) -> Result<(), FlushError> {
         self.shared.flush().await
     }
@@ -203,8 +216,13 @@ impl Client {
     /// arrived in this process, and closes the connection. Takes at most about
     /// two seconds when nats-server is gone.
     pub async fn drain(&self) {
-        // Bounded: a server that is gone cannot confirm anything.
-        let _ = self.shared.connection.barrier(Duration::from_secs(2)).await;
+        // Bounded: a server that is gone takes and confirms nothing.
+        let limit = Duration::from_secs(2);
+        let flush = async {
+            self.shared.signer.settle().await;
+            self.shared.connection.barrier(limit).await
+        };
+        let _ = tokio::time::timeout(limit, flush).await;
         let drain = self.shared.connection.nats().drain();
         let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }

@@ -240,9 +240,20 @@ pub enum PublishError {
         /// How many were lost.
         count: u64,
     },
+    /// Earlier messages on this subject were accepted and could not be sealed
+    /// or sent: they are lost, and so is this one.
+    #[error(
+        "{count} earlier message(s) on `{subject}` could not be sent, and this one was not sent either"
+    )]
+    EarlierUnsent {
+        /// The subject.
+        subject: String,
+        /// How many were lost.
+        count: u64,
+    },
 }
 
-/// Publishes that nats-server refused after it had taken them.
+/// Publishes that were lost after they had been accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
@@ -251,6 +262,13 @@ pub enum FlushError {
     Refused {
         /// By subject.
         refused: std::collections::BTreeMap<String, u64>,
+    },
+    /// Accepted, and neither sealed nor sent: the credential had run out or the
+    /// connection was gone for good.
+    #[error("accepted messages could not be sent on {unsent:?}")]
+    Unsent {
+        /// By subject.
+        unsent: std::collections::BTreeMap<String, u64>,
     },
     /// No answer.
     #[error("cannot reach nats-server")]

@@ -6,10 +6,11 @@
 //! towards the peer until the proof has verified.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bulla_envelope::{
-    AppHeaders, Draft, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, MessageId,
-    OpenedEnvelope, ReplayLimits, ReplayWindow, ReplyBinding, Sealed, SealedEnvelope,
+    AppHeaders, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits,
+    ReplayWindow, ReplyBinding, SealedEnvelope,
 };
 use bulla_identity::{Claims, Subject, UnixMillis, reserved};
 use bulla_policy::{Decision, LONGEST_MAX_AGE, Permit, Protect, Request, Verb};
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
 use crate::error::{RequestError, SendError, ServiceError, ServiceErrorCode};
+use crate::letter::{Letter, Purpose};
 use crate::message::{Facts, Message, Reply, Response, Sender};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
@@ -121,7 +123,7 @@ impl Opener {
         let subject = Subject::parse(&raw.subject).map_err(|_| Refusal::Subject)?;
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = shared.control.credential(sealed.key_id(), now).await?;
-        let authentic = sealed.verify(&credential)?;
+        let authentic = sealed.verify_with(&credential, &shared.roots)?;
         progress.sender = Some(Sender {
             workload: authentic.sender().workload.clone(),
             key_id: authentic.sender().key_id,
@@ -310,27 +312,21 @@ impl Shared {
         for (name, value) in &reply.headers {
             headers.insert(name, value)?;
         }
-        let now = clock::now();
-        let sealer = self.own.sealer(now)?;
         let binding = ReplyBinding {
             request: to.request,
             index: 0,
             is_final: true,
         };
-        let expires = now
-            .saturating_add(self.options.request_timeout)
-            .min(sealer.expires_at());
-        let mut draft = Draft::reply(&to.reply_to, binding, now, expires, &reply.body);
-        draft.content_type = Some(reply.content_type.as_str());
-        draft.app_headers = Some(&headers).filter(|h| !h.is_empty());
-        let sealed = sealer.seal(&draft, MessageId(rand::random()))?;
-        if let Err(too_large) = self.fits(sealed.bytes.len()) {
+        let mut letter = self.letter(to, Purpose::Reply(binding), reply.body);
+        letter.content_type = Some(reply.content_type);
+        letter.headers = headers;
+        let sent = self.signer.post_answer(letter, self.is_crowded()).await;
+        if let Err(SendError::TooLarge { .. }) = &sent {
             let decision = decision_log::fresh_id();
-            tracing::warn!(%decision, error = %too_large, "a reply does not fit");
+            tracing::warn!(%decision, "a reply does not fit");
             self.answer_error(to, ErrorCode::TooLarge, decision).await?;
-            return Err(too_large);
         }
-        self.send_answer(to, sealed).await
+        sent
     }
 
     /// Sends the uniform error: a code and the name of the decision.
@@ -340,23 +336,23 @@ impl Shared {
         code: ErrorCode,
         decision: DecisionId,
     ) -> Result<(), SendError> {
-        let now = clock::now();
-        let sealer = self.own.sealer(now)?;
-        let report = ErrorReport { code, decision };
-        let expires = now
-            .saturating_add(self.options.request_timeout)
-            .min(sealer.expires_at());
-        let draft = Draft::error(&to.reply_to, to.request, 0, report, now, expires);
-        let sealed = sealer.seal(&draft, MessageId(rand::random()))?;
-        self.send_answer(to, sealed).await
+        let purpose = Purpose::Error {
+            request: to.request,
+            report: ErrorReport { code, decision },
+        };
+        let letter = self.letter(to, purpose, Bytes::new());
+        self.signer.post_answer(letter, self.is_crowded()).await
     }
 
-    async fn send_answer(&self, to: &AnswerTo, sealed: Sealed) -> Result<(), SendError> {
-        self.connection
-            .nats()
-            .publish(to.reply_to.as_str().to_owned(), sealed.bytes)
-            .await
-            .map_err(|_| SendError::Link(crate::error::LinkError::Disconnected))
+    fn letter(&self, to: &AnswerTo, purpose: Purpose, body: Bytes) -> Letter {
+        let life = self.options.request_timeout;
+        Letter::new(purpose, to.reply_to.clone(), body, clock::now(), life)
+    }
+
+    /// Whether other requests are handled at the same time, so that their
+    /// answers may come together.
+    fn is_crowded(&self) -> bool {
+        self.handling.load(Ordering::Relaxed) > 1
     }
 
     /// Opens a reply; nothing if it is unsound, which is counted and ignored.
@@ -397,7 +393,8 @@ impl Shared {
         let now = clock::now();
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = self.control.credential(sealed.key_id(), now).await?;
-        let opened = sealed.verify(&credential)?.check(&Expectation {
+        let authentic = sealed.verify_with(&credential, &self.roots)?;
+        let opened = authentic.check(&Expectation {
             subject: &raw.subject,
             reply_to: raw.reply.as_deref(),
             kinds: &[Kind::Reply, Kind::Error],

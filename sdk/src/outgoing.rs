@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{AppHeaders, Draft, MessageId, Sealed, TraceParent};
+use bulla_envelope::{AppHeaders, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Decision, Protect, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, RequestError, SendError};
+use crate::letter::{Letter, Purpose};
 use crate::message::Response;
 use crate::shared::Shared;
 use crate::user::User;
@@ -113,9 +114,19 @@ impl<'a> Outgoing<'a> {
 
     /// Publishes it as an event.
     ///
-    /// Returns once the message is handed to the connection. What nats-server
-    /// refuses later is reported by the next publish on the same subject and by
-    /// [`Client::flush`](crate::Client::flush).
+    /// Returns once the message is accepted: everything about it was found
+    /// right, and it is handed to the connection or, while others are being
+    /// sealed, waits to be sealed with them. Messages of one task leave in the
+    /// order of its calls. When too much waits, this waits too.
+    ///
+    /// What goes wrong later is told by the next publish on the same subject,
+    /// which is then not sent itself, and by [`Client::flush`](crate::Client::flush):
+    /// [`PublishError::EarlierRefused`] if nats-server refused it,
+    /// [`PublishError::EarlierUnsent`] if the credential or the connection
+    /// ended first.
+    ///
+    /// Cancel safe: dropped before it returns, the message was not accepted;
+    /// it may still have been sent.
     ///
     /// # Errors
     /// [`PublishError`]; a denial by policy is known before anything is sent.
@@ -128,20 +139,22 @@ impl<'a> Outgoing<'a> {
                 count,
             });
         }
-        let addressed = self.address(Verb::Publish).await?;
-        let sealed = addressed.seal(None)?;
-        shared
-            .connection
-            .nats()
-            .publish(addressed.subject.as_str().to_owned(), sealed.bytes)
-            .await
-            .map_err(|_| SendError::Link(LinkError::Disconnected))?;
-        Ok(())
+        let count = shared.signer.take_unsent(&self.subject);
+        if count > 0 {
+            return Err(PublishError::EarlierUnsent {
+                subject: self.subject,
+                count,
+            });
+        }
+        let letter = self.address(Verb::Publish).await?.letter(Purpose::Event);
+        Ok(shared.signer.post(letter).await?)
     }
 
     /// Sends it as a request and waits for the verified reply.
     ///
-    /// Forged and unsound replies are counted and do not end the wait.
+    /// Forged and unsound replies are counted and do not end the wait. The
+    /// time-out counts from when the message may leave, and dropping the future
+    /// before that keeps it from leaving.
     ///
     /// # Errors
     /// [`RequestError`]; a denial by policy is known before anything is sent.
@@ -155,20 +168,17 @@ impl<'a> Outgoing<'a> {
             subject: expected.subject().to_owned(),
             source,
         })?;
-        let sealed = addressed.seal(Some(&reply_to))?;
         let mut watch = shared.connection.watch();
-        shared
-            .connection
-            .nats()
-            .publish_with_reply(subject.clone(), reply_to.as_str().to_owned(), sealed.bytes)
-            .await
-            .map_err(|_| SendError::Link(LinkError::Disconnected))?;
-
         let refused = Violation::Publish {
             subject: subject.clone(),
         };
-        let user = addressed.user.as_ref().map(User::claims);
+        let user = addressed.user.clone();
+        let user = user.as_ref().map(User::claims);
+        let asked = addressed.subject.clone();
+        let letter = addressed.letter(Purpose::Request { reply_to });
         let wait = async {
+            let is_crowded = shared.replies.is_crowded();
+            let leaf = shared.signer.post_and_tell(letter, is_crowded).await?;
             loop {
                 let Some(raw) = expected.next().await else {
                     return Err(SendError::Link(LinkError::Disconnected).into());
@@ -178,10 +188,7 @@ impl<'a> Outgoing<'a> {
                         subject: subject.clone(),
                     });
                 }
-                if let Some(outcome) = shared
-                    .open_reply(raw, &addressed.subject, user, &sealed.leaf)
-                    .await
-                {
+                if let Some(outcome) = shared.open_reply(raw, &asked, user, &leaf).await {
                     return outcome;
                 }
             }
@@ -319,48 +326,36 @@ struct Addressed<'a> {
 }
 
 impl Addressed<'_> {
-    fn seal(&self, reply_to: Option<&Subject>) -> Result<Sealed, SendError> {
-        let shared = self.shared;
-        let sealer = shared.own.sealer(self.now)?;
-        let expires = self
-            .now
-            .saturating_add(self.requirements.max_age)
-            .min(sealer.expires_at());
-        let mut draft = match reply_to {
-            Some(reply_to) => {
-                Draft::request(&self.subject, reply_to, self.now, expires, &self.body)
-            }
-            None => Draft::event(&self.subject, self.now, expires, &self.body),
-        };
-        draft.content_type = Some(self.content_type.as_str());
-        draft.token = self.user.as_ref().map(|u| u.token().as_bytes());
-        draft.parent = self.context.parent;
-        draft.traceparent = self.context.traceparent;
-        draft.policy_revision = Some(shared.control.policy().revision());
-        draft.app_headers = Some(&self.headers).filter(|h| !h.is_empty());
-        let sealed = sealer.seal(&draft, MessageId(rand::random()))?;
-        debug_assert_eq!(reply_to.is_some(), self.verb == Verb::Request);
-        shared.fits(sealed.bytes.len())?;
-        Ok(sealed)
+    fn letter(self, purpose: Purpose) -> Letter {
+        debug_assert_eq!(
+            matches!(purpose, Purpose::Request { .. }),
+            self.verb == Verb::Request
+        );
+        let life = self.requirements.max_age;
+        let mut letter = Letter::new(purpose, self.subject, self.body, self.now, life);
+        letter.content_type = Some(self.content_type);
+        letter.user = self.user;
+        letter.headers = self.headers;
+        letter.parent = self.context.parent;
+        letter.traceparent = self.context.traceparent;
+        letter.policy_revision = Some(self.shared.control.policy().revision());
+        letter
     }
 }
 
 impl Shared {
-    /// Whether nats-server takes a payload of this size.
-    pub(crate) fn fits(&self, actual: usize) -> Result<(), SendError> {
-        let limit = self.connection.nats().max_payload();
-        if actual > limit {
-            return Err(SendError::TooLarge { limit, actual });
-        }
-        Ok(())
-    }
-
-    /// Waits until nats-server has processed what was published, and reports
-    /// what it refused.
+    /// Waits until what was accepted is sent and nats-server has processed it,
+    /// and reports what was lost.
     pub(crate) async fn flush(&self) -> Result<(), FlushError> {
-        self.connection
-            .barrier(self.options.request_timeout)
-            .await?;
+        let patience = self.options.request_timeout;
+        tokio::time::timeout(patience, self.signer.settle())
+            .await
+            .map_err(|_| LinkError::Timeout)?;
+        let unsent = self.signer.take_all_unsent();
+        if !unsent.is_empty() {
+            return Err(FlushError::Unsent { unsent });
+        }
+        self.connection.barrier(patience).await?;
         // The refusal precedes the barrier's answer on the wire, but reaches us
         // through another task.
         tokio::time::sleep(crate::connection::REFUSAL_GRACE).await;

@@ -69,11 +69,8 @@ impl OwnCredential {
     }
 
     /// The sealer in use.
-    pub(crate) fn sealer(
-        &self,
-        now: UnixMillis,
-    ) -> Result<arc_swap::Guard<Arc<Sealer>>, SendError> {
-        let sealer = self.0.load();
+    pub(crate) fn sealer(&self, now: UnixMillis) -> Result<Arc<Sealer>, SendError> {
+        let sealer = self.0.load_full();
         if sealer.expires_at() <= now {
             return Err(SendError::CredentialExpired);
         }

@@ -65,6 +65,11 @@ impl Replies {
         Ok(Self { prefix, waiting })
     }
 
+    /// Whether more than one request waits.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.waiting.lock().len() > 1
+    }
+
     /// A fresh reply subject and what arrives on it, until it is dropped.
     pub(crate) fn expect(&self) -> ExpectedReply {
         let token = format!("{:032x}", rand::random::<u128>());

@@ -1,7 +1,9 @@
 //! What the handles of one client share.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 
+use bulla_envelope::VerifiedRoots;
 use bulla_identity::{UnixMillis, WorkloadName};
 use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
@@ -12,6 +14,7 @@ use crate::incoming::Role;
 use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
 use crate::replies::Replies;
+use crate::signer::Signer;
 use crate::stats::Stats;
 use crate::users::Users;
 
@@ -21,6 +24,11 @@ pub(crate) struct Shared {
     pub(crate) connection: Connection,
     pub(crate) control: Control,
     pub(crate) own: OwnCredential,
+    pub(crate) signer: Signer,
+    /// What senders' batches have proven, for all that this client receives.
+    pub(crate) roots: VerifiedRoots,
+    /// Requests that are being handled now.
+    pub(crate) handling: AtomicUsize,
     pub(crate) users: Users,
     pub(crate) replies: Replies,
     pub(crate) stats: Stats,

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulla_envelope::ErrorCode;
@@ -27,6 +28,8 @@ use crate::shared::Shared;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
+/// How long a draining service waits until its last answers are sent.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long a draining service waits for the end of what has arrived.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
@@ -79,6 +82,7 @@ impl Subscription {
 /// [`Service::drain`] waits for them.
 #[must_use = "dropping a service stops it"]
 pub struct Service {
+    shared: Arc<Shared>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -143,7 +147,11 @@ impl Service {
             }
         });
         tasks.close();
-        Ok(Self { stop, tasks })
+        Ok(Self {
+            shared: Arc::clone(shared),
+            stop,
+            tasks,
+        })
     }
 
     /// Stops new requests and waits until those that have arrived in this
@@ -154,6 +162,8 @@ impl Service {
     pub async fn drain(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
+        // Bounded: a server that is gone takes no answers.
+        let _ = tokio::time::timeout(SETTLE, self.shared.signer.settle()).await;
     }
 }
 
@@ -176,6 +186,7 @@ where
     R: IntoReply + Send,
 {
     async fn work(&self, raw: async_nats::Message) {
+        let _handled = Handled::begin(&self.shared);
         let sent = match self.opener.open(raw).await {
             Ok(Received { message, answer_to }) => {
                 let context = message.context();
@@ -226,6 +237,22 @@ where
             self.shared.stats.count_refused("reply_not_sent");
             warn!(error = chain(&error), "a reply could not be sent");
         }
+    }
+}
+
+/// Counts a request while it is handled, however that ends.
+struct Handled<'a>(&'a Shared);
+
+impl<'a> Handled<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.handling.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Handled<'_> {
+    fn drop(&mut self) {
+        self.0.handling.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

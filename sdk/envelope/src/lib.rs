@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! Draft ── Sealer::seal ──► Sealed.bytes ══ NATS ══► SealedEnvelope::decode     untrusted
-//!                                                        │ verify(&VerifiedCredential)
+//!                                                        │ verify(&VerifiedCredential), or
+//!                                                        │ verify_with(…, &VerifiedRoots)
 //!                                                        ▼
 //!                                                    AuthenticEnvelope          who sealed it
 //!                                                        │ check(&Expectation)
@@ -108,6 +109,7 @@ mod opened;
 mod reader;
 mod replay;
 mod request;
+mod roots;
 mod sealed;
 mod sealer;
 mod trace;
@@ -135,6 +137,7 @@ pub use request::{
     CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, RequestDraft,
     RequestError, RequestExpectation,
 };
+pub use roots::VerifiedRoots;
 pub use sealed::{DecodeError, SealedEnvelope, VerifyError};
 pub use sealer::{SealError, Sealed, Sealer};
 pub use trace::TraceParent;

@@ -9,8 +9,9 @@ use crate::format::{Field, Kind, ShapeError, VERSION};
 use crate::header::{Header, ID_LEN};
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
 use crate::reader::{EncodingError, Reader, Span};
+use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
-use crate::{AuthenticEnvelope, MessageId, Sender, VerifiedCredential};
+use crate::{AuthenticEnvelope, MessageId, Sender, VerifiedCredential, VerifiedRoots};
 
 /// An envelope that was decoded and is not yet trusted.
 ///
@@ -264,20 +265,54 @@ impl SealedEnvelope {
     /// [`VerifyError`] if the envelope names another credential, the signature
     /// does not verify, or the token is not the one that was signed for.
     pub fn verify(self, credential: &VerifiedCredential) -> Result<AuthenticEnvelope, VerifyError> {
+        self.prove(credential, None)
+    }
+
+    /// The same, without a signature to verify if `roots` has seen the batch.
+    ///
+    /// Accepts and refuses exactly what [`SealedEnvelope::verify`] does.
+    ///
+    /// # Errors
+    /// As [`SealedEnvelope::verify`].
+    ///
+    /// # Security
+    /// `credential` is the one that counts now, looked up for this envelope:
+    /// `roots` remembers signatures, not who is still trusted.
+    pub fn verify_with(
+        self,
+        credential: &VerifiedCredential,
+        roots: &VerifiedRoots,
+    ) -> Result<AuthenticEnvelope, VerifyError> {
+        self.prove(credential, Some(roots))
+    }
+
+    fn prove(
+        self,
+        credential: &VerifiedCredential,
+        roots: Option<&VerifiedRoots>,
+    ) -> Result<AuthenticEnvelope, VerifyError> {
         if self.header.key_id != credential.id() {
             return Err(VerifyError::WrongCredential);
         }
         let leaf = tree::leaf(self.header_span.of(&self.bytes), self.body.of(&self.bytes));
-        let root = tree::root(
-            tree::leaf_node(&leaf),
-            self.proof.index,
-            self.proof.count,
-            self.proof.path.of(&self.bytes),
-        )
-        .ok_or(VerifyError::BadSignature)?;
-        credential
-            .verify_batch(self.proof.count, &root, &self.proof.signature)
-            .map_err(|_| VerifyError::BadSignature)?;
+        let claim = Claim {
+            credential: credential.credential().hash(),
+            signature: &self.proof.signature,
+            index: self.proof.index,
+            count: self.proof.count,
+            path: self.proof.path.of(&self.bytes),
+            leaf: tree::leaf_node(&leaf),
+        };
+        if !roots.is_some_and(|roots| roots.recognise(&claim)) {
+            let root = tree::root(claim.leaf, claim.index, claim.count, claim.path)
+                .ok_or(VerifyError::BadSignature)?;
+            credential
+                .verify_batch(claim.count, &root, claim.signature)
+                .map_err(|_| VerifyError::BadSignature)?;
+            if let Some(roots) = roots {
+                roots.danger_remember(&claim, root);
+            }
+        }
         self.verify_token()?;
         let sender = Sender {
             workload: credential.workload().clone(),

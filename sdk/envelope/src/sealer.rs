@@ -185,6 +185,40 @@ impl Sealer {
         self.expires_at
     }
 
+    /// Checks a draft and tells how long its envelope is at most if it is
+    /// sealed alone: up to eight bytes more than it will be. In a batch it is at
+    /// most [`Sealer::BATCH_ROOM`] longer.
+    ///
+    /// What passes is sealed, unless the credential or the counter ends first
+    /// or the batch makes it longer than [`MAX_ENVELOPE`].
+    ///
+    /// # Errors
+    /// [`SealError`] if the draft breaks a rule of the format.
+    pub fn measure(&self, draft: &Draft<'_>) -> Result<usize, SealError> {
+        let message = FrameMessage {
+            id: MessageId([0; 16]),
+            body: draft.body,
+        };
+        let unit = Unit {
+            draft,
+            messages: &[message],
+        };
+        self.check(&unit)?;
+        // The hash's bytes do not matter, the number of them does.
+        let stamp = Stamp {
+            key_id: self.key_id,
+            epoch: self.epoch,
+            sequence: u64::MAX,
+            token_hash: draft.token.map(|_| [0; 32]),
+            messages: unit.messages,
+        };
+        Ok(Plan::new(&unit, stamp, 0, 1)?.len)
+    }
+
+    /// By how many bytes a place in a batch can make an envelope longer: ten
+    /// nodes, and larger numbers.
+    pub const BATCH_ROOM: usize = Proof::MAX_LEN - (1 + 2 + 2 + 2 + 64);
+
     /// Seals one message: a batch of one, a frame of one.
     ///
     /// # Errors

@@ -118,22 +118,101 @@ pub(crate) fn root(leaf: Node, index: u32, count: u32, path: &[u8]) -> Option<No
     if index >= count {
         return None;
     }
-    let (mut index, mut count) = (index, count);
-    let (mut root, mut path) = (leaf, path);
-    while count > 1 {
-        if index ^ 1 < count {
-            let (neighbour, rest) = path.split_first_chunk::<NODE_LEN>()?;
-            root = if index & 1 == 0 {
-                node(&root, neighbour)
-            } else {
-                node(neighbour, &root)
-            };
-            path = rest;
-        }
-        index >>= 1;
-        count = count.div_ceil(2);
+    let mut rise = Rise::new(leaf, index, count, path);
+    while !rise.is_root() {
+        let neighbour = rise.neighbour()?;
+        rise.hash(neighbour.map(|(_, node)| node));
     }
-    path.is_empty().then_some(root)
+    rise.is_complete().then_some(rise.node)
+}
+
+/// The number of places in a tree, its leaves and root among them.
+pub(crate) fn nodes(count: u32) -> usize {
+    let mut count = count as usize;
+    let mut nodes = count;
+    while count > 1 {
+        count = count.div_ceil(2);
+        nodes += count;
+    }
+    nodes
+}
+
+/// The way from a leaf up to the root, a level at a time.
+///
+/// Places count the nodes of the tree level by level, leaves first, so that
+/// the root has the last.
+pub(crate) struct Rise<'a> {
+    node: Node,
+    index: u32,
+    /// Nodes on this level.
+    count: u32,
+    /// The place of this level's first node.
+    base: usize,
+    /// What is left of it.
+    path: &'a [u8],
+}
+
+impl<'a> Rise<'a> {
+    pub(crate) const fn new(leaf: Node, index: u32, count: u32, path: &'a [u8]) -> Self {
+        Self {
+            node: leaf,
+            index,
+            count,
+            base: 0,
+            path,
+        }
+    }
+
+    /// The node on this level; only [`Rise::hash`] keeps it up to date.
+    pub(crate) const fn node(&self) -> Node {
+        self.node
+    }
+
+    pub(crate) const fn place(&self) -> usize {
+        self.base + self.index as usize
+    }
+
+    pub(crate) const fn is_root(&self) -> bool {
+        self.count <= 1
+    }
+
+    /// Whether this is the root and all of the path was used.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.count == 1 && self.index == 0 && self.path.is_empty()
+    }
+
+    /// The neighbour that the path names for this level, with its place; none
+    /// inside if this is a last node without one, none at all if the path ends.
+    pub(crate) fn neighbour(&self) -> Option<Option<(usize, Node)>> {
+        let index = self.index ^ 1;
+        if index >= self.count {
+            return Some(None);
+        }
+        let (node, _) = self.path.split_first_chunk::<NODE_LEN>()?;
+        Some(Some((self.base + index as usize, *node)))
+    }
+
+    /// Goes up, hashing with the neighbour that [`Rise::neighbour`] gave.
+    pub(crate) fn hash(&mut self, neighbour: Option<Node>) {
+        if let Some(neighbour) = neighbour {
+            self.node = if self.index & 1 == 0 {
+                node(&self.node, &neighbour)
+            } else {
+                node(&neighbour, &self.node)
+            };
+        }
+        self.step();
+    }
+
+    /// Goes up without a hash.
+    pub(crate) fn step(&mut self) {
+        if self.index ^ 1 < self.count {
+            self.path = self.path.get(NODE_LEN..).unwrap_or_default();
+        }
+        self.base += self.count as usize;
+        self.index >>= 1;
+        self.count = self.count.div_ceil(2);
+    }
 }
 
 #[cfg(test)]
@@ -168,5 +247,24 @@ mod tests {
             }
         }
         assert_eq!(root([0; NODE_LEN], 0, 0, &[]), None);
+    }
+
+    #[test]
+    fn places_are_those_of_the_levels() {
+        for count in 1..=70u32 {
+            let tree = Tree::new(vec![[0; NODE_LEN]; count as usize]);
+            let levels: usize = tree.levels.iter().map(Vec::len).sum();
+            assert_eq!(nodes(count), levels);
+            for index in 0..count {
+                let path: Vec<u8> = tree.path(index as usize).flatten().copied().collect();
+                let mut rise = Rise::new([0; NODE_LEN], index, count, &path);
+                assert_eq!(rise.place(), index as usize);
+                while !rise.is_root() {
+                    rise.step();
+                }
+                assert!(rise.is_complete());
+                assert_eq!(rise.place() + 1, levels, "the root has the last place");
+            }
+        }
     }
 }

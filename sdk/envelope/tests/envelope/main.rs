@@ -16,5 +16,6 @@ mod encoding;
 mod fixture;
 mod frame;
 mod oracle;
+mod roots;
 mod roundtrip;
 mod trust;

@@ -1,0 +1,109 @@
+//! A message that may leave and is not sealed yet. It owns what it says, so
+//! that it can wait for its batch without its sender.
+
+use std::time::Duration;
+
+use bulla_envelope::{
+    AppHeaders, Draft, ErrorReport, LeafHash, MessageId, ReplyBinding, TraceParent,
+};
+use bulla_identity::{Subject, UnixMillis};
+use bytes::Bytes;
+
+use crate::content::ContentType;
+use crate::user::User;
+
+/// What is going to be an envelope.
+pub(crate) struct Letter {
+    pub(crate) purpose: Purpose,
+    pub(crate) subject: Subject,
+    pub(crate) body: Bytes,
+    pub(crate) content_type: Option<ContentType>,
+    pub(crate) headers: AppHeaders,
+    pub(crate) user: Option<User>,
+    pub(crate) parent: Option<LeafHash>,
+    pub(crate) traceparent: Option<TraceParent>,
+    pub(crate) policy_revision: Option<u64>,
+    pub(crate) issued_at: UnixMillis,
+    /// At most; the credential's end may be nearer.
+    pub(crate) life: Duration,
+    id: MessageId,
+}
+
+/// What it is for.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    Event,
+    Request {
+        reply_to: Subject,
+    },
+    Reply(ReplyBinding),
+    Error {
+        request: LeafHash,
+        report: ErrorReport,
+    },
+}
+
+/// What a unit of weight holds, see [`Letter::weight`].
+const UNIT: usize = 1_024;
+
+impl Letter {
+    pub(crate) fn new(
+        purpose: Purpose,
+        subject: Subject,
+        body: Bytes,
+        issued_at: UnixMillis,
+        life: Duration,
+    ) -> Self {
+        Self {
+            purpose,
+            subject,
+            body,
+            content_type: None,
+            headers: AppHeaders::new(),
+            user: None,
+            parent: None,
+            traceparent: None,
+            policy_revision: None,
+            issued_at,
+            life,
+            id: MessageId(rand::random()),
+        }
+    }
+
+    pub(crate) const fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// What the sealer is to seal under a credential that ends then.
+    pub(crate) fn draft(&self, credential_ends: UnixMillis) -> Draft<'_> {
+        let (to, at) = (&self.subject, self.issued_at);
+        let until = at.saturating_add(self.life).min(credential_ends);
+        let mut draft = match &self.purpose {
+            Purpose::Event => Draft::event(to, at, until, &self.body),
+            Purpose::Request { reply_to } => Draft::request(to, reply_to, at, until, &self.body),
+            Purpose::Reply(binding) => Draft::reply(to, *binding, at, until, &self.body),
+            Purpose::Error { request, report } => Draft::error(to, *request, 0, *report, at, until),
+        };
+        draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
+        draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
+        draft.parent = self.parent;
+        draft.traceparent = self.traceparent;
+        draft.policy_revision = self.policy_revision;
+        draft.app_headers = Some(&self.headers).filter(|headers| !headers.is_empty());
+        draft
+    }
+
+    pub(crate) fn reply_to(&self) -> Option<&Subject> {
+        match &self.purpose {
+            Purpose::Request { reply_to } => Some(reply_to),
+            _ => None,
+        }
+    }
+
+    /// How much room it takes while it waits: one, and one for each KiB of
+    /// what an application can make long.
+    pub(crate) fn weight(&self) -> u32 {
+        let token = self.user.as_ref().map_or(0, |user| user.token().len());
+        u32::try_from(1 + (self.body.len() + token) / UNIT).unwrap_or(u32::MAX)
+    }
+}

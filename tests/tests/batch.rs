@@ -1,0 +1,165 @@
+//! Batch signatures on a real bus: many tasks, one signature for many
+//! messages, and nothing lost, doubled or out of order.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bulla_sdk::{Client, Message, ServiceError};
+use bulla_tests::Bus;
+use futures_util::StreamExt as _;
+
+const TASKS: usize = 64;
+const EACH: u32 = 100;
+
+const POLICY: &str = r#"
+version = 1
+trust_domain = "acme.example"
+
+[workload.front]
+attest = [{ nkey = "@front@" }]
+[workload.back]
+attest = [{ nkey = "@back@" }]
+[workload.wiretap]
+attest = [{ nkey = "@wiretap@" }]
+
+[[allow]]
+id = "front-tells"
+who = ["front"]
+may = ["publish"]
+on = ["events.*"]
+
+[[allow]]
+id = "back-listens"
+who = ["back", "wiretap"]
+may = ["subscribe"]
+on = ["events.*"]
+
+[[allow]]
+id = "front-asks"
+who = ["front"]
+may = ["request"]
+on = ["echo"]
+
+[[allow]]
+id = "back-serves"
+who = ["back"]
+may = ["serve"]
+on = ["echo"]
+"#;
+
+/// Every fourth publisher is dropped in the middle of what it does: what it
+/// sent until then is a beginning of its sequence, and nobody else loses any.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publishers_each_in_order_and_some_are_dropped() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let mut tap = bus.tap("events.*").await;
+    let mut events = back.subscribe("events.*").await.unwrap();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let front = front.clone();
+            tokio::spawn(async move { publish_all(&front, task).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    for task in tasks.iter().step_by(4) {
+        task.abort();
+    }
+    let mut whole = Vec::new();
+    for (n, task) in tasks.into_iter().enumerate() {
+        match task.await {
+            Ok(()) => whole.push(n),
+            Err(error) => assert!(error.is_cancelled() && n % 4 == 0, "{error}"),
+        }
+    }
+    front.flush().await.unwrap();
+    // The last of all, so that it is known when the others have come.
+    front.publish("events.end", &0u32).await.unwrap();
+    front.flush().await.unwrap();
+
+    let mut seen: HashMap<String, Vec<u32>> = HashMap::new();
+    loop {
+        let message = events.next().await.unwrap();
+        if message.subject().as_str() == "events.end" {
+            break;
+        }
+        let subject = message.subject().as_str().to_owned();
+        seen.entry(subject)
+            .or_default()
+            .push(message.decode().unwrap());
+    }
+    for task in 0..TASKS {
+        let got = seen.remove(&format!("events.{task}")).unwrap_or_default();
+        let beginning: Vec<u32> = (0..u32::try_from(got.len()).unwrap()).collect();
+        assert_eq!(got, beginning, "task {task}: once, in order");
+        if whole.contains(&task) {
+            assert_eq!(got.len(), EACH as usize, "task {task}");
+        }
+    }
+    assert!(back.stats().refused().is_empty(), "{:?}", back.stats());
+    // On the wire far fewer signatures than messages.
+    let (mut messages, mut signatures) = (0, std::collections::HashSet::new());
+    loop {
+        let raw = tap.next().await.unwrap();
+        if raw.subject.as_str() == "events.end" {
+            break;
+        }
+        messages += 1;
+        signatures.insert(raw.payload.slice(raw.payload.len() - 64..));
+    }
+    assert!(
+        signatures.len() * 4 < messages,
+        "{} of {messages}",
+        signatures.len()
+    );
+}
+
+async fn publish_all(front: &Client, task: usize) {
+    let subject = format!("events.{task}");
+    for n in 0..EACH {
+        front.publish(&subject, &n).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_at_once_each_get_their_own_answer() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let service = back
+        .serve("echo", async |m: Message<u32>| {
+            Ok::<_, ServiceError>(m.into_payload())
+        })
+        .await
+        .unwrap();
+    let tasks: Vec<_> = (0..64u32)
+        .map(|task| {
+            let front = front.clone();
+            tokio::spawn(async move {
+                for n in 0..20 {
+                    let asked = task * 1_000 + n;
+                    let answer: u32 = front.request("echo", &asked).await.unwrap();
+                    assert_eq!(answer, asked);
+                }
+            })
+        })
+        .collect();
+    // Dropped requests in between take nothing along.
+    for _ in 0..50 {
+        let asked = front.request::<_, u32>("echo", &7);
+        let _ = tokio::time::timeout(Duration::from_micros(200), asked).await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    service.drain().await;
+    assert!(front.stats().refused().is_empty(), "{:?}", front.stats());
+    assert!(back.stats().refused().is_empty(), "{:?}", back.stats());
+}
