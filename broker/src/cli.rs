@@ -215,12 +215,11 @@ fn finish(result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let text = chain(error.as_ref());
+            // A list of errors, such as a policy's, names each as one already.
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
             // A closed stderr is no reason to panic.
-            let _ = writeln!(
-                anstream::stderr(),
-                "{BAD}error:{BAD:#} {}",
-                chain(error.as_ref())
-            );
+            let _ = writeln!(anstream::stderr(), "{BAD}error:{BAD:#} {text}");
             ExitCode::from(2)
         }
     }

@@ -185,6 +185,8 @@ async fn start(
     let domain = policy.trust_domain().clone();
     check_workloads(&policy, provision, &policy_file)?;
     let (gateway_file, routes_file) = files::gateway(provision, &domain, ports, earlier)?;
+    // Before anything runs: an edited file may be wrong.
+    bulla_gateway::GatewayConfig::load(&gateway_file)?;
     let ports_text = serde_json::to_string(&ports).unwrap_or_default();
     write(&ports_file, ports_text.as_bytes())?;
 
@@ -396,6 +398,9 @@ pub(crate) enum DevError {
     /// Keys and configurations.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
+    /// The gateway's files were edited and are wrong.
+    #[error(transparent)]
+    Gateway(#[from] bulla_gateway::ConfigErrors),
     /// The token issuer.
     #[error(transparent)]
     Issuer(#[from] IssuerError),

@@ -384,6 +384,37 @@ async fn a_busy_port_is_one_clear_sentence() {
 }
 
 #[tokio::test]
+async fn a_wrong_policy_or_route_is_told_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Dev::start(dir.path()).await;
+    first.end(Signal::INT).await;
+    for (file, right, wrong) in [
+        ("routes.toml", "mode ", "mod "),
+        ("policy.toml", "\"request\"", "\"reqest\""),
+    ] {
+        let path = dir.path().join(file);
+        let good = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, good.replace(right, wrong)).unwrap();
+        let output = timeout(LIMIT, command(dir.path()).output())
+            .await
+            .unwrap()
+            .unwrap();
+        std::fs::write(&path, good).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains(file) && !error.contains("error: error:"),
+            "{error}"
+        );
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !shown.contains("on nats://"),
+            "nothing was started: {shown}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_unusable_nats_server_is_one_clear_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("nats-server");
