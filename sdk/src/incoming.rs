@@ -295,8 +295,27 @@ struct Progress {
 }
 
 impl Shared {
-    /// Sends a handler's answer.
+    /// Sends a handler's answer. One that cannot be sent as it is, because it is
+    /// too large or has a header that no envelope takes, becomes an error that
+    /// the caller gets at once instead of running into its time-out.
     pub(crate) async fn answer(
+        &self,
+        to: &AnswerTo,
+        outcome: Result<Reply, ServiceError>,
+    ) -> Result<(), SendError> {
+        let sent = self.answer_as_it_is(to, outcome).await;
+        let code = match &sent {
+            Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
+            Err(SendError::Header(_) | SendError::Seal(_)) => ErrorCode::Failed,
+            _ => return sent,
+        };
+        let decision = decision_log::fresh_id();
+        tracing::warn!(%decision, "a reply cannot be sent as it is");
+        self.answer_error(to, code, decision).await?;
+        sent
+    }
+
+    async fn answer_as_it_is(
         &self,
         to: &AnswerTo,
         outcome: Result<Reply, ServiceError>,
@@ -320,13 +339,7 @@ impl Shared {
         let mut letter = self.letter(to, Purpose::Reply(binding), reply.body);
         letter.content_type = Some(reply.content_type);
         letter.headers = headers;
-        let sent = self.signer.post_answer(letter, self.is_crowded()).await;
-        if let Err(SendError::TooLarge { .. }) = &sent {
-            let decision = decision_log::fresh_id();
-            tracing::warn!(%decision, "a reply does not fit");
-            self.answer_error(to, ErrorCode::TooLarge, decision).await?;
-        }
-        sent
+        self.signer.post_answer(letter, self.is_crowded()).await
     }
 
     /// Sends the uniform error: a code and the name of the decision.

@@ -149,6 +149,36 @@ async fn replies_errors_and_headers_come_back_as_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_no_envelope_takes_is_an_error_at_once() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _service = back
+        .serve("back.echo", async |m: Message<String>| {
+            let reply = Reply::encode(m.content_type(), "x")?;
+            Ok::<_, ServiceError>(match m.payload().as_str() {
+                "name" => reply.header("no spaces here", "x"),
+                "value" => reply.header("name", "line\r\nline"),
+                _ => Reply::bytes(ContentType::Other("not\r\na type".into()), "x"),
+            })
+        })
+        .await
+        .unwrap();
+    for wrong in ["name", "value", "type"] {
+        let start = tokio::time::Instant::now();
+        let error = front
+            .request::<_, String>("back.echo", wrong)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, RequestError::Service(_)),
+            "{wrong}: {error}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(3), "{wrong}");
+    }
+    assert_eq!(back.stats().refused_for("reply_not_sent"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_panicking_handler_harms_only_its_own_request() {
     let bus = Bus::start(POLICY).await;
     let (front, back) = (bus.client("front").await, bus.client("back").await);
