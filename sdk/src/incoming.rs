@@ -6,29 +6,22 @@
 //! towards the peer until the proof has verified.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bulla_envelope::{
-    AppHeaders, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits,
-    ReplayWindow, ReplyBinding, SealedEnvelope,
+    Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow, SealedEnvelope,
 };
-use bulla_identity::{Claims, Subject, UnixMillis, reserved};
-use bulla_policy::{Decision, LONGEST_MAX_AGE, Permit, Protect, Request, Verb};
+use bulla_identity::{Subject, UnixMillis, reserved};
+use bulla_policy::{Decision, Permit, Protect, Request, Verb};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::error::{RequestError, SendError, ServiceError, ServiceErrorCode};
-use crate::letter::{Letter, Purpose};
-use crate::message::{Facts, Message, Reply, Response, Sender};
+use crate::message::{Facts, Message, Sender};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
 use crate::user::User;
-
-/// Application header that marks a reply as a service's own error.
-const ERROR_HEADER: &str = "bulla-error";
 
 /// What a listener does with messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,8 +72,8 @@ pub(crate) struct Received {
 /// Where and to what an answer goes.
 #[derive(Clone)]
 pub(crate) struct AnswerTo {
-    reply_to: Subject,
-    request: LeafHash,
+    pub(crate) reply_to: Subject,
+    pub(crate) request: LeafHash,
 }
 
 /// A message that did not pass; `answer_to` only if its sender is proven.
@@ -294,199 +287,14 @@ struct Progress {
     answer_to: Option<AnswerTo>,
 }
 
-impl Shared {
-    /// Sends a handler's answer. One that cannot be sent as it is, because it is
-    /// too large or has a header that no envelope takes, becomes an error that
-    /// the caller gets at once instead of running into its time-out.
-    pub(crate) async fn answer(
-        &self,
-        to: &AnswerTo,
-        outcome: Result<Reply, ServiceError>,
-    ) -> Result<(), SendError> {
-        let sent = self.answer_as_it_is(to, outcome).await;
-        let code = match &sent {
-            Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
-            Err(SendError::Header(_) | SendError::Seal(_)) => ErrorCode::Failed,
-            _ => return sent,
-        };
-        let decision = decision_log::fresh_id();
-        tracing::warn!(%decision, "a reply cannot be sent as it is");
-        self.answer_error(to, code, decision).await?;
-        sent
-    }
-
-    async fn answer_as_it_is(
-        &self,
-        to: &AnswerTo,
-        outcome: Result<Reply, ServiceError>,
-    ) -> Result<(), SendError> {
-        let reply = outcome.unwrap_or_else(|error| {
-            Reply::bytes(
-                ContentType::Other("text/plain; charset=utf-8".into()),
-                error.message().to_owned(),
-            )
-            .header(ERROR_HEADER, error.code().as_str())
-        });
-        let mut headers = AppHeaders::new();
-        for (name, value) in &reply.headers {
-            headers.insert(name, value)?;
-        }
-        let binding = ReplyBinding {
-            request: to.request,
-            index: 0,
-            is_final: true,
-        };
-        let mut letter = self.letter(to, Purpose::Reply(binding), reply.body);
-        letter.content_type = Some(reply.content_type);
-        letter.headers = headers;
-        self.signer.post_answer(letter, self.is_crowded()).await
-    }
-
-    /// Sends the uniform error: a code and the name of the decision.
-    pub(crate) async fn answer_error(
-        &self,
-        to: &AnswerTo,
-        code: ErrorCode,
-        decision: DecisionId,
-    ) -> Result<(), SendError> {
-        let purpose = Purpose::Error {
-            request: to.request,
-            report: ErrorReport { code, decision },
-        };
-        let letter = self.letter(to, purpose, Bytes::new());
-        self.signer.post_answer(letter, self.is_crowded()).await
-    }
-
-    fn letter(&self, to: &AnswerTo, purpose: Purpose, body: Bytes) -> Letter {
-        let life = self.options.request_timeout;
-        Letter::new(purpose, to.reply_to.clone(), body, clock::now(), life)
-    }
-
-    /// Whether other requests are handled at the same time, so that their
-    /// answers may come together.
-    fn is_crowded(&self) -> bool {
-        self.handling.load(Ordering::Relaxed) > 1
-    }
-
-    /// Opens a reply; nothing if it is unsound, which is counted and ignored.
-    pub(crate) async fn open_reply(
-        &self,
-        raw: async_nats::Message,
-        request_subject: &Subject,
-        user: Option<&Claims>,
-        request: &LeafHash,
-    ) -> Option<Result<Response, RequestError>> {
-        match self.pass_reply(raw, request_subject, user, request).await {
-            Ok(opened) => Some(outcome_of(&opened)),
-            Err(refusal) => {
-                self.stats.count_refused(refusal.code());
-                decision_log::deny(
-                    decision_log::Subject {
-                        enforcer: "receiver",
-                        workload: "?",
-                        verb: Verb::Serve.as_str(),
-                        subject: request_subject.as_str(),
-                        user: None,
-                    },
-                    "",
-                    &format_args!("{}: {}", refusal.code(), chain(&refusal)),
-                );
-                None
-            }
-        }
-    }
-
-    async fn pass_reply(
-        &self,
-        raw: async_nats::Message,
-        request_subject: &Subject,
-        user: Option<&Claims>,
-        request: &LeafHash,
-    ) -> Result<OpenedEnvelope, Refusal> {
-        let now = clock::now();
-        let sealed = SealedEnvelope::decode(raw.payload)?;
-        let credential = self.control.credential(sealed.key_id(), now).await?;
-        let authentic = sealed.verify_with(&credential, &self.roots)?;
-        let opened = authentic.check(&Expectation {
-            subject: &raw.subject,
-            reply_to: raw.reply.as_deref(),
-            kinds: &[Kind::Reply, Kind::Error],
-            now,
-            skew: self.options.clock_skew,
-            // Bound to a request of our own that is still waiting.
-            max_age: LONGEST_MAX_AGE,
-            not_before: UnixMillis::default(),
-            request: Some(*request),
-        })?;
-        if opened.limits().is_some() {
-            return Err(Refusal::Limits);
-        }
-        let policy = self.control.policy();
-        let workload = &opened.sender().workload;
-        match policy.policy().decide(&Request {
-            workload,
-            verb: Verb::Serve,
-            subject: request_subject,
-            user,
-            now,
-        }) {
-            Decision::Allow(_) => Ok(opened),
-            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
-        }
-    }
-}
-
-fn outcome_of(opened: &OpenedEnvelope) -> Result<Response, RequestError> {
-    if let Some(report) = opened.error() {
-        let decision = report.decision.to_hex();
-        return Err(match report.code {
-            ErrorCode::Refused => RequestError::Refused { decision },
-            ErrorCode::Unavailable => service_error(
-                ServiceErrorCode::Unavailable,
-                "the service takes no requests now",
-            ),
-            ErrorCode::Failed => service_error(ServiceErrorCode::Internal, "the service failed"),
-            ErrorCode::TooLarge => service_error(
-                ServiceErrorCode::Internal,
-                "the reply is too large to be sent",
-            ),
-            ErrorCode::Deadline => service_error(
-                ServiceErrorCode::Unavailable,
-                "the service did not finish in time",
-            ),
-        });
-    }
-    let body = opened.first_message().body;
-    if let Some(code) = opened.app_header(ERROR_HEADER) {
-        let message = String::from_utf8_lossy(&body).into_owned();
-        return Err(RequestError::Service(ServiceError::new(
-            ServiceErrorCode::parse(code),
-            message,
-        )));
-    }
-    Ok(Response {
-        body,
-        content_type: content_type(opened),
-        headers: own_headers(opened),
-        sender: Sender {
-            workload: opened.sender().workload.clone(),
-            key_id: opened.sender().key_id,
-        },
-    })
-}
-
-fn service_error(code: ServiceErrorCode, message: &str) -> RequestError {
-    RequestError::Service(ServiceError::new(code, message))
-}
-
-fn content_type(opened: &OpenedEnvelope) -> ContentType {
+pub(crate) fn content_type(opened: &OpenedEnvelope) -> ContentType {
     opened.content_type().map_or(
         ContentType::Other("application/octet-stream".into()),
         ContentType::parse,
     )
 }
 
-fn own_headers(opened: &OpenedEnvelope) -> Vec<(String, String)> {
+pub(crate) fn own_headers(opened: &OpenedEnvelope) -> Vec<(String, String)> {
     opened
         .app_headers()
         .map(|(k, v)| (k.to_owned(), v.to_owned()))

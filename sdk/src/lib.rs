@@ -35,6 +35,7 @@
 //! are not here yet, and a subject that asks for encryption is refused rather
 //! than served in clear.
 
+mod answers;
 mod client;
 mod clock;
 mod connection;
@@ -51,6 +52,7 @@ mod outgoing;
 mod own;
 mod refusal;
 mod replies;
+mod requests;
 mod shared;
 mod signer;
 mod stats;

@@ -10,13 +10,11 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock;
-use crate::connection::Violation;
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
 use crate::decision_log;
-use crate::error::{FlushError, LinkError, PublishError, RequestError, SendError};
+use crate::error::{FlushError, LinkError, PublishError, SendError};
 use crate::letter::{Letter, Purpose};
-use crate::message::Response;
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -25,14 +23,14 @@ use crate::user::User;
 /// [`Client::message`]: crate::Client::message
 #[must_use = "nothing is sent before `publish` or `request`"]
 pub struct Outgoing<'a> {
-    shared: &'a Arc<Shared>,
+    pub(crate) shared: &'a Arc<Shared>,
     subject: String,
     content_type: ContentType,
     body: Result<Bytes, PayloadError>,
     headers: Vec<(String, String)>,
     user: UserChoice,
     context: Context,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 enum UserChoice {
@@ -150,62 +148,8 @@ impl<'a> Outgoing<'a> {
         Ok(shared.signer.post(letter).await?)
     }
 
-    /// Sends it as a request and waits for the verified reply.
-    ///
-    /// Forged and unsound replies are counted and do not end the wait. The
-    /// time-out counts from when the message may leave, and dropping the future
-    /// before that keeps it from leaving.
-    ///
-    /// # Errors
-    /// [`RequestError`]; a denial by policy is known before anything is sent.
-    pub async fn request(self) -> Result<Response, RequestError> {
-        let shared = self.shared;
-        let timeout = self.timeout;
-        let addressed = self.address(Verb::Request).await?;
-        let subject = addressed.subject.as_str().to_owned();
-        let mut expected = shared.replies.expect();
-        let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
-            subject: expected.subject().to_owned(),
-            source,
-        })?;
-        let mut watch = shared.connection.watch();
-        let refused = Violation::Publish {
-            subject: subject.clone(),
-        };
-        let user = addressed.user.clone();
-        let user = user.as_ref().map(User::claims);
-        let asked = addressed.subject.clone();
-        let letter = addressed.letter(Purpose::Request { reply_to });
-        let wait = async {
-            let is_crowded = shared.replies.is_crowded();
-            let leaf = shared.signer.post_and_tell(letter, is_crowded).await?;
-            loop {
-                let Some(raw) = expected.next().await else {
-                    return Err(SendError::Link(LinkError::Disconnected).into());
-                };
-                if raw.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
-                    return Err(RequestError::NoResponders {
-                        subject: subject.clone(),
-                    });
-                }
-                if let Some(outcome) = shared.open_reply(raw, &asked, user, &leaf).await {
-                    return outcome;
-                }
-            }
-        };
-        tokio::select! {
-            outcome = tokio::time::timeout(timeout, wait) => {
-                outcome.unwrap_or(Err(RequestError::Timeout { subject: subject.clone(), after: timeout }))
-            }
-            () = watch.wait_for(&refused) => {
-                shared.connection.take_refused_publishes(&subject);
-                Err(RequestError::RefusedByServer { subject: subject.clone() })
-            }
-        }
-    }
-
     /// Everything that can be said no to before sealing.
-    async fn address(self, verb: Verb) -> Result<Addressed<'a>, SendError> {
+    pub(crate) async fn address(self, verb: Verb) -> Result<Addressed<'a>, SendError> {
         let shared = self.shared;
         let subject = Subject::parse(&self.subject).map_err(|source| SendError::Subject {
             subject: self.subject.clone(),
@@ -312,11 +256,11 @@ fn preflight(
 }
 
 /// A message that the policy lets out.
-struct Addressed<'a> {
+pub(crate) struct Addressed<'a> {
     shared: &'a Arc<Shared>,
-    subject: Subject,
+    pub(crate) subject: Subject,
     body: Bytes,
-    user: Option<User>,
+    pub(crate) user: Option<User>,
     headers: AppHeaders,
     content_type: ContentType,
     context: Context,
@@ -326,7 +270,7 @@ struct Addressed<'a> {
 }
 
 impl Addressed<'_> {
-    fn letter(self, purpose: Purpose) -> Letter {
+    pub(crate) fn letter(self, purpose: Purpose) -> Letter {
         debug_assert_eq!(
             matches!(purpose, Purpose::Request { .. }),
             self.verb == Verb::Request
