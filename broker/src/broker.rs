@@ -16,7 +16,7 @@ use crate::callout::{self, AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::config::BrokerConfig;
 use crate::connection::{self, ConnectionError};
-use crate::control::{ControlPlane, ControlStream, Record, StreamError};
+use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
 use crate::follow::{self, Follower};
 use crate::trust::{Anchor, Held, HeldBundle, HeldPolicy, Succession, TrustFault};
 
@@ -45,7 +45,10 @@ pub async fn run(
     let js = Arc::new(config.keys.js);
     let js = connection::connect(url, "JS", js, Arc::clone(&disturbed)).await?;
     let news = follow::listen(&js).await?;
-    let stream = ControlStream::open(js.clone()).await?;
+    let (stream, ()) = tokio::try_join!(
+        ControlStream::open(js.clone()),
+        control::open_for_workloads(&js)
+    )?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;
     if bundle

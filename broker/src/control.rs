@@ -18,6 +18,7 @@
 mod challenge;
 mod quota;
 mod stream;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +46,9 @@ use crate::decision::Decision;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
 use quota::Quota;
-pub use stream::StreamError;
 pub(crate) use stream::{ControlStream, Record};
+pub use streams::StreamError;
+pub(crate) use streams::open_for_workloads;
 
 /// Issues credentials for one broker.
 pub(crate) struct ControlPlane {

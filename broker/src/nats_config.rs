@@ -7,10 +7,12 @@
 //! | `JS` | brokers, and all streams; no workload ever connects there |
 //! | `APP` | every workload, placed there by the callout; no JetStream |
 //!
-//! `APP` sees of `JS` exactly: the news of the control stream, direct gets on
-//! it, and the brokers' requests. nats-server does not check the permissions of
-//! its own replies, so JetStream must not be reachable in the account where
-//! workloads choose reply subjects.
+//! `APP` sees of `JS` exactly: the news of the control stream, the brokers'
+//! requests, writes to the streams of wrapped keys and of claims, and direct gets
+//! on these three streams. nats-server does not check the permissions of its own
+//! replies, so JetStream must not be reachable in the account where workloads
+//! choose reply subjects. Each import keeps its subject: that an answer which is
+//! aimed at an import writes nothing there was measured for that form alone.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -136,6 +138,10 @@ accounts {
       { stream: "$BULLA.NEWS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_CTL.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.BROKER.>", accounts: [ APP ] }
+      { service: "$BULLA.KEYS.>", accounts: [ APP ] }
+      { service: "$JS.API.DIRECT.GET.BULLA_KEYS.>", response_type: stream, accounts: [ APP ] }
+      { service: "$BULLA.CLAIMS.>", accounts: [ APP ] }
+      { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
     ]
   }
   # Workloads, placed here by the callout. No JetStream.
@@ -144,6 +150,10 @@ accounts {
       { stream: { account: JS, subject: "$BULLA.NEWS.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CTL.>" } }
       { service: { account: JS, subject: "$BULLA.BROKER.>" } }
+      { service: { account: JS, subject: "$BULLA.KEYS.>" } }
+      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_KEYS.>" } }
+      { service: { account: JS, subject: "$BULLA.CLAIMS.>" } }
+      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
     ]
   }
 }

@@ -1,8 +1,10 @@
-//! The two answers of a broker to a process that asks for a credential.
+//! The answers of a broker to a process that asks for a credential or hands in
+//! its KEM record.
 //!
 //! ```text
 //! challenge  = [ 1, broker id, challenge (32 bytes) ]
 //! credential = [ 1, credential | nil, reason | nil ]      exactly one of both
+//! kem        = [ 1, accepted, reason | nil ]              a reason if not accepted
 //! ```
 //!
 //! MessagePack arrays, and never empty: an answer must not be a request to
@@ -32,6 +34,15 @@ pub enum Issued {
     Refused(String),
 }
 
+/// What came of handing in a KEM record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// It lies on the control stream.
+    Accepted,
+    /// A short reason, fit for the asking workload.
+    Refused(String),
+}
+
 /// An answer that is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the broker's answer is malformed")]
@@ -42,6 +53,9 @@ struct RawChallenge(u8, String, #[serde(with = "serde_bytes")] Vec<u8>);
 
 #[derive(Serialize, Deserialize)]
 struct RawIssued(u8, Option<serde_bytes::ByteBuf>, Option<String>);
+
+#[derive(Serialize, Deserialize)]
+struct RawRegistered(u8, bool, Option<String>);
 
 impl Challenge {
     /// The answer's bytes.
@@ -93,17 +107,42 @@ impl Issued {
             RawIssued(VERSION, Some(credential), None) => {
                 Ok(Self::Credential(credential.into_vec()))
             }
-            RawIssued(VERSION, None, Some(reason)) => {
-                let plain = reason
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(MAX_REASON)
-                    .collect();
-                Ok(Self::Refused(plain))
-            }
+            RawIssued(VERSION, None, Some(reason)) => Ok(Self::Refused(plain(&reason))),
             _ => Err(MalformedAnswer),
         }
     }
+}
+
+impl Registered {
+    /// The answer's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        to_vec(&match self {
+            Self::Accepted => RawRegistered(VERSION, true, None),
+            Self::Refused(reason) => RawRegistered(VERSION, false, Some(reason.clone())),
+        })
+    }
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// [`MalformedAnswer`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MalformedAnswer> {
+        match from_slice(bytes)? {
+            RawRegistered(VERSION, true, None) => Ok(Self::Accepted),
+            RawRegistered(VERSION, false, Some(reason)) => Ok(Self::Refused(plain(&reason))),
+            _ => Err(MalformedAnswer),
+        }
+    }
+}
+
+/// What of a reason is fit for a log line.
+fn plain(reason: &str) -> String {
+    reason
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_REASON)
+        .collect()
 }
 
 fn to_vec<T: Serialize>(value: &T) -> Vec<u8> {
@@ -133,6 +172,9 @@ mod tests {
         ] {
             assert_eq!(Issued::decode(&issued.encode()), Ok(issued));
         }
+        for registered in [Registered::Accepted, Registered::Refused("why".into())] {
+            assert_eq!(Registered::decode(&registered.encode()), Ok(registered));
+        }
     }
 
     #[test]
@@ -153,5 +195,12 @@ mod tests {
         assert!(Issued::decode(b"{}").is_err());
         assert!(Issued::decode(&to_vec(&RawIssued(1, None, None))).is_err());
         assert!(Issued::decode(&to_vec(&RawIssued(2, None, Some("x".into())))).is_err());
+        for raw in [
+            RawRegistered(2, true, None),
+            RawRegistered(1, true, Some("x".into())),
+            RawRegistered(1, false, None),
+        ] {
+            assert!(Registered::decode(&to_vec(&raw)).is_err());
+        }
     }
 }

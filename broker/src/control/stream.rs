@@ -1,25 +1,16 @@
-//! The control stream: where the trust bundle, the policy and the credentials
-//! lie, and from where they are republished to every enforcer.
-//!
-//! A full stream refuses new records and drops none. Of nats-server's two limits
-//! only that of records lets an existing one be replaced by a larger one, so it
-//! is the one that is reached: as many credentials of the largest size as it
-//! allows stay below the limit of bytes, and a full stream still takes the next
-//! policy.
+//! The control stream: where the trust bundle, the policy, the credentials and
+//! the KEM records lie, and from where they are republished to every enforcer.
 
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::context::{CreateStreamError, PublishErrorKind};
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{
-    Config, DirectGetErrorKind, DiscardPolicy, Republish, RetentionPolicy, StorageType, Stream,
-};
-use async_nats::jetstream::{self, Context};
-use bulla_envelope::MAX_CREDENTIAL;
-use bulla_identity::reserved;
+use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+
+use super::streams::{self, StreamError};
 
 /// The stream, with the configuration that Bulla relies on.
 #[derive(Clone, Debug)]
@@ -39,29 +30,9 @@ pub(crate) struct Record {
 
 impl ControlStream {
     /// Creates the stream, or brings an existing one to our configuration.
-    /// Waits a little for JetStream to come up.
     pub(crate) async fn open(client: Client) -> Result<Self, StreamError> {
-        let mut context = jetstream::new(client);
-        context.set_timeout(REQUEST_LIMIT);
-        let deadline = Instant::now() + OPEN_LIMIT;
-        loop {
-            match context.create_or_update_stream(configuration()).await {
-                Ok(_) => break,
-                Err(source) if Instant::now() > deadline => return Err(StreamError::Open(source)),
-                Err(error) => {
-                    tracing::debug!(%error, "control stream not there yet");
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-        let stream = context
-            .get_stream(reserved::CTL_STREAM)
-            .await
-            .map_err(|_| StreamError::Gone)?;
-        Ok(Self {
-            context,
-            stream: stream.clone(),
-        })
+        let (context, stream) = streams::open(client, streams::control()).await?;
+        Ok(Self { context, stream })
     }
 
     /// The newest record under `subject`, if there is one.
@@ -123,75 +94,3 @@ impl ControlStream {
         }
     }
 }
-
-fn configuration() -> Config {
-    Config {
-        name: reserved::CTL_STREAM.to_owned(),
-        description: Some("Bulla: trust bundle, policy, credentials".to_owned()),
-        subjects: vec![reserved::CTL_ALL.to_owned()],
-        retention: RetentionPolicy::Limits,
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        max_messages: MAX_RECORDS,
-        max_bytes: MAX_BYTES,
-        // The newest of each subject is the truth.
-        max_messages_per_subject: 1,
-        max_message_size: MAX_RECORD,
-        allow_direct: true,
-        allow_message_ttl: true,
-        // One write could otherwise remove every credential.
-        allow_rollup: false,
-        republish: Some(Republish {
-            source: reserved::CTL_ALL.to_owned(),
-            destination: reserved::NEWS_ALL.to_owned(),
-            headers_only: false,
-        }),
-        num_replicas: 1,
-        ..Config::default()
-    }
-}
-
-/// What failed on the control stream.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// JetStream is off, or the stream cannot have our configuration.
-    #[error(
-        "cannot create the control stream `BULLA_CTL`: is JetStream on in the account of the broker's nkey, with 1 GiB of file storage?"
-    )]
-    Open(#[source] CreateStreamError),
-    /// It was there a moment ago.
-    #[error("the control stream `BULLA_CTL` is gone")]
-    Gone,
-    /// A direct get failed.
-    #[error("cannot read `{subject}` from the control stream")]
-    Read {
-        /// The record.
-        subject: String,
-    },
-    /// A publish was not acknowledged.
-    #[error("cannot write `{subject}` to the control stream")]
-    Write {
-        /// The record.
-        subject: String,
-    },
-}
-
-/// A policy may be large; nats-server's default message size is 1 MiB.
-const MAX_RECORD: i32 = 1024 * 1024;
-
-/// Bundle, policy and the credentials that have not expired.
-const MAX_RECORDS: i64 = 200_000;
-
-/// nats-server reserves this much of its file storage.
-const MAX_BYTES: i64 = 1024 * 1024 * 1024;
-
-/// Subject, headers, signatures around the claims and nats-server's own.
-const RECORD_OVERHEAD: i64 = 1024;
-
-const _: () = assert!(
-    MAX_RECORDS * (MAX_CREDENTIAL as i64 + RECORD_OVERHEAD) + 4 * MAX_RECORD as i64 <= MAX_BYTES
-);
-
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
-
-const REQUEST_LIMIT: Duration = Duration::from_secs(5);

@@ -6,10 +6,15 @@
 //! | `$BULLA.NEWS.>` | its republished copy: every workload may listen |
 //! | `$JS.API.DIRECT.GET.BULLA_CTL.…` | its snapshot: every workload may ask |
 //! | `$BULLA.BROKER.<tag>.…` | requests of the workload with that tag, of no other |
+//! | `$BULLA.KEYS.<tag>.<data-key id>` | that workload writes, once; every workload may ask |
+//! | `$BULLA.CLAIMS.<tag>.<claim id>` | that workload writes, once, and asks |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
 //! | `_INBOX.<tag>.s.>` | that workload listens; only nats-server and brokers answer there |
 
+use std::time::Duration;
+
+use crate::nkey::Nkey;
 use crate::workload::WorkloadTag;
 
 /// A request here is answered "no responders" by nats-server itself, in order
@@ -23,6 +28,8 @@ pub const CTL_ALL: &str = "$BULLA.CTL.>";
 pub const CTL_BUNDLE: &str = "$BULLA.CTL.BUNDLE";
 /// The signed policy.
 pub const CTL_POLICY: &str = "$BULLA.CTL.POLICY";
+/// Workloads' KEM records on the control stream.
+pub const CTL_KEM_ALL: &str = "$BULLA.CTL.KEM.>";
 /// The control stream, republished.
 pub const NEWS_ALL: &str = "$BULLA.NEWS.>";
 /// The republished trust bundle.
@@ -31,8 +38,22 @@ pub const NEWS_BUNDLE: &str = "$BULLA.NEWS.BUNDLE";
 pub const NEWS_POLICY: &str = "$BULLA.NEWS.POLICY";
 /// Direct gets on the control stream.
 pub const DIRECT_GET_ALL: &str = "$JS.API.DIRECT.GET.BULLA_CTL.$BULLA.CTL.>";
+/// The stream of data keys, wrapped to their recipients.
+pub const KEYS_STREAM: &str = "BULLA_KEYS";
+/// Everything on it: `$BULLA.KEYS.<sender's tag>.<data-key id>`.
+pub const KEYS_ALL: &str = "$BULLA.KEYS.*.*";
+/// Direct gets of wrapped data keys.
+pub const KEYS_DIRECT_GET_ALL: &str = "$JS.API.DIRECT.GET.BULLA_KEYS.$BULLA.KEYS.>";
+/// The stream of claims: which message a workload has begun to handle.
+pub const CLAIMS_STREAM: &str = "BULLA_CLAIMS";
+/// Everything on it: `$BULLA.CLAIMS.<claimant's tag>.<claim id>`.
+pub const CLAIMS_ALL: &str = "$BULLA.CLAIMS.*.*";
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
+
+/// How long a claim stands. It must outlive every message that could be claimed
+/// again: the longest life of an envelope (15 min) and what clocks may differ.
+pub const CLAIM_LIFE: Duration = Duration::from_secs(20 * 60);
 
 /// Whether a subject or pattern belongs to nats-server or to Bulla: its first
 /// token starts with `$`, or is `_INBOX`.
@@ -52,6 +73,72 @@ pub fn ctl_credential(key_id_hex: &str) -> String {
 #[must_use]
 pub fn direct_get(ctl_subject: &str) -> String {
     format!("$JS.API.DIRECT.GET.{CTL_STREAM}.{ctl_subject}")
+}
+
+/// Where the KEM record of the workload with this tag and nkey lies.
+#[must_use]
+pub fn ctl_kem(tag: WorkloadTag, nkey: &Nkey) -> String {
+    format!("$BULLA.CTL.KEM.{tag}.{nkey}")
+}
+
+/// Every KEM record of the workload with this tag.
+#[must_use]
+pub fn ctl_kem_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.CTL.KEM.{tag}.*")
+}
+
+/// Its republished copy.
+#[must_use]
+pub fn news_kem(tag: WorkloadTag, nkey: &Nkey) -> String {
+    format!("$BULLA.NEWS.KEM.{tag}.{nkey}")
+}
+
+/// Where the sender with this tag stores the wraps of a data key (64 hex digits).
+#[must_use]
+pub fn key_record(tag: WorkloadTag, data_key_id_hex: &str) -> String {
+    format!("$BULLA.KEYS.{tag}.{data_key_id_hex}")
+}
+
+/// Everything that the sender with this tag may store.
+#[must_use]
+pub fn key_records_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.KEYS.{tag}.>")
+}
+
+/// The direct-get request for one of these records.
+#[must_use]
+pub fn key_direct_get(tag: WorkloadTag, data_key_id_hex: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{KEYS_STREAM}.$BULLA.KEYS.{tag}.{data_key_id_hex}")
+}
+
+/// Where the workload with this tag claims (32 hex digits).
+#[must_use]
+pub fn claim(tag: WorkloadTag, claim_hex: &str) -> String {
+    format!("$BULLA.CLAIMS.{tag}.{claim_hex}")
+}
+
+/// Everything that the workload with this tag may claim.
+#[must_use]
+pub fn claims_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.CLAIMS.{tag}.>")
+}
+
+/// The direct-get request for one of its claims.
+#[must_use]
+pub fn claim_direct_get(tag: WorkloadTag, claim_hex: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{CLAIMS_STREAM}.$BULLA.CLAIMS.{tag}.{claim_hex}")
+}
+
+/// Direct gets of all its claims.
+#[must_use]
+pub fn claims_direct_get_of(tag: WorkloadTag) -> String {
+    format!("$JS.API.DIRECT.GET.{CLAIMS_STREAM}.$BULLA.CLAIMS.{tag}.>")
+}
+
+/// Where the workload with this tag hands in its KEM record.
+#[must_use]
+pub fn broker_kem(tag: WorkloadTag) -> String {
+    format!("$BULLA.BROKER.{tag}.kem")
 }
 
 /// Where the workload with this tag asks for a challenge.

@@ -408,7 +408,12 @@ impl Lists {
             publish_allow: BTreeSet::from([
                 reserved::broker_challenge(tag),
                 reserved::broker_credential(tag, "*"),
+                reserved::broker_kem(tag),
                 reserved::DIRECT_GET_ALL.to_owned(),
+                reserved::key_records_of(tag),
+                reserved::KEYS_DIRECT_GET_ALL.to_owned(),
+                reserved::claims_of(tag),
+                reserved::claims_direct_get_of(tag),
                 reserved::BARRIER.to_owned(),
             ]),
             publish_deny: BTreeSet::new(),

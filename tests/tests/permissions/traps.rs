@@ -233,6 +233,8 @@ async fn the_servers_own_spaces_stay_closed() {
         "$BULLA.*.>",
         "$BULLA.CTL.>",
         "$BULLA.BROKER.>",
+        "$BULLA.KEYS.>",
+        "$BULLA.CLAIMS.>",
         "$BULLA.BARRIER",
         "$SRV.>",
         "_R_.>",
@@ -259,6 +261,12 @@ async fn the_servers_own_spaces_stay_closed() {
         "_R_.x",
         &format!("$BULLA.BROKER.{peer}.challenge"),
         &format!("$BULLA.BROKER.{peer}.credential.b1"),
+        &format!("$BULLA.BROKER.{peer}.kem"),
+        &format!("$BULLA.KEYS.{peer}.k"),
+        &format!("$BULLA.CLAIMS.{peer}.c"),
+        &format!("$JS.API.DIRECT.GET.BULLA_CLAIMS.$BULLA.CLAIMS.{peer}.c"),
+        "$JS.API.DIRECT.GET.BULLA_CLAIMS",
+        "$JS.API.DIRECT.GET.BULLA_KEYS",
     ] {
         assert!(!app.publish(subject), "published to {subject}");
     }
@@ -268,6 +276,11 @@ async fn the_servers_own_spaces_stay_closed() {
         "$JS.API.DIRECT.GET.BULLA_CTL.$BULLA.CTL.POLICY",
         &format!("$BULLA.BROKER.{own}.challenge"),
         &format!("$BULLA.BROKER.{own}.credential.b1"),
+        &format!("$BULLA.BROKER.{own}.kem"),
+        &format!("$BULLA.KEYS.{own}.k"),
+        &format!("$BULLA.CLAIMS.{own}.c"),
+        &format!("$JS.API.DIRECT.GET.BULLA_CLAIMS.$BULLA.CLAIMS.{own}.c"),
+        &format!("$JS.API.DIRECT.GET.BULLA_KEYS.$BULLA.KEYS.{peer}.k"),
         "app.anything",
     ] {
         assert!(app.publish(subject), "could not publish to {subject}");

@@ -56,7 +56,12 @@ fn pol_60_every_workload_has_its_own_base_and_never_an_empty_allow_list() {
                 "$BULLA.BARRIER",
                 &format!("$BULLA.BROKER.{tag}.challenge"),
                 &format!("$BULLA.BROKER.{tag}.credential.*"),
+                &format!("$BULLA.BROKER.{tag}.kem"),
+                &format!("$BULLA.CLAIMS.{tag}.>"),
+                &format!("$BULLA.KEYS.{tag}.>"),
+                &format!("$JS.API.DIRECT.GET.BULLA_CLAIMS.$BULLA.CLAIMS.{tag}.>"),
                 "$JS.API.DIRECT.GET.BULLA_CTL.$BULLA.CTL.>",
+                "$JS.API.DIRECT.GET.BULLA_KEYS.$BULLA.KEYS.>",
             ],
             &[],
             &[

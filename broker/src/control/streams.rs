@@ -1,0 +1,203 @@
+//! The streams that Bulla stands on, all in the account `JS`.
+//!
+//! | stream | holds | written by |
+//! |---|---|---|
+//! | `BULLA_CTL` | trust bundle, policy, credentials, KEM records | brokers |
+//! | `BULLA_KEYS` | data keys, wrapped to their recipients | each workload beneath its own tag |
+//! | `BULLA_CLAIMS` | which message a workload has begun to handle | each workload beneath its own tag |
+//!
+//! What workloads write reaches these streams through an account import, so the
+//! stream itself has to refuse whatever a header could ask for: no rollup, no
+//! second record under a subject, no deletion, and where a record must stay for
+//! its time no time of its own.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::context::CreateStreamError;
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::jetstream::{self, Context};
+use bulla_envelope::MAX_CREDENTIAL;
+use bulla_identity::reserved;
+use tokio::time::{Instant, sleep};
+
+/// Creates the streams that workloads write to, or brings existing ones to our
+/// configuration.
+pub(crate) async fn open_for_workloads(client: &Client) -> Result<(), StreamError> {
+    let open = |config| open(client.clone(), config);
+    tokio::try_join!(open(keys()), open(claims()))?;
+    Ok(())
+}
+
+/// Creates a stream, or brings an existing one to this configuration. Waits a
+/// little for JetStream to come up.
+pub(super) async fn open(client: Client, config: Config) -> Result<(Context, Stream), StreamError> {
+    let mut context = jetstream::new(client);
+    context.set_timeout(REQUEST_LIMIT);
+    let deadline = Instant::now() + OPEN_LIMIT;
+    loop {
+        match context.create_or_update_stream(config.clone()).await {
+            Ok(_) => break,
+            Err(source) if Instant::now() > deadline => {
+                return Err(StreamError::Open {
+                    stream: config.name,
+                    mebibytes: config.max_bytes >> 20,
+                    source,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, stream = config.name, "a stream is not there yet");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    match context.get_stream(&config.name).await {
+        Ok(stream) => Ok((context, stream)),
+        Err(_) => Err(StreamError::Gone {
+            stream: config.name,
+        }),
+    }
+}
+
+/// The control stream. A full one refuses new records and drops none. Of
+/// nats-server's two limits only that of records lets an existing one be
+/// replaced by a larger one, so it is the one that is reached: as many
+/// credentials of the largest size as it allows stay below the limit of bytes,
+/// and a full stream still takes the next policy.
+pub(super) fn control() -> Config {
+    Config {
+        description: Some("Bulla: trust bundle, policy, credentials".to_owned()),
+        max_messages: MAX_RECORDS,
+        max_bytes: MAX_BYTES,
+        max_message_size: MAX_RECORD,
+        allow_message_ttl: true,
+        republish: Some(Republish {
+            source: reserved::CTL_ALL.to_owned(),
+            destination: reserved::NEWS_ALL.to_owned(),
+            headers_only: false,
+        }),
+        ..one_of_each(reserved::CTL_STREAM, reserved::CTL_ALL)
+    }
+}
+
+/// Wrapped data keys. What lies there is never replaced; each record has its
+/// own time to live.
+fn keys() -> Config {
+    Config {
+        description: Some("Bulla: data keys, wrapped to their recipients".to_owned()),
+        max_bytes: KEYS_MAX_BYTES,
+        max_message_size: MAX_RECORD,
+        max_age: KEYS_MAX_AGE,
+        allow_message_ttl: true,
+        ..written_once(reserved::KEYS_STREAM, reserved::KEYS_ALL)
+    }
+}
+
+/// Claims. They live for a fixed time that nobody shortens.
+fn claims() -> Config {
+    Config {
+        description: Some("Bulla: messages that are being handled".to_owned()),
+        max_bytes: CLAIMS_MAX_BYTES,
+        max_message_size: CLAIMS_MAX_RECORD,
+        max_age: reserved::CLAIM_LIFE,
+        ..written_once(reserved::CLAIMS_STREAM, reserved::CLAIMS_ALL)
+    }
+}
+
+/// The first record under a subject stands until its time is over.
+fn written_once(name: &str, subjects: &str) -> Config {
+    Config {
+        discard_new_per_subject: true,
+        deny_delete: true,
+        deny_purge: true,
+        // Ids of messages mean nothing here; remembering them costs memory.
+        duplicate_window: Duration::from_millis(100),
+        ..one_of_each(name, subjects)
+    }
+}
+
+fn one_of_each(name: &str, subjects: &str) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: 1,
+        allow_direct: true,
+        // One write could otherwise remove every record.
+        allow_rollup: false,
+        num_replicas: 1,
+        ..Config::default()
+    }
+}
+
+/// What failed on a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// JetStream is off, or the stream cannot have our configuration.
+    #[error(
+        "cannot create the stream `{stream}`: is JetStream on in the account of the broker's nkey, with {mebibytes} MiB of file storage for it?"
+    )]
+    Open {
+        /// Its name.
+        stream: String,
+        /// What it reserves.
+        mebibytes: i64,
+        /// What nats-server says.
+        source: CreateStreamError,
+    },
+    /// It was there a moment ago.
+    #[error("the stream `{stream}` is gone")]
+    Gone {
+        /// Its name.
+        stream: String,
+    },
+    /// A direct get failed.
+    #[error("cannot read `{subject}` from the control stream")]
+    Read {
+        /// The record.
+        subject: String,
+    },
+    /// A publish was not acknowledged.
+    #[error("cannot write `{subject}` to the control stream")]
+    Write {
+        /// The record.
+        subject: String,
+    },
+}
+
+/// A policy may be large, and so may the wraps for many recipients;
+/// nats-server's default message size is 1 MiB.
+const MAX_RECORD: i32 = 1024 * 1024;
+
+/// Bundle, policy and the credentials that have not expired.
+const MAX_RECORDS: i64 = 200_000;
+
+/// nats-server reserves this much of its file storage.
+const MAX_BYTES: i64 = 1024 * 1024 * 1024;
+
+/// Subject, headers, signatures around the claims and nats-server's own.
+const RECORD_OVERHEAD: i64 = 1024;
+
+const _: () = assert!(
+    MAX_RECORDS * (MAX_CREDENTIAL as i64 + RECORD_OVERHEAD) + 4 * MAX_RECORD as i64 <= MAX_BYTES
+);
+
+/// A wrap takes 1.2 KB: about 800,000 of them.
+const KEYS_MAX_BYTES: i64 = 1024 * 1024 * 1024;
+
+/// The end of records that were given no life of their own.
+const KEYS_MAX_AGE: Duration = Duration::from_secs(32 * 24 * 60 * 60);
+
+/// A claim takes about 140 bytes: some 3.8 million at once, or 3,200 a second.
+const CLAIMS_MAX_BYTES: i64 = 512 * 1024 * 1024;
+
+/// A stream's name of the largest size, and a sequence.
+const CLAIMS_MAX_RECORD: i32 = 512;
+
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
