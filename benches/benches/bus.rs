@@ -1,24 +1,37 @@
 //! Sealed messages beside raw async-nats on one nats-server, in one run.
 //!
-//! `cargo bench -p bulla-benches`. Publisher, subscriber, nats-server and broker
-//! share the machine's cores, as they do for the raw baseline.
+//! `cargo bench -p bulla-benches --bench bus [-- PART-OF-A-NAME …]`. Publisher,
+//! subscriber, nats-server and broker share the machine's cores, as they do for
+//! the raw baseline.
+//!
+//! ```text
+//! pubsub.signed.N             N-byte events to 100 subjects in turn: one envelope each
+//! pubsub.framed.N             N-byte events to one subject: frames
+//! pubsub.encrypted.N, pubsub.framed_encrypted.N    the same, encrypted
+//! rr.signed.p50, rr.mac.p50   a request and its reply, one after the other
+//! rr.signed.64way             64 callers at once, requests a second
+//! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::time::{Duration, Instant};
 
-use bulla_benches::Report;
-use bulla_sdk::{Client, ContentType, Message, Reply, ServiceError};
+use bulla_benches::{Report, Wanted, nanos};
+use bulla_sdk::{Client, ContentType, Message, Reply, Service, ServiceError};
 use bulla_tests::Bus;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 
 const ROUNDS: usize = 7;
-const RAW_MESSAGES: usize = 100_000;
-const SEALED_MESSAGES: usize = 50_000;
+const RAW_MESSAGES: usize = 60_000;
+const SEALED_MESSAGES: usize = 60_000;
 const REQUESTS: usize = 1_500;
-const SIZES: [usize; 3] = [64, 256, 1_024];
+const CALLERS: usize = 64;
+const REQUESTS_EACH: usize = 200;
+const SUBJECTS: usize = 100;
+/// How long a round may take before it is clear that messages were lost.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const POLICY: &str = r#"
 version = 1
@@ -28,24 +41,44 @@ trust_domain = "bench.example"
 attest = [{ nkey = "@ping@" }]
 [workload.pong]
 attest = [{ nkey = "@pong@" }]
+
 [[allow]]
 id = "ping-sends"
 who = ["ping"]
-may = ["publish", "request"]
-on = ["bench.events", "bench.echo", "raw.events", "raw.echo"]
+may = ["publish"]
+on = ["signed.*", "framed", "raw.many.*", "raw.one"]
 
 [[allow]]
 id = "pong-receives"
 who = ["pong"]
 may = ["subscribe"]
-on = ["bench.events", "raw.events"]
+on = ["signed.*", "framed", "raw.many.*", "raw.one"]
+
+[[allow]]
+id = "ping-asks"
+who = ["ping"]
+may = ["request"]
+on = ["echo.signed", "raw.echo"]
 
 [[allow]]
 id = "pong-answers"
 who = ["pong"]
 may = ["serve"]
-on = ["bench.echo", "raw.echo"]
+on = ["echo.signed", "raw.echo"]
 "#;
+
+/// Added to the policy for the rows of encrypted events, where they run.
+const ENCRYPTED: Option<&str> = None;
+/// Added to the policy for the row of MAC replies, where it runs.
+const MAC: Option<&str> = None;
+
+/// Who talks to whom.
+struct Scene {
+    ping: Client,
+    pong: Client,
+    raw_ping: async_nats::Client,
+    raw_pong: async_nats::Client,
+}
 
 #[tokio::main]
 async fn main() {
@@ -53,84 +86,105 @@ async fn main() {
     if std::env::args().any(|a| a == "--test") {
         return;
     }
-    let bus = Bus::start(POLICY).await;
+    let wanted = Wanted::from_args();
+    let policy = [POLICY, ENCRYPTED.unwrap_or(""), MAC.unwrap_or("")].concat();
+    let bus = Bus::start(&policy).await;
+    let scene = Scene {
+        ping: bus.client("ping").await,
+        pong: bus.client("pong").await,
+        raw_ping: bus.raw_client("ping").await,
+        raw_pong: bus.raw_client("pong").await,
+    };
     let mut report = Report::default();
-
-    let ping = bus.client("ping").await;
-    let pong = bus.client("pong").await;
-    let raw_ping = bus.raw_client("ping").await;
-    let raw_pong = bus.raw_client("pong").await;
-
-    for size in SIZES {
-        let mut rounds = Vec::new();
-        for round in 0..=ROUNDS {
-            let raw = raw_throughput(&raw_ping, &raw_pong, size).await;
-            let sealed = sealed_throughput(&ping, &pong, size).await;
-            eprintln!("pub+sub {size} B, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
-            // The first round warms up.
-            if round > 0 {
-                rounds.push((sealed, raw));
-            }
-        }
-        report.add(format!("pubsub.signed.{size}"), "msg/s", &rounds);
-    }
-
-    let service = pong
-        .serve_raw("bench.echo", async |m: Message<Bytes>| {
-            Ok::<_, ServiceError>(Reply::bytes(m.content_type().clone(), m.into_payload()))
-        })
-        .await
-        .unwrap();
-    let mut requests = raw_pong
-        .queue_subscribe("raw.echo", "pong".into())
-        .await
-        .unwrap();
-    raw_pong.flush().await.unwrap();
-    tokio::spawn({
-        let raw_pong = raw_pong.clone();
-        async move {
-            while let Some(m) = requests.next().await {
-                if let Some(reply) = m.reply {
-                    let _ = raw_pong.publish(reply, m.payload).await;
-                }
-            }
-        }
-    });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let (mut p50, mut p99) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let raw = raw_latency(&raw_ping).await;
-        let sealed = sealed_latency(&ping).await;
-        let at = |h: &Histogram<u64>, q| h.value_at_quantile(q) as f64 / 1_000.0;
-        eprintln!(
-            "request-reply 256 B, round {round}: sealed p50 {:.0} p99 {:.0}, raw p50 {:.0} p99 {:.0} µs",
-            at(&sealed, 0.5),
-            at(&sealed, 0.99),
-            at(&raw, 0.5),
-            at(&raw, 0.99)
-        );
-        if round > 0 {
-            p50.push((at(&sealed, 0.5), at(&raw, 0.5)));
-            p99.push((at(&sealed, 0.99), at(&raw, 0.99)));
+    for (name, prefix, many, size, runs) in [
+        ("pubsub.signed.64", "signed", true, 64, true),
+        ("pubsub.signed.256", "signed", true, 256, true),
+        ("pubsub.signed.1024", "signed", true, 1_024, true),
+        ("pubsub.framed.256", "framed", false, 256, true),
+        ("pubsub.framed.1024", "framed", false, 1_024, true),
+        (
+            "pubsub.encrypted.256",
+            "encrypted",
+            true,
+            256,
+            ENCRYPTED.is_some(),
+        ),
+        (
+            "pubsub.encrypted.1024",
+            "encrypted",
+            true,
+            1_024,
+            ENCRYPTED.is_some(),
+        ),
+        (
+            "pubsub.framed_encrypted.1024",
+            "framed_encrypted",
+            false,
+            1_024,
+            ENCRYPTED.is_some(),
+        ),
+    ] {
+        if runs && wanted.wants(name) {
+            pubsub(&scene, &mut report, name, prefix, many, size).await;
         }
     }
-    report.add("rr.signed.p50", "µs", &p50);
-    report.add("rr.signed.p99", "µs", &p99);
+    requests(&scene, &wanted, &mut report).await;
     report.finish().unwrap();
-    service.drain().await;
     drop(bus);
 }
 
-async fn raw_throughput(from: &async_nats::Client, to: &async_nats::Client, size: usize) -> f64 {
-    let mut subscription = to.subscribe("raw.events").await.unwrap();
+/// The subjects of a row: one, or many in turn.
+fn subjects(prefix: &str, many: bool) -> Vec<String> {
+    match many {
+        true => (0..SUBJECTS).map(|n| format!("{prefix}.{n}")).collect(),
+        false => vec![prefix.to_owned()],
+    }
+}
+
+async fn pubsub(
+    scene: &Scene,
+    report: &mut Report,
+    name: &str,
+    prefix: &str,
+    many: bool,
+    size: usize,
+) {
+    let own = subjects(prefix, many);
+    let theirs = subjects(if many { "raw.many" } else { "raw.one" }, many);
+    let pattern = |prefix: &str| match many {
+        true => format!("{prefix}.*"),
+        false => prefix.to_owned(),
+    };
+    let raw_pattern = pattern(if many { "raw.many" } else { "raw.one" });
+    let own_pattern = pattern(prefix);
+    let mut rounds = Vec::new();
+    for round in 0..=ROUNDS {
+        let raw = raw_throughput(scene, &raw_pattern, &theirs, size);
+        let raw = tokio::time::timeout(LIMIT, raw).await.expect("no loss");
+        let sealed = sealed_throughput(scene, &own_pattern, &own, size);
+        let sealed = tokio::time::timeout(LIMIT, sealed).await.expect("no loss");
+        eprintln!("{name}, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
+        // The first round warms up.
+        if round > 0 {
+            rounds.push((sealed, raw));
+        }
+    }
+    report.compare(name, "msg/s", &rounds);
+}
+
+async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> f64 {
+    let to = &scene.raw_pong;
+    let mut subscription = to.subscribe(pattern.to_owned()).await.unwrap();
     to.flush().await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let body = Bytes::from(vec![7u8; size]);
+    // As cheap as it gets: no text is turned into a subject on the way.
+    let subjects: Vec<async_nats::Subject> = subjects.iter().map(|s| s.as_str().into()).collect();
+    let from = scene.raw_ping.clone();
     let start = Instant::now();
-    let from = from.clone();
     let sender = tokio::spawn(async move {
-        for _ in 0..RAW_MESSAGES {
-            from.publish("raw.events", body.clone()).await.unwrap();
+        for subject in subjects.iter().cycle().take(RAW_MESSAGES) {
+            from.publish(subject.clone(), body.clone()).await.unwrap();
         }
         from.flush().await.unwrap();
     });
@@ -142,17 +196,16 @@ async fn raw_throughput(from: &async_nats::Client, to: &async_nats::Client, size
     rate
 }
 
-async fn sealed_throughput(from: &Client, to: &Client, size: usize) -> f64 {
-    let mut subscription = to.subscribe("bench.events").await.unwrap();
+async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> f64 {
+    let mut subscription = scene.pong.subscribe(pattern).await.unwrap();
     let body = Bytes::from(vec![7u8; size]);
+    let subjects = subjects.to_owned();
+    let from = scene.ping.clone();
     let start = Instant::now();
-    let from = from.clone();
     let sender = tokio::spawn(async move {
         let octets = ContentType::Other("application/octet-stream".into());
-        for _ in 0..SEALED_MESSAGES {
-            let message = from
-                .message("bench.events")
-                .bytes(octets.clone(), body.clone());
+        for subject in subjects.iter().cycle().take(SEALED_MESSAGES) {
+            let message = from.message(subject).bytes(octets.clone(), body.clone());
             message.publish().await.unwrap();
         }
         from.flush().await.unwrap();
@@ -163,6 +216,80 @@ async fn sealed_throughput(from: &Client, to: &Client, size: usize) -> f64 {
     let rate = SEALED_MESSAGES as f64 / start.elapsed().as_secs_f64();
     sender.await.unwrap();
     rate
+}
+
+async fn requests(scene: &Scene, wanted: &Wanted, report: &mut Report) {
+    let _services = serve(scene).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for (subject, p50_name, p99_name, runs) in [
+        ("echo.signed", "rr.signed.p50", "rr.signed.p99", true),
+        ("echo.mac", "rr.mac.p50", "rr.mac.p99", MAC.is_some()),
+    ] {
+        if !runs || !wanted.wants(p50_name) && !wanted.wants(p99_name) {
+            continue;
+        }
+        let (mut p50, mut p99) = (Vec::new(), Vec::new());
+        for round in 0..=ROUNDS {
+            let raw = raw_latency(&scene.raw_ping).await;
+            let sealed = sealed_latency(&scene.ping, subject).await;
+            let at = |h: &Histogram<u64>, q| h.value_at_quantile(q) as f64 / 1_000.0;
+            eprintln!(
+                "{p50_name}, round {round}: sealed p50 {:.0} p99 {:.0}, raw p50 {:.0} p99 {:.0} µs",
+                at(&sealed, 0.5),
+                at(&sealed, 0.99),
+                at(&raw, 0.5),
+                at(&raw, 0.99)
+            );
+            if round > 0 {
+                p50.push((at(&sealed, 0.5), at(&raw, 0.5)));
+                p99.push((at(&sealed, 0.99), at(&raw, 0.99)));
+            }
+        }
+        report.compare(p50_name, "µs", &p50);
+        report.compare(p99_name, "µs", &p99);
+    }
+    let name = "rr.signed.64way";
+    if wanted.wants(name) {
+        let mut rounds = Vec::new();
+        for round in 0..=ROUNDS {
+            let raw = raw_at_once(&scene.raw_ping).await;
+            let sealed = sealed_at_once(&scene.ping).await;
+            eprintln!("{name}, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
+            if round > 0 {
+                rounds.push((sealed, raw));
+            }
+        }
+        report.compare(name, "req/s", &rounds);
+    }
+}
+
+/// Answers with what came, raw and sealed.
+async fn serve(scene: &Scene) -> Vec<Service> {
+    let mut services = Vec::new();
+    for subject in ["echo.signed"].into_iter().chain(MAC.map(|_| "echo.mac")) {
+        let service = scene
+            .pong
+            .serve_raw(subject, async |m: Message<Bytes>| {
+                Ok::<_, ServiceError>(Reply::bytes(m.content_type().clone(), m.into_payload()))
+            })
+            .await
+            .unwrap();
+        services.push(service);
+    }
+    let raw_pong = scene.raw_pong.clone();
+    let mut requests = raw_pong
+        .queue_subscribe("raw.echo", "pong".into())
+        .await
+        .unwrap();
+    raw_pong.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(m) = requests.next().await {
+            if let Some(reply) = m.reply {
+                let _ = raw_pong.publish(reply, m.payload).await;
+            }
+        }
+    });
+    services
 }
 
 async fn raw_latency(from: &async_nats::Client) -> Histogram<u64> {
@@ -176,21 +303,56 @@ async fn raw_latency(from: &async_nats::Client) -> Histogram<u64> {
     histogram
 }
 
-async fn sealed_latency(from: &Client) -> Histogram<u64> {
-    let body = Bytes::from(vec![7u8; 256]);
-    let octets = ContentType::Other("application/octet-stream".into());
+async fn sealed_latency(from: &Client, subject: &str) -> Histogram<u64> {
     let mut histogram = Histogram::new(3).unwrap();
     for _ in 0..REQUESTS {
         let start = Instant::now();
-        let message = from
-            .message("bench.echo")
-            .bytes(octets.clone(), body.clone());
-        message.request().await.unwrap();
+        ask(from, subject).await;
         histogram.record(nanos(start)).unwrap();
     }
     histogram
 }
 
-fn nanos(start: Instant) -> u64 {
-    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+async fn ask(from: &Client, subject: &str) {
+    let octets = ContentType::Other("application/octet-stream".into());
+    let message = from.message(subject).bytes(octets, BODY);
+    message.request().await.unwrap();
+}
+
+const BODY: Bytes = Bytes::from_static(&[7; 256]);
+
+async fn raw_at_once(from: &async_nats::Client) -> f64 {
+    let start = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let from = from.clone();
+            tokio::spawn(async move {
+                for _ in 0..REQUESTS_EACH {
+                    from.request("raw.echo", BODY).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    (CALLERS * REQUESTS_EACH) as f64 / start.elapsed().as_secs_f64()
+}
+
+async fn sealed_at_once(from: &Client) -> f64 {
+    let start = Instant::now();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let from = from.clone();
+            tokio::spawn(async move {
+                for _ in 0..REQUESTS_EACH {
+                    ask(&from, "echo.signed").await;
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    (CALLERS * REQUESTS_EACH) as f64 / start.elapsed().as_secs_f64()
 }

@@ -1,17 +1,19 @@
 //! What the benchmarks share: rounds, medians, and how results are reported.
 //!
-//! Every figure is measured beside its baseline in the same run, in interleaved
-//! rounds, and quoted as the median of the rounds: machines are noisy.
+//! A figure with a baseline is measured beside it in the same run, in
+//! interleaved rounds; every figure is the median of its rounds: machines are
+//! noisy.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::time::Instant;
 
 use serde_json::json;
 
 /// Variable that names a file to which each result is appended as a JSON line.
 pub const JSON_VARIABLE: &str = "BULLA_BENCH_JSON";
 
-/// One figure beside its baseline.
+/// One figure.
 #[derive(Debug, Clone)]
 pub struct Measurement {
     /// Stable name, for example `pubsub.signed.256`.
@@ -20,10 +22,36 @@ pub struct Measurement {
     pub value: f64,
     /// Its unit.
     pub unit: &'static str,
-    /// The baseline in the same unit.
-    pub baseline: f64,
-    /// `value / baseline`, median over the rounds.
+    /// What it is compared with.
+    pub baseline: Option<Baseline>,
+}
+
+/// The same without Bulla.
+#[derive(Debug, Clone, Copy)]
+pub struct Baseline {
+    /// The baseline in the unit of the measurement.
+    pub value: f64,
+    /// Measured value / baseline, median over the rounds.
     pub ratio: f64,
+}
+
+/// Which rows to run: all, or those whose names contain one of the arguments.
+#[derive(Debug, Clone)]
+pub struct Wanted(Vec<String>);
+
+impl Wanted {
+    /// What the command line asks for; options are cargo's.
+    #[must_use]
+    pub fn from_args() -> Self {
+        let parts = std::env::args().skip(1).filter(|a| !a.starts_with('-'));
+        Self(parts.collect())
+    }
+
+    /// Whether the row of this name is to run.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|part| name.contains(part.as_str()))
+    }
 }
 
 /// Collects measurements and prints them.
@@ -32,14 +60,26 @@ pub struct Report(Vec<Measurement>);
 
 impl Report {
     /// Adds the medians of interleaved rounds of (value, baseline).
-    pub fn add(&mut self, name: impl Into<String>, unit: &'static str, rounds: &[(f64, f64)]) {
+    pub fn compare(&mut self, name: impl Into<String>, unit: &'static str, rounds: &[(f64, f64)]) {
         let of = |pick: fn(&(f64, f64)) -> f64| median(rounds.iter().map(pick).collect());
         self.0.push(Measurement {
             name: name.into(),
             value: of(|r| r.0),
             unit,
-            baseline: of(|r| r.1),
-            ratio: of(|r| r.0 / r.1),
+            baseline: Some(Baseline {
+                value: of(|r| r.1),
+                ratio: of(|r| r.0 / r.1),
+            }),
+        });
+    }
+
+    /// Adds the median of rounds that are compared with nothing.
+    pub fn add(&mut self, name: impl Into<String>, unit: &'static str, rounds: Vec<f64>) {
+        self.0.push(Measurement {
+            name: name.into(),
+            value: median(rounds),
+            unit,
+            baseline: None,
         });
     }
 
@@ -50,17 +90,21 @@ impl Report {
     pub fn finish(&self) -> std::io::Result<()> {
         println!();
         println!(
-            "| {:<20} | {:>12} | {:>12} | {:<6} | {:>7} |",
+            "| {:<28} | {:>12} | {:>12} | {:<6} | {:>7} |",
             "name", "sealed", "raw", "unit", "ratio"
         );
         println!(
-            "|{:-<22}|{:->13}:|{:->13}:|{:-<8}|{:->8}:|",
+            "|{:-<30}|{:->13}:|{:->13}:|{:-<8}|{:->8}:|",
             "", "", "", "", ""
         );
         for m in &self.0 {
+            let (value, ratio) = match m.baseline {
+                Some(b) => (format!("{:.0}", b.value), format!("{:.3}", b.ratio)),
+                None => Default::default(),
+            };
             println!(
-                "| {:<20} | {:>12.0} | {:>12.0} | {:<6} | {:>7.3} |",
-                m.name, m.value, m.baseline, m.unit, m.ratio
+                "| {:<28} | {:>12.0} | {:>12} | {:<6} | {:>7} |",
+                m.name, m.value, value, m.unit, ratio
             );
         }
         let Some(path) = std::env::var_os(JSON_VARIABLE) else {
@@ -68,10 +112,11 @@ impl Report {
         };
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         for m in &self.0 {
-            let line = json!({
-                "name": m.name, "value": m.value, "unit": m.unit,
-                "baseline": m.baseline, "ratio": m.ratio,
-            });
+            let mut line = json!({ "name": m.name, "value": m.value, "unit": m.unit });
+            if let (Some(b), Some(line)) = (m.baseline, line.as_object_mut()) {
+                line.insert("baseline".to_owned(), b.value.into());
+                line.insert("ratio".to_owned(), b.ratio.into());
+            }
             writeln!(file, "{line}")?;
         }
         Ok(())
@@ -88,6 +133,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
         (_, Some(b)) => *b,
         _ => f64::NAN,
     }
+}
+
+/// Nanoseconds since `start`.
+#[must_use]
+pub fn nanos(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
