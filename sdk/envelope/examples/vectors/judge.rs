@@ -1,0 +1,337 @@
+//! What this crate says about a vector.
+
+use std::time::Duration;
+
+use bulla_envelope::{
+    Credential, CredentialRequest, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits,
+    ReplayWindow, RequestExpectation, SealedEnvelope, SignedPolicy, TrustBundle,
+    VerifiedCredential, VerifiedRoots,
+};
+use bulla_identity::{Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
+use bulla_keyring::VerifyingKey;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::file::{File, Octets, Vector, With, hex, unhex};
+
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    pub verdict: &'static str,
+    pub stage: Option<&'static str>,
+    pub reason: Option<&'static str>,
+    pub gives: Option<Value>,
+}
+
+type Verdict<T> = Result<T, (&'static str, &'static str)>;
+
+/// Judges a vector by what the file says beside it.
+pub fn judge(file: &File, vector: &Vector) -> Outcome {
+    let with = vector.with.or(&file.defaults);
+    let bytes = vector
+        .bytes
+        .as_ref()
+        .map(Octets::to_vec)
+        .unwrap_or_default();
+    let verdict = match vector.what.as_str() {
+        "envelope" => envelope(file, &with, &bytes),
+        "credential" => credential(file, &with, &bytes),
+        "credential-request" => request(&with, &bytes),
+        "trust-bundle" => open_bundle(&with, &bytes).map(|bundle| bundle_json(&bundle)),
+        "trust-bundle-succession" => bundle_succession(&with, &bytes),
+        "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
+        "policy-succession" => policy_succession(file, &with, &bytes),
+        "replay" => return replay(file, &with, vector),
+        what => panic!("`{what}` is nothing that there are vectors of"),
+    };
+    match verdict {
+        Ok(gives) => Outcome {
+            verdict: "accept",
+            stage: None,
+            reason: None,
+            gives: Some(gives),
+        },
+        Err((stage, reason)) => Outcome {
+            verdict: "refuse",
+            stage: Some(stage),
+            reason: Some(reason),
+            gives: None,
+        },
+    }
+}
+
+fn envelope(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let credential = named_credential(file, with);
+    let opened = open(&credential, with, bytes, None);
+    // ENV-25: what is remembered changes no verdict, neither when it is put
+    // there nor when it is found.
+    let roots = VerifiedRoots::new();
+    for _ in 0..2 {
+        let with_roots = open(&credential, with, bytes, Some(&roots));
+        assert_eq!(
+            opened.as_ref().map(OpenedEnvelope::leaf),
+            with_roots.as_ref().map(OpenedEnvelope::leaf)
+        );
+    }
+    opened.map(|opened| envelope_json(&opened))
+}
+
+fn open(
+    credential: &VerifiedCredential,
+    with: &With,
+    bytes: &[u8],
+    roots: Option<&VerifiedRoots>,
+) -> Verdict<OpenedEnvelope> {
+    let kinds: Vec<Kind> = with.kinds.iter().flatten().map(|name| kind(name)).collect();
+    let sealed =
+        SealedEnvelope::decode(Bytes::copy_from_slice(bytes)).map_err(|e| ("decode", e.code()))?;
+    let authentic = match roots {
+        Some(roots) => sealed.verify_with(credential, roots),
+        None => sealed.verify(credential),
+    };
+    authentic
+        .map_err(|e| ("verify", e.code()))?
+        .check(&Expectation {
+            subject: with.subject.as_deref().unwrap(),
+            reply_to: with.reply_to.as_deref(),
+            kinds: &kinds,
+            now: now(with),
+            skew: skew(with),
+            max_age: Duration::from_millis(with.max_age.unwrap()),
+            not_before: UnixMillis::from_millis(with.not_before.unwrap()),
+            request: with
+                .request
+                .as_deref()
+                .map(|leaf| LeafHash(unhex(leaf).try_into().unwrap())),
+        })
+        .map_err(|e| ("check", e.code()))
+}
+
+fn named_credential(file: &File, with: &With) -> VerifiedCredential {
+    let named = &file.credentials[with.credential.as_deref().unwrap()];
+    // Found at a time when it was good: the vectors are about the envelope.
+    let now = UnixMillis::from_millis(file.defaults.now.unwrap());
+    Credential::decode(&named.bytes.to_vec())
+        .unwrap()
+        .verify(
+            &file_bundle(file, &With::default()),
+            &nkeys(&named.anchors),
+            now,
+            skew(&file.defaults),
+        )
+        .unwrap()
+}
+
+fn credential(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let credential = Credential::decode(bytes).map_err(|e| ("decode", e.code()))?;
+    let verified = credential
+        .verify(
+            &file_bundle(file, with),
+            &nkeys(with.anchors.as_deref().unwrap()),
+            now(with),
+            skew(with),
+        )
+        .map_err(|e| ("verify", e.code()))?;
+    let credential = verified.credential();
+    Ok(json!({
+        "workload": verified.workload().as_str(),
+        "hash": hex(credential.hash()),
+        "key_id": verified.id().to_hex(),
+        "message_key": hex(credential.request().signing_key().as_bytes()),
+        "token_key": verified.token_key().map(|key| hex(key.as_bytes())),
+        "instance": hex(credential.request().instance()),
+        "not_before": credential.not_before().as_millis(),
+        "expires_at": credential.expires_at().as_millis(),
+        "serial": hex(credential.serial()),
+    }))
+}
+
+fn request(with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let request = CredentialRequest::decode(bytes).map_err(|e| ("decode", e.code()))?;
+    let challenge = unhex(with.challenge.as_deref().unwrap());
+    let request = request
+        .verify(&RequestExpectation {
+            tag: WorkloadId::parse(with.workload.as_deref().unwrap())
+                .unwrap()
+                .tag(),
+            challenge: &challenge.try_into().unwrap(),
+            anchors: &nkeys(with.anchors.as_deref().unwrap()),
+            now: now(with),
+            skew: skew(with),
+            max_age: Duration::from_millis(with.max_age.unwrap()),
+        })
+        .map_err(|e| ("verify", e.code()))?;
+    Ok(json!({
+        "workload": request.claimed_workload().as_str(),
+        "message_key": hex(request.signing_key().as_bytes()),
+        "token_key": request.token_key().map(|key| hex(key.as_bytes())),
+        "instance": hex(request.instance()),
+        "requested_at": request.requested_at().as_millis(),
+    }))
+}
+
+fn open_bundle(with: &With, bytes: &[u8]) -> Verdict<Verified<TrustBundle>> {
+    let root = unhex(with.root.as_deref().unwrap()).try_into().unwrap();
+    TrustBundle::open(
+        bytes,
+        &VerifyingKey::from_bytes(&root).unwrap(),
+        &TrustDomain::parse(with.trust_domain.as_deref().unwrap()).unwrap(),
+        now(with),
+        skew(with),
+    )
+    .map_err(|e| ("open", e.code()))
+}
+
+/// The bundle by which others are judged; it is opened when it was good.
+fn file_bundle(file: &File, with: &With) -> Verified<TrustBundle> {
+    let bytes = with.bundle.as_ref().unwrap_or(&file.bundle).to_vec();
+    open_bundle(&file.defaults, &bytes).unwrap()
+}
+
+fn open_policy(file: &File, with: &With, bytes: &[u8]) -> Verdict<Verified<SignedPolicy>> {
+    SignedPolicy::open(bytes, &file_bundle(file, with), now(with), skew(with))
+        .map_err(|e| ("open", e.code()))
+}
+
+fn bundle_succession(with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let held = open_bundle(with, &with.held.as_ref().unwrap().to_vec()).unwrap();
+    let offered = open_bundle(with, bytes).unwrap();
+    offered
+        .check_succession(&held)
+        .map_err(|e| ("open", e.code()))?;
+    Ok(json!({ "version": offered.version }))
+}
+
+fn policy_succession(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let held = open_policy(file, with, &with.held.as_ref().unwrap().to_vec()).unwrap();
+    let offered = open_policy(file, with, bytes).unwrap();
+    offered
+        .check_succession(&held)
+        .map_err(|e| ("open", e.code()))?;
+    Ok(json!({ "revision": offered.revision }))
+}
+
+fn replay(file: &File, with: &With, vector: &Vector) -> Outcome {
+    let credential = named_credential(file, with);
+    let mut window = ReplayWindow::new(ReplayLimits::default(), skew(with));
+    for (at, step) in vector.steps.iter().enumerate() {
+        // Judged at its issue: the scenario is about the window alone.
+        let opened = open(&credential, with, &step.bytes.to_vec(), None).unwrap();
+        let message = opened.messages().nth(step.message).unwrap();
+        let verdict = window.commit(&opened, &message, UnixMillis::from_millis(step.now));
+        let (verdict, reason) = match verdict {
+            Ok(()) => ("accept", None),
+            Err(error) => ("refuse", Some(error.code())),
+        };
+        assert_eq!(
+            (verdict, reason),
+            (step.verdict.as_str(), step.reason.as_deref()),
+            "{}: step {at}",
+            vector.name
+        );
+    }
+    Outcome {
+        verdict: "accept",
+        stage: None,
+        reason: None,
+        gives: None,
+    }
+}
+
+fn envelope_json(opened: &OpenedEnvelope) -> Value {
+    let mut out = Map::new();
+    let mut put = |name: &str, value: Value| {
+        if !value.is_null() {
+            out.insert(name.to_owned(), value);
+        }
+    };
+    put("workload", json!(opened.sender().workload.as_str()));
+    put("kind", json!(opened.kind().as_str()));
+    put("leaf", json!(opened.leaf().to_hex()));
+    put("epoch", json!(opened.epoch().to_hex()));
+    put("issued_at", json!(opened.issued_at().as_millis()));
+    put("expires_at", json!(opened.expires_at().as_millis()));
+    put("subject", json!(opened.subject()));
+    put("reply_to", json!(opened.reply_to()));
+    put("content_type", json!(opened.content_type()));
+    put("token", json!(opened.token().map(|t| Octets::of(&t))));
+    put("limits", json!(opened.limits().map(|l| Octets::of(&l))));
+    if let Some(binding) = opened.binding() {
+        put("request", json!(binding.request.to_hex()));
+        put("reply_index", json!(binding.index));
+        put("final", json!(binding.is_final));
+    }
+    put("parent", json!(opened.parent().map(LeafHash::to_hex)));
+    put(
+        "traceparent",
+        json!(opened.traceparent().map(|trace| trace.to_string())),
+    );
+    put("policy_revision", json!(opened.policy_revision()));
+    let headers: Map<String, Value> = opened
+        .app_headers()
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
+    if !headers.is_empty() {
+        put("headers", json!(headers));
+    }
+    if let Some(error) = opened.error() {
+        put("error", json!(error.code.as_str()));
+        put("decision", json!(error.decision.to_hex()));
+    }
+    let messages: Vec<Value> = opened
+        .messages()
+        .map(|message| {
+            json!({
+                "id": message.id.to_hex(),
+                "sequence": message.sequence,
+                "body": Octets::of(&message.body),
+            })
+        })
+        .collect();
+    put("messages", json!(messages));
+    Value::Object(out)
+}
+
+fn bundle_json(bundle: &TrustBundle) -> Value {
+    json!({
+        "trust_domain": bundle.trust_domain.as_str(),
+        "version": bundle.version,
+        "issued_at": bundle.issued_at.as_millis(),
+        "expires_at": bundle.expires_at.as_millis(),
+        "issuing": bundle.issuing.iter().map(|key| json!({
+            "key": hex(key.key.as_bytes()),
+            "expires_at": key.expires_at.as_millis(),
+        })).collect::<Vec<_>>(),
+        "policy_keys": bundle.policy_keys.iter().map(|key| hex(key.as_bytes())).collect::<Vec<_>>(),
+    })
+}
+
+fn policy_json(policy: &SignedPolicy) -> Value {
+    json!({
+        "trust_domain": policy.trust_domain.as_str(),
+        "revision": policy.revision,
+        "issued_at": policy.issued_at.as_millis(),
+        "text": policy.text,
+    })
+}
+
+fn kind(name: &str) -> Kind {
+    [Kind::Event, Kind::Request, Kind::Reply, Kind::Error]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .unwrap()
+}
+
+fn nkeys(texts: &[String]) -> Vec<Nkey> {
+    texts
+        .iter()
+        .map(|text| Nkey::parse(text).unwrap())
+        .collect()
+}
+
+fn now(with: &With) -> UnixMillis {
+    UnixMillis::from_millis(with.now.unwrap())
+}
+
+fn skew(with: &With) -> Duration {
+    Duration::from_millis(with.skew.unwrap())
+}

@@ -1,0 +1,84 @@
+//! Writes `testdata/vectors.json`: envelopes, credentials, bundles and policies,
+//! good and bad, each with the verdict that SPEC.md demands.
+//!
+//! ```sh
+//! cargo run -p bulla-envelope --example vectors            # writes the file
+//! cargo test -p bulla-envelope --test vectors              # finds it unchanged and right
+//! ```
+//!
+//! Everything comes from fixed seeds, so the same code writes the same file.
+//! Verdicts and reasons are written here by hand, from SPEC.md; only what an
+//! accepted one gives is read off. Bad ones are broken in one place and signed
+//! again, so that nothing but that place can be the reason.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::type_complexity,
+    clippy::vec_init_then_push,
+    unreachable_pub,
+    missing_docs
+)]
+
+mod arrival;
+mod credentials;
+mod encoding;
+pub mod file;
+mod good;
+pub mod judge;
+mod people;
+mod proofs;
+mod raw;
+mod reasons;
+mod replay;
+mod requests;
+mod shape;
+mod trust;
+
+use file::{File, Vector};
+
+/// The whole file.
+pub fn generate() -> File {
+    let mut file = people::file();
+    let mut vectors: Vec<Vector> = Vec::new();
+    vectors.extend(good::vectors());
+    vectors.extend(encoding::vectors());
+    vectors.extend(shape::vectors());
+    vectors.extend(proofs::vectors());
+    vectors.extend(arrival::vectors());
+    vectors.extend(replay::vectors());
+    vectors.extend(requests::vectors());
+    vectors.extend(credentials::vectors());
+    vectors.extend(trust::vectors());
+    for vector in &mut vectors {
+        if vector.verdict == file::ACCEPT && vector.steps.is_empty() {
+            let outcome = judge::judge(&file, vector);
+            assert_eq!(
+                outcome.verdict, "accept",
+                "{}: {:?}",
+                vector.name, outcome.reason
+            );
+            vector.gives = outcome.gives;
+        }
+    }
+    file.vectors = vectors;
+    file
+}
+
+/// The file's text.
+pub fn render(file: &File) -> String {
+    let mut text = serde_json::to_string_pretty(file).unwrap();
+    text.push('\n');
+    text
+}
+
+#[allow(dead_code, reason = "a test includes this file as a module")]
+fn main() -> std::io::Result<()> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/vectors.json");
+    let file = generate();
+    std::fs::write(path, render(&file))?;
+    println!("{} vectors in {path}", file.vectors.len());
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! What the reasons mean, for whoever writes a reader of his own.
+
+use std::collections::BTreeMap;
+
+pub fn table() -> BTreeMap<String, String> {
+    REASONS
+        .iter()
+        .map(|(code, text)| ((*code).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+const REASONS: &[(&str, &str)] = &[
+    (
+        "bad_countersignature",
+        "the workload's countersignature does not verify",
+    ),
+    (
+        "bad_issuer_signature",
+        "the issuing key's signature does not verify",
+    ),
+    ("bad_signature", "a signature does not verify"),
+    ("batch_place", "index or count is no place in a batch"),
+    ("bundle_expired", "the trust bundle has expired"),
+    (
+        "cloned_key",
+        "another message was accepted under this key, epoch and sequence",
+    ),
+    (
+        "countersignature_missing",
+        "the workload does not vouch for it",
+    ),
+    ("credential_expired", "the credential has expired"),
+    (
+        "credential_life_too_long",
+        "it ends too long after it was asked for",
+    ),
+    (
+        "credential_not_yet_valid",
+        "the credential's time has not come",
+    ),
+    ("equivocation", "the same number with other contents"),
+    ("error_with_body", "an error has a body"),
+    ("expired", "its time is over"),
+    ("field_order", "a key is repeated or out of order"),
+    ("foreign_domain", "of another trust domain"),
+    (
+        "foreign_nkey",
+        "the countersignature is by an nkey that the policy does not name",
+    ),
+    ("frame_count", "not as many bodies as ids"),
+    ("future", "from the future"),
+    ("invalid_field", "a value that the field cannot have"),
+    (
+        "issued_before_start",
+        "from before the receiver began to remember",
+    ),
+    (
+        "issuing_life_too_long",
+        "an issuing key is trusted for too long",
+    ),
+    ("key", "no sound Ed25519 key"),
+    ("key_order", "keys that do not ascend"),
+    (
+        "lives_too_long",
+        "it claims a longer life than any envelope may have",
+    ),
+    (
+        "message_key_proof",
+        "the asker does not hold the message key",
+    ),
+    (
+        "missing_field",
+        "a field that this kind requires is not there",
+    ),
+    ("no_anchor", "the policy names no nkey of the workload"),
+    ("not_framable", "several messages where only one may be"),
+    ("not_minimal", "a shorter encoding of a value exists"),
+    ("not_recent", "the request is not from now"),
+    ("not_utf8", "text that is not UTF-8"),
+    (
+        "outlives_credential",
+        "it ends after its sender's credential",
+    ),
+    ("outlives_issuer", "it ends after its issuing key"),
+    (
+        "path_length",
+        "the path's length does not follow from index and count",
+    ),
+    ("replayed", "the message was accepted before"),
+    ("rollback", "a lower number than what is held"),
+    ("same_key", "token key and message key are one"),
+    ("token_key_proof", "the asker does not hold the token key"),
+    (
+        "token_mismatch",
+        "the token does not have the hash that was signed",
+    ),
+    (
+        "token_presence",
+        "a token without its hash, or a hash without its token",
+    ),
+    (
+        "token_proof_presence",
+        "a token key without its proof, or a proof without its key",
+    ),
+    (
+        "too_large",
+        "longer than anything of its kind, refused unread",
+    ),
+    ("too_long", "a value that is longer than its place allows"),
+    (
+        "too_old",
+        "older than the receiver's rule for the subject allows",
+    ),
+    ("trailing_bytes", "something follows"),
+    ("truncated", "the bytes end inside a value"),
+    ("trust_domain", "no trust domain"),
+    (
+        "unexpected_field",
+        "a field that has no meaning in this kind",
+    ),
+    ("unknown_field", "a header key that there is not"),
+    ("unknown_issuer", "the bundle does not name the issuing key"),
+    ("unknown_key", "the bundle does not name the policy key"),
+    ("unsupported_kind", "a kind that there is not"),
+    ("unsupported_suite", "a suite that there is not"),
+    ("unsupported_version", "another version"),
+    ("workload", "no SPIFFE id of a workload"),
+    ("wrong_challenge", "another challenge than was sent"),
+    ("wrong_credential", "it names another credential"),
+    ("wrong_kind", "a kind that makes no sense where it came"),
+    (
+        "wrong_length",
+        "a value of another length than its place needs",
+    ),
+    ("wrong_reply_to", "sealed with another reply subject"),
+    ("wrong_request", "it answers another request"),
+    ("wrong_subject", "sealed for another subject"),
+    ("wrong_type", "a value of another type than its place needs"),
+    ("wrong_workload", "the request is for another workload"),
+];
