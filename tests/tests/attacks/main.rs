@@ -1,0 +1,201 @@
+//! A workload that turned bad, with a valid nkey and a raw NATS client, against
+//! a service on Bulla. Each test fails if its defence is taken out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod clock;
+mod leaks;
+mod proofs;
+mod replay;
+mod replies;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_envelope::{LeafHash, SealedEnvelope};
+use bulla_sdk::{Client, Message, RequestError, Service, ServiceError};
+use bulla_tests::{Bus, Forger, leaf_of, now};
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+const POLICY: &str = r#"
+version = 1
+trust_domain = "acme.example"
+
+[workload.shop]
+attest = [{ nkey = "@shop@" }]
+[workload.pay]
+attest = [{ nkey = "@pay@" }]
+[workload.mallory]
+attest = [{ nkey = "@mallory@" }]
+# Sees what whoever runs nats-server sees.
+[workload.wiretap]
+attest = [{ nkey = "@wiretap@" }]
+
+[subject."pay.users_only"]
+user = "required"
+
+[[allow]]
+id = "shop-asks"
+who = ["shop"]
+may = ["request"]
+on = ["pay.charge", "pay.refund", "pay.users_only"]
+
+[[allow]]
+id = "mallory-may-ask-one"
+who = ["mallory"]
+may = ["request"]
+on = ["pay.refund"]
+
+[[allow]]
+id = "pay-answers"
+who = ["pay"]
+may = ["serve"]
+on = ["pay.charge", "pay.refund", "pay.users_only"]
+
+[[allow]]
+id = "both-tell"
+who = ["shop", "mallory"]
+may = ["publish"]
+on = ["news.shop"]
+
+[[allow]]
+id = "pay-listens"
+who = ["pay", "wiretap"]
+may = ["subscribe"]
+on = ["news.shop"]
+
+[[allow]]
+id = "wiretap-listens"
+who = ["wiretap"]
+may = ["subscribe"]
+on = ["pay.charge", "pay.refund"]
+"#;
+
+struct Scene {
+    bus: Bus,
+    raw_shop: async_nats::Client,
+    shop: Client,
+    pay: Client,
+    handled: Arc<AtomicU64>,
+    services: Vec<Service>,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let bus = Bus::start(POLICY).await;
+        let (shop, pay) = (bus.client("shop").await, bus.client("pay").await);
+        let handled = Arc::new(AtomicU64::new(0));
+        let mut services = Vec::new();
+        for subject in ["pay.charge", "pay.refund"] {
+            let handled = Arc::clone(&handled);
+            let handler = move |message: Message<String>| {
+                handled.fetch_add(1, Ordering::SeqCst);
+                let answer = format!(
+                    "{} from {}",
+                    message.payload(),
+                    message.sender().workload().path()
+                );
+                async move { Ok::<_, ServiceError>(answer) }
+            };
+            services.push(pay.serve(subject, handler).await.unwrap());
+        }
+        let raw_shop = bus.raw_client("shop").await;
+        Self {
+            bus,
+            raw_shop,
+            shop,
+            pay,
+            handled,
+            services,
+        }
+    }
+
+    /// Publishes bytes as they are. nats-server lets the shop publish here, and
+    /// asks nobody what the bytes say; whoever runs it could do the same.
+    async fn inject(&self, subject: &str, reply_to: Option<&str>, payload: Bytes) {
+        let raw = &self.raw_shop;
+        let subject = subject.to_owned();
+        match reply_to {
+            Some(reply_to) => {
+                raw.publish_with_reply(subject, reply_to.to_owned(), payload)
+                    .await
+            }
+            None => raw.publish(subject, payload).await,
+        }
+        .unwrap();
+    }
+
+    fn handled(&self) -> u64 {
+        self.handled.load(Ordering::SeqCst)
+    }
+
+    /// Waits until `pay` has refused something for this reason.
+    async fn refused(&self, code: &str) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while self.pay.stats().refused_for(code) == 0 {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "nothing refused for `{code}`, but {:?}",
+                self.pay.stats().refused()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Proves that the service still answers, and that what was sent before by
+    /// anybody has been looked at.
+    async fn still_answers(&self) {
+        self.raw_shop.flush().await.unwrap();
+        let answer: String = self.shop.request("pay.charge", "ok").await.unwrap();
+        assert_eq!(answer, "ok from shop");
+    }
+
+    /// The bytes of a sound request of `shop`, taken off the wire by whoever
+    /// runs nats-server: subject, reply subject, payload.
+    async fn recorded_request(&self, subject: &'static str) -> (String, String, Bytes) {
+        let mut tap = self.bus.tap(subject).await;
+        let _: String = self.shop.request(subject, "10 euro").await.unwrap();
+        let message = tap.next().await.unwrap();
+        (
+            message.subject.to_string(),
+            message.reply.unwrap().to_string(),
+            message.payload,
+        )
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_request_passes_and_names_its_sender() {
+    let scene = Scene::start().await;
+    scene.still_answers().await;
+    assert_eq!(scene.handled(), 1);
+    assert!(scene.pay.stats().refused().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_responder_is_told_at_once() {
+    let bus = Bus::start(POLICY).await;
+    let shop = bus.client("shop").await;
+    let start = tokio::time::Instant::now();
+    let error = shop
+        .request::<_, String>("pay.charge", "x")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RequestError::NoResponders { .. }),
+        "{error}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+fn request_of(forger: &Forger, subject: &str, reply_to: &str) -> Bytes {
+    forger.request(subject, reply_to, now(), b"\xa710 euro")
+}
