@@ -398,3 +398,26 @@ fn help_teaches_by_example() {
         ],
     );
 }
+
+#[test]
+fn check_warns_of_a_window_that_a_queue_group_shares_and_still_says_ok() {
+    let policy = POLICY.replace(
+        "user = \"required\"",
+        "user = \"required\"\nreplay = \"window\"",
+    );
+    let desk = Desk::new(&policy);
+    let run = desk.bulla(&["check", "policy.toml"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.err
+            .contains("in a queue group of n replicas this alone would allow n executions"),
+        "{run:?}"
+    );
+    assert!(run.err.contains("policy.toml:11"), "{run:?}");
+    let run = desk.bulla(&["check", "policy.toml", "--json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let answer: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(answer["warnings"][0]["code"], "window_in_queue_group");
+    assert_eq!(answer["warnings"][0]["line"], 11);
+    assert!(run.err.is_empty(), "{run:?}");
+}

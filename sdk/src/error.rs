@@ -191,6 +191,19 @@ pub enum SendError {
         /// What it asks for.
         protect: &'static str,
     },
+    /// The subject's entry in the policy asks for something that this version
+    /// does not enforce.
+    #[error(
+        "`{subject}` asks for `{demand}`, which this version does not enforce ({id}): nothing was sent"
+    )]
+    NotEnforced {
+        /// The subject.
+        subject: String,
+        /// What it asks for.
+        demand: String,
+        /// The decision's name in the log.
+        id: DecisionId,
+    },
     /// The payload does not encode.
     #[error("cannot encode the payload")]
     Payload(#[from] PayloadError),

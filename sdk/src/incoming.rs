@@ -19,6 +19,7 @@ use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
 use crate::message::{Facts, Message, Sender};
+use crate::not_enforced::NotEnforced;
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
 use crate::user::User;
@@ -225,6 +226,7 @@ impl Opener {
         if permit.requirements().protect == Protect::Encrypted {
             return Err(Refusal::Unprotected);
         }
+        NotEnforced::check(&permit.requirements())?;
         match ask(&self.shared.options.workload, self.role.own_verb()) {
             Decision::Allow(_) => Ok(permit),
             Decision::Deny(denial) => Err(Refusal::OwnPolicy(Box::new(denial))),

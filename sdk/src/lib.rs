@@ -47,6 +47,7 @@ mod error;
 mod incoming;
 mod letter;
 mod message;
+mod not_enforced;
 mod options;
 mod outgoing;
 mod own;

@@ -15,6 +15,7 @@ use crate::context::Context;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, SendError};
 use crate::letter::{Letter, Purpose};
+use crate::not_enforced::NotEnforced;
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -240,6 +241,14 @@ fn preflight(
                 return Err(SendError::Protection {
                     subject: subject.as_str().to_owned(),
                     protect: requirements.protect.as_str(),
+                });
+            }
+            if let Err(demand) = NotEnforced::check(&requirements) {
+                let id = decision_log::deny(what, permit.rule(), &demand);
+                return Err(SendError::NotEnforced {
+                    subject: subject.as_str().to_owned(),
+                    demand: demand.to_string(),
+                    id,
                 });
             }
             decision_log::allow(what, permit.rule());

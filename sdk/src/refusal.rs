@@ -6,6 +6,7 @@ use bulla_policy::Denial;
 use bulla_token::TokenError;
 
 use crate::control::LookupError;
+use crate::not_enforced::NotEnforced;
 
 /// Why a message was refused. Never told to the peer.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub(crate) enum Refusal {
     User(#[from] UserRefusal),
     #[error("the subject asks for encryption, which this version cannot open")]
     Unprotected,
+    #[error("the subject asks for {0}, which this version does not enforce")]
+    NotEnforced(#[from] NotEnforced),
     #[error("{0}")]
     Policy(Box<Denial>),
     #[error("this workload may not receive it: {0}")]
@@ -75,6 +78,7 @@ impl Refusal {
             Self::Limits => "limits_unsupported",
             Self::User(e) => e.code(),
             Self::Unprotected => "not_encrypted",
+            Self::NotEnforced(demand) => demand.code(),
             Self::Policy(denial) => denial.reason().code(),
             Self::OwnPolicy(_) => "receiver_not_granted",
             Self::Replay(e) => e.code(),

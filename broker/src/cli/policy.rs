@@ -11,7 +11,9 @@ use bulla_identity::{
     Claims, IdentityError, PatternError, Subject, SubjectPattern, UnixMillis, WorkloadId,
     WorkloadName,
 };
-use bulla_policy::{Decision, Effect, MAX_POLICY_BYTES, Policy, PolicyErrors, Request, Verb};
+use bulla_policy::{
+    Decision, Effect, MAX_POLICY_BYTES, Policy, PolicyErrors, Request, Verb, Warning,
+};
 use serde_json::{Value, json};
 
 /// The answer is yes, or nothing is wrong.
@@ -26,6 +28,7 @@ const MAX_CLAIMS_BYTES: u64 = 1 << 20;
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
+const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const PLACE: Style = AnsiColor::Blue.on_default().bold();
 const STRONG: Style = Style::new().bold();
 
@@ -193,6 +196,7 @@ fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let rules = policy.rule_ids().len();
     let workloads = policy.workloads().len();
     if args.json {
+        let warnings: Vec<Value> = policy.warnings().iter().map(warning_json).collect();
         print_json(&json!({
             "ok": true,
             "file": file,
@@ -201,8 +205,17 @@ fn check(args: &CheckArgs) -> Result<u8, Failure> {
             "rules": rules,
             "hash": hex(&policy.hash()),
             "errors": [],
+            "warnings": warnings,
         }));
     } else {
+        for warning in policy.warnings() {
+            complain(&format!(
+                "{WARN}warning{WARN:#}{STRONG}: {}{STRONG:#}\n  {PLACE}-->{PLACE:#} {file}:{}\n   {PLACE}={PLACE:#} {}\n\n",
+                warning.message(),
+                warning.line(),
+                warning.remedy(),
+            ));
+        }
         say!(
             "{GOOD}ok{GOOD:#}  {file}: {}, {}, trust domain {}",
             plural(workloads, "workload"),
@@ -431,6 +444,15 @@ fn errors_json(errors: &PolicyErrors) -> Value {
         "file": errors.file(),
         "errors": list,
         "omitted": errors.omitted(),
+    })
+}
+
+fn warning_json(warning: &Warning) -> Value {
+    json!({
+        "code": warning.code(),
+        "line": warning.line(),
+        "message": warning.message(),
+        "remedy": warning.remedy(),
     })
 }
 

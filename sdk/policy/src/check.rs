@@ -1,5 +1,9 @@
 //! Checks between the parts of a policy: what one says against another.
 
+mod replay;
+
+pub(crate) use replay::{replay, warnings};
+
 use crate::error::Sink;
 use crate::parse::{Parsed, RuleSpec, SubjectSpec};
 use crate::problem::Problem;

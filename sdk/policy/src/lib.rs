@@ -73,6 +73,7 @@ mod requirements;
 mod rule;
 mod shape;
 mod trie;
+mod warning;
 
 pub use condition::TestOutcome;
 pub use decide::{Decision, Denial, FailedCondition, Permit, Reason, Request};
@@ -80,8 +81,10 @@ pub use error::{PolicyError, PolicyErrors};
 pub use parse::{MAX_GRANTS, MAX_POLICY_BYTES};
 pub use permissions::{MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
-pub use problem::Problem;
+pub use problem::{Problem, ReplayEntry};
 pub use requirements::{
-    DEFAULT_MAX_AGE, LONGEST_MAX_AGE, Protect, Replay, Requirements, SHORTEST_MAX_AGE, UserRule,
+    Batch, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE, Protect, Replay,
+    Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
 };
 pub use rule::{Effect, Verb};
+pub use warning::Warning;

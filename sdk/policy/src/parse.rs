@@ -38,6 +38,11 @@ pub(crate) struct WorkloadSpec {
 pub(crate) struct SubjectSpec {
     pub(crate) pattern: SubjectPattern,
     pub(crate) span: Range<usize>,
+    /// Where its `replay` stands, or the entry if it has none.
+    pub(crate) replay_at: Range<usize>,
+    /// Where its `max_age` stands, or the entry if it has none.
+    pub(crate) max_age_at: Range<usize>,
+    pub(crate) line: u32,
     pub(crate) stated: Stated,
 }
 

@@ -16,6 +16,7 @@ use crate::problem::Problem;
 use crate::requirements::{Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
 use crate::trie::Trie;
+use crate::warning::Warning;
 
 /// A policy, checked and compiled.
 ///
@@ -35,6 +36,7 @@ pub struct Policy {
     subjects: Trie<Stated>,
     /// Who may, on some condition, request what.
     pub(crate) requesters: Trie<(u32, Entry)>,
+    warnings: Vec<Warning>,
 }
 
 /// One pattern of one rule.
@@ -120,6 +122,8 @@ impl Policy {
         let mut sink = Sink::new(text);
         let parsed = parse::parse(text, &mut sink);
         check::subjects(&parsed, &mut sink);
+        check::replay(&parsed, &mut sink);
+        let warnings = check::warnings(&parsed);
         let hash = Sha256::digest(text.as_bytes()).into();
         let spans = permissions::Spans::of(&parsed);
         let policy = Self::build(parsed, hash, &mut sink);
@@ -127,7 +131,7 @@ impl Policy {
             permissions::check(policy, &spans, &mut sink);
         }
         match policy {
-            Some(policy) if sink.is_empty() => Ok(policy),
+            Some(policy) if sink.is_empty() => Ok(Self { warnings, ..policy }),
             _ => Err(sink.finish(file_name)),
         }
     }
@@ -146,6 +150,7 @@ impl Policy {
             index: Vec::new(),
             subjects: Trie::default(),
             requesters: Trie::default(),
+            warnings: Vec::new(),
         };
         for (spec, index) in parsed.workloads.into_iter().zip(0u32..) {
             let id = WorkloadId::new(&policy.trust_domain, &spec.name);
@@ -241,6 +246,12 @@ impl Policy {
         self.rules.iter().map(|r| &*r.id)
     }
 
+    /// What is worth a second look, by line.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
     /// What `subject` demands of every message: of each key the most
     /// protective value among the entries that match (POL-22).
     #[must_use]
@@ -262,6 +273,24 @@ impl Policy {
     /// The workloads that may ever serve `subject`, by name.
     pub fn servers_of<'p>(&'p self, subject: &Subject) -> impl Iterator<Item = &'p Workload> {
         self.who_may_ever(Verb::Serve, subject)
+    }
+
+    /// The workloads that may ever receive what is sent with `verb` on
+    /// `subject`, by name: who may subscribe, for `publish`; who may serve, for
+    /// `request`. Nobody receives by a verb of receiving.
+    pub fn recipients<'p>(
+        &'p self,
+        verb: Verb,
+        subject: &Subject,
+    ) -> impl Iterator<Item = &'p Workload> {
+        let receiving = match verb {
+            Verb::Publish => Some(Verb::Subscribe),
+            Verb::Request => Some(Verb::Serve),
+            Verb::Subscribe | Verb::Serve => None,
+        };
+        receiving
+            .into_iter()
+            .flat_map(move |verb| self.who_may_ever(verb, subject))
     }
 
     /// The workloads that may ever do this, by name.

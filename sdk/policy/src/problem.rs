@@ -1,8 +1,35 @@
 //! The kinds of error in a policy, each with its remedy.
 
+use std::fmt;
+
 use bulla_identity::{IdentityError, NkeyError, PatternError};
 
+use crate::requirements::Replay;
 use crate::rule::Verb;
+
+mod remedy;
+
+/// A `[subject]` entry and the replay mode that it states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayEntry {
+    /// Its pattern.
+    pub pattern: String,
+    /// Where it stands.
+    pub line: u32,
+    /// What it states.
+    pub replay: Replay,
+}
+
+impl fmt::Display for ReplayEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pattern,
+            line,
+            replay,
+        } = self;
+        write!(f, "`{pattern}` (line {line}) says \"{replay}\"")
+    }
+}
 
 /// One kind of error. `Display` is the message, [`Problem::remedy`] the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,8 +199,43 @@ pub enum Problem {
         text: String,
     },
     /// A duration out of bounds.
-    #[error("`max_age` must lie between 1s and 15m")]
-    MaxAge,
+    #[error("`max_age` must lie between 1s and {longest}")]
+    MaxAge {
+        /// The longest that could stand there.
+        longest: &'static str,
+    },
+    /// A long `max_age` where no stream remembers.
+    #[error("`max_age` is over 15m, and {}", no_stream(.subject, .other.as_ref()))]
+    LongAge {
+        /// The entry's pattern.
+        subject: String,
+        /// An entry that says another replay mode there.
+        other: Option<ReplayEntry>,
+    },
+    /// `stream` and another replay mode on one subject.
+    #[error("`{subject}` says replay = \"stream\" and {other}, and they share subjects")]
+    ReplayContradiction {
+        /// The pattern of the entry that says `stream`.
+        subject: String,
+        /// The entry that says another mode.
+        other: ReplayEntry,
+    },
+    /// `stream` on a subject where requests travel.
+    #[error(
+        "`{subject}` says replay = \"stream\", and rule `{rule}` (line {line}) lets `{verb}` on `{pattern}`: requests pass no stream"
+    )]
+    StreamServed {
+        /// The pattern of the entry that says `stream`.
+        subject: String,
+        /// The rule.
+        rule: String,
+        /// Where the rule stands.
+        line: u32,
+        /// Its verb, `request` or `serve`.
+        verb: Verb,
+        /// Its pattern.
+        pattern: String,
+    },
     /// An open subject that asks for a user.
     #[error("the open subject `{subject}` cannot carry a user, and `{demand}` asks for one")]
     UserOnOpen {
@@ -369,7 +431,10 @@ impl Problem {
             Self::Reserved { .. } => "reserved_subject",
             Self::WildcardFirst { .. } => "wildcard_first",
             Self::Duration { .. } => "duration",
-            Self::MaxAge => "max_age",
+            Self::MaxAge { .. } => "max_age",
+            Self::LongAge { .. } => "long_age",
+            Self::ReplayContradiction { .. } => "replay_contradiction",
+            Self::StreamServed { .. } => "stream_served",
             Self::UserOnOpen { .. } => "user_on_open",
             Self::UserContradiction { .. } => "user_contradiction",
             Self::RuleId { .. } => "rule_id",
@@ -391,116 +456,11 @@ impl Problem {
             Self::PermissionsTooLarge { .. } => "permissions_too_large",
         }
     }
+}
 
-    /// What to do about it, in one sentence.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        let fixed = match self {
-            Self::TooLarge { .. } => "name workloads in groups and subjects by patterns",
-            Self::Syntax { .. } => {
-                "mend the TOML here or just before; the rest is checked once it reads"
-            }
-            Self::MissingKey { key, .. } => match *key {
-                "version" => "add `version = 1`",
-                "trust_domain" => "add `trust_domain = \"your.domain\"`",
-                "attest" => {
-                    "add `attest = [{ nkey = \"U…\" }]`: a workload that cannot prove itself can never connect"
-                }
-                "id" => "add `id = \"…\"`: decisions and logs name the rule by it",
-                "who" => "add `who = [\"workload\", \"group:name\"]`",
-                "may" => "add `may = [\"publish\"]`, or subscribe, request, serve",
-                "on" => "add `on = [\"subject.pattern\"]`",
-                _ => "add it",
-            },
-            Self::UnknownKey {
-                similar, allowed, ..
-            } => {
-                return match similar {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => format!("allowed here: {}", allowed.join(", ")),
-                };
-            }
-            Self::WrongType { expected, .. } => return format!("write {expected}"),
-            Self::UnknownValue { allowed, .. } => return format!("write one of {allowed}"),
-            Self::Unsupported { instead, .. } => instead,
-            Self::Version { .. } => "this engine reads `version = 1`",
-            Self::EmptyList { .. } => "name at least one, or remove the rule",
-            Self::TrustDomain(_) => "write a domain such as `acme.example`",
-            Self::Name { .. } => "use a-z, 0-9, `-` and `_`, at most 63 characters",
-            Self::Nkey(_) => {
-                "put the public key here, as `bulla` or `nk -inkey FILE -pubout` prints it"
-            }
-            Self::NkeyKind { .. } => "use a user's public nkey: it starts with `U`",
-            Self::NkeyTwice { .. } => "give each workload a key of its own: a key is an identity",
-            Self::TagCollision { .. } => "rename one of them",
-            Self::UnknownWorkload { name, similar } => {
-                return match similar {
-                    Some(similar) => format!("did you mean `{similar}`?"),
-                    None => format!("declare it as `[workload.{name}]`"),
-                };
-            }
-            Self::UnknownGroup { name, similar } => {
-                return match similar {
-                    Some(similar) => format!("did you mean `group:{similar}`?"),
-                    None => format!("declare `{name} = [\"…\"]` under `[group]`"),
-                };
-            }
-            Self::GroupCycle { .. } => "take one of these groups out of another",
-            Self::Pattern { .. } => "write tokens separated by dots, such as `orders.{tenant}.*`",
-            Self::Reserved { .. } => {
-                "names that start with `$` or `_` belong to nats-server and to Bulla; each workload gets its own part of them without a rule"
-            }
-            Self::WildcardFirst { .. } => {
-                "start with a literal token, such as `orders.>`: a leading wildcard also matches `$SYS`, `$JS` and other inboxes"
-            }
-            Self::Duration { .. } => "write a whole number and a unit: 500ms, 30s, 5m",
-            Self::MaxAge => {
-                "messages live seconds, not hours: receivers remember each one for that long"
-            }
-            Self::UserOnOpen { .. } => "raise the protection to \"signed\", or leave the user out",
-            Self::UserContradiction { .. } => "make the patterns disjoint, or choose one",
-            Self::RuleId { .. } => {
-                "use letters, digits, `-`, `_`, `.`, `:`, starting with a letter or digit, at most 128"
-            }
-            Self::RuleIdTwice { .. } => "give each rule an id of its own",
-            Self::UnknownVerb { .. } => "the verbs are publish, subscribe, request, serve",
-            Self::ConditionOnSubscribe => {
-                "put the condition on `publish`, or split the rule: nats-server delivers every message on the subject to a subscriber, so a condition here would promise a secrecy that nobody enforces"
-            }
-            Self::ConditionOnOpen { .. } => {
-                "raise the subject's protection to \"signed\", or drop the condition"
-            }
-            Self::ConditionOnNone { .. } => {
-                "change the subject to user = \"optional\" or \"required\", or drop the condition"
-            }
-            Self::EmptyCondition => {
-                "remove `user`, or test a claim: `user = { sub = { present = true } }` asks for any user"
-            }
-            Self::Operators { .. } => {
-                "write a value, or one of { any = […] }, { all = […] }, { prefix = \"…\" }, { min = …, max = … }, { present = true }"
-            }
-            Self::EmptyRange { .. } => "let `min` be at most `max`",
-            Self::Number { .. } => "write a whole number of 64 bits or a finite fraction",
-            Self::Scope { .. } => {
-                "a scope is one word of printable ASCII without spaces, `\"` and `\\`; several go in a list"
-            }
-            Self::Braces { .. } => {
-                "a capture stands alone: \"{tenant}\"; other texts hold no braces"
-            }
-            Self::UnknownCapture { capture, .. } => {
-                return format!(
-                    "name the token `{{{capture}}}` in every pattern of the rule, or split the rule"
-                );
-            }
-            Self::OpenEnd { .. } => {
-                "end the first grant in a literal token or `>`, or move the deeper subjects to another prefix"
-            }
-            Self::DenyCuts { .. } => {
-                "deny both verbs there, or narrow the allow rules so that no deny is needed"
-            }
-            Self::TooManyGrants { .. } => "use fewer, wider patterns or split the trust domain",
-            Self::PermissionsTooLarge { .. } => "grant this workload fewer, wider patterns",
-        };
-        fixed.to_owned()
+fn no_stream(subject: &str, other: Option<&ReplayEntry>) -> String {
+    match other {
+        Some(other) => other.to_string(),
+        None => format!("`{subject}` does not say replay = \"stream\""),
     }
 }

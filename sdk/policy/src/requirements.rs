@@ -9,6 +9,10 @@ pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(30);
 ///
 /// Receivers remember every message id for that long, so it bounds memory.
 pub const LONGEST_MAX_AGE: Duration = Duration::from_secs(15 * 60);
+/// The longest `max_age` where the replay mode is `stream`: 30 days.
+///
+/// The stream remembers there, so that receivers need not.
+pub const LONGEST_STREAM_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The shortest `max_age` that a policy may ask for: 1 s, so that ordinary
 /// clock skew does not refuse everything.
 pub const SHORTEST_MAX_AGE: Duration = Duration::from_secs(1);
@@ -75,12 +79,152 @@ impl fmt::Display for UserRule {
     }
 }
 
-/// How a receiver keeps a message from running twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+/// With which KEM data keys are wrapped, weakest first.
+///
+/// A minimum and an instruction: senders use exactly it, receivers refuse a
+/// weaker one. It means something only where messages are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Suite {
+    /// DHKEM(X25519, HKDF-SHA256): classical.
+    X25519,
+    /// X-Wing: X25519 and ML-KEM-768 together.
+    XWing,
+}
+
+impl Suite {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::X25519 => "x25519",
+            Self::XWing => "xwing",
+        }
+    }
+
+    /// Its number in an envelope's header.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::XWing => 1,
+            Self::X25519 => 2,
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether messages that wait at the same moment may share one NATS message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Frames {
+    /// Yes, for reply-less core publishes.
+    Auto,
+    /// Never: what counts NATS messages counts ours.
+    Off,
+}
+
+impl Frames {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl fmt::Display for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What may lie under one signature, most open first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Batch {
+    /// Messages on any subjects: a receiver learns how many there were.
+    Shared,
+    /// Only messages on the same subject.
+    PerSubject,
+}
+
+impl Batch {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSubject => "per-subject",
+        }
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How replies prove themselves, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Replies {
+    /// To the requester alone, by a key that both share: no evidence for
+    /// anybody else.
+    Mac,
+    /// By a signature.
+    Signed,
+}
+
+impl Replies {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mac => "mac",
+            Self::Signed => "signed",
+        }
+    }
+}
+
+impl fmt::Display for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How receivers keep a message from running twice, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Replay {
-    /// An exact set of what was seen, per receiving process.
+    /// At most once per receiving process: an exact set of what was seen.
     Window,
+    /// At most once per queue group: its members claim each message.
+    Shared,
+    /// At most once per consumer of a stream: by the stream's own numbering.
+    ///
+    /// A policy where it meets another mode on one subject does not load.
+    Stream,
+}
+
+impl Replay {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Shared => "shared",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// What a subject demands, after every `[subject]` entry that matches it.
@@ -92,10 +236,39 @@ pub struct Requirements {
     /// an open subject.
     pub user: UserRule,
     /// The longest life of a message; [`DEFAULT_MAX_AGE`] unless an entry says
-    /// otherwise.
+    /// otherwise. Where the replay mode is [`Replay::Stream`]: how long after
+    /// its stream stored it a message, with its user's authority, may be
+    /// consumed; it may be more than [`LONGEST_MAX_AGE`] only there.
     pub max_age: Duration,
-    /// Protection against replay.
-    pub replay: Replay,
+    /// The KEM of encrypted messages; X-Wing unless an entry says otherwise.
+    pub suite: Suite,
+    /// Whether the user's token travels outside the encrypted part.
+    pub open_token: bool,
+    /// Whether messages may share a NATS message; `auto` unless an entry says
+    /// otherwise.
+    pub frames: Frames,
+    /// Whether messages on other subjects may lie under the same signature;
+    /// `shared` unless an entry says otherwise.
+    pub batch: Batch,
+    /// How replies prove themselves; `signed` unless an entry says otherwise.
+    pub replies: Replies,
+    /// Protection against replay as far as an entry states it; ask
+    /// [`Requirements::replay_for`].
+    pub replay: Option<Replay>,
+}
+
+impl Requirements {
+    /// Protection against replay for a receiver: what the policy states, and
+    /// otherwise `shared` in a queue group, whose members would each accept a
+    /// message once under `window`, and `window` for everybody else.
+    #[must_use]
+    pub const fn replay_for(&self, queue: bool) -> Replay {
+        match (self.replay, queue) {
+            (Some(stated), _) => stated,
+            (None, true) => Replay::Shared,
+            (None, false) => Replay::Window,
+        }
+    }
 }
 
 /// What one `[subject]` entry states; an absent key states nothing.
@@ -104,19 +277,27 @@ pub(crate) struct Stated {
     pub(crate) protect: Option<Protect>,
     pub(crate) user: Option<UserRule>,
     pub(crate) max_age: Option<Duration>,
+    pub(crate) suite: Option<Suite>,
+    pub(crate) open_token: Option<bool>,
+    pub(crate) frames: Option<Frames>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) replies: Option<Replies>,
+    pub(crate) replay: Option<Replay>,
 }
 
 impl Stated {
     /// Both at once: of each key the more protective value (POL-22).
     pub(crate) fn and(self, other: Self) -> Self {
-        let shorter = match (self.max_age, other.max_age) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
         Self {
             protect: self.protect.max(other.protect),
             user: self.user.max(other.user),
-            max_age: shorter,
+            max_age: lesser(self.max_age, other.max_age),
+            suite: self.suite.max(other.suite),
+            open_token: lesser(self.open_token, other.open_token),
+            frames: self.frames.max(other.frames),
+            batch: self.batch.max(other.batch),
+            replies: self.replies.max(other.replies),
+            replay: self.replay.max(other.replay),
         }
     }
 
@@ -130,8 +311,21 @@ impl Stated {
             protect,
             user,
             max_age: self.max_age.unwrap_or(DEFAULT_MAX_AGE),
-            replay: Replay::Window,
+            suite: self.suite.unwrap_or(Suite::XWing),
+            open_token: self.open_token.unwrap_or(false),
+            frames: self.frames.unwrap_or(Frames::Auto),
+            batch: self.batch.unwrap_or(Batch::Shared),
+            replies: self.replies.unwrap_or(Replies::Signed),
+            replay: self.replay,
         }
+    }
+}
+
+/// The lesser of what is stated.
+fn lesser<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -145,17 +339,39 @@ mod tests {
             protect: Some(Protect::Encrypted),
             user: None,
             max_age: Some(Duration::from_secs(60)),
+            suite: Some(Suite::X25519),
+            open_token: Some(true),
+            frames: Some(Frames::Off),
+            batch: Some(Batch::Shared),
+            replies: Some(Replies::Mac),
+            replay: Some(Replay::Window),
         };
         let b = Stated {
             protect: Some(Protect::Open),
             user: Some(UserRule::Required),
             max_age: Some(Duration::from_secs(5)),
+            suite: Some(Suite::XWing),
+            open_token: Some(false),
+            frames: Some(Frames::Auto),
+            batch: Some(Batch::PerSubject),
+            replies: Some(Replies::Signed),
+            replay: Some(Replay::Shared),
         };
         assert_eq!(a.and(b), b.and(a));
         let both = a.and(b).or_default();
         assert_eq!(both.protect, Protect::Encrypted);
         assert_eq!(both.user, UserRule::Required);
         assert_eq!(both.max_age, Duration::from_secs(5));
+        assert_eq!(both.suite, Suite::XWing);
+        assert!(!both.open_token);
+        assert_eq!(both.frames, Frames::Off);
+        assert_eq!(both.batch, Batch::PerSubject);
+        assert_eq!(both.replies, Replies::Signed);
+        assert_eq!(both.replay, Some(Replay::Shared));
+        // What nobody contradicts stands, though a default is stricter.
+        let alone = a.and(Stated::default()).or_default();
+        assert_eq!((alone.suite, alone.open_token), (Suite::X25519, true));
+        assert_eq!(alone.replies, Replies::Mac);
     }
 
     #[test]

@@ -35,6 +35,18 @@ impl Verb {
         }
     }
 
+    /// Whether it is about requests, which a queue group shares among its
+    /// members; so that [`Requirements::replay_for`] is asked with it.
+    ///
+    /// [`Requirements::replay_for`]: crate::Requirements::replay_for
+    #[must_use]
+    pub const fn is_queued(self) -> bool {
+        match self {
+            Self::Request | Self::Serve => true,
+            Self::Publish | Self::Subscribe => false,
+        }
+    }
+
     /// The verb that a policy calls `word`.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {

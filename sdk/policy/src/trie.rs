@@ -60,6 +60,12 @@ impl<T> Trie<T> {
         node.here.push(value);
     }
 
+    /// Whether nothing was filed.
+    pub(crate) fn is_empty(&self) -> bool {
+        let root = &self.root;
+        root.literals.is_empty() && root.any.is_none() && root.rest.is_empty()
+    }
+
     /// Calls `found` with every value whose pattern matches the literal `subject`.
     pub(crate) fn matches<'t>(&'t self, subject: &str, found: &mut impl FnMut(&'t T)) {
         self.root.matches(Some(subject), found);

@@ -41,6 +41,12 @@ impl Question<'_> {
                     "protect": r.protect.as_str(),
                     "user": r.user.as_str(),
                     "max_age_ms": u64::try_from(r.max_age.as_millis()).unwrap_or(u64::MAX),
+                    "suite": r.suite.as_str(),
+                    "open_token": r.open_token,
+                    "frames": r.frames.as_str(),
+                    "batch": r.batch.as_str(),
+                    "replies": r.replies.as_str(),
+                    "replay": r.replay_for(self.verb.is_queued()).as_str(),
                 })
             });
             let more = json!({ "reason": "", "requirements": requirements });

@@ -9,24 +9,28 @@ use super::SubjectSpec;
 use super::reader::{self, Fields, Node};
 use crate::error::Sink;
 use crate::problem::Problem;
-use crate::requirements::{LONGEST_MAX_AGE, Protect, SHORTEST_MAX_AGE, Stated, UserRule};
+use crate::requirements::{
+    Batch, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies, SHORTEST_MAX_AGE, Stated,
+    Suite, UserRule,
+};
 
 const KEYS: &[&str] = &[
-    "protect", "user", "max_age", "replay", "chain", "frames", "replies",
+    "protect",
+    "user",
+    "max_age",
+    "suite",
+    "open_token",
+    "frames",
+    "batch",
+    "replies",
+    "replay",
+    "chain",
 ];
 
-const LATER: &[(&str, &str)] = &[
-    (
-        "audience",
-        "leave it out: who may be reached is said by the rules",
-    ),
-    (
-        "open_token",
-        "leave it out: the user is protected as the body is",
-    ),
-    ("batch", "leave it out"),
-    ("suite", "leave it out"),
-];
+const LATER: &[(&str, &str)] = &[(
+    "audience",
+    "leave it out: who may be reached is said by the rules",
+)];
 
 pub(super) fn subjects(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<SubjectSpec> {
     let Some(table) = node.and_then(|n| reader::table("subject", n, sink)) else {
@@ -40,11 +44,15 @@ pub(super) fn subjects(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Subje
         };
         let fields = Fields::new(table, key.span(), "a subject", KEYS, LATER, sink);
         let stated = stated(&fields, sink);
-        fixed(&fields, sink);
+        chain(&fields, sink);
+        let place = |key: &str| fields.get(key).map(|node| node.span());
         if let Some(pattern) = pattern {
             out.push(SubjectSpec {
                 pattern,
                 span: key.span(),
+                replay_at: place("replay").unwrap_or(key.span()),
+                max_age_at: place("max_age").unwrap_or(key.span()),
+                line: sink.line_of(key.span().start),
                 stated,
             });
         }
@@ -75,71 +83,129 @@ pub(super) fn pattern(
 }
 
 fn stated(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Stated {
-    let mut stated = Stated::default();
-    if let Some((word, span)) = word(fields, "protect", sink) {
-        stated.protect = match word {
-            "open" => Some(Protect::Open),
-            "signed" => Some(Protect::Signed),
-            "encrypted" => Some(Protect::Encrypted),
-            _ => unknown("protect", word, "open, signed, encrypted", &span, sink),
-        };
+    const PROTECT: &[Protect] = &[Protect::Open, Protect::Signed, Protect::Encrypted];
+    const USER: &[UserRule] = &[UserRule::None, UserRule::Optional, UserRule::Required];
+    const REPLAY: &[Replay] = &[Replay::Window, Replay::Shared, Replay::Stream];
+    let user = one_of(
+        fields,
+        "user",
+        "none, optional, required",
+        USER,
+        UserRule::as_str,
+        sink,
+    );
+    let protect = one_of(
+        fields,
+        "protect",
+        "open, signed, encrypted",
+        PROTECT,
+        Protect::as_str,
+        sink,
+    );
+    let replay = one_of(
+        fields,
+        "replay",
+        "window, shared, stream",
+        REPLAY,
+        Replay::as_str,
+        sink,
+    );
+    Stated {
+        protect,
+        user,
+        max_age: max_age(fields, replay, sink),
+        suite: one_of(
+            fields,
+            "suite",
+            "xwing, x25519",
+            &[Suite::XWing, Suite::X25519],
+            Suite::as_str,
+            sink,
+        ),
+        open_token: fields
+            .get("open_token")
+            .and_then(|node| reader::boolean("open_token", node, sink)),
+        frames: one_of(
+            fields,
+            "frames",
+            "auto, off",
+            &[Frames::Auto, Frames::Off],
+            Frames::as_str,
+            sink,
+        ),
+        batch: one_of(
+            fields,
+            "batch",
+            "shared, per-subject",
+            &[Batch::Shared, Batch::PerSubject],
+            Batch::as_str,
+            sink,
+        ),
+        replies: one_of(
+            fields,
+            "replies",
+            "signed, mac",
+            &[Replies::Signed, Replies::Mac],
+            Replies::as_str,
+            sink,
+        ),
+        replay,
     }
-    if let Some((word, span)) = word(fields, "user", sink) {
-        stated.user = match word {
-            "none" => Some(UserRule::None),
-            "optional" => Some(UserRule::Optional),
-            "required" => Some(UserRule::Required),
-            _ => unknown("user", word, "none, optional, required", &span, sink),
-        };
-    }
-    if let Some((word, span)) = word(fields, "max_age", sink) {
-        match duration(word) {
-            Some(age) if (SHORTEST_MAX_AGE..=LONGEST_MAX_AGE).contains(&age) => {
-                stated.max_age = Some(age);
-            }
-            Some(_) => sink.report(&span, Problem::MaxAge),
-            None => {
-                let text = reader::printable(word);
-                sink.report(&span, Problem::Duration { text });
-            }
-        }
-    }
-    stated
 }
 
-/// Keys that have one value in this version: the others are refused, because
-/// accepting them would promise what nobody keeps.
-fn fixed(fields: &Fields<'_>, sink: &mut Sink<'_>) {
-    for (key, only, later, instead) in [
-        (
-            "replay",
-            "window",
-            &["shared", "stream"][..],
-            "write \"window\": each receiving process accepts a message at most once",
-        ),
-        (
-            "chain",
-            "reported",
-            &["proven"][..],
-            "write \"reported\": earlier hops are named, not proven",
-        ),
-        (
-            "frames",
-            "off",
-            &["auto"][..],
-            "write \"off\": every message travels alone",
-        ),
-        ("replies", "signed", &["mac"][..], "write \"signed\""),
-    ] {
-        let Some((word, span)) = word(fields, key, sink) else {
-            continue;
-        };
-        if later.contains(&word) {
-            let what = format!("{key} = \"{word}\"");
-            sink.report(&span, Problem::Unsupported { what, instead });
-        } else if word != only {
-            unknown::<()>(key, word, only, &span, sink);
+/// The value among `values` whose word stands under `key`.
+fn one_of<T: Copy>(
+    fields: &Fields<'_>,
+    key: &'static str,
+    allowed: &'static str,
+    values: &[T],
+    as_str: impl Fn(T) -> &'static str,
+    sink: &mut Sink<'_>,
+) -> Option<T> {
+    let (word, span) = word(fields, key, sink)?;
+    let found = values.iter().copied().find(|v| as_str(*v) == word);
+    if found.is_none() {
+        unknown(key, word, allowed, &span, sink);
+    }
+    found
+}
+
+/// What is out of bounds everywhere is refused here; what needs a stream is
+/// checked once every entry is known.
+fn max_age(fields: &Fields<'_>, replay: Option<Replay>, sink: &mut Sink<'_>) -> Option<Duration> {
+    let (word, span) = word(fields, "max_age", sink)?;
+    let Some(age) = duration(word) else {
+        let text = reader::printable(word);
+        sink.report(&span, Problem::Duration { text });
+        return None;
+    };
+    if (SHORTEST_MAX_AGE..=LONGEST_STREAM_MAX_AGE).contains(&age) {
+        return Some(age);
+    }
+    let longest = match replay {
+        Some(Replay::Stream) => "30d",
+        Some(Replay::Window | Replay::Shared) | None => "15m",
+    };
+    sink.report(&span, Problem::MaxAge { longest });
+    None
+}
+
+/// A key that has one value in this version: the other is refused, because
+/// accepting it would promise what nobody keeps.
+fn chain(fields: &Fields<'_>, sink: &mut Sink<'_>) {
+    let Some((word, span)) = word(fields, "chain", sink) else {
+        return;
+    };
+    match word {
+        "reported" => {}
+        "proven" => {
+            let problem = Problem::Unsupported {
+                what: "chain = \"proven\"".to_owned(),
+                instead: "write \"reported\": earlier hops are named, not proven",
+            };
+            sink.report(&span, problem);
         }
+        _ => unknown("chain", word, "reported", &span, sink),
     }
 }
 
@@ -152,13 +218,13 @@ fn word<'d>(
     Some((reader::text(key, node, sink)?, node.span()))
 }
 
-fn unknown<T>(
+fn unknown(
     key: &'static str,
     word: &str,
     allowed: &'static str,
     span: &Range<usize>,
     sink: &mut Sink<'_>,
-) -> Option<T> {
+) {
     let value = reader::printable(word);
     let problem = Problem::UnknownValue {
         key,
@@ -166,10 +232,9 @@ fn unknown<T>(
         allowed,
     };
     sink.report(span, problem);
-    None
 }
 
-/// A whole number with `ms`, `s`, `m` or `h`.
+/// A whole number with `ms`, `s`, `m`, `h` or `d`.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
@@ -179,6 +244,7 @@ fn duration(text: &str) -> Option<Duration> {
         "s" => Some(Duration::from_secs(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
         "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(86_400).map(Duration::from_secs),
         _ => None,
     }
 }
@@ -193,6 +259,7 @@ mod tests {
         assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
         assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
         assert_eq!(duration("1h"), Some(Duration::from_secs(3600)));
+        assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
         for bad in [
             "",
             "s",
@@ -200,7 +267,7 @@ mod tests {
             "-1s",
             "1.5s",
             "1 s",
-            "1d",
+            "1w",
             "99999999999999999999s",
             "ä",
         ] {

@@ -1,6 +1,6 @@
 //! Decisions: which rule decides, and why not.
 
-use crate::shop::{id, parse, subject};
+use crate::shop::{id, parse, rule, subject};
 use bulla_identity::{Claims, UnixMillis, WorkloadId};
 use bulla_policy::{Decision, Policy, Protect, Reason, Request, TestOutcome, Verb};
 use serde_json::{Value, json};
@@ -360,6 +360,39 @@ fn pol_54_what_may_ever_be_ignores_the_user_only() {
         .map(|w| w.name().as_str())
         .collect();
     assert_eq!(servers, ["orders"]);
+}
+
+#[test]
+fn recipients_are_who_may_ever_receive_what_is_sent() {
+    let policy = parse(RULES);
+    let recipients = |verb, on: &str| -> Vec<&str> {
+        policy
+            .recipients(verb, &subject(on))
+            .map(|w| w.name().as_str())
+            .collect()
+    };
+    assert_eq!(recipients(Verb::Request, "orders.x.create"), ["orders"]);
+    assert!(recipients(Verb::Publish, "orders.x.create").is_empty());
+    assert!(recipients(Verb::Serve, "orders.x.create").is_empty());
+    let told = parse(&format!(
+        "{}{}",
+        rule(
+            "allow",
+            "told",
+            &["cart", "mail", "orders"],
+            &["subscribe"],
+            &["news.>"]
+        ),
+        rule("deny", "not", &["mail"], &["subscribe"], &["news.secret"]),
+    ));
+    let recipients = |on: &str| -> Vec<&str> {
+        told.recipients(Verb::Publish, &subject(on))
+            .map(|w| w.name().as_str())
+            .collect()
+    };
+    assert_eq!(recipients("news.a"), ["cart", "mail", "orders"]);
+    assert_eq!(recipients("news.secret"), ["cart", "orders"]);
+    assert!(recipients("other").is_empty());
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, Subject, SubjectPattern, WorkloadName};
 use bulla_policy::{
-    MAX_POLICY_BYTES, Policy, PolicyErrors, Protect, Replay, Requirements, UserRule, Verb,
+    Batch, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy, PolicyErrors, Protect, Replay,
+    Replies, Requirements, Suite, UserRule, Verb,
 };
 
 use crate::shop::nkey;
@@ -335,7 +336,12 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
         protect: Protect::Signed,
         user: UserRule::Optional,
         max_age: Duration::from_secs(30),
-        replay: Replay::Window,
+        suite: Suite::XWing,
+        open_token: false,
+        frames: Frames::Auto,
+        batch: Batch::Shared,
+        replies: Replies::Signed,
+        replay: None,
     };
     assert_eq!(requirements("", "any.thing"), want);
     assert_eq!(requirements("[subject.\"any.*\"]", "any.thing"), want);
@@ -344,17 +350,17 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
 #[test]
 fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
     for (line, at) in [
-        ("replay = \"shared\"", "\"shared\""),
-        ("replay = \"stream\"", "\"stream\""),
         ("chain = \"proven\"", "\"proven\""),
-        ("frames = \"auto\"", "\"auto\""),
-        ("replies = \"mac\"", "\"mac\""),
         ("audience = \"retail\"", "audience"),
     ] {
         one_error(&with(&format!("[subject.x]\n{line}")), "unsupported", at);
     }
     for line in [
         "replay = \"exactly-once\"",
+        "suite = \"kyber\"",
+        "frames = \"on\"",
+        "batch = \"per_subject\"",
+        "replies = \"none\"",
         "chain = \"\"",
         "protect = \"sealed\"",
         "user = \"yes\"",
@@ -378,7 +384,12 @@ fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
             at,
         );
     }
-    let all = "[subject.x]\nreplay = \"window\"\nchain = \"reported\"\nframes = \"off\"\nreplies = \"signed\"";
+    one_error(
+        &with("[subject.x]\nopen_token = \"yes\""),
+        "wrong_type",
+        "\"yes\"",
+    );
+    let all = "[subject.x]\nchain = \"reported\"";
     assert!(Policy::parse("p.toml", &with(all)).is_ok());
 }
 
@@ -397,6 +408,59 @@ fn pol_22_the_most_protective_entry_wins_on_an_overlap() {
         requirements("[subject.o]\nprotect = \"open\"", "o").user,
         UserRule::None
     );
+}
+
+#[test]
+fn pol_21_every_value_is_read() {
+    let text = "[subject.x]\nsuite = \"x25519\"\nopen_token = true\nframes = \"off\"\n\
+                batch = \"per-subject\"\nreplies = \"mac\"\nreplay = \"shared\"";
+    let x = requirements(text, "x");
+    assert_eq!((x.suite, x.open_token), (Suite::X25519, true));
+    assert_eq!((x.frames, x.batch), (Frames::Off, Batch::PerSubject));
+    assert_eq!((x.replies, x.replay), (Replies::Mac, Some(Replay::Shared)));
+    let text = "[subject.x]\nsuite = \"xwing\"\nopen_token = false\nframes = \"auto\"\n\
+                batch = \"shared\"\nreplies = \"signed\"\nreplay = \"window\"";
+    let x = requirements(text, "x");
+    let plain = requirements("", "x");
+    assert_eq!(
+        x,
+        Requirements {
+            replay: Some(Replay::Window),
+            ..plain
+        }
+    );
+}
+
+#[test]
+fn pol_21_what_a_queue_group_shares_is_claimed_unless_the_policy_says_otherwise() {
+    let unstated = requirements("", "x");
+    assert_eq!(unstated.replay_for(true), Replay::Shared);
+    assert_eq!(unstated.replay_for(false), Replay::Window);
+    for (word, mode) in [
+        ("window", Replay::Window),
+        ("shared", Replay::Shared),
+        ("stream", Replay::Stream),
+    ] {
+        let stated = requirements(&format!("[subject.x]\nreplay = \"{word}\""), "x");
+        assert_eq!(stated.replay_for(true), mode);
+        assert_eq!(stated.replay_for(false), mode);
+    }
+}
+
+#[test]
+fn pol_22_each_key_is_merged_by_itself() {
+    let lax = "suite = \"x25519\"\nopen_token = true\nframes = \"auto\"\n\
+               batch = \"shared\"\nreplies = \"mac\"\nreplay = \"window\"\n";
+    let strict = "suite = \"xwing\"\nopen_token = false\nframes = \"off\"\n\
+                  batch = \"per-subject\"\nreplies = \"signed\"\nreplay = \"shared\"\n";
+    let text = format!("[subject.\"a.>\"]\n{lax}[subject.\"*.x\"]\n{strict}");
+    let both = requirements(&text, "a.x");
+    assert_eq!(both, requirements(&text, "b.x"));
+    let only = requirements(&text, "a.y");
+    assert_eq!((only.suite, only.open_token), (Suite::X25519, true));
+    assert_eq!((only.frames, only.batch), (Frames::Auto, Batch::Shared));
+    assert_eq!(only.replies, Replies::Mac);
+    assert_eq!(only.replay, Some(Replay::Window));
 }
 
 #[test]
@@ -450,16 +514,100 @@ fn pol_24_none_and_required_do_not_meet() {
 
 #[test]
 fn pol_25_max_age_is_a_bounded_duration() {
-    for bad in ["0s", "999ms", "16m", "1h", "18446744073709551615s"] {
+    for bad in ["0s", "999ms", "31d", "721h", "18446744073709551615s"] {
         let text = with(&format!("[subject.x]\nmax_age = \"{bad}\""));
         one_error(&text, "max_age", &format!("\"{bad}\""));
     }
-    for bad in ["", "30", "s", "30 s", "-1s", "1d", "∞"] {
+    for bad in ["", "30", "s", "30 s", "-1s", "1w", "∞"] {
         let text = with(&format!("[subject.x]\nmax_age = \"{bad}\""));
         one_error(&text, "duration", &format!("\"{bad}\""));
     }
     let age = requirements("[subject.x]\nmax_age = \"15m\"", "x").max_age;
     assert_eq!(age, Duration::from_secs(900));
+}
+
+#[test]
+fn pol_25_only_what_a_stream_keeps_may_live_long() {
+    for age in ["901s", "1h", "30d"] {
+        let at = format!("\"{age}\"");
+        for mode in ["", "replay = \"window\"", "replay = \"shared\""] {
+            let text = with(&format!("[subject.x]\nmax_age = {at}\n{mode}"));
+            one_error(&text, "long_age", &at);
+        }
+        let text = with(&format!(
+            "[subject.\"x.>\"]\nreplay = \"stream\"\n[subject.\"x.*\"]\nmax_age = {at}"
+        ));
+        assert!(Policy::parse("p.toml", &text).is_ok(), "{age}");
+        let text = with(&format!(
+            "[subject.\"x.*\"]\nreplay = \"stream\"\n[subject.\"x.>\"]\nmax_age = {at}"
+        ));
+        one_error(&text, "long_age", &at);
+    }
+    let month = requirements("[subject.x]\nmax_age = \"30d\"\nreplay = \"stream\"", "x");
+    assert_eq!(month.max_age, LONGEST_STREAM_MAX_AGE);
+    // The other entry is named, with its line.
+    let errors = refused(&with(
+        "[subject.\"x.*\"]\nreplay = \"shared\"\n[subject.\"x.>\"]\nmax_age = \"1h\"",
+    ));
+    assert_eq!(
+        errors.errors()[0].message(),
+        "`max_age` is over 15m, and `x.*` (line 7) says \"shared\""
+    );
+}
+
+#[test]
+fn pol_27_stream_stands_alone() {
+    for mode in ["window", "shared"] {
+        let text = with(&format!(
+            "[subject.\"a.>\"]\nreplay = \"{mode}\"\n[subject.\"*.b\"]\nreplay = \"stream\""
+        ));
+        one_error(&text, "replay_contradiction", "\"stream\"");
+        let message = refused(&text).errors()[0].message();
+        assert!(message.contains("`a.>` (line 7)"), "{message}");
+    }
+    for verb in ["request", "serve"] {
+        let text = with(&format!(
+            "[subject.\"a.>\"]\nreplay = \"stream\"\n{}",
+            allow(&format!("\"{verb}\""), "\"a.{x}.c\"", "")
+        ));
+        one_error(&text, "stream_served", "\"stream\"");
+        let message = refused(&text).errors()[0].message();
+        assert!(message.contains("rule `r` (line 10)"), "{message}");
+        let deny = rule("deny", "d", "\"a\"", &format!("\"{verb}\""), "\"a.>\"", "");
+        let text = with(&format!("[subject.\"a.>\"]\nreplay = \"stream\"\n{deny}"));
+        assert!(Policy::parse("p.toml", &text).is_ok());
+    }
+}
+
+#[test]
+fn pol_28_a_window_in_a_queue_group_is_warned_of() {
+    let warnings = |policy: &str| {
+        let policy = Policy::parse("p.toml", &with(policy)).unwrap();
+        let shown: Vec<_> = policy
+            .warnings()
+            .iter()
+            .map(|w| (w.code(), w.line(), w.message()))
+            .collect();
+        shown
+    };
+    let window = "[subject.\"x.>\"]\nreplay = \"window\"\n";
+    let serve = allow("\"serve\"", "\"x.y\"", "");
+    let [(code, line, message)] = &warnings(&format!("{window}{serve}"))[..] else {
+        panic!("one warning");
+    };
+    assert_eq!((*code, *line), ("window_in_queue_group", 7));
+    assert!(
+        message.ends_with("in a queue group of n replicas this alone would allow n executions"),
+        "{message}"
+    );
+    assert!(message.contains("rule `r` (line 10)"), "{message}");
+    assert_eq!(warnings(&serve), []);
+    assert_eq!(
+        warnings(&format!("{window}{}", allow("\"request\"", "\"x.y\"", ""))),
+        []
+    );
+    let raised = "[subject.\">\"]\nreplay = \"shared\"\n";
+    assert_eq!(warnings(&format!("{raised}{window}{serve}")), []);
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! What to do about each kind of error.
+
+use super::Problem;
+
+impl Problem {
+    /// What to do about it, in one sentence.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let fixed = match self {
+            Self::TooLarge { .. } => "name workloads in groups and subjects by patterns",
+            Self::Syntax { .. } => {
+                "mend the TOML here or just before; the rest is checked once it reads"
+            }
+            Self::MissingKey { key, .. } => match *key {
+                "version" => "add `version = 1`",
+                "trust_domain" => "add `trust_domain = \"your.domain\"`",
+                "attest" => {
+                    "add `attest = [{ nkey = \"U…\" }]`: a workload that cannot prove itself can never connect"
+                }
+                "id" => "add `id = \"…\"`: decisions and logs name the rule by it",
+                "who" => "add `who = [\"workload\", \"group:name\"]`",
+                "may" => "add `may = [\"publish\"]`, or subscribe, request, serve",
+                "on" => "add `on = [\"subject.pattern\"]`",
+                _ => "add it",
+            },
+            Self::UnknownKey {
+                similar, allowed, ..
+            } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("allowed here: {}", allowed.join(", ")),
+                };
+            }
+            Self::WrongType { expected, .. } => return format!("write {expected}"),
+            Self::UnknownValue { allowed, .. } => return format!("write one of {allowed}"),
+            Self::Unsupported { instead, .. } => instead,
+            Self::Version { .. } => "this engine reads `version = 1`",
+            Self::EmptyList { .. } => "name at least one, or remove the rule",
+            Self::TrustDomain(_) => "write a domain such as `acme.example`",
+            Self::Name { .. } => "use a-z, 0-9, `-` and `_`, at most 63 characters",
+            Self::Nkey(_) => {
+                "put the public key here, as `bulla` or `nk -inkey FILE -pubout` prints it"
+            }
+            Self::NkeyKind { .. } => "use a user's public nkey: it starts with `U`",
+            Self::NkeyTwice { .. } => "give each workload a key of its own: a key is an identity",
+            Self::TagCollision { .. } => "rename one of them",
+            Self::UnknownWorkload { name, similar } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("declare it as `[workload.{name}]`"),
+                };
+            }
+            Self::UnknownGroup { name, similar } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `group:{similar}`?"),
+                    None => format!("declare `{name} = [\"…\"]` under `[group]`"),
+                };
+            }
+            Self::GroupCycle { .. } => "take one of these groups out of another",
+            Self::Pattern { .. } => "write tokens separated by dots, such as `orders.{tenant}.*`",
+            Self::Reserved { .. } => {
+                "names that start with `$` or `_` belong to nats-server and to Bulla; each workload gets its own part of them without a rule"
+            }
+            Self::WildcardFirst { .. } => {
+                "start with a literal token, such as `orders.>`: a leading wildcard also matches `$SYS`, `$JS` and other inboxes"
+            }
+            Self::Duration { .. } => "write a whole number and a unit: 500ms, 30s, 5m, 12h, 7d",
+            Self::MaxAge { .. } => {
+                "messages live seconds, not hours: receivers remember each one for that long; where a stream keeps them, up to 30d"
+            }
+            Self::LongAge { .. } => {
+                "say at most \"15m\", because receivers remember each message for that long, or replay = \"stream\" where a stream remembers it"
+            }
+            Self::ReplayContradiction { .. } => {
+                "make the patterns disjoint, or say \"stream\" in both"
+            }
+            Self::StreamServed { .. } => {
+                "use \"shared\" for requests, or give the requests subjects of their own"
+            }
+            Self::UserOnOpen { .. } => "raise the protection to \"signed\", or leave the user out",
+            Self::UserContradiction { .. } => "make the patterns disjoint, or choose one",
+            Self::RuleId { .. } => {
+                "use letters, digits, `-`, `_`, `.`, `:`, starting with a letter or digit, at most 128"
+            }
+            Self::RuleIdTwice { .. } => "give each rule an id of its own",
+            Self::UnknownVerb { .. } => "the verbs are publish, subscribe, request, serve",
+            Self::ConditionOnSubscribe => {
+                "put the condition on `publish`, or split the rule: nats-server delivers every message on the subject to a subscriber, so a condition here would promise a secrecy that nobody enforces"
+            }
+            Self::ConditionOnOpen { .. } => {
+                "raise the subject's protection to \"signed\", or drop the condition"
+            }
+            Self::ConditionOnNone { .. } => {
+                "change the subject to user = \"optional\" or \"required\", or drop the condition"
+            }
+            Self::EmptyCondition => {
+                "remove `user`, or test a claim: `user = { sub = { present = true } }` asks for any user"
+            }
+            Self::Operators { .. } => {
+                "write a value, or one of { any = […] }, { all = […] }, { prefix = \"…\" }, { min = …, max = … }, { present = true }"
+            }
+            Self::EmptyRange { .. } => "let `min` be at most `max`",
+            Self::Number { .. } => "write a whole number of 64 bits or a finite fraction",
+            Self::Scope { .. } => {
+                "a scope is one word of printable ASCII without spaces, `\"` and `\\`; several go in a list"
+            }
+            Self::Braces { .. } => {
+                "a capture stands alone: \"{tenant}\"; other texts hold no braces"
+            }
+            Self::UnknownCapture { capture, .. } => {
+                return format!(
+                    "name the token `{{{capture}}}` in every pattern of the rule, or split the rule"
+                );
+            }
+            Self::OpenEnd { .. } => {
+                "end the first grant in a literal token or `>`, or move the deeper subjects to another prefix"
+            }
+            Self::DenyCuts { .. } => {
+                "deny both verbs there, or narrow the allow rules so that no deny is needed"
+            }
+            Self::TooManyGrants { .. } => "use fewer, wider patterns or split the trust domain",
+            Self::PermissionsTooLarge { .. } => "grant this workload fewer, wider patterns",
+        };
+        fixed.to_owned()
+    }
+}

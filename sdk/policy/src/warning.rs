@@ -1,0 +1,72 @@
+//! What is worth a second look in a policy that loads.
+
+use bulla_identity::SubjectPattern;
+
+use crate::rule::Rule;
+
+/// One thing that is worth a second look; the policy loads all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    line: u32,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    WindowInQueueGroup {
+        subject: String,
+        rule: String,
+        rule_line: u32,
+    },
+}
+
+impl Warning {
+    pub(crate) fn window_in_queue_group(line: u32, subject: &SubjectPattern, rule: &Rule) -> Self {
+        Self {
+            line,
+            kind: Kind::WindowInQueueGroup {
+                subject: subject.to_string(),
+                rule: rule.id.to_string(),
+                rule_line: rule.line,
+            },
+        }
+    }
+
+    /// A stable name for the kind of warning.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self.kind {
+            Kind::WindowInQueueGroup { .. } => "window_in_queue_group",
+        }
+    }
+
+    /// The line that it is about, counted from 1.
+    #[must_use]
+    pub const fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// What deserves the look, in one sentence.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match &self.kind {
+            Kind::WindowInQueueGroup {
+                subject,
+                rule,
+                rule_line,
+            } => format!(
+                "`{subject}` says replay = \"window\" and rule `{rule}` (line {rule_line}) serves it: in a queue group of n replicas this alone would allow n executions"
+            ),
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self.kind {
+            Kind::WindowInQueueGroup { .. } => {
+                "say replay = \"shared\", or leave it out: what is served is then claimed once for the whole group"
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a policy may ask for and this version does not enforce yet.
+//!
+//! Sender and receiver refuse a message on such a subject, each with this
+//! reason: a demand that is ignored would be a promise that nobody keeps.
+//! Whoever builds one of these removes its line here.
+
+use bulla_policy::{Batch, Replay, Replies, Requirements};
+
+/// A demand that is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotEnforced {
+    #[error("replies = \"mac\"")]
+    MacReplies,
+    #[error("replay = \"shared\"")]
+    SharedReplay,
+    #[error("replay = \"stream\"")]
+    StreamReplay,
+    #[error("batch = \"per-subject\"")]
+    SeparateBatches,
+}
+
+impl NotEnforced {
+    /// The first demand of a subject that this version does not enforce.
+    ///
+    /// What is served and states no replay mode is held to `window`.
+    pub(crate) fn check(requirements: &Requirements) -> Result<(), Self> {
+        match requirements.replies {
+            Replies::Mac => return Err(Self::MacReplies),
+            Replies::Signed => {}
+        }
+        match requirements.replay {
+            Some(Replay::Shared) => return Err(Self::SharedReplay),
+            Some(Replay::Stream) => return Err(Self::StreamReplay),
+            Some(Replay::Window) | None => {}
+        }
+        match requirements.batch {
+            Batch::PerSubject => Err(Self::SeparateBatches),
+            Batch::Shared => Ok(()),
+        }
+    }
+
+    /// A short stable name for metrics and tests.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::MacReplies => "mac_replies_unsupported",
+            Self::SharedReplay => "shared_replay_unsupported",
+            Self::StreamReplay => "stream_replay_unsupported",
+            Self::SeparateBatches => "separate_batches_unsupported",
+        }
+    }
+}
