@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use bulla_identity::{Nkey, NkeyKind};
 
 use crate::SecretString;
+use crate::montgomery::is_small_order;
 use crate::seed_text::{self, SecretBytes, SeedError};
 
 /// A secret xkey, `SX…`.
@@ -122,61 +123,10 @@ fn peer(key: &Nkey) -> Result<XKey, BoxError> {
     XKey::from_public_key(&key.to_string()).map_err(|_| BoxError::NotCurve)
 }
 
-/// Whether X25519 with this public key always gives zero: the u-coordinates 0,
-/// 1, p − 1, the two of order 8, and their forms above p. The top bit is
-/// ignored, as X25519 does ([RFC 7748 §5]).
-///
-/// [RFC 7748 §5]: https://www.rfc-editor.org/rfc/rfc7748#section-5
-fn is_small_order(u: &[u8; 32]) -> bool {
-    let mut u = *u;
-    if let Some(top) = u.last_mut() {
-        *top &= 0x7f;
-    }
-    SMALL_ORDER_U.contains(&u)
-}
-
-const fn near_p(low: u8) -> [u8; 32] {
-    let mut u = [0xff; 32];
-    if let Some(first) = u.first_mut() {
-        *first = low;
-    }
-    if let Some(top) = u.last_mut() {
-        *top = 0x7f;
-    }
-    u
-}
-
-const fn small(low: u8) -> [u8; 32] {
-    let mut u = [0; 32];
-    if let Some(first) = u.first_mut() {
-        *first = low;
-    }
-    u
-}
-
-const SMALL_ORDER_U: [[u8; 32]; 7] = [
-    small(0),
-    small(1),
-    // p - 1, p, p + 1
-    near_p(0xec),
-    near_p(0xed),
-    near_p(0xee),
-    // order 8
-    [
-        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
-        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
-        0xb8, 0x00,
-    ],
-    [
-        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
-        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
-        0x11, 0x57,
-    ],
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::montgomery::SMALL_ORDER_U;
 
     fn pair() -> (CurveSeed, CurveSeed) {
         (

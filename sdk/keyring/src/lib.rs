@@ -9,6 +9,10 @@
 //!     └──────── sign_text(text) ───► Signature ──► VerifyingKey::verify_text          NATS nonces, JWTs
 //! NkeySeed  = a SigningKey in NATS's textual form (`SU…`, `SA…`, …)
 //! CurveSeed = an X25519 key (`SX…`) for the auth callout's sealed boxes
+//!
+//! DataKey ── seal_in_place(Nonce of a NonceLane) ──► open_in_place          bodies
+//!    └────── KemPublic::wrap ──► KemSecret::unwrap                           to each recipient
+//! ExchangeSecret × ExchangePublic ──► MacKey ── mac ──► verify              replies to one requester
 //! ```
 //!
 //! A statement of Bulla and a text that NATS or a JWT library has signed can
@@ -28,16 +32,26 @@
 
 mod authority;
 mod curve;
+mod data_key;
+mod exchange;
 mod hash;
+mod kdf;
+mod kem;
+mod montgomery;
 mod nkey_seed;
+mod nonce;
 mod seed_text;
 mod signing;
 mod tag;
 
 pub use authority::{AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed};
 pub use curve::{BoxError, CurveSeed};
-pub use hash::{KeyId, constant_time_eq, sha256};
-pub use nkey_seed::{MAX_NONCE_LEN, NkeySeed, NonceError};
+pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
+pub use exchange::{BadMac, ExchangeError, ExchangePublic, ExchangeSecret, MacKey};
+pub use hash::{DataKeyId, KemKeyId, KeyId, constant_time_eq, sha256};
+pub use kem::{KemKeyError, KemPublic, KemSecret, KemSuite, MAX_WRAP_INFO_LEN, WrapError};
+pub use nkey_seed::{MAX_NONCE_LEN, NkeySeed, ServerNonceError};
+pub use nonce::{NONCE_LEN, Nonce, NonceError, NonceLane, NonceLanes, Nonces};
 pub use seed_text::SeedError;
 pub use signing::{BadSignature, KeyError, Signature, SigningKey, VerifyingKey};
 pub use tag::Tag;

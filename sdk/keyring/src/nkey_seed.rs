@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use bulla_identity::{Nkey, NkeyKind};
+use bulla_identity::{Nkey, NkeyKind, WorkloadId};
 
 use crate::seed_text::{self, SecretBytes, SeedError};
-use crate::{SecretString, Signature, SigningKey, Tag};
+use crate::{KemSecret, KemSuite, SecretString, Signature, SigningKey, Tag, kdf};
 
 /// Longest nonce that [`NkeySeed::sign_nonce`] signs, in bytes. nats-server's
 /// are 15 characters.
@@ -20,7 +20,7 @@ pub struct NkeySeed {
 
 /// Why a nonce is not signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NonceError {
+pub enum ServerNonceError {
     /// A signature over nothing could be replayed for ever.
     #[error("the server offers no nonce, and signing an empty one would be replayable")]
     Empty,
@@ -101,14 +101,14 @@ impl NkeySeed {
     /// Signs the nonce that a nats-server offers at connect.
     ///
     /// # Errors
-    /// [`NonceError`] for what no honest server sends; an empty nonce above
+    /// [`ServerNonceError`] for what no honest server sends; an empty nonce above
     /// all, whose signature anybody could replay.
-    pub fn sign_nonce(&self, nonce: &[u8]) -> Result<Signature, NonceError> {
+    pub fn sign_nonce(&self, nonce: &[u8]) -> Result<Signature, ServerNonceError> {
         if nonce.is_empty() {
-            return Err(NonceError::Empty);
+            return Err(ServerNonceError::Empty);
         }
         if nonce.len() > MAX_NONCE_LEN {
-            return Err(NonceError::TooLong {
+            return Err(ServerNonceError::TooLong {
                 limit: MAX_NONCE_LEN,
                 actual: nonce.len(),
             });
@@ -116,8 +116,28 @@ impl NkeySeed {
         let text = std::str::from_utf8(nonce)
             .ok()
             .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
-            .ok_or(NonceError::NotText)?;
+            .ok_or(ServerNonceError::NotText)?;
         Ok(self.sign_text(text))
+    }
+
+    /// The workload's KEM key: what requests and events to it are wrapped to.
+    ///
+    /// HKDF-SHA256 with salt [`Tag::WorkloadKem`], this seed as the key
+    /// material and suite code ‖ version (8 bytes, big endian) ‖ workload id as
+    /// `info`; the 32 bytes are the private key. Whoever holds the seed makes
+    /// the same key, so replicas share it and nothing new has to be stored.
+    #[must_use]
+    pub fn kem_secret(&self, suite: KemSuite, version: u64, workload: &WorkloadId) -> KemSecret {
+        let seed = kdf::hkdf_sha256(
+            Tag::WorkloadKem,
+            self.seed.as_slice(),
+            &[
+                &[suite.code()],
+                &version.to_be_bytes(),
+                workload.as_str().as_bytes(),
+            ],
+        );
+        KemSecret::from_seed(suite, &seed)
     }
 
     /// The seed's text, for a key file.
@@ -197,18 +217,21 @@ mod tests {
     #[test]
     fn hostile_nonces_are_not_signed() {
         let seed = NkeySeed::from_random(NkeyKind::User, &[9; 32]).unwrap();
-        assert_eq!(seed.sign_nonce(b""), Err(NonceError::Empty));
+        assert_eq!(seed.sign_nonce(b""), Err(ServerNonceError::Empty));
         assert!(seed.sign_nonce(&[b'n'; 128]).is_ok());
         assert_eq!(
             seed.sign_nonce(&[b'n'; 129]),
-            Err(NonceError::TooLong {
+            Err(ServerNonceError::TooLong {
                 limit: 128,
                 actual: 129
             })
         );
-        assert_eq!(seed.sign_nonce(b"no nce"), Err(NonceError::NotText));
+        assert_eq!(seed.sign_nonce(b"no nce"), Err(ServerNonceError::NotText));
         for tag in Tag::ALL {
-            assert_eq!(seed.sign_nonce(tag.as_bytes()), Err(NonceError::NotText));
+            assert_eq!(
+                seed.sign_nonce(tag.as_bytes()),
+                Err(ServerNonceError::NotText)
+            );
         }
     }
 }

@@ -1,9 +1,12 @@
-//! Domain separation: what a signature says.
+//! Domain separation: what signed, hashed, derived or encrypted bytes say.
 
-/// What kind of statement is signed.
+/// What kind of statement is signed, or what is hashed, derived or encrypted.
 ///
 /// The signed bytes of every statement begin with [`Tag::as_bytes`], so that a
-/// signature of one kind never passes for another, whichever key made it.
+/// signature of one kind never passes for another, whichever key made it. The
+/// input of every hash that names a key, the salt of every key derivation, the
+/// `info` of every wrap and the associated data of every body begin with one
+/// for the same reason.
 ///
 /// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
 /// with a zero byte, so no tag is a prefix of another. An nkey also signs the
@@ -28,11 +31,29 @@ pub enum Tag {
     TrustBundle,
     /// A policy revision, by the policy key.
     Policy,
+    /// A workload's KEM public keys, by its nkey.
+    KemRecord,
+    /// Id of a data key: a commitment to it.
+    DataKey,
+    /// Associated data of an encrypted body.
+    Body,
+    /// `info` of a wrapped data key.
+    Wrap,
+    /// Id of a KEM public key.
+    KemKey,
+    /// Derivation of a workload's KEM key from its nkey seed.
+    WorkloadKem,
+    /// Hash of the KEM keys that a data key is wrapped to.
+    RecipientSet,
+    /// Derivation of the key that authenticates replies to one requester.
+    MacKey,
+    /// A reply that is authenticated to its requester alone.
+    Mac,
 }
 
 impl Tag {
     /// Every tag.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 16] = [
         Self::Batch,
         Self::CredentialRequest,
         Self::TokenKey,
@@ -40,6 +61,15 @@ impl Tag {
         Self::Credential,
         Self::TrustBundle,
         Self::Policy,
+        Self::KemRecord,
+        Self::DataKey,
+        Self::Body,
+        Self::Wrap,
+        Self::KemKey,
+        Self::WorkloadKem,
+        Self::RecipientSet,
+        Self::MacKey,
+        Self::Mac,
     ];
 
     /// The bytes before the statement.
@@ -53,6 +83,15 @@ impl Tag {
             Self::Credential => b"\xffbulla/v1/credential\0",
             Self::TrustBundle => b"\xffbulla/v1/trust-bundle\0",
             Self::Policy => b"\xffbulla/v1/policy\0",
+            Self::KemRecord => b"\xffbulla/v1/kem-record\0",
+            Self::DataKey => b"\xffbulla/v1/data-key\0",
+            Self::Body => b"\xffbulla/v1/body\0",
+            Self::Wrap => b"\xffbulla/v1/wrap\0",
+            Self::KemKey => b"\xffbulla/v1/kem-key\0",
+            Self::WorkloadKem => b"\xffbulla/v1/workload-kem\0",
+            Self::RecipientSet => b"\xffbulla/v1/recipient-set\0",
+            Self::MacKey => b"\xffbulla/v1/mac-key\0",
+            Self::Mac => b"\xffbulla/v1/mac\0",
         }
     }
 

@@ -7,7 +7,10 @@
 )]
 
 use bulla_identity::NkeyKind;
-use bulla_keyring::{AuthorityRole, AuthoritySeed, CurveSeed, NkeySeed, SigningKey};
+use bulla_keyring::{
+    AuthorityRole, AuthoritySeed, CurveSeed, DataKey, ExchangeSecret, KemSecret, KemSuite,
+    NkeySeed, SigningKey,
+};
 use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
 fn assert_redacted(what: &str, seed: &[u8; 32], texts: &[&str], debug: &str) {
@@ -62,6 +65,29 @@ fn debug_of_a_secret_holds_no_key_bytes() {
         &seed,
         &[&text],
         &format!("{curve:?} {curve:#?}"),
+    );
+
+    let data = DataKey::from_random(&seed);
+    assert_redacted("DataKey", &seed, &[], &format!("{data:?} {data:#?}"));
+
+    for suite in KemSuite::ALL {
+        let kem = KemSecret::from_seed(suite, &seed);
+        assert_redacted("KemSecret", &seed, &[], &format!("{kem:?} {kem:#?}"));
+    }
+
+    let exchange = ExchangeSecret::from_seed(&seed);
+    assert_redacted(
+        "ExchangeSecret",
+        &seed,
+        &[],
+        &format!("{exchange:?} {exchange:#?}"),
+    );
+    let peer = *ExchangeSecret::from_seed(&[9; 32]).public();
+    let mac = exchange.mac_key(&peer, &[1; 32], &[2; 32]).unwrap();
+    let debug = format!("{mac:?} {mac:#?}");
+    assert_eq!(
+        debug, "MacKey(…) MacKey(…)",
+        "it depends on no byte of the key"
     );
 
     for role in [
