@@ -85,6 +85,7 @@ impl Pair {
         let request = RequestDraft {
             workload: &workload,
             message_key: &message_key,
+            process_keys: None,
             token_key: None,
             instance: [5; 16],
             challenge: [6; 32],
@@ -175,6 +176,8 @@ impl Pair {
                 not_before: UnixMillis::default(),
                 request: None,
             })
+            .unwrap()
+            .open_clear()
             .unwrap()
     }
 }

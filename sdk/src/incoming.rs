@@ -125,16 +125,18 @@ impl Opener {
 
         let policy = shared.control.policy();
         let leaf = authentic.leaf();
-        let opened = authentic.check(&Expectation {
-            subject: &raw.subject,
-            reply_to: raw.reply.as_deref(),
-            kinds: &[self.role.kind()],
-            now,
-            skew: shared.options.clock_skew,
-            max_age: policy.policy().requirements(&subject).max_age,
-            not_before: self.not_before,
-            request: None,
-        })?;
+        let opened = authentic
+            .check(&Expectation {
+                subject: &raw.subject,
+                reply_to: raw.reply.as_deref(),
+                kinds: &[self.role.kind()],
+                now,
+                skew: shared.options.clock_skew,
+                max_age: policy.policy().requirements(&subject).max_age,
+                not_before: self.not_before,
+                request: None,
+            })?
+            .open_clear()?;
         let answer_to = match opened.reply_to() {
             None => None,
             Some(reply_to) => {

@@ -128,6 +128,7 @@ impl Applicant {
         let request = RequestDraft {
             workload: &self.options.workload,
             message_key: &message_key,
+            process_keys: None,
             token_key: self.options.token_key.as_deref(),
             instance: rand::random(),
             challenge,

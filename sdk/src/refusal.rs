@@ -1,7 +1,7 @@
 //! Why a received message did not reach a handler: one reason each, grouped by
 //! how far the message got.
 
-use bulla_envelope::{CheckError, DecodeError, ReplayError, VerifyError};
+use bulla_envelope::{CheckError, DecodeError, OpenError, ReplayError, VerifyError};
 use bulla_policy::Denial;
 use bulla_token::TokenError;
 
@@ -23,6 +23,8 @@ pub(crate) enum Refusal {
     // After it.
     #[error("not meant for here and now")]
     Check(#[from] CheckError),
+    #[error("its contents cannot be read")]
+    Open(#[from] OpenError),
     #[error("its reply subject lies outside its sender's own inbox")]
     ForeignInbox,
     #[error("a frame of several messages, which this version does not take here")]
@@ -73,6 +75,7 @@ impl Refusal {
             Self::Verify(e) => e.code(),
             Self::Subject => "bad_subject",
             Self::Check(e) => e.code(),
+            Self::Open(e) => e.code(),
             Self::ForeignInbox => "foreign_inbox",
             Self::Frame => "frame_unsupported",
             Self::Limits => "limits_unsupported",

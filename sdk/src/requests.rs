@@ -113,17 +113,19 @@ impl Shared {
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = self.control.credential(sealed.key_id(), now).await?;
         let authentic = sealed.verify_with(&credential, &self.roots)?;
-        let opened = authentic.check(&Expectation {
-            subject: &raw.subject,
-            reply_to: raw.reply.as_deref(),
-            kinds: &[Kind::Reply, Kind::Error],
-            now,
-            skew: self.options.clock_skew,
-            // Bound to a request of our own that is still waiting.
-            max_age: LONGEST_MAX_AGE,
-            not_before: UnixMillis::default(),
-            request: Some(*request),
-        })?;
+        let opened = authentic
+            .check(&Expectation {
+                subject: &raw.subject,
+                reply_to: raw.reply.as_deref(),
+                kinds: &[Kind::Reply, Kind::Error],
+                now,
+                skew: self.options.clock_skew,
+                // Bound to a request of our own that is still waiting.
+                max_age: LONGEST_MAX_AGE,
+                not_before: UnixMillis::default(),
+                request: Some(*request),
+            })?
+            .open_clear()?;
         if opened.limits().is_some() {
             return Err(Refusal::Limits);
         }

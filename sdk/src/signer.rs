@@ -553,6 +553,7 @@ mod tests {
         let request = RequestDraft {
             workload: &workload,
             message_key: &key,
+            process_keys: None,
             token_key: None,
             instance: [5; 16],
             challenge: [6; 32],

@@ -38,6 +38,7 @@ impl Forger {
         let request = RequestDraft {
             workload: &id,
             message_key: &key,
+            process_keys: None,
             token_key: None,
             instance: random(),
             challenge: challenge.challenge,
@@ -89,6 +90,7 @@ impl Forger {
         let request = RequestDraft {
             workload: &id,
             message_key: &key,
+            process_keys: None,
             token_key: None,
             instance: random(),
             challenge,

@@ -48,6 +48,7 @@ async fn gets_a_credential(bus: &Bus, client: &Client, workload: &str) -> bool {
     let request = RequestDraft {
         workload: &id,
         message_key: &SigningKey::from_seed(&random),
+        process_keys: None,
         token_key: None,
         instance: [1; 16],
         challenge,

@@ -96,6 +96,7 @@ impl Ask<'_> {
         RequestDraft {
             workload: self.workload,
             message_key: &SigningKey::from_seed(&[7; 32]),
+            process_keys: None,
             token_key: self.token_key,
             instance: [1; 16],
             challenge: self.challenge,

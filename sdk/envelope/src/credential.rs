@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! request    = [ statement, possession of the message key, of the token key | nil, countersignature | nil ]
-//! statement  = [ 1, workload, signing key, KEM key (nil), token key | nil, instance, challenge, requested-at ]
+//! statement  = [ 1, workload, signing key, process keys | nil, token key | nil, instance, challenge, requested-at ]
+//! process keys = [ X-Wing public, X25519 public, exchange public ]
 //! credential = [ claims, signature by the issuing key ]
 //! claims     = [ 1, statement, countersignature | nil, issuing key, not-before, expires-at, serial ]
 //! ```
@@ -18,7 +19,7 @@ use bulla_keyring::{BadSignature, KeyId, Signature, SigningKey, Tag, VerifyingKe
 use crate::reader::Reader;
 use crate::request::{
     self, Countersignature, CountersignatureError, CredentialDecodeError, CredentialRequest,
-    MAX_CREDENTIAL, VERSION,
+    MAX_CREDENTIAL, ProcessKeys, VERSION,
 };
 use crate::tree::Node;
 use crate::trust::TrustBundle;
@@ -333,6 +334,12 @@ impl VerifiedCredential {
     #[must_use]
     pub const fn token_key(&self) -> Option<&VerifyingKey> {
         self.credential.request.token_key.as_ref()
+    }
+
+    /// The keys by which replies reach this process alone.
+    #[must_use]
+    pub const fn process_keys(&self) -> Option<&ProcessKeys> {
+        self.credential.request.process_keys.as_ref()
     }
 
     /// Not after. What it sealed does not live longer.

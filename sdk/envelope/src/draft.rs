@@ -2,7 +2,8 @@
 
 use bulla_identity::{Subject, UnixMillis};
 
-use crate::format::{Field, Kind};
+use crate::data_key::SealingKey;
+use crate::format::{Field, Kind, Suite};
 use crate::header::{self, ErrorReport, ReplyBinding};
 use crate::limits::{MAX_LIFE, MAX_LIMITS, MAX_TOKEN};
 use crate::{AppHeaders, LeafHash, MessageId, SealError, TraceParent};
@@ -39,8 +40,26 @@ pub struct Draft<'a> {
     pub app_headers: Option<&'a AppHeaders>,
     /// What an error reply says.
     pub error: Option<ErrorReport>,
+    /// Encrypts body and token; without it they are signed and can be read.
+    pub encryption: Option<Encryption<'a>>,
+    /// The data key that a wrapped key's record is about.
+    pub wrapped: Option<&'a SealingKey>,
     /// The body. Empty for an error, and for a frame, whose messages bring theirs.
     pub body: &'a [u8],
+}
+
+/// How one envelope is encrypted.
+#[derive(Debug, Clone, Copy)]
+pub struct Encryption<'a> {
+    /// Under which data key.
+    pub key: &'a SealingKey,
+    /// Whether the wrapped key rides along, for receivers that cannot have it yet.
+    pub inline_wraps: bool,
+    /// Whether the user token stays readable for everybody.
+    pub open_token: bool,
+    /// The process that seals. One that was forked from the key's own is refused:
+    /// it would repeat nonces.
+    pub process: u32,
 }
 
 /// One message of a frame.
@@ -76,6 +95,8 @@ impl<'a> Draft<'a> {
             policy_revision: None,
             app_headers: None,
             error: None,
+            encryption: None,
+            wrapped: None,
             body,
         }
     }
@@ -131,9 +152,61 @@ impl<'a> Draft<'a> {
         draft
     }
 
+    /// The record that carries `key` to its recipients; `subject` is where it
+    /// will lie.
+    #[must_use]
+    pub fn key_wrap(
+        subject: &'a Subject,
+        key: &'a SealingKey,
+        issued_at: UnixMillis,
+        expires_at: UnixMillis,
+    ) -> Self {
+        let mut draft = Self::event(subject, issued_at, expires_at, key.wraps());
+        draft.kind = Kind::KeyWrap;
+        draft.wrapped = Some(key);
+        draft
+    }
+
+    /// The data key that the header names.
+    pub(crate) fn data_key(&self) -> Option<&'a SealingKey> {
+        let used = self.encryption.map(|encryption| encryption.key);
+        used.or(self.wrapped)
+    }
+
+    pub(crate) fn suite(&self) -> Suite {
+        self.data_key().map_or(Suite::Signed, SealingKey::suite)
+    }
+
+    pub(crate) fn inline_wraps(&self) -> Option<&'a [u8]> {
+        let encryption = self.encryption.filter(|e| e.inline_wraps)?;
+        Some(encryption.key.wraps())
+    }
+
+    /// The token as it stands beside the header.
+    pub(crate) fn outer_token(&self) -> Option<&'a [u8]> {
+        let is_open = self.encryption.is_none_or(|e| e.open_token);
+        self.token.filter(|_| is_open)
+    }
+
+    /// The token as it stands in the encrypted content.
+    pub(crate) fn inner_token(&self) -> Option<&'a [u8]> {
+        let is_open = self.encryption.is_none_or(|e| e.open_token);
+        self.token.filter(|_| !is_open)
+    }
+
     /// Checks all that does not depend on the sealer.
     pub(crate) fn check(&self) -> Result<(), SealError> {
-        header::fields_of(self).check(self.kind)?;
+        if self.wrapped.is_some() != (self.kind == Kind::KeyWrap)
+            || (self.wrapped.is_some() && self.encryption.is_some())
+        {
+            return Err(SealError::KeyOfKind);
+        }
+        header::fields_of(self).check(self.kind, self.suite())?;
+        if let Some(encryption) = self.encryption
+            && self.issued_at > encryption.key.expires_at()
+        {
+            return Err(SealError::KeyRetired);
+        }
         if self.expires_at < self.issued_at
             || self.expires_at > self.issued_at.saturating_add(MAX_LIFE)
         {

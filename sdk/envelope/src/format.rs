@@ -1,9 +1,95 @@
-//! The words of the wire format: version, kinds, fields and which goes with which.
+//! The words of the wire format: version, suites, kinds, fields and which goes
+//! with which.
+
+use bulla_keyring::KemSuite;
 
 /// The version of the envelope that this crate writes and reads.
 pub(crate) const VERSION: u8 = 1;
-/// No encryption. The only suite that this version opens.
-pub(crate) const SUITE_SIGNED: u64 = 0;
+/// How body and user token are protected (ENV-11).
+///
+/// The suite says with which KEM a data key was wrapped; the body is encrypted
+/// with ChaCha20-Poly1305 in both encrypting suites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Signed, not encrypted.
+    Signed,
+    /// Encrypted; data keys wrapped with X-Wing (X25519 and ML-KEM-768).
+    XWing,
+    /// Encrypted; data keys wrapped with X25519.
+    X25519,
+}
+
+impl Suite {
+    pub(crate) const fn code(self) -> u64 {
+        match self {
+            Self::Signed => 0,
+            Self::XWing => 1,
+            Self::X25519 => 2,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+        match code {
+            0 => Some(Self::Signed),
+            1 => Some(Self::XWing),
+            2 => Some(Self::X25519),
+            _ => None,
+        }
+    }
+
+    /// The KEM of an encrypting suite.
+    #[must_use]
+    pub const fn kem(self) -> Option<KemSuite> {
+        match self {
+            Self::Signed => None,
+            Self::XWing => Some(KemSuite::XWing),
+            Self::X25519 => Some(KemSuite::X25519),
+        }
+    }
+
+    /// The suite that wraps with this KEM.
+    #[must_use]
+    pub const fn of_kem(kem: KemSuite) -> Self {
+        match kem {
+            KemSuite::XWing => Self::XWing,
+            KemSuite::X25519 => Self::X25519,
+        }
+    }
+
+    /// Whether this protects at least as much as `minimum`.
+    #[must_use]
+    pub const fn is_at_least(self, minimum: Self) -> bool {
+        self.strength() >= minimum.strength()
+    }
+
+    const fn strength(self) -> u8 {
+        match self {
+            Self::Signed => 0,
+            Self::X25519 => 1,
+            Self::XWing => 2,
+        }
+    }
+
+    /// The suite's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::XWing => "xwing",
+            Self::X25519 => "x25519",
+        }
+    }
+
+    const fn is_encrypting(self) -> bool {
+        self.kem().is_some()
+    }
+}
+
+impl std::fmt::Display for Suite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 /// What an envelope is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,10 +102,18 @@ pub enum Kind {
     Reply,
     /// A refused or failed request: a code and a decision id, nothing else.
     Error,
+    /// A data key, wrapped to each of its recipients: a record, not a message.
+    KeyWrap,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Event, Self::Request, Self::Reply, Self::Error];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Event,
+        Self::Request,
+        Self::Reply,
+        Self::Error,
+        Self::KeyWrap,
+    ];
 
     pub(crate) const fn code(self) -> u64 {
         match self {
@@ -27,7 +121,7 @@ impl Kind {
             Self::Request => 1,
             Self::Reply => 2,
             Self::Error => 3,
-            // 4 is `keywrap`, reserved for the encryption suites.
+            Self::KeyWrap => 4,
         }
     }
 
@@ -43,6 +137,7 @@ impl Kind {
             Self::Request => "request",
             Self::Reply => "reply",
             Self::Error => "error",
+            Self::KeyWrap => "keywrap",
         }
     }
 }
@@ -146,10 +241,18 @@ pub enum Field {
     ErrorCode = 20,
     /// Under which id the audit log says more.
     Decision = 21,
+    /// Hash of the keys that the data key is wrapped to.
+    RecipientSet = 22,
+    /// Names the data key, and commits to it.
+    DataKeyId = 23,
+    /// The AEAD's nonce.
+    Nonce = 24,
+    /// The wrapped data key, where it rides along.
+    Wraps = 25,
 }
 
 impl Field {
-    const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Suite,
         Self::Kind,
         Self::KeyId,
@@ -172,6 +275,10 @@ impl Field {
         Self::AppHeaders,
         Self::ErrorCode,
         Self::Decision,
+        Self::RecipientSet,
+        Self::DataKeyId,
+        Self::Nonce,
+        Self::Wraps,
     ];
 
     pub(crate) const fn key(self) -> u64 {
@@ -208,6 +315,10 @@ impl Field {
             Self::AppHeaders => "application headers",
             Self::ErrorCode => "error code",
             Self::Decision => "decision id",
+            Self::RecipientSet => "recipient set",
+            Self::DataKeyId => "data-key id",
+            Self::Nonce => "nonce",
+            Self::Wraps => "wraps",
         }
     }
 
@@ -241,6 +352,14 @@ pub enum ShapeError {
         /// Which.
         field: Field,
     },
+    /// A kind that does not exist in this suite.
+    #[error("the suite `{suite}` has no kind `{}`", kind.as_str())]
+    SuiteOfKind {
+        /// What it is.
+        kind: Kind,
+        /// How it is protected.
+        suite: Suite,
+    },
 }
 
 impl FieldSet {
@@ -256,10 +375,17 @@ impl FieldSet {
         self.0.count_ones()
     }
 
-    /// Checks that these fields make an envelope of that kind.
-    pub(crate) fn check(self, kind: Kind) -> Result<(), ShapeError> {
+    /// Checks that these fields make an envelope of that kind and suite.
+    pub(crate) fn check(self, kind: Kind, suite: Suite) -> Result<(), ShapeError> {
+        match (kind, suite.is_encrypting()) {
+            // An error has nothing to hide, a wrapped key nothing else to say.
+            (Kind::Error, true) | (Kind::KeyWrap, false) => {
+                return Err(ShapeError::SuiteOfKind { kind, suite });
+            }
+            _ => {}
+        }
         for field in Field::ALL {
-            match (rule(kind, field), self.contains(field)) {
+            match (rule(kind, suite, field), self.contains(field)) {
                 (Rule::Required, false) => return Err(ShapeError::Missing { field }),
                 (Rule::Forbidden, true) => return Err(ShapeError::Unexpected { field }),
                 _ => {}
@@ -281,7 +407,7 @@ enum Rule {
     Forbidden,
 }
 
-const fn rule(kind: Kind, field: Field) -> Rule {
+const fn rule(kind: Kind, suite: Suite, field: Field) -> Rule {
     match field {
         Field::Suite
         | Field::Kind
@@ -292,27 +418,43 @@ const fn rule(kind: Kind, field: Field) -> Rule {
         | Field::Subject
         | Field::IssuedAt
         | Field::ExpiresAt => Rule::Required,
-        Field::Parent | Field::TraceParent | Field::PolicyRevision => Rule::Optional,
+        Field::PolicyRevision => Rule::Optional,
+        Field::Parent | Field::TraceParent => match kind {
+            Kind::Event | Kind::Request | Kind::Reply | Kind::Error => Rule::Optional,
+            Kind::KeyWrap => Rule::Forbidden,
+        },
         Field::ReplyTo => match kind {
             Kind::Event => Rule::Optional,
             Kind::Request => Rule::Required,
-            Kind::Reply | Kind::Error => Rule::Forbidden,
+            Kind::Reply | Kind::Error | Kind::KeyWrap => Rule::Forbidden,
         },
         Field::TokenHash | Field::Limits => match kind {
             Kind::Event | Kind::Request => Rule::Optional,
-            Kind::Reply | Kind::Error => Rule::Forbidden,
+            Kind::Reply | Kind::Error | Kind::KeyWrap => Rule::Forbidden,
         },
         Field::ContentType | Field::AppHeaders => match kind {
             Kind::Event | Kind::Request | Kind::Reply => Rule::Optional,
-            Kind::Error => Rule::Forbidden,
+            Kind::Error | Kind::KeyWrap => Rule::Forbidden,
         },
         Field::Request | Field::ReplyIndex | Field::Final => match kind {
-            Kind::Event | Kind::Request => Rule::Forbidden,
+            Kind::Event | Kind::Request | Kind::KeyWrap => Rule::Forbidden,
             Kind::Reply | Kind::Error => Rule::Required,
         },
         Field::ErrorCode | Field::Decision => match kind {
-            Kind::Event | Kind::Request | Kind::Reply => Rule::Forbidden,
+            Kind::Event | Kind::Request | Kind::Reply | Kind::KeyWrap => Rule::Forbidden,
             Kind::Error => Rule::Required,
+        },
+        Field::RecipientSet | Field::DataKeyId => match suite {
+            Suite::Signed => Rule::Forbidden,
+            Suite::XWing | Suite::X25519 => Rule::Required,
+        },
+        Field::Nonce => match (suite, kind) {
+            (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
+            _ => Rule::Required,
+        },
+        Field::Wraps => match (suite, kind) {
+            (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
+            _ => Rule::Optional,
         },
     }
 }

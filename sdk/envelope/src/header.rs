@@ -1,15 +1,15 @@
 //! The header: one integer-keyed map, keys ascending. SPEC.md, ENV-10 to ENV-15.
 
 use bulla_identity::UnixMillis;
-use bulla_keyring::KeyId;
+use bulla_keyring::{DataKeyId, KeyId, NONCE_LEN};
 
 use crate::app_headers;
-use crate::format::{ErrorCode, Field, FieldSet, Kind, SUITE_SIGNED};
-use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_LIMITS};
+use crate::format::{ErrorCode, Field, FieldSet, Kind, Suite};
+use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS};
 use crate::reader::{Reader, Span};
 use crate::sealer::Stamp;
 use crate::writer::{self, Sink};
-use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, TraceParent};
+use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, RecipientSet, TraceParent};
 
 /// What a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub struct ErrorReport {
 /// A decoded header. Spans point into the envelope's bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Header {
+    pub(crate) suite: Suite,
     pub(crate) kind: Kind,
     pub(crate) key_id: KeyId,
     pub(crate) epoch: Epoch,
@@ -52,6 +53,17 @@ pub(crate) struct Header {
     pub(crate) policy_revision: Option<u64>,
     pub(crate) app_headers: Option<Span>,
     pub(crate) error: Option<ErrorReport>,
+    pub(crate) key: Option<KeyFields>,
+}
+
+/// What an encrypting suite adds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyFields {
+    pub(crate) recipients: RecipientSet,
+    pub(crate) data_key: DataKeyId,
+    /// None in a wrapped key's own record.
+    pub(crate) nonce: Option<[u8; NONCE_LEN]>,
+    pub(crate) wraps: Option<Span>,
 }
 
 /// Bytes of one message id.
@@ -61,6 +73,11 @@ impl Header {
     /// How many messages the envelope carries.
     pub(crate) const fn messages(&self) -> usize {
         self.ids.len() / ID_LEN
+    }
+
+    /// Whether the body is ciphertext; the body of a wrapped key's record is not.
+    pub(crate) const fn is_encrypted(&self) -> bool {
+        matches!(self.key, Some(KeyFields { nonce: Some(_), .. }))
     }
 
     pub(crate) fn decode(bytes: &[u8], span: Span) -> Result<Self, DecodeError> {
@@ -75,6 +92,7 @@ impl Header {
 #[derive(Default)]
 struct Fields {
     present: FieldSet,
+    suite: Option<Suite>,
     kind: u64,
     key_id: [u8; 16],
     epoch: [u8; 8],
@@ -96,6 +114,10 @@ struct Fields {
     app_headers: Span,
     error_code: Option<ErrorCode>,
     decision: [u8; 16],
+    recipients: [u8; 32],
+    data_key: [u8; 32],
+    nonce: [u8; NONCE_LEN],
+    wraps: Span,
 }
 
 impl Fields {
@@ -121,9 +143,8 @@ impl Fields {
         match field {
             Field::Suite => {
                 let suite = reader.uint()?;
-                if suite != SUITE_SIGNED {
-                    return Err(DecodeError::UnsupportedSuite { suite });
-                }
+                self.suite =
+                    Some(Suite::from_code(suite).ok_or(DecodeError::UnsupportedSuite { suite })?);
             }
             Field::Kind => self.kind = reader.uint()?,
             Field::KeyId => self.key_id = reader.bin_of()?,
@@ -170,6 +191,10 @@ impl Fields {
                 self.error_code = Some(ErrorCode::from_code(reader.uint()?).ok_or(invalid)?);
             }
             Field::Decision => self.decision = reader.bin_of()?,
+            Field::RecipientSet => self.recipients = reader.bin_of()?,
+            Field::DataKeyId => self.data_key = reader.bin_of()?,
+            Field::Nonce => self.nonce = reader.bin_of()?,
+            Field::Wraps => self.wraps = reader.bin(MAX_HEADER)?,
         }
         Ok(())
     }
@@ -180,7 +205,8 @@ impl Fields {
         } else {
             Kind::Event
         };
-        self.present.check(kind)?;
+        let suite = self.suite.unwrap_or(Suite::Signed);
+        self.present.check(kind, suite)?;
         let messages = self.ids.len() / ID_LEN;
         if messages > 1 && !is_framable(kind, self.present) {
             return Err(DecodeError::NotFramable);
@@ -202,7 +228,14 @@ impl Fields {
         }
         let present = self.present;
         let span = |field, span| present.contains(field).then_some(span);
+        let key = present.contains(Field::DataKeyId).then_some(KeyFields {
+            recipients: RecipientSet(self.recipients),
+            data_key: DataKeyId(self.data_key),
+            nonce: present.contains(Field::Nonce).then_some(self.nonce),
+            wraps: span(Field::Wraps, self.wraps),
+        });
         Ok(Header {
+            suite,
             kind,
             key_id: KeyId(self.key_id),
             epoch: Epoch(self.epoch),
@@ -234,6 +267,7 @@ impl Fields {
                 code,
                 decision: DecisionId(self.decision),
             }),
+            key,
         })
     }
 }
@@ -289,6 +323,10 @@ pub(crate) fn fields_of(draft: &Draft<'_>) -> FieldSet {
         (Field::AppHeaders, has_app_headers(draft)),
         (Field::ErrorCode, draft.error.is_some()),
         (Field::Decision, draft.error.is_some()),
+        (Field::RecipientSet, draft.data_key().is_some()),
+        (Field::DataKeyId, draft.data_key().is_some()),
+        (Field::Nonce, draft.encryption.is_some()),
+        (Field::Wraps, draft.inline_wraps().is_some()),
     ] {
         if present {
             fields.insert(field);
@@ -306,7 +344,7 @@ pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) 
     let key = |out: &mut _, field: Field| writer::uint(out, field.key());
     writer::map(out, fields_of(draft).len());
     key(out, Field::Suite);
-    writer::uint(out, SUITE_SIGNED);
+    writer::uint(out, draft.suite().code());
     key(out, Field::Kind);
     writer::uint(out, draft.kind.code());
     key(out, Field::KeyId);
@@ -372,4 +410,19 @@ pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) 
         key(out, Field::Decision);
         writer::bin(out, error.decision.as_bytes());
     }
+    if let Some(key) = draft.data_key() {
+        bin_field(out, Field::RecipientSet, &key.recipients().0);
+        bin_field(out, Field::DataKeyId, &key.id().0);
+    }
+    if let Some(nonce) = &stamp.nonce {
+        bin_field(out, Field::Nonce, nonce);
+    }
+    if let Some(wraps) = draft.inline_wraps() {
+        bin_field(out, Field::Wraps, wraps);
+    }
+}
+
+fn bin_field(out: &mut impl Sink, field: Field, bytes: &[u8]) {
+    writer::uint(out, field.key());
+    writer::bin(out, bytes);
 }

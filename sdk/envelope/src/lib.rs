@@ -12,7 +12,10 @@
 //!                                                    AuthenticEnvelope          who sealed it
 //!                                                        │ check(&Expectation)
 //!                                                        ▼
-//!                                                    OpenedEnvelope             here and now
+//!                                                    CheckedEnvelope            here and now
+//!                                                        │ open_clear() or decrypt(&OpeningKey)
+//!                                                        ▼
+//!                                                    OpenedEnvelope             can be read
 //!                                                        │ (token, policy: not here)
 //!                                                        ▼
 //!                                                    ReplayWindow::commit       once
@@ -23,7 +26,7 @@
 //!
 //! What is deliberately absent: user tokens beyond their hash (bulla-token),
 //! what a sender may do (bulla-policy), and where credentials come from
-//! (bulla-sdk). Encryption suites are reserved in the format and refused.
+//! (bulla-sdk).
 //!
 //! ```
 //! # use std::time::Duration;
@@ -54,6 +57,7 @@
 //! let request = RequestDraft {
 //!     workload: &orders,
 //!     message_key: &message_key,
+//!     process_keys: None,
 //!     token_key: None,
 //!     instance: [5; 16],
 //!     challenge: [6; 32],
@@ -88,7 +92,7 @@
 //!     max_age: minute,
 //!     not_before: now,
 //!     request: None,
-//! })?;
+//! })?.open_clear()?;
 //! assert_eq!(opened.sender().workload, orders);
 //! let mut window = ReplayWindow::new(ReplayLimits::default(), skew);
 //! let message = opened.first_message();
@@ -100,9 +104,11 @@
 
 mod app_headers;
 mod credential;
+mod data_key;
 mod draft;
 mod format;
 mod header;
+mod kem_record;
 mod limits;
 mod names;
 mod opened;
@@ -122,24 +128,33 @@ pub use credential::{
     Credential, CredentialError, CredentialIssuer, IssueError, MAX_CREDENTIAL_LIFE, Terms,
     VerifiedCredential,
 };
-pub use draft::{Draft, FrameMessage};
-pub use format::{ErrorCode, Field, Kind, ShapeError};
+pub use data_key::{
+    DataKeyDraft, DataKeyError, KeyReference, OpeningKey, Recipient, RecipientSet, SealingKey,
+    UnwrapError, wrapped_to,
+};
+pub use draft::{Draft, Encryption, FrameMessage};
+pub use format::{ErrorCode, Field, Kind, ShapeError, Suite};
 pub use header::{ErrorReport, ReplyBinding};
+pub use kem_record::KemRecord;
 pub use limits::{
     MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS, MAX_APP_HEADERS_LEN, MAX_BATCH,
-    MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_LIFE, MAX_LIMITS, MAX_TOKEN,
+    MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_INLINE_WRAPS, MAX_LIFE, MAX_LIMITS,
+    MAX_RECIPIENTS, MAX_TOKEN,
 };
 pub use names::{DecisionId, Epoch, LeafHash, MessageId};
-pub use opened::{AuthenticEnvelope, CheckError, Expectation, Message, OpenedEnvelope, Sender};
+pub use opened::{
+    AuthenticEnvelope, CheckError, CheckedEnvelope, Expectation, Message, OpenError,
+    OpenedEnvelope, Sender,
+};
 pub use reader::EncodingError;
 pub use replay::{ReplayError, ReplayLimits, ReplayWindow};
 pub use request::{
-    CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, RequestDraft,
-    RequestError, RequestExpectation,
+    CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys,
+    RequestDraft, RequestError, RequestExpectation,
 };
 pub use roots::VerifiedRoots;
 pub use sealed::{DecodeError, SealedEnvelope, VerifyError};
-pub use sealer::{SealError, Sealed, Sealer};
+pub use sealer::{SealError, SealUnit, Sealed, Sealer};
 pub use trace::TraceParent;
 pub use trust::{
     IssuingKey, MAX_BUNDLE, MAX_BUNDLE_KEYS, MAX_ISSUING_LIFE, MAX_POLICY, SignedPolicy,

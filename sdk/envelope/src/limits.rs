@@ -27,3 +27,9 @@ pub const MAX_BATCH: usize = 1024;
 /// The longest that an envelope may live from its issue: 15 minutes. Receivers
 /// remember it for that long, so a sender must not choose freely.
 pub const MAX_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// Most keys that one data key is wrapped to.
+pub const MAX_RECIPIENTS: usize = 512;
+
+/// Most wraps that ride along in a header; more lie in a record of their own.
+pub const MAX_INLINE_WRAPS: usize = 4;

@@ -1,16 +1,21 @@
-//! Authentic envelopes, and the check that they were meant for here and now.
+//! Authentic envelopes, the check that they were meant for here and now, and
+//! what they hold.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use bulla_identity::{UnixMillis, Verified, WorkloadId};
-use bulla_keyring::KeyId;
+use bulla_keyring::{KeyId, TAG_LEN, constant_time_eq, sha256};
 
 use crate::app_headers;
-use crate::limits::MAX_LIFE;
+use crate::data_key::{KeyReference, OpeningKey};
+use crate::limits::{MAX_ENVELOPE, MAX_LIFE, MAX_TOKEN};
+use crate::reader::{Reader, Span};
+use crate::sealed::frame_bodies;
 use crate::{
-    Epoch, ErrorReport, Kind, LeafHash, MessageId, ReplyBinding, SealedEnvelope, TraceParent,
+    DecodeError, Epoch, ErrorReport, Kind, LeafHash, MessageId, ReplyBinding, SealedEnvelope,
+    Suite, TraceParent,
 };
 
 /// Who sealed an envelope.
@@ -23,7 +28,7 @@ pub struct Sender {
 }
 
 /// An envelope of a proven sender, not yet compared with where, when and how
-/// it came. It becomes an [`OpenedEnvelope`] by [`AuthenticEnvelope::check`].
+/// it came. It becomes a [`CheckedEnvelope`] by [`AuthenticEnvelope::check`].
 #[derive(Debug, Clone)]
 pub struct AuthenticEnvelope {
     pub(crate) envelope: SealedEnvelope,
@@ -56,13 +61,77 @@ pub struct Expectation<'a> {
     pub request: Option<LeafHash>,
 }
 
-/// An envelope that is authentic and was meant for here and now.
+/// An envelope that is authentic and was meant for here and now, and whose
+/// contents may still be encrypted.
+///
+/// It becomes an [`OpenedEnvelope`] by [`CheckedEnvelope::open_clear`] or
+/// [`CheckedEnvelope::decrypt`], as [`CheckedEnvelope::key_reference`] tells.
+#[derive(Debug, Clone)]
+pub struct CheckedEnvelope {
+    authentic: AuthenticEnvelope,
+    skew: Duration,
+}
+
+/// An envelope that is authentic, was meant for here and now, and can be read.
 ///
 /// What is left to the caller: the user's token, the policy, and the replay
 /// window as the last step before the handler.
 #[derive(Debug, Clone)]
 pub struct OpenedEnvelope {
     authentic: AuthenticEnvelope,
+    content: Content,
+}
+
+/// Token and bodies in the clear, and the bytes that they lie in.
+#[derive(Debug, Clone)]
+struct Content {
+    bytes: Bytes,
+    token: Option<Span>,
+    body: Span,
+    /// The messages' bodies if the frame has more than one.
+    bodies: Vec<Span>,
+}
+
+/// Why the contents of a checked envelope cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It is encrypted and was taken for clear.
+    #[error("the envelope is encrypted")]
+    Encrypted,
+    /// It is clear and was taken for encrypted.
+    #[error("the envelope is not encrypted")]
+    NotEncrypted,
+    /// The key is another one than the envelope names, or another sender's.
+    #[error("the data key is not the one that the envelope names")]
+    WrongKey,
+    /// It was sealed after the key's time.
+    #[error("the envelope was sealed after its data key had been retired")]
+    KeyRetired,
+    /// It does not decrypt: header or body were changed, or another key was used.
+    #[error("the body does not decrypt")]
+    BadCiphertext,
+    /// What was encrypted is not strictly encoded.
+    #[error("the encrypted contents are malformed")]
+    Content(#[from] DecodeError),
+    /// The token inside is not the one that was signed for.
+    #[error("the user token is not the one that was signed for")]
+    TokenMismatch,
+}
+
+impl OpenError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Encrypted => "encrypted",
+            Self::NotEncrypted => "not_encrypted",
+            Self::WrongKey => "wrong_data_key",
+            Self::KeyRetired => "data_key_retired",
+            Self::BadCiphertext => "bad_ciphertext",
+            Self::Content(_) => "malformed_content",
+            Self::TokenMismatch => "token_mismatch",
+        }
+    }
 }
 
 /// One message of an opened envelope.
@@ -72,7 +141,7 @@ pub struct Message {
     pub id: MessageId,
     /// Its place in the sender's epoch.
     pub sequence: u64,
-    /// Its body, a slice of the envelope's bytes.
+    /// Its body, a slice of the envelope's bytes or of the decrypted ones.
     pub body: Bytes,
 }
 
@@ -150,10 +219,31 @@ impl AuthenticEnvelope {
     ///
     /// # Errors
     /// [`CheckError`] names the first thing that does not fit.
-    pub fn check(self, expected: &Expectation<'_>) -> Result<OpenedEnvelope, CheckError> {
+    pub fn check(self, expected: &Expectation<'_>) -> Result<CheckedEnvelope, CheckError> {
         self.check_place(expected)?;
         self.check_time(expected)?;
-        Ok(OpenedEnvelope { authentic: self })
+        Ok(CheckedEnvelope {
+            authentic: self,
+            skew: expected.skew,
+        })
+    }
+
+    /// How it is protected.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.envelope.header.suite
+    }
+
+    fn key_reference(&self) -> Option<KeyReference> {
+        let header = &self.envelope.header;
+        let key = header.key?;
+        Some(KeyReference {
+            suite: header.suite,
+            sender: self.sender.workload.clone(),
+            epoch: header.epoch,
+            data_key: key.data_key,
+            recipients: key.recipients,
+        })
     }
 
     fn check_place(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
@@ -200,7 +290,156 @@ impl AuthenticEnvelope {
     }
 }
 
+impl CheckedEnvelope {
+    /// Who sealed it.
+    #[must_use]
+    pub const fn sender(&self) -> &Verified<Sender> {
+        &self.authentic.sender
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.authentic.envelope.header.kind
+    }
+
+    /// How it is protected.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.authentic.suite()
+    }
+
+    /// What replies to it are bound to.
+    #[must_use]
+    pub const fn leaf(&self) -> LeafHash {
+        self.authentic.leaf
+    }
+
+    /// The reply subject that it was sealed with and came with.
+    #[must_use]
+    pub fn reply_to(&self) -> Option<&str> {
+        self.authentic.envelope.reply_to()
+    }
+
+    /// The data key that it is encrypted under, or that it carries to others;
+    /// none if it is only signed.
+    #[must_use]
+    pub fn key_reference(&self) -> Option<KeyReference> {
+        self.authentic.key_reference()
+    }
+
+    /// The wrapped data key, if it rides along.
+    #[must_use]
+    pub fn inline_wraps(&self) -> Option<Bytes> {
+        let sealed = &self.authentic.envelope;
+        let wraps = sealed.header.key?.wraps?;
+        Some(sealed.slice(wraps))
+    }
+
+    /// The contents of an envelope that is not encrypted.
+    ///
+    /// # Errors
+    /// [`OpenError::Encrypted`].
+    pub fn open_clear(self) -> Result<OpenedEnvelope, OpenError> {
+        let sealed = &self.authentic.envelope;
+        if sealed.header.is_encrypted() {
+            return Err(OpenError::Encrypted);
+        }
+        let content = Content {
+            bytes: sealed.bytes.clone(),
+            token: sealed.token,
+            body: sealed.body,
+            bodies: sealed.bodies.clone(),
+        };
+        Ok(OpenedEnvelope {
+            authentic: self.authentic,
+            content,
+        })
+    }
+
+    /// The contents of an encrypted envelope (ENV-16).
+    ///
+    /// # Errors
+    /// [`OpenError`] names the first thing that does not fit.
+    pub fn decrypt(self, key: &OpeningKey) -> Result<OpenedEnvelope, OpenError> {
+        let reference = self.key_reference().ok_or(OpenError::NotEncrypted)?;
+        let sealed = &self.authentic.envelope;
+        let nonce = sealed
+            .header
+            .key
+            .and_then(|fields| fields.nonce)
+            .ok_or(OpenError::NotEncrypted)?;
+        if *key.reference() != reference {
+            return Err(OpenError::WrongKey);
+        }
+        if !key.covers(sealed.header.issued_at, self.skew) {
+            return Err(OpenError::KeyRetired);
+        }
+        // Everything up to the end of the header.
+        let aad = Span {
+            start: 0,
+            end: sealed.header_span.end,
+        };
+        let (ciphertext, tag) = sealed
+            .body
+            .of(&sealed.bytes)
+            .split_last_chunk::<TAG_LEN>()
+            .ok_or(OpenError::BadCiphertext)?;
+        let mut plaintext = ciphertext.to_vec();
+        key.decrypt(&nonce, aad.of(&sealed.bytes), &mut plaintext, tag)
+            .map_err(|_| OpenError::BadCiphertext)?;
+        let content = Content::of_plaintext(plaintext.into(), sealed)?;
+        Ok(OpenedEnvelope {
+            authentic: self.authentic,
+            content,
+        })
+    }
+}
+
+impl Content {
+    fn of_plaintext(bytes: Bytes, sealed: &SealedEnvelope) -> Result<Self, OpenError> {
+        let mut reader = Reader::new(&bytes);
+        let malformed = |error| OpenError::Content(DecodeError::Encoding(error));
+        reader.array_of(2).map_err(malformed)?;
+        let inner = if reader.take_nil() {
+            None
+        } else {
+            Some(reader.bin(MAX_TOKEN).map_err(malformed)?)
+        };
+        let body = reader.bin(MAX_ENVELOPE).map_err(malformed)?;
+        reader.finish().map_err(malformed)?;
+        let bodies = frame_bodies(&bytes, body, sealed.header.messages())?;
+        let is_open = sealed.token.is_some();
+        match (inner, &sealed.header.token_hash) {
+            (None, None) => {}
+            (None, Some(_)) if is_open => {}
+            (Some(token), Some(hash)) if !is_open => {
+                if !constant_time_eq(&sha256(&[token.of(&bytes)]), hash) {
+                    return Err(OpenError::TokenMismatch);
+                }
+            }
+            _ => return Err(OpenError::Content(DecodeError::TokenPresence)),
+        }
+        Ok(Self {
+            token: inner,
+            body,
+            bodies,
+            bytes,
+        })
+    }
+
+    fn slice(&self, span: Span) -> Bytes {
+        self.bytes.slice(span.start..span.end)
+    }
+}
+
 impl OpenedEnvelope {
+    /// How it was protected.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.authentic.suite()
+    }
+
     /// Who sealed it.
     #[must_use]
     pub const fn sender(&self) -> &Verified<Sender> {
@@ -223,9 +462,7 @@ impl OpenedEnvelope {
     /// The reply subject that it was sealed with and came with.
     #[must_use]
     pub fn reply_to(&self) -> Option<&str> {
-        let sealed = self.sealed();
-        let span = sealed.header.reply_to?;
-        Some(span.str_of(&sealed.bytes))
+        self.sealed().reply_to()
     }
 
     /// When it was sealed, by the sender's clock.
@@ -252,7 +489,10 @@ impl OpenedEnvelope {
     #[must_use]
     pub fn token(&self) -> Option<Bytes> {
         let sealed = self.sealed();
-        sealed.token.map(|span| sealed.slice(span))
+        match self.content.token {
+            Some(inner) => Some(self.content.slice(inner)),
+            None => sealed.token.map(|span| sealed.slice(span)),
+        }
     }
 
     /// SHA-256 of the token.
@@ -342,12 +582,13 @@ impl OpenedEnvelope {
 
     fn message(&self, index: usize) -> Message {
         let sealed = self.sealed();
-        let body = sealed.bodies.get(index).copied().unwrap_or(sealed.body);
+        let content = &self.content;
+        let body = content.bodies.get(index).copied().unwrap_or(content.body);
         Message {
             id: sealed.message_id(index),
             // Decoding refused a sequence that would overflow.
             sequence: sealed.header.sequence.saturating_add(index as u64),
-            body: sealed.slice(body),
+            body: content.slice(body),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, Verified, WorkloadId, WorkloadTag};
-use bulla_keyring::{NkeySeed, Signature, SigningKey, Tag, VerifyingKey, constant_time_eq};
+use bulla_keyring::{
+    ExchangePublic, KemPublic, KemSuite, NkeySeed, Signature, SigningKey, Tag, VerifyingKey,
+    constant_time_eq,
+};
 
 use crate::reader::{EncodingError, Reader};
 use crate::writer;
@@ -16,7 +19,7 @@ pub(crate) const VERSION: u64 = 1;
 /// Longest workload id in bytes ([SPIFFE ID §2.3]).
 ///
 /// [SPIFFE ID §2.3]: https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
-const MAX_WORKLOAD_ID: usize = 2048;
+pub(crate) const MAX_WORKLOAD_ID: usize = 2048;
 
 /// What a process asks a broker to certify.
 #[derive(Debug, Clone)]
@@ -25,6 +28,9 @@ pub struct RequestDraft<'a> {
     pub workload: &'a WorkloadId,
     /// The key that will seal its messages.
     pub message_key: &'a SigningKey,
+    /// The keys by which replies reach this process alone; without them nothing
+    /// encrypted can be answered to it.
+    pub process_keys: Option<&'a ProcessKeys>,
     /// The key that will sign transaction tokens, for workloads that mint.
     pub token_key: Option<&'a SigningKey>,
     /// 16 random bytes for each process.
@@ -35,12 +41,52 @@ pub struct RequestDraft<'a> {
     pub requested_at: UnixMillis,
 }
 
+/// The public keys of one process, as fresh as its message key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessKeys {
+    /// Replies are encrypted to it in the suite `xwing`.
+    pub xwing: KemPublic,
+    /// And to this one in the suite `x25519`.
+    pub x25519: KemPublic,
+    /// For keys that two processes agree on.
+    pub exchange: ExchangePublic,
+}
+
+impl ProcessKeys {
+    /// The KEM key for this suite.
+    #[must_use]
+    pub const fn kem(&self, suite: KemSuite) -> &KemPublic {
+        match suite {
+            KemSuite::XWing => &self.xwing,
+            KemSuite::X25519 => &self.x25519,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        writer::array(out, 3);
+        writer::bin(out, self.xwing.as_bytes());
+        writer::bin(out, self.x25519.as_bytes());
+        writer::bin(out, self.exchange.as_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>, bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
+        reader.array_of(3)?;
+        Ok(Self {
+            xwing: kem_key(reader, bytes, KemSuite::XWing)?,
+            x25519: kem_key(reader, bytes, KemSuite::X25519)?,
+            exchange: ExchangePublic::from_bytes(&reader.bin_of()?)
+                .map_err(|_| CredentialDecodeError::KemKey)?,
+        })
+    }
+}
+
 /// A request that was decoded; [`CredentialRequest::verify`] proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialRequest {
     pub(crate) statement: Vec<u8>,
     pub(crate) workload: WorkloadId,
     pub(crate) signing_key: VerifyingKey,
+    pub(crate) process_keys: Option<ProcessKeys>,
     pub(crate) token_key: Option<VerifyingKey>,
     instance: [u8; 16],
     challenge: [u8; 32],
@@ -101,9 +147,12 @@ pub enum CredentialDecodeError {
         /// What it says.
         version: u64,
     },
-    /// It names a KEM key, which this version does not know.
-    #[error("the credential names a key for encryption, which is not supported")]
-    UnsupportedKem,
+    /// It names a key for encryption or agreement that is unsound.
+    #[error("it names an unsound key for encryption")]
+    KemKey,
+    /// A record that nobody vouches for.
+    #[error("the workload's signature is missing")]
+    CountersignatureMissing,
     /// Not a SPIFFE id.
     #[error("the workload id is malformed")]
     Workload,
@@ -166,7 +215,8 @@ impl CredentialDecodeError {
             Self::TooLarge { .. } => "too_large",
             Self::Encoding(error) => error.code(),
             Self::UnsupportedVersion { .. } => "unsupported_version",
-            Self::UnsupportedKem => "unsupported_kem",
+            Self::KemKey => "kem_key",
+            Self::CountersignatureMissing => "countersignature_missing",
             Self::Workload => "workload",
             Self::Key => "key",
             Self::TokenProofPresence => "token_proof_presence",
@@ -221,10 +271,8 @@ impl RequestDraft<'_> {
             }
             None => writer::nil(&mut out),
         }
-        let countersignature = countersigner.map(|seed| Countersignature {
-            nkey: seed.public(),
-            signature: seed.sign(Tag::Countersignature, &[&statement]),
-        });
+        let countersignature =
+            countersigner.map(|seed| Countersignature::by(seed, Tag::Countersignature, &statement));
         Countersignature::write(countersignature.as_ref(), &mut out);
         out
     }
@@ -235,7 +283,10 @@ impl RequestDraft<'_> {
         writer::uint(&mut out, VERSION);
         writer::string(&mut out, self.workload.as_str());
         writer::bin(&mut out, self.message_key.verifying_key().as_bytes());
-        writer::nil(&mut out);
+        match self.process_keys {
+            Some(keys) => keys.write(&mut out),
+            None => writer::nil(&mut out),
+        }
         match self.token_key {
             Some(key) => writer::bin(&mut out, key.verifying_key().as_bytes()),
             None => writer::nil(&mut out),
@@ -281,9 +332,11 @@ impl CredentialRequest {
         let (_, workload) = reader.string(MAX_WORKLOAD_ID)?;
         let workload = WorkloadId::parse(workload).map_err(|_| CredentialDecodeError::Workload)?;
         let signing_key = key(&mut reader)?;
-        if !reader.take_nil() {
-            return Err(CredentialDecodeError::UnsupportedKem);
-        }
+        let process_keys = if reader.take_nil() {
+            None
+        } else {
+            Some(ProcessKeys::read(&mut reader, statement)?)
+        };
         let token_key = if reader.take_nil() {
             None
         } else {
@@ -293,6 +346,7 @@ impl CredentialRequest {
             statement: statement.to_vec(),
             workload,
             signing_key,
+            process_keys,
             token_key,
             instance: reader.bin_of()?,
             challenge: reader.bin_of()?,
@@ -314,6 +368,12 @@ impl CredentialRequest {
     #[must_use]
     pub const fn signing_key(&self) -> &VerifyingKey {
         &self.signing_key
+    }
+
+    /// The keys by which replies reach this process alone.
+    #[must_use]
+    pub const fn process_keys(&self) -> Option<&ProcessKeys> {
+        self.process_keys.as_ref()
     }
 
     /// The key for transaction tokens, if the workload means to mint.
@@ -393,25 +453,44 @@ impl CredentialRequest {
         if anchors.is_empty() {
             return Err(CountersignatureError::NoAnchor);
         }
-        let countersignature = self
-            .countersignature
+        self.countersignature
             .as_ref()
-            .ok_or(CountersignatureError::Missing)?;
-        if !anchors.contains(&countersignature.nkey) {
-            return Err(CountersignatureError::ForeignNkey);
-        }
-        VerifyingKey::from_nkey(&countersignature.nkey)
-            .map_err(|_| CountersignatureError::BadSignature)?
-            .verify(
-                Tag::Countersignature,
-                &[&self.statement],
-                &countersignature.signature,
-            )
-            .map_err(|_| CountersignatureError::BadSignature)
+            .ok_or(CountersignatureError::Missing)?
+            .verify(Tag::Countersignature, &self.statement, anchors)
     }
 }
 
 impl Countersignature {
+    pub(crate) fn by(seed: &NkeySeed, tag: Tag, statement: &[u8]) -> Self {
+        Self {
+            nkey: seed.public(),
+            signature: seed.sign(tag, &[statement]),
+        }
+    }
+
+    pub(crate) const fn nkey(&self) -> &Nkey {
+        &self.nkey
+    }
+
+    /// Proves that one of `anchors` signed the statement.
+    pub(crate) fn verify(
+        &self,
+        tag: Tag,
+        statement: &[u8],
+        anchors: &[Nkey],
+    ) -> Result<(), CountersignatureError> {
+        if anchors.is_empty() {
+            return Err(CountersignatureError::NoAnchor);
+        }
+        if !anchors.contains(&self.nkey) {
+            return Err(CountersignatureError::ForeignNkey);
+        }
+        VerifyingKey::from_nkey(&self.nkey)
+            .map_err(|_| CountersignatureError::BadSignature)?
+            .verify(tag, &[statement], &self.signature)
+            .map_err(|_| CountersignatureError::BadSignature)
+    }
+
     pub(crate) fn write(this: Option<&Self>, out: &mut Vec<u8>) {
         match this {
             Some(this) => {
@@ -454,4 +533,13 @@ pub(crate) fn version(reader: &mut Reader<'_>) -> Result<(), CredentialDecodeErr
 
 pub(crate) fn key(reader: &mut Reader<'_>) -> Result<VerifyingKey, CredentialDecodeError> {
     VerifyingKey::from_bytes(&reader.bin_of()?).map_err(|_| CredentialDecodeError::Key)
+}
+
+pub(crate) fn kem_key(
+    reader: &mut Reader<'_>,
+    bytes: &[u8],
+    suite: KemSuite,
+) -> Result<KemPublic, CredentialDecodeError> {
+    let key = reader.bin(MAX_CREDENTIAL)?.of(bytes);
+    KemPublic::from_bytes(suite, key).map_err(|_| CredentialDecodeError::KemKey)
 }

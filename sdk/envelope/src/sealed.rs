@@ -3,15 +3,15 @@
 use bytes::Bytes;
 
 use bulla_identity::Verified;
-use bulla_keyring::{KeyId, Signature, constant_time_eq, sha256};
+use bulla_keyring::{KeyId, MacKey, Signature, TAG_LEN, constant_time_eq, sha256};
 
-use crate::format::{Field, Kind, ShapeError, VERSION};
+use crate::format::{Field, Kind, ShapeError, Suite, VERSION};
 use crate::header::{Header, ID_LEN};
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
 use crate::reader::{EncodingError, Reader, Span};
 use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
-use crate::{AuthenticEnvelope, MessageId, Sender, VerifiedCredential, VerifiedRoots};
+use crate::{AuthenticEnvelope, LeafHash, MessageId, Sender, VerifiedCredential, VerifiedRoots};
 
 /// An envelope that was decoded and is not yet trusted.
 ///
@@ -22,15 +22,25 @@ pub struct SealedEnvelope {
     pub(crate) bytes: Bytes,
     pub(crate) header: Header,
     pub(crate) token: Option<Span>,
+    /// As it was sent: in the clear, or ciphertext.
     pub(crate) body: Span,
-    /// The messages' bodies if the frame has more than one.
+    /// The messages' bodies if the frame has more than one and is in the clear.
     pub(crate) bodies: Vec<Span>,
-    header_span: Span,
+    pub(crate) header_span: Span,
     proof: Proof,
 }
 
+/// What makes an envelope authentic.
 #[derive(Debug, Clone)]
-struct Proof {
+enum Proof {
+    /// A place in a batch, and the batch's signature.
+    Batch(BatchProof),
+    /// A code under a key that only sender and receiver have (ENV-26).
+    Mac([u8; 32]),
+}
+
+#[derive(Debug, Clone)]
+struct BatchProof {
     index: u32,
     count: u32,
     path: Span,
@@ -108,6 +118,12 @@ pub enum DecodeError {
     /// An error reply has a body.
     #[error("an error reply has no body")]
     ErrorWithBody,
+    /// An encrypted body that is shorter than what the AEAD adds.
+    #[error("the encrypted body is too short")]
+    BodyTooShort,
+    /// A code where only a signature may be.
+    #[error("only replies and errors are authenticated by a code")]
+    MacKind,
     /// A batch that is empty or too large, or an index outside it.
     #[error("index {index} of {count} is no place in a batch")]
     BatchPlace {
@@ -141,10 +157,13 @@ impl DecodeError {
             Self::InvalidField { .. } => "invalid_field",
             Self::Shape(ShapeError::Missing { .. }) => "missing_field",
             Self::Shape(ShapeError::Unexpected { .. }) => "unexpected_field",
+            Self::Shape(ShapeError::SuiteOfKind { .. }) => "suite_of_kind",
             Self::TokenPresence => "token_presence",
             Self::NotFramable => "not_framable",
             Self::FrameCount { .. } => "frame_count",
             Self::ErrorWithBody => "error_with_body",
+            Self::BodyTooShort => "body_too_short",
+            Self::MacKind => "mac_kind",
             Self::BatchPlace { .. } => "batch_place",
             Self::PathLength { .. } => "path_length",
         }
@@ -160,6 +179,15 @@ pub enum VerifyError {
     /// The signature is not by that credential over this envelope.
     #[error("the envelope's signature does not verify")]
     BadSignature,
+    /// The code is not by the peer over this envelope.
+    #[error("the envelope's code does not verify")]
+    BadMac,
+    /// A code where a signature is expected.
+    #[error("the envelope is not signed")]
+    NotSigned,
+    /// A signature where a code is expected.
+    #[error("the envelope has no code")]
+    NotCoded,
     /// The token is not the one that the signature covers.
     #[error("the user token is not the one that was signed for")]
     TokenMismatch,
@@ -172,6 +200,9 @@ impl VerifyError {
         match self {
             Self::WrongCredential => "wrong_credential",
             Self::BadSignature => "bad_signature",
+            Self::BadMac => "bad_mac",
+            Self::NotSigned => "not_signed",
+            Self::NotCoded => "not_coded",
             Self::TokenMismatch => "token_mismatch",
         }
     }
@@ -213,15 +244,29 @@ impl SealedEnvelope {
         } else {
             Some(reader.bin(MAX_TOKEN)?)
         };
-        if token.is_some() != header.token_hash.is_some() {
-            return Err(DecodeError::TokenPresence);
+        let is_encrypted = header.is_encrypted();
+        match (token.is_some(), header.token_hash.is_some()) {
+            (true, true) | (false, false) => {}
+            // It is inside.
+            (false, true) if is_encrypted => {}
+            _ => return Err(DecodeError::TokenPresence),
         }
         let body = reader.bin(MAX_ENVELOPE)?;
         if header.kind == Kind::Error && body.len() > 0 {
             return Err(DecodeError::ErrorWithBody);
         }
-        let bodies = frame_bodies(&bytes, body, header.messages())?;
+        let bodies = if is_encrypted {
+            if body.len() < TAG_LEN {
+                return Err(DecodeError::BodyTooShort);
+            }
+            Vec::new()
+        } else {
+            frame_bodies(&bytes, body, header.messages())?
+        };
         let proof = Proof::read(&mut reader)?;
+        if matches!(proof, Proof::Mac(_)) && !matches!(header.kind, Kind::Reply | Kind::Error) {
+            return Err(DecodeError::MacKind);
+        }
         reader.finish()?;
         Ok(Self {
             header,
@@ -245,6 +290,19 @@ impl SealedEnvelope {
     #[must_use]
     pub const fn kind_unverified(&self) -> Kind {
         self.header.kind
+    }
+
+    /// The suite that the envelope claims.
+    #[must_use]
+    pub const fn suite_unverified(&self) -> Suite {
+        self.header.suite
+    }
+
+    /// Whether a code, not a signature, makes it authentic, for
+    /// [`SealedEnvelope::verify_mac`].
+    #[must_use]
+    pub const fn has_mac(&self) -> bool {
+        matches!(self.proof, Proof::Mac(_))
     }
 
     /// The subject that the envelope claims, for diagnostics.
@@ -286,6 +344,37 @@ impl SealedEnvelope {
         self.prove(credential, Some(roots))
     }
 
+    /// Proves that the holder of `credential` answered, with the code under the
+    /// key that it shares with this process (ENV-26).
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    ///
+    /// # Security
+    /// `key` is agreed between the exchange key in `credential` and this
+    /// process's own, in these roles. Whoever has this process's exchange secret
+    /// can make such envelopes too.
+    pub fn verify_mac(
+        self,
+        credential: &VerifiedCredential,
+        key: &MacKey,
+    ) -> Result<AuthenticEnvelope, VerifyError> {
+        if self.header.key_id != credential.id() {
+            return Err(VerifyError::WrongCredential);
+        }
+        let Proof::Mac(mac) = &self.proof else {
+            return Err(VerifyError::NotCoded);
+        };
+        let leaf = self.leaf();
+        key.verify(&[&leaf.0], mac)
+            .map_err(|_| VerifyError::BadMac)?;
+        self.into_authentic(credential, leaf)
+    }
+
+    fn leaf(&self) -> LeafHash {
+        tree::leaf(self.header_span.of(&self.bytes), self.body.of(&self.bytes))
+    }
+
     fn prove(
         self,
         credential: &VerifiedCredential,
@@ -294,13 +383,16 @@ impl SealedEnvelope {
         if self.header.key_id != credential.id() {
             return Err(VerifyError::WrongCredential);
         }
-        let leaf = tree::leaf(self.header_span.of(&self.bytes), self.body.of(&self.bytes));
+        let Proof::Batch(proof) = &self.proof else {
+            return Err(VerifyError::NotSigned);
+        };
+        let leaf = self.leaf();
         let claim = Claim {
             credential: credential.credential().hash(),
-            signature: &self.proof.signature,
-            index: self.proof.index,
-            count: self.proof.count,
-            path: self.proof.path.of(&self.bytes),
+            signature: &proof.signature,
+            index: proof.index,
+            count: proof.count,
+            path: proof.path.of(&self.bytes),
             leaf: tree::leaf_node(&leaf),
         };
         if !roots.is_some_and(|roots| roots.recognise(&claim)) {
@@ -313,6 +405,14 @@ impl SealedEnvelope {
                 roots.danger_remember(&claim, root);
             }
         }
+        self.into_authentic(credential, leaf)
+    }
+
+    fn into_authentic(
+        self,
+        credential: &VerifiedCredential,
+        leaf: LeafHash,
+    ) -> Result<AuthenticEnvelope, VerifyError> {
         self.verify_token()?;
         let sender = Sender {
             workload: credential.workload().clone(),
@@ -331,7 +431,9 @@ impl SealedEnvelope {
         let matches = match (self.token, &self.header.token_hash) {
             (None, None) => true,
             (Some(token), Some(hash)) => constant_time_eq(&sha256(&[token.of(&self.bytes)]), hash),
-            _ => false,
+            // It is inside, and compared when that is opened.
+            (None, Some(_)) => self.header.is_encrypted(),
+            (Some(_), None) => false,
         };
         matches.then_some(()).ok_or(VerifyError::TokenMismatch)
     }
@@ -342,6 +444,12 @@ impl SealedEnvelope {
         MessageId(ids.get(index).copied().unwrap_or_default())
     }
 
+    /// The signed reply subject.
+    pub(crate) fn reply_to(&self) -> Option<&str> {
+        let span = self.header.reply_to?;
+        Some(span.str_of(&self.bytes))
+    }
+
     /// Zero-copy.
     pub(crate) fn slice(&self, span: Span) -> Bytes {
         self.bytes.slice(span.start..span.end)
@@ -349,7 +457,11 @@ impl SealedEnvelope {
 }
 
 /// The bodies of a frame of several messages; nothing for a frame of one.
-fn frame_bodies(bytes: &[u8], body: Span, messages: usize) -> Result<Vec<Span>, DecodeError> {
+pub(crate) fn frame_bodies(
+    bytes: &[u8],
+    body: Span,
+    messages: usize,
+) -> Result<Vec<Span>, DecodeError> {
     if messages == 1 {
         return Ok(Vec::new());
     }
@@ -371,7 +483,17 @@ fn frame_bodies(bytes: &[u8], body: Span, messages: usize) -> Result<Vec<Span>, 
 
 impl Proof {
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        reader.array_of(4)?;
+        match reader.array(usize::MAX)? {
+            1 => return Ok(Self::Mac(reader.bin_of()?)),
+            4 => {}
+            actual => {
+                return Err(EncodingError::WrongLength {
+                    expected: 4,
+                    actual,
+                }
+                .into());
+            }
+        }
         let (raw_index, raw_count) = (reader.uint()?, reader.uint()?);
         let place = DecodeError::BatchPlace {
             index: raw_index,
@@ -390,11 +512,11 @@ impl Proof {
                 actual: path.len(),
             });
         }
-        Ok(Self {
+        Ok(Self::Batch(BatchProof {
             index,
             count,
             path,
             signature: Signature::from_bytes(reader.bin_of()?),
-        })
+        }))
     }
 }

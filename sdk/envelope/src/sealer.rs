@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use bulla_identity::UnixMillis;
-use bulla_keyring::{KeyId, Signature, SigningKey, Tag, sha256};
+use bulla_keyring::{
+    KeyId, MacKey, NONCE_LEN, Nonce, NonceError, Signature, SigningKey, TAG_LEN, Tag, sha256,
+};
 
-use crate::format::{Field, ShapeError, VERSION};
+use crate::format::{Field, Kind, ShapeError, VERSION};
 use crate::header;
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER};
 use crate::tree::{self, NODE_LEN, Tree};
@@ -41,8 +43,9 @@ pub struct Sealer {
 /// Why a draft is not sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The key is not the one that the credential names.
-    #[error("the signing key is not the one that the credential names")]
+    /// The key is not the one that the credential names, or the data key is
+    /// another process's.
+    #[error("the key is not this sender's")]
     ForeignKey,
     /// The sequence counter is at its end: a new epoch is needed.
     #[error("the sequence counter is exhausted")]
@@ -116,6 +119,18 @@ pub enum SealError {
     /// has a body beside its messages.
     #[error("only events without a reply subject share a frame")]
     NotFramable,
+    /// A wrapped data key where none belongs, or none where one does.
+    #[error("a data key is wrapped in a record of its own, and only there")]
+    KeyOfKind,
+    /// The data key's time is over: a new one is needed.
+    #[error("the data key has been retired")]
+    KeyRetired,
+    /// No nonce is left under the data key, or the process was forked.
+    #[error("no nonce can be taken")]
+    Nonce(#[from] NonceError),
+    /// Only answers may be authenticated to one peer alone.
+    #[error("only replies and errors are authenticated by a code")]
+    MacKind,
 }
 
 impl SealError {
@@ -136,6 +151,10 @@ impl SealError {
             Self::BatchSize { .. } => "batch_size",
             Self::FrameSize { .. } => "frame_size",
             Self::NotFramable => "not_framable",
+            Self::KeyOfKind => "key_of_kind",
+            Self::KeyRetired => "key_retired",
+            Self::Nonce(error) => error.code(),
+            Self::MacKind => "mac_kind",
         }
     }
 }
@@ -146,6 +165,7 @@ pub(crate) struct Stamp<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) sequence: u64,
     pub(crate) token_hash: Option<[u8; 32]>,
+    pub(crate) nonce: Option<[u8; NONCE_LEN]>,
     /// At least one.
     pub(crate) messages: &'a [FrameMessage<'a>],
 }
@@ -199,7 +219,7 @@ impl Sealer {
             id: MessageId([0; 16]),
             body: draft.body,
         };
-        let unit = Unit {
+        let unit = SealUnit {
             draft,
             messages: &[message],
         };
@@ -210,9 +230,10 @@ impl Sealer {
             epoch: self.epoch,
             sequence: u64::MAX,
             token_hash: draft.token.map(|_| [0; 32]),
+            nonce: draft.encryption.map(|_| [0; NONCE_LEN]),
             messages: unit.messages,
         };
-        Ok(Plan::new(&unit, stamp, 0, 1)?.len)
+        Ok(Plan::new(&unit, stamp, ProofRoom::Batch { index: 0, count: 1 })?.len)
     }
 
     /// By how many bytes a place in a batch can make an envelope longer: ten
@@ -229,9 +250,54 @@ impl Sealer {
             id,
             body: draft.body,
         };
-        self.seal_one(Unit {
+        self.seal_one(SealUnit {
             draft,
             messages: &[message],
+        })
+    }
+
+    /// Seals one answer for one peer alone: with a code under a key that only
+    /// both processes have, instead of a signature (ENV-26).
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`], and [`SealError::MacKind`] for anything but a reply
+    /// or an error.
+    ///
+    /// # Security
+    /// The peer could have made it too: it proves nothing to a third party.
+    pub fn seal_with_mac(
+        &self,
+        draft: &Draft<'_>,
+        id: MessageId,
+        key: &MacKey,
+    ) -> Result<Sealed, SealError> {
+        if !matches!(draft.kind, Kind::Reply | Kind::Error) {
+            return Err(SealError::MacKind);
+        }
+        let message = FrameMessage {
+            id,
+            body: draft.body,
+        };
+        let unit = SealUnit {
+            draft,
+            messages: &[message],
+        };
+        self.check(&unit)?;
+        let sequence = self.draw(1)?;
+        let (stamp, nonce) = self.stamp(&unit, sequence)?;
+        let mut plan = Plan::new(&unit, stamp, ProofRoom::Mac)?;
+        plan.nonce = nonce;
+        let mut buffer = Vec::with_capacity(plan.len);
+        let leaf = plan.write(&mut buffer);
+        let mut proof = Vec::with_capacity(plan.proof_len);
+        writer::array(&mut proof, 1);
+        writer::bin(&mut proof, &key.mac(&[&leaf.0]));
+        buffer.truncate(plan.len - plan.proof_len);
+        buffer.extend_from_slice(&proof);
+        Ok(Sealed {
+            bytes: buffer.into(),
+            leaf,
+            sequence,
         })
     }
 
@@ -247,7 +313,7 @@ impl Sealer {
         if !draft.body.is_empty() {
             return Err(SealError::NotFramable);
         }
-        self.seal_one(Unit { draft, messages })
+        self.seal_one(SealUnit { draft, messages })
     }
 
     /// Seals several messages, to different subjects if need be, under one
@@ -265,15 +331,15 @@ impl Sealer {
                 }]
             })
             .collect();
-        let units: Vec<Unit<'_>> = drafts
+        let units: Vec<SealUnit<'_>> = drafts
             .iter()
             .zip(&messages)
-            .map(|((draft, _), messages)| Unit { draft, messages })
+            .map(|((draft, _), messages)| SealUnit { draft, messages })
             .collect();
         self.seal_units(&units)
     }
 
-    fn seal_one(&self, unit: Unit<'_>) -> Result<Sealed, SealError> {
+    fn seal_one(&self, unit: SealUnit<'_>) -> Result<Sealed, SealError> {
         let mut sealed = self.seal_units(&[unit])?;
         sealed.pop().ok_or(SealError::BatchSize {
             limit: MAX_BATCH,
@@ -281,7 +347,12 @@ impl Sealer {
         })
     }
 
-    fn seal_units(&self, units: &[Unit<'_>]) -> Result<Vec<Sealed>, SealError> {
+    /// Seals frames, each of one or more messages, to different subjects if need
+    /// be, under one signature. The results are in the order of the units.
+    ///
+    /// # Errors
+    /// [`SealError`] of the first unit that breaks a rule; nothing is sealed then.
+    pub fn seal_units(&self, units: &[SealUnit<'_>]) -> Result<Vec<Sealed>, SealError> {
         let count = u32::try_from(units.len())
             .ok()
             .filter(|count| (1..=MAX_BATCH).contains(&(*count as usize)))
@@ -294,26 +365,22 @@ impl Sealer {
         }
         let messages = units.iter().map(|unit| unit.messages.len() as u64).sum();
         let mut sequence = self.draw(messages)?;
-
         // Measure first: the batch then lies in one allocation of the right size.
         let mut plans = Vec::with_capacity(units.len());
         let mut capacity = 0;
         for (unit, index) in units.iter().zip(0..count) {
-            let stamp = Stamp {
-                key_id: self.key_id,
-                epoch: self.epoch,
-                sequence,
-                token_hash: unit.draft.token.map(|token| sha256(&[token])),
-                messages: unit.messages,
-            };
-            let plan = Plan::new(unit, stamp, index, count)?;
+            let (stamp, nonce) = self.stamp(unit, sequence)?;
+            let mut plan = Plan::new(unit, stamp, ProofRoom::Batch { index, count })?;
+            plan.nonce = nonce;
             sequence += unit.messages.len() as u64;
             capacity += plan.len;
             plans.push(plan);
         }
-
         let mut buffer = Vec::with_capacity(capacity);
-        let leaves: Vec<LeafHash> = plans.iter().map(|plan| plan.write(&mut buffer)).collect();
+        let leaves: Vec<LeafHash> = plans
+            .iter_mut()
+            .map(|plan| plan.write(&mut buffer))
+            .collect();
         let tree = Tree::new(leaves.iter().map(tree::leaf_node).collect());
         let signature = self.key.sign(
             Tag::Batch,
@@ -321,10 +388,10 @@ impl Sealer {
         );
         let mut proof = Vec::with_capacity(Proof::MAX_LEN);
         let mut end = 0;
-        for plan in &plans {
+        for (plan, index) in plans.iter().zip(0..count) {
             end += plan.len;
             proof.clear();
-            Proof::write(&mut proof, plan.index, count, &tree, &signature);
+            Proof::write(&mut proof, index, count, &tree, &signature);
             let start = end - plan.proof_len;
             if let Some(room) = buffer.get_mut(start..end) {
                 room.copy_from_slice(&proof);
@@ -348,11 +415,37 @@ impl Sealer {
             .collect())
     }
 
-    fn check(&self, unit: &Unit<'_>) -> Result<(), SealError> {
+    fn stamp<'a>(
+        &self,
+        unit: &SealUnit<'a>,
+        sequence: u64,
+    ) -> Result<(Stamp<'a>, Option<Nonce>), SealError> {
+        let nonce = match unit.draft.encryption {
+            Some(encryption) => Some(encryption.key.take_nonce(encryption.process)?),
+            None => None,
+        };
+        let stamp = Stamp {
+            key_id: self.key_id,
+            epoch: self.epoch,
+            sequence,
+            token_hash: unit.draft.token.map(|token| sha256(&[token])),
+            nonce: nonce.as_ref().map(|nonce| *nonce.as_bytes()),
+            messages: unit.messages,
+        };
+        Ok((stamp, nonce))
+    }
+
+    fn check(&self, unit: &SealUnit<'_>) -> Result<(), SealError> {
         let (draft, messages) = (unit.draft, unit.messages.len());
         draft.check()?;
         if draft.expires_at > self.expires_at {
             return Err(SealError::OutlivesCredential);
+        }
+        if draft
+            .data_key()
+            .is_some_and(|key| key.epoch() != self.epoch)
+        {
+            return Err(SealError::ForeignKey);
         }
         if !(1..=MAX_FRAME).contains(&messages) {
             return Err(SealError::FrameSize {
@@ -376,25 +469,39 @@ impl Sealer {
     }
 }
 
-/// What one leaf of the tree covers.
-struct Unit<'a> {
-    draft: &'a Draft<'a>,
-    messages: &'a [FrameMessage<'a>],
+/// What one leaf of the tree covers: a frame of one or more messages.
+#[derive(Debug, Clone, Copy)]
+pub struct SealUnit<'a> {
+    /// What they share. Its body is not looked at: the messages bring theirs.
+    pub draft: &'a Draft<'a>,
+    /// 1 to 64, more than one only for events without a reply subject.
+    pub messages: &'a [FrameMessage<'a>],
+}
+
+/// Which proof there must be room for.
+#[derive(Clone, Copy)]
+enum ProofRoom {
+    Batch { index: u32, count: u32 },
+    Mac,
 }
 
 /// One envelope with all its lengths known.
 struct Plan<'a> {
     draft: &'a Draft<'a>,
     stamp: Stamp<'a>,
-    index: u32,
+    /// What the body is encrypted with, once.
+    nonce: Option<Nonce>,
     header_len: usize,
+    /// What the messages take.
+    content_len: usize,
+    /// That, or what it takes encrypted.
     body_len: usize,
     proof_len: usize,
     len: usize,
 }
 
 impl<'a> Plan<'a> {
-    fn new(unit: &Unit<'a>, stamp: Stamp<'a>, index: u32, count: u32) -> Result<Self, SealError> {
+    fn new(unit: &SealUnit<'a>, stamp: Stamp<'a>, proof: ProofRoom) -> Result<Self, SealError> {
         let measure = |write: &dyn Fn(&mut Length)| {
             let mut length = Length::default();
             write(&mut length);
@@ -408,20 +515,27 @@ impl<'a> Plan<'a> {
                 actual: header_len,
             });
         }
-        let body_len = measure(&|out| write_body(out, stamp.messages));
-        let proof_len = Proof::len(index, count);
+        let content_len = measure(&|out| write_content(out, stamp.messages));
+        let proof_len = match proof {
+            ProofRoom::Batch { index, count } => Proof::len(index, count),
+            ProofRoom::Mac => Proof::MAC_LEN,
+        };
         let mut plan = Self {
             draft,
             stamp,
-            index,
+            nonce: None,
             header_len,
-            body_len,
+            content_len,
+            body_len: content_len,
             proof_len,
             len: 0,
         };
+        if draft.encryption.is_some() {
+            plan.body_len = measure(&|out| plan.write_plaintext(out)) + TAG_LEN;
+        }
         let mut length = Length::default();
-        plan.write_before_proof(&mut length);
-        plan.len = length.0 + proof_len;
+        plan.write_before_body(&mut length);
+        plan.len = length.0 + plan.body_len + proof_len;
         if plan.len > MAX_ENVELOPE {
             return Err(SealError::TooLarge {
                 limit: MAX_ENVELOPE,
@@ -432,8 +546,21 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the envelope with room for the proof and returns its leaf.
-    fn write(&self, buffer: &mut Vec<u8>) -> LeafHash {
-        let (header, body) = self.write_before_proof(buffer);
+    fn write(&mut self, buffer: &mut Vec<u8>) -> LeafHash {
+        let start = buffer.len();
+        let header = self.write_before_body(buffer);
+        let body = buffer.len();
+        match (self.draft.encryption, self.nonce.take()) {
+            (Some(encryption), Some(nonce)) => {
+                self.write_plaintext(buffer);
+                let (before, plaintext) = buffer.split_at_mut(body);
+                let aad = before.get(start..header + self.header_len);
+                let key = encryption.key;
+                let tag = key.encrypt(nonce, aad.unwrap_or_default(), plaintext);
+                buffer.extend_from_slice(&tag);
+            }
+            _ => write_content(buffer, self.stamp.messages),
+        }
         let leaf = tree::leaf(
             buffer
                 .get(header..header + self.header_len)
@@ -444,26 +571,36 @@ impl<'a> Plan<'a> {
         leaf
     }
 
-    /// Writes all but the proof; tells where header and body begin.
-    fn write_before_proof(&self, out: &mut (impl Sink + Position)) -> (usize, usize) {
+    /// Writes everything before the body; tells where the header begins.
+    fn write_before_body(&self, out: &mut (impl Sink + Position)) -> usize {
         writer::array(out, 5);
         writer::uint(out, u64::from(VERSION));
         writer::bin_header(out, self.header_len);
         let header = out.position();
         header::encode(out, self.draft, &self.stamp);
-        match self.draft.token {
-            Some(token) => writer::bin(out, token),
-            None => writer::nil(out),
-        }
+        write_token(out, self.draft.outer_token());
         writer::bin_header(out, self.body_len);
-        let body = out.position();
-        write_body(out, self.stamp.messages);
-        (header, body)
+        header
+    }
+
+    /// What is encrypted: the token and the content (ENV-16).
+    fn write_plaintext(&self, out: &mut impl Sink) {
+        writer::array(out, 2);
+        write_token(out, self.draft.inner_token());
+        writer::bin_header(out, self.content_len);
+        write_content(out, self.stamp.messages);
+    }
+}
+
+fn write_token(out: &mut impl Sink, token: Option<&[u8]>) {
+    match token {
+        Some(token) => writer::bin(out, token),
+        None => writer::nil(out),
     }
 }
 
 /// The body of a frame of one is the message's; of more, an array of theirs.
-fn write_body(out: &mut impl Sink, messages: &[FrameMessage<'_>]) {
+fn write_content(out: &mut impl Sink, messages: &[FrameMessage<'_>]) {
     if let [alone] = messages {
         out.put(alone.body);
     } else {
@@ -494,6 +631,9 @@ impl Position for Length {
 struct Proof;
 
 impl Proof {
+    /// Array head, a code.
+    const MAC_LEN: usize = 1 + 2 + 32;
+
     /// Array head, two integers, ten nodes, a signature.
     const MAX_LEN: usize = 1 + 2 * 3 + 2 + 10 * NODE_LEN + 2 + 64;
 

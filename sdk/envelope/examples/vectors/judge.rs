@@ -103,7 +103,9 @@ fn open(
                 .as_deref()
                 .map(|leaf| LeafHash(unhex(leaf).try_into().unwrap())),
         })
-        .map_err(|e| ("check", e.code()))
+        .map_err(|e| ("check", e.code()))?
+        .open_clear()
+        .map_err(|e| ("open", e.code()))
 }
 
 fn named_credential(file: &File, with: &With) -> VerifiedCredential {

@@ -149,6 +149,7 @@ impl Process {
         RequestDraft {
             workload: &self.workload,
             message_key: &self.message_key(),
+            process_keys: None,
             token_key: self.token_key().as_ref(),
             instance: filler("instance"),
             challenge: challenge(),

@@ -315,6 +315,7 @@ fn a_lying_broker_cannot_speak_for_a_workload() {
     let draft = RequestDraft {
         workload: &victim.workload,
         message_key: &key,
+        process_keys: None,
         token_key: None,
         instance: [0; 16],
         challenge: CHALLENGE,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bulla_envelope::{
     AuthenticEnvelope, Credential, CredentialIssuer, CredentialRequest, Epoch, Expectation,
-    IssuingKey, Kind, MessageId, OpenedEnvelope, RequestDraft, RequestExpectation, Sealed,
-    SealedEnvelope, Sealer, Terms, TrustBundle, VerifiedCredential,
+    IssuingKey, Kind, MessageId, OpenedEnvelope, ProcessKeys, RequestDraft, RequestExpectation,
+    Sealed, SealedEnvelope, Sealer, Terms, TrustBundle, VerifiedCredential,
 };
 use bulla_identity::{
     Nkey, NkeyKind, Subject, TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadName,
@@ -76,6 +76,7 @@ pub struct Process {
     pub nkey: NkeySeed,
     pub message_seed: [u8; 32],
     pub token_seed: Option<[u8; 32]>,
+    pub process_keys: Option<ProcessKeys>,
 }
 
 impl Process {
@@ -85,6 +86,7 @@ impl Process {
             nkey: NkeySeed::from_random(NkeyKind::User, &[n; 32]).unwrap(),
             message_seed: [n ^ 0x55; 32],
             token_seed: None,
+            process_keys: None,
         }
     }
 
@@ -102,6 +104,7 @@ impl Process {
         RequestDraft {
             workload: &self.workload,
             message_key: &message_key,
+            process_keys: self.process_keys.as_ref(),
             token_key: token_key.as_ref(),
             instance: [9; 16],
             challenge: CHALLENGE,
@@ -187,5 +190,9 @@ pub fn open(
     credential: &VerifiedCredential,
     expected: &Expectation<'_>,
 ) -> OpenedEnvelope {
-    authentic(sealed, credential).check(expected).unwrap()
+    authentic(sealed, credential)
+        .check(expected)
+        .unwrap()
+        .open_clear()
+        .unwrap()
 }

@@ -13,6 +13,7 @@ mod batch;
 mod check;
 mod credential;
 mod encoding;
+mod encryption;
 mod fixture;
 mod frame;
 mod oracle;
