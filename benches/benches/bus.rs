@@ -42,6 +42,10 @@ attest = [{ nkey = "@ping@" }]
 [workload.pong]
 attest = [{ nkey = "@pong@" }]
 
+# One replica: a claim would measure JetStream.
+[subject."echo.signed"]
+replay = "window"
+
 [[allow]]
 id = "ping-sends"
 who = ["ping"]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::claims::Claims;
 use crate::clock;
 use crate::connection::Connection;
 use crate::control::{Control, PolicyState};
@@ -93,6 +94,7 @@ impl Client {
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
                 users: Users::new(options.clock_skew),
+                claims: Claims::new(connection.clone(), options.workload.tag()),
                 own_name,
                 options,
                 connection,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Event, ServerAddr, ServerError};
+use async_nats::{Event, HeaderMap, ServerAddr, ServerError};
 use bulla_identity::reserved;
 use bulla_keyring::NkeySeed;
 use bytes::Bytes;
@@ -222,13 +222,29 @@ impl Connection {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<async_nats::Message, LinkError> {
+        let headers = HeaderMap::new();
+        self.ask_with_headers(subject, headers, payload, timeout)
+            .await
+    }
+
+    /// The same with NATS headers, which nobody signs.
+    pub(crate) async fn ask_with_headers(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<async_nats::Message, LinkError> {
         let mut watch = self.watch();
         let wanted = Violation::Publish {
             subject: subject.clone(),
         };
-        let request = async_nats::Request::new()
+        let mut request = async_nats::Request::new()
             .payload(payload)
             .timeout(Some(timeout));
+        if !headers.is_empty() {
+            request = request.headers(headers);
+        }
         tokio::select! {
             answer = self.nats.send_request(subject.clone(), request) => answer.map_err(|e| match e.kind() {
                 async_nats::RequestErrorKind::TimedOut => LinkError::Timeout,

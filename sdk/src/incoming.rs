@@ -1,20 +1,22 @@
 //! A message on its way in: the order of checks from bytes to handler.
 //!
 //! size → version → strict decode → key id → credential → proof → subject,
-//! kind and times → user's token → policy → replay window → handler. The first
+//! kind and times → user's token → policy → replay window → claim → handler. The first
 //! check that fails ends it, is counted under its own code, and is silent
 //! towards the peer until the proof has verified.
 
 use std::sync::Arc;
 
 use bulla_envelope::{
-    Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow, SealedEnvelope,
+    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow,
+    SealedEnvelope,
 };
 use bulla_identity::{Subject, UnixMillis, reserved};
-use bulla_policy::{Decision, Permit, Protect, Request, Verb};
+use bulla_policy::{Decision, Permit, Protect, Replay, Request, Verb};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::claims::{self, Claim};
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
@@ -60,6 +62,9 @@ impl Role {
 pub(crate) struct Opener {
     shared: Arc<Shared>,
     role: Role,
+    /// The pattern that the members of this workload's queue group listen to;
+    /// nothing where every process gets everything.
+    in_group: Option<String>,
     window: Mutex<ReplayWindow>,
     not_before: UnixMillis,
 }
@@ -81,14 +86,22 @@ pub(crate) struct AnswerTo {
 pub(crate) struct Refused {
     pub(crate) answer_to: Option<AnswerTo>,
     pub(crate) decision: DecisionId,
+    /// What the answer may say.
+    pub(crate) code: ErrorCode,
 }
 
 impl Opener {
-    pub(crate) fn new(shared: Arc<Shared>, role: Role, not_before: UnixMillis) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        role: Role,
+        in_group: Option<String>,
+        not_before: UnixMillis,
+    ) -> Self {
         let window = ReplayWindow::new(ReplayLimits::default(), shared.options.clock_skew);
         Self {
             shared,
             role,
+            in_group,
             window: Mutex::new(window),
             not_before,
         }
@@ -176,6 +189,7 @@ impl Opener {
         let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
         let first = opened.first_message();
         self.window.lock().commit(&opened, &first, now)?;
+        self.claim(&opened, &first, &permit, now).await?;
 
         self.log_allow(&opened, &subject, user.as_ref(), &permit);
         let facts = Facts {
@@ -200,6 +214,34 @@ impl Opener {
             },
             answer_to,
         })
+    }
+
+    /// ENV-45: in a queue group, where the subject asks for it, one process of
+    /// all has each message. Whatever else comes of the claim is a refusal.
+    async fn claim(
+        &self,
+        opened: &OpenedEnvelope,
+        message: &bulla_envelope::Message,
+        permit: &Permit,
+        now: UnixMillis,
+    ) -> Result<(), Refusal> {
+        let Some(pattern) = &self.in_group else {
+            return Ok(());
+        };
+        if permit.requirements().replay_for(true) != Replay::Shared {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        let (sender, skew) = (opened.sender().key_id, shared.options.clock_skew);
+        let life = claims::life_of(opened.expires_at(), skew, now);
+        let claimed = shared
+            .claims
+            .claim_message(shared.own_name(), pattern, sender, message.id, life)
+            .await?;
+        match claimed {
+            Claim::Created => Ok(()),
+            Claim::Held => Err(Refusal::ReplayedElsewhere),
+        }
     }
 
     /// The sender may send it, and this process may receive it, for this user.
@@ -273,12 +315,18 @@ impl Opener {
         );
         // A replay is not answered a second time: the first answer stands.
         let answer_to = match refusal {
-            Refusal::Replay(_) => None,
+            Refusal::Replay(_) | Refusal::ReplayedElsewhere => None,
             _ => progress.answer_to.clone(),
+        };
+        let code = match refusal {
+            // Nothing is wrong with the request: it may be sent again.
+            Refusal::Claim(_) => ErrorCode::Unavailable,
+            _ => ErrorCode::Refused,
         };
         Refused {
             answer_to,
             decision,
+            code,
         }
     }
 }

@@ -36,6 +36,7 @@
 //! than served in clear.
 
 mod answers;
+mod claims;
 mod client;
 mod clock;
 mod connection;

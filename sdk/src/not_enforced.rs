@@ -11,8 +11,6 @@ use bulla_policy::{Batch, Replay, Replies, Requirements};
 pub(crate) enum NotEnforced {
     #[error("replies = \"mac\"")]
     MacReplies,
-    #[error("replay = \"shared\"")]
-    SharedReplay,
     #[error("replay = \"stream\"")]
     StreamReplay,
     #[error("batch = \"per-subject\"")]
@@ -21,17 +19,14 @@ pub(crate) enum NotEnforced {
 
 impl NotEnforced {
     /// The first demand of a subject that this version does not enforce.
-    ///
-    /// What is served and states no replay mode is held to `window`.
     pub(crate) fn check(requirements: &Requirements) -> Result<(), Self> {
         match requirements.replies {
             Replies::Mac => return Err(Self::MacReplies),
             Replies::Signed => {}
         }
         match requirements.replay {
-            Some(Replay::Shared) => return Err(Self::SharedReplay),
             Some(Replay::Stream) => return Err(Self::StreamReplay),
-            Some(Replay::Window) | None => {}
+            Some(Replay::Shared | Replay::Window) | None => {}
         }
         match requirements.batch {
             Batch::PerSubject => Err(Self::SeparateBatches),
@@ -43,7 +38,6 @@ impl NotEnforced {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::MacReplies => "mac_replies_unsupported",
-            Self::SharedReplay => "shared_replay_unsupported",
             Self::StreamReplay => "stream_replay_unsupported",
             Self::SeparateBatches => "separate_batches_unsupported",
         }

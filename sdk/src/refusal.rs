@@ -5,6 +5,7 @@ use bulla_envelope::{CheckError, DecodeError, OpenError, ReplayError, VerifyErro
 use bulla_policy::Denial;
 use bulla_token::TokenError;
 
+use crate::claims::ClaimError;
 use crate::control::LookupError;
 use crate::not_enforced::NotEnforced;
 
@@ -43,6 +44,10 @@ pub(crate) enum Refusal {
     OwnPolicy(Box<Denial>),
     #[error("not fresh")]
     Replay(#[from] ReplayError),
+    #[error("another process of this workload has it, or had it")]
+    ReplayedElsewhere,
+    #[error("it cannot be claimed")]
+    Claim(#[from] ClaimError),
 }
 
 /// Why a user's transaction token does not count.
@@ -85,6 +90,8 @@ impl Refusal {
             Self::Policy(denial) => denial.reason().code(),
             Self::OwnPolicy(_) => "receiver_not_granted",
             Self::Replay(e) => e.code(),
+            Self::ReplayedElsewhere => "replayed_elsewhere",
+            Self::Claim(e) => e.code(),
         }
     }
 }

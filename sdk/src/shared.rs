@@ -8,6 +8,7 @@ use bulla_identity::{UnixMillis, WorkloadName};
 use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
 
+use crate::claims::Claims;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::incoming::Role;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     /// Requests that are being handled now.
     pub(crate) handling: AtomicUsize,
     pub(crate) users: Users,
+    pub(crate) claims: Claims,
     pub(crate) replies: Replies,
     pub(crate) stats: Stats,
     pub(crate) started: UnixMillis,

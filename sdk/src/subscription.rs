@@ -219,11 +219,8 @@ where
             Err(Refused {
                 answer_to: Some(to),
                 decision,
-            }) => {
-                self.shared
-                    .answer_error(&to, ErrorCode::Refused, decision)
-                    .await
-            }
+                code,
+            }) => self.shared.answer_error(&to, code, decision).await,
             Err(Refused {
                 answer_to: None, ..
             }) => return,
@@ -323,11 +320,19 @@ async fn listen(
     }
     .map_err(|_| LinkError::Disconnected)?;
     shared.connection.barrier(CONFIRM).await?;
-    let refusal = Violation::Subscribe { subject };
+    let refusal = Violation::Subscribe {
+        subject: subject.clone(),
+    };
     if shared.connection.refused_since(&mut watch, &refusal).await {
         return Err(SubscribeError::RefusedByServer {
             pattern: text.to_owned(),
         });
     }
-    Ok((Opener::new(Arc::clone(shared), role, not_before), raw))
+    let opener = Opener::new(
+        Arc::clone(shared),
+        role,
+        group.then_some(subject),
+        not_before,
+    );
+    Ok((opener, raw))
 }

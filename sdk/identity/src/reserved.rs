@@ -51,8 +51,9 @@ pub const CLAIMS_ALL: &str = "$BULLA.CLAIMS.*.*";
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 
-/// How long a claim stands. It must outlive every message that could be claimed
-/// again: the longest life of an envelope (15 min) and what clocks may differ.
+/// The longest that a claim stands. It outlives every message that could be
+/// claimed again: the longest life of an envelope (15 min) and what clocks may
+/// differ.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(20 * 60);
 
 /// Whether a subject or pattern belongs to nats-server or to Bulla: its first

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod claims;
 mod clock;
 mod leaks;
 mod proofs;
