@@ -1,32 +1,131 @@
-//! What a service sends back: its handler's answer, or the uniform error.
+//! What a service sends back: the replies of its handler, numbered and closed,
+//! or the uniform error.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulla_envelope::{AppHeaders, ErrorCode, ErrorReport, ReplyBinding};
+use bulla_envelope::{AppHeaders, ErrorCode, ErrorReport, ReplyBinding, Sealer};
 use bytes::Bytes;
+use tokio::sync::Mutex;
 
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::error::{SendError, ServiceError};
+use crate::error::{ReplyError, SendError, ServiceError};
 use crate::incoming::AnswerTo;
 use crate::letter::{Letter, Purpose};
-use crate::message::Reply;
+use crate::message::{IntoReply, Reply};
+use crate::refusal::chain;
 use crate::shared::Shared;
 
 /// Application header that marks a reply as a service's own error.
 pub(crate) const ERROR_HEADER: &str = "bulla-error";
 
-impl Shared {
-    /// Sends a handler's answer. One that cannot be sent as it is, because it is
-    /// too large or has a header that no envelope takes, becomes an error that
-    /// the caller gets at once instead of running into its time-out.
-    pub(crate) async fn answer(
-        &self,
-        to: &AnswerTo,
-        outcome: Result<Reply, ServiceError>,
+/// Sends the replies to one request, see
+/// [`Client::serve_stream`](crate::Client::serve_stream).
+///
+/// Replies reach the caller in the order of the calls, each once. They end when
+/// the handler does: with a closing mark if it returns `Ok`, with its error
+/// otherwise, with an error too if it panics. A clone in another task ends with
+/// the handler all the same.
+#[derive(Clone)]
+pub struct ReplySender(Arc<Replying>);
+
+struct Replying {
+    shared: Arc<Shared>,
+    to: AnswerTo,
+    content_type: ContentType,
+    /// Held while a reply is sent, so that their order is that of their numbers.
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// The number of the next reply.
+    next: u32,
+    is_closed: bool,
+    /// The credential of the first reply: a caller accepts no other after it.
+    under: Option<Arc<Sealer>>,
+}
+
+impl ReplySender {
+    pub(crate) fn new(shared: &Arc<Shared>, to: AnswerTo, content_type: ContentType) -> Self {
+        Self(Arc::new(Replying {
+            shared: Arc::clone(shared),
+            to,
+            content_type,
+            progress: Mutex::default(),
+        }))
+    }
+
+    /// Sends the next reply: any value that serializes, or a [`Reply`].
+    ///
+    /// Returns once the reply is accepted for sealing; waits while too much
+    /// waits. What is lost later is counted (`publish_not_sent`) and leaves the
+    /// caller with a missing reply. Nothing tells how fast the caller is: one
+    /// that is too slow loses replies, and learns which.
+    ///
+    /// Cancel safe: dropped before it returns, the reply is not sent and its
+    /// number is free. A reply that cannot be sent takes no number either.
+    ///
+    /// # Errors
+    /// [`ReplyError`]. A stream ends at the latest with the credential under
+    /// which it began, which is good for at least half of its life by then.
+    pub async fn send<R: IntoReply>(&self, value: R) -> Result<(), ReplyError> {
+        let reply = value.into_reply(&self.0.content_type)?;
+        let mut progress = self.0.progress.lock().await;
+        self.0.post(&mut progress, Some(reply), false).await
+    }
+
+    /// Sends the last reply. What the handler returns then adds nothing.
+    ///
+    /// Cancel safe as [`ReplySender::send`].
+    ///
+    /// # Errors
+    /// [`ReplyError`].
+    pub async fn finish<R: IntoReply>(self, value: R) -> Result<(), ReplyError> {
+        let reply = value.into_reply(&self.0.content_type)?;
+        let mut progress = self.0.progress.lock().await;
+        self.0.post(&mut progress, Some(reply), true).await
+    }
+
+    /// How many replies were sent so far.
+    pub async fn sent(&self) -> u32 {
+        self.0.progress.lock().await.next
+    }
+
+    /// Closes the stream with what the handler returned: a last reply, nothing
+    /// more, or its error.
+    pub(crate) async fn close(
+        self,
+        outcome: Result<Option<Reply>, ServiceError>,
     ) -> Result<(), SendError> {
-        let sent = self.answer_as_it_is(to, outcome).await;
+        let mut progress = self.0.progress.lock().await;
+        if progress.is_closed {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    error = chain(&error),
+                    "a handler failed after its last reply"
+                );
+            }
+            return Ok(());
+        }
+        let reply = outcome.unwrap_or_else(|error| {
+            Some(
+                Reply::bytes(
+                    ContentType::Other("text/plain; charset=utf-8".into()),
+                    error.message().to_owned(),
+                )
+                .header(ERROR_HEADER, error.code().as_str()),
+            )
+        });
+        let sent = match self.0.post(&mut progress, reply, true).await {
+            Err(ReplyError::Send(error)) => Err(error),
+            _ => Ok(()),
+        };
+        // What cannot be sent as it is, because it is too large or has a header
+        // that no envelope takes, becomes an error that the caller gets at once
+        // instead of running into its time-out.
         let code = match &sent {
             Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
             Err(SendError::Header(_) | SendError::Seal(_)) => ErrorCode::Failed,
@@ -34,57 +133,103 @@ impl Shared {
         };
         let decision = decision_log::fresh_id();
         tracing::warn!(%decision, "a reply cannot be sent as it is");
-        self.answer_error(to, code, decision).await?;
+        self.0.post_error(&mut progress, code, decision).await?;
         sent
     }
 
-    async fn answer_as_it_is(
-        &self,
-        to: &AnswerTo,
-        outcome: Result<Reply, ServiceError>,
-    ) -> Result<(), SendError> {
-        let reply = outcome.unwrap_or_else(|error| {
-            Reply::bytes(
-                ContentType::Other("text/plain; charset=utf-8".into()),
-                error.message().to_owned(),
-            )
-            .header(ERROR_HEADER, error.code().as_str())
-        });
-        let mut headers = AppHeaders::new();
-        for (name, value) in &reply.headers {
-            headers.insert(name, value)?;
+    /// Closes the stream with the uniform error: a code and the name of the
+    /// decision.
+    pub(crate) async fn fail(self, code: ErrorCode, decision: DecisionId) -> Result<(), SendError> {
+        let mut progress = self.0.progress.lock().await;
+        if progress.is_closed {
+            return Ok(());
         }
-        let binding = ReplyBinding {
-            request: to.request,
-            index: 0,
-            is_final: true,
-        };
-        let mut letter = self.letter(to, Purpose::Reply(binding), reply.body);
-        letter.content_type = Some(reply.content_type);
-        letter.headers = headers;
-        self.signer.post_answer(letter, self.is_crowded()).await
+        self.0.post_error(&mut progress, code, decision).await
+    }
+}
+
+impl std::fmt::Debug for ReplySender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplySender").finish_non_exhaustive()
+    }
+}
+
+impl Replying {
+    /// Sends a reply under the next number; none is the mark that closes.
+    async fn post(
+        &self,
+        progress: &mut Progress,
+        reply: Option<Reply>,
+        is_final: bool,
+    ) -> Result<(), ReplyError> {
+        // The highest number is left for the reply that closes.
+        if progress.is_closed || (progress.next == u32::MAX && !is_final) {
+            return Err(ReplyError::Closed);
+        }
+        let purpose = Purpose::Reply(ReplyBinding {
+            request: self.to.request,
+            index: progress.next,
+            is_final,
+        });
+        let mut letter = self.letter(purpose, Bytes::new());
+        if let Some(reply) = reply {
+            let mut headers = AppHeaders::new();
+            for (name, value) in &reply.headers {
+                headers.insert(name, value).map_err(SendError::from)?;
+            }
+            letter.headers = headers;
+            letter.content_type = Some(reply.content_type);
+            letter.body = reply.body;
+        }
+        Ok(self.seal(progress, letter, is_final).await?)
     }
 
-    /// Sends the uniform error: a code and the name of the decision.
-    pub(crate) async fn answer_error(
+    async fn post_error(
         &self,
-        to: &AnswerTo,
+        progress: &mut Progress,
         code: ErrorCode,
         decision: DecisionId,
     ) -> Result<(), SendError> {
         let purpose = Purpose::Error {
-            request: to.request,
+            request: self.to.request,
+            index: progress.next,
             report: ErrorReport { code, decision },
         };
-        let letter = self.letter(to, purpose, Bytes::new());
-        self.signer.post_answer(letter, self.is_crowded()).await
+        let letter = self.letter(purpose, Bytes::new());
+        self.seal(progress, letter, true).await
     }
 
-    fn letter(&self, to: &AnswerTo, purpose: Purpose, body: Bytes) -> Letter {
-        let life = self.options.request_timeout;
-        Letter::new(purpose, to.reply_to.clone(), body, clock::now(), life)
+    async fn seal(
+        &self,
+        progress: &mut Progress,
+        mut letter: Letter,
+        is_final: bool,
+    ) -> Result<(), SendError> {
+        let is_alone = progress.next == 0 && is_final;
+        if !is_alone {
+            let under = match &progress.under {
+                Some(under) => Arc::clone(under),
+                None => self.shared.own.sealer(letter.issued_at)?,
+            };
+            progress.under = Some(Arc::clone(&under));
+            letter.under = Some(under);
+        }
+        // Of several replies none is sent half: see `ReplySender::send`.
+        let is_crowded = !is_alone || self.shared.is_crowded();
+        self.shared.signer.post_answer(letter, is_crowded).await?;
+        progress.next = progress.next.saturating_add(1);
+        progress.is_closed = is_final;
+        Ok(())
     }
 
+    fn letter(&self, purpose: Purpose, body: Bytes) -> Letter {
+        let life = self.shared.options.request_timeout;
+        let reply_to = self.to.reply_to.clone();
+        Letter::new(purpose, reply_to, body, clock::now(), life)
+    }
+}
+
+impl Shared {
     /// Whether other requests are handled at the same time, so that their
     /// answers may come together.
     fn is_crowded(&self) -> bool {

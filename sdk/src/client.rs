@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::ReplySender;
 use crate::claims::Claims;
 use crate::clock;
 use crate::connection::Connection;
@@ -26,10 +27,11 @@ use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
 use crate::own::{Applicant, OwnCredential};
 use crate::replies::Replies;
+use crate::requests::Responses;
 use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
 use crate::stats::Stats;
-use crate::subscription::{Service, Subscription, typed};
+use crate::subscription::{ManyReplies, OneReply, Service, Subscription, typed, typed_many};
 use crate::users::Users;
 
 /// A workload's connection to the bus. Cloning is cheap and shares it.
@@ -134,6 +136,19 @@ impl Client {
         Ok(response.decode()?)
     }
 
+    /// Sends `request` on `subject` and gives the verified replies one after
+    /// the other.
+    ///
+    /// # Errors
+    /// As [`Outgoing::request_many`].
+    pub async fn request_many<T: Serialize + ?Sized>(
+        &self,
+        subject: &str,
+        request: &T,
+    ) -> Result<Responses, RequestError> {
+        self.message(subject).payload(request).request_many().await
+    }
+
     /// Starts a message for everything that `publish` and `request` do not say:
     /// raw bytes, headers, another user, a time-out.
     pub fn message(&self, subject: &str) -> Outgoing<'_> {
@@ -183,7 +198,7 @@ impl Client {
         F: Future<Output = Result<R, ServiceError>> + Send + 'static,
         R: IntoReply + Send + 'static,
     {
-        Service::open(&self.shared, pattern, typed(handler)).await
+        Service::open(&self.shared, pattern, OneReply(typed(handler))).await
     }
 
     /// Like [`Client::serve`] with the payload's bytes as they came.
@@ -200,7 +215,64 @@ impl Client {
         F: Future<Output = Result<R, ServiceError>> + Send + 'static,
         R: IntoReply + Send + 'static,
     {
-        Service::open(&self.shared, pattern, handler).await
+        Service::open(&self.shared, pattern, OneReply(handler)).await
+    }
+
+    /// Answers requests on a pattern with any number of replies, which the
+    /// handler sends one after the other; callers take them with
+    /// [`Outgoing::request_many`].
+    ///
+    /// Everything else is as in [`Client::serve`].
+    ///
+    /// ```no_run
+    /// # use bulla_sdk::{Client, Message, ReplySender, ServiceError};
+    /// # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let count = async |message: Message<u32>, replies: ReplySender| {
+    ///     for number in 0..*message.payload() {
+    ///         replies.send(number).await?;
+    ///     }
+    ///     Ok(())
+    /// };
+    /// let service = client.serve_stream("count.up", count).await?;
+    ///
+    /// let mut numbers = client.request_many("count.up", &3u32).await?;
+    /// while let Some(number) = numbers.next().await {
+    ///     println!("{}", number?.decode::<u32>()?);
+    /// }
+    /// # drop(service);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn serve_stream<T, H, F>(
+        &self,
+        pattern: &str,
+        handler: H,
+    ) -> Result<Service, SubscribeError>
+    where
+        T: DeserializeOwned + Send + 'static,
+        H: Fn(Message<T>, ReplySender) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), ServiceError>> + Send + 'static,
+    {
+        Service::open(&self.shared, pattern, ManyReplies(typed_many(handler))).await
+    }
+
+    /// Like [`Client::serve_stream`] with the payload's bytes as they came.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub async fn serve_stream_raw<H, F>(
+        &self,
+        pattern: &str,
+        handler: H,
+    ) -> Result<Service, SubscribeError>
+    where
+        H: Fn(Message<Bytes>, ReplySender) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), ServiceError>> + Send + 'static,
+    {
+        Service::open(&self.shared, pattern, ManyReplies(handler)).await
     }
 
     /// Waits until everything that was accepted before has been sealed and sent,

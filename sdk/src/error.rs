@@ -324,9 +324,42 @@ pub enum RequestError {
         /// The name of the decision in the receiver's log.
         decision: String,
     },
+    /// The service closes without a reply, or sends more than one: ask with
+    /// [`Outgoing::request_many`](crate::Outgoing::request_many).
+    #[error("`{subject}` is not answered with exactly one reply: use `request_many`")]
+    NotOneReply {
+        /// The subject.
+        subject: String,
+    },
+    /// Later replies of a stream have come, and one before them has not.
+    #[error("reply {index} on `{subject}` is missing after {}", humantime(*after))]
+    ReplyMissing {
+        /// The subject.
+        subject: String,
+        /// The number of the reply, from zero.
+        index: u64,
+        /// How long was waited.
+        after: Duration,
+    },
     /// The reply's payload is not what was asked for.
     #[error("cannot decode the reply")]
     Payload(#[from] PayloadError),
+}
+
+/// Why a service's reply was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The replies are closed: by a last one, by the end of the handler, or
+    /// because there is no number left.
+    #[error("the replies to this request are closed")]
+    Closed,
+    /// The value does not encode.
+    #[error("cannot encode the reply")]
+    Payload(#[from] PayloadError),
+    /// It did not leave.
+    #[error(transparent)]
+    Send(#[from] SendError),
 }
 
 /// Why a subscription could not be made.
@@ -466,6 +499,17 @@ impl From<RequestError> for ServiceError {
             "a request inside a handler failed"
         );
         Self::new(ServiceErrorCode::Unavailable, "a dependency did not answer")
+    }
+}
+
+/// A reply that cannot be sent is this service's own failure.
+impl From<ReplyError> for ServiceError {
+    fn from(error: ReplyError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a reply could not be sent"
+        );
+        Self::new(ServiceErrorCode::Internal, "the service failed")
     }
 }
 

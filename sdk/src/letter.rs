@@ -1,10 +1,11 @@
 //! A message that may leave and is not sealed yet. It owns what it says, so
 //! that it can wait for its batch without its sender.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
-    AppHeaders, Draft, ErrorReport, LeafHash, MessageId, ReplyBinding, TraceParent,
+    AppHeaders, Draft, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer, TraceParent,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
@@ -26,6 +27,9 @@ pub(crate) struct Letter {
     pub(crate) issued_at: UnixMillis,
     /// At most; the credential's end may be nearer.
     pub(crate) life: Duration,
+    /// The credential that it must be sealed under, where that is not the one
+    /// in use: all replies to one request are under one key.
+    pub(crate) under: Option<Arc<Sealer>>,
     id: MessageId,
 }
 
@@ -39,6 +43,7 @@ pub(crate) enum Purpose {
     Reply(ReplyBinding),
     Error {
         request: LeafHash,
+        index: u32,
         report: ErrorReport,
     },
 }
@@ -66,6 +71,7 @@ impl Letter {
             policy_revision: None,
             issued_at,
             life,
+            under: None,
             id: MessageId(rand::random()),
         }
     }
@@ -82,7 +88,11 @@ impl Letter {
             Purpose::Event => Draft::event(to, at, until, &self.body),
             Purpose::Request { reply_to } => Draft::request(to, reply_to, at, until, &self.body),
             Purpose::Reply(binding) => Draft::reply(to, *binding, at, until, &self.body),
-            Purpose::Error { request, report } => Draft::error(to, *request, 0, *report, at, until),
+            Purpose::Error {
+                request,
+                index,
+                report,
+            } => Draft::error(to, *request, *index, *report, at, until),
         };
         draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());

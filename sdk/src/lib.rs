@@ -54,6 +54,7 @@ mod outgoing;
 mod own;
 mod refusal;
 mod replies;
+mod reply_order;
 mod requests;
 mod shared;
 mod signer;
@@ -64,6 +65,7 @@ mod users;
 
 pub mod broker_protocol;
 
+pub use answers::ReplySender;
 pub use bulla_envelope::{DecisionId, LeafHash, MessageId, TraceParent};
 pub use bulla_identity::{Claims, Subject, WorkloadId};
 pub use client::Client;
@@ -72,12 +74,13 @@ pub use context::Context;
 pub use control::PolicyState;
 pub use decision_log::TARGET as DECISION_TARGET;
 pub use error::{
-    ConnectError, ControlError, CredentialError, FlushError, LinkError, PublishError, RequestError,
-    SendError, ServiceError, ServiceErrorCode, SubscribeError,
+    ConnectError, ControlError, CredentialError, FlushError, LinkError, PublishError, ReplyError,
+    RequestError, SendError, ServiceError, ServiceErrorCode, SubscribeError,
 };
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use options::{ConnectOptions, OptionsError, variables};
 pub use outgoing::Outgoing;
+pub use requests::Responses;
 pub use stats::Stats;
 pub use subscription::{Service, Subscription};
 pub use user::User;

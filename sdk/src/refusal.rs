@@ -8,6 +8,7 @@ use bulla_token::TokenError;
 use crate::claims::ClaimError;
 use crate::control::LookupError;
 use crate::not_enforced::NotEnforced;
+use crate::reply_order::Misplaced;
 
 /// Why a message was refused. Never told to the peer.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,11 @@ pub(crate) enum Refusal {
     ReplayedElsewhere,
     #[error("it cannot be claimed")]
     Claim(#[from] ClaimError),
+    // Of replies only.
+    #[error("a status of nats-server where only a sealed reply counts")]
+    Status,
+    #[error("not in its place among the replies")]
+    Reply(#[from] Misplaced),
 }
 
 /// Why a user's transaction token does not count.
@@ -92,6 +98,8 @@ impl Refusal {
             Self::Replay(e) => e.code(),
             Self::ReplayedElsewhere => "replayed_elsewhere",
             Self::Claim(e) => e.code(),
+            Self::Status => "reply_status",
+            Self::Reply(e) => e.code(),
         }
     }
 }

@@ -13,9 +13,12 @@ use crate::connection::Connection;
 use crate::error::LinkError;
 use crate::stats::Stats;
 
-/// Replies that one request holds until its caller looks at them: forged ones
-/// beyond that are dropped, and a true one has room unless it is flooded.
-const REPLIES_PER_REQUEST: usize = 16;
+/// Messages that a request for one reply holds until its caller looks at them:
+/// forged ones beyond that are dropped, and a true one has room unless it is
+/// flooded.
+pub(crate) const ROOM_FOR_ONE: usize = 16;
+/// The same for a request for many.
+pub(crate) const ROOM_FOR_MANY: usize = 1_024;
 
 type Waiting = Arc<Mutex<HashMap<String, mpsc::Sender<async_nats::Message>>>>;
 
@@ -23,6 +26,7 @@ type Waiting = Arc<Mutex<HashMap<String, mpsc::Sender<async_nats::Message>>>>;
 pub(crate) struct Replies {
     prefix: String,
     waiting: Waiting,
+    stats: Stats,
 }
 
 impl Replies {
@@ -44,7 +48,7 @@ impl Replies {
             .map_err(|_| LinkError::Disconnected)?;
         let waiting = Waiting::default();
         tokio::spawn({
-            let waiting = Arc::clone(&waiting);
+            let (waiting, stats) = (Arc::clone(&waiting), stats.clone());
             async move {
                 while let Some(message) = incoming.next().await {
                     let sender = message
@@ -62,7 +66,11 @@ impl Replies {
                 }
             }
         });
-        Ok(Self { prefix, waiting })
+        Ok(Self {
+            prefix,
+            waiting,
+            stats,
+        })
     }
 
     /// Whether more than one request waits.
@@ -71,15 +79,16 @@ impl Replies {
     }
 
     /// A fresh reply subject and what arrives on it, until it is dropped.
-    pub(crate) fn expect(&self) -> ExpectedReply {
+    pub(crate) fn expect(&self, room: usize) -> ExpectedReply {
         let token = format!("{:032x}", rand::random::<u128>());
-        let (sender, receiver) = mpsc::channel(REPLIES_PER_REQUEST);
+        let (sender, receiver) = mpsc::channel(room);
         self.waiting.lock().insert(token.clone(), sender);
         ExpectedReply {
             subject: format!("{}.{token}", self.prefix),
             token,
             receiver,
             waiting: Arc::clone(&self.waiting),
+            stats: self.stats.clone(),
         }
     }
 }
@@ -90,6 +99,7 @@ pub(crate) struct ExpectedReply {
     token: String,
     receiver: mpsc::Receiver<async_nats::Message>,
     waiting: Waiting,
+    stats: Stats,
 }
 
 impl ExpectedReply {
@@ -97,7 +107,7 @@ impl ExpectedReply {
         &self.subject
     }
 
-    /// The next message on the reply subject; nothing of it is checked.
+    /// The next message on the reply subject; nothing of it is checked. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<async_nats::Message> {
         self.receiver.recv().await
     }
@@ -106,5 +116,9 @@ impl ExpectedReply {
 impl Drop for ExpectedReply {
     fn drop(&mut self) {
         self.waiting.lock().remove(&self.token);
+        // Came in time, and nobody asked for it any more.
+        while self.receiver.try_recv().is_ok() {
+            self.stats.count_late_reply();
+        }
     }
 }

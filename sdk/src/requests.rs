@@ -1,19 +1,26 @@
-//! Asking: a request leaves, and its reply is waited for, opened and judged.
+//! Asking: a request leaves, and its replies are waited for, opened and judged.
 
-use bulla_envelope::{ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_envelope::{
+    CheckError, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope,
+};
 use bulla_identity::{Claims, Subject, UnixMillis};
 use bulla_policy::{Decision, LONGEST_MAX_AGE, Request, Verb};
 
 use crate::answers::ERROR_HEADER;
 use crate::clock;
-use crate::connection::Violation;
+use crate::connection::{Violation, Watch};
 use crate::decision_log;
 use crate::error::{LinkError, RequestError, SendError, ServiceError, ServiceErrorCode};
 use crate::incoming::{content_type, own_headers};
-use crate::letter::Purpose;
+use crate::letter::{Letter, Purpose};
 use crate::message::{Response, Sender};
 use crate::outgoing::Outgoing;
 use crate::refusal::{Refusal, chain};
+use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
+use crate::reply_order::{Arrival, Misplaced, ReplyOrder};
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -25,81 +32,280 @@ impl Outgoing<'_> {
     /// before that keeps it from leaving.
     ///
     /// # Errors
-    /// [`RequestError`]; a denial by policy is known before anything is sent.
+    /// [`RequestError`]; a denial by policy is known before anything is sent,
+    /// and [`RequestError::NotOneReply`] if the service answers with a stream.
     pub async fn request(self) -> Result<Response, RequestError> {
-        let shared = self.shared;
         let timeout = self.timeout;
-        let addressed = self.address(Verb::Request).await?;
-        let subject = addressed.subject.as_str().to_owned();
-        let mut expected = shared.replies.expect();
-        let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
-            subject: expected.subject().to_owned(),
-            source,
-        })?;
-        let mut watch = shared.connection.watch();
-        let refused = Violation::Publish {
-            subject: subject.clone(),
-        };
-        let user = addressed.user.clone();
-        let user = user.as_ref().map(User::claims);
-        let asked = addressed.subject.clone();
-        let letter = addressed.letter(Purpose::Request { reply_to });
+        let (mut asked, letter) = self.ask(ROOM_FOR_ONE).await?;
+        let mut watch = asked.shared.connection.watch();
+        let refused = asked.violation();
+        let subject = asked.subject.clone();
+        let shared = Arc::clone(&asked.shared);
         let wait = async {
-            let is_crowded = shared.replies.is_crowded();
-            let leaf = shared.signer.post_and_tell(letter, is_crowded).await?;
-            loop {
-                let Some(raw) = expected.next().await else {
-                    return Err(SendError::Link(LinkError::Disconnected).into());
-                };
-                if raw.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
-                    return Err(RequestError::NoResponders {
-                        subject: subject.clone(),
-                    });
-                }
-                if let Some(outcome) = shared.open_reply(raw, &asked, user, &leaf).await {
-                    return outcome;
-                }
+            asked.send(letter).await?;
+            let first = asked.next().await?;
+            match first.outcome {
+                Some(outcome) if first.is_final => outcome,
+                _ => Err(RequestError::NotOneReply {
+                    subject: asked.subject.as_str().to_owned(),
+                }),
             }
         };
         tokio::select! {
             outcome = tokio::time::timeout(timeout, wait) => {
-                outcome.unwrap_or(Err(RequestError::Timeout { subject: subject.clone(), after: timeout }))
+                outcome.unwrap_or_else(|_| Err(RequestError::Timeout {
+                    subject: subject.as_str().to_owned(),
+                    after: timeout,
+                }))
             }
-            () = watch.wait_for(&refused) => {
-                shared.connection.take_refused_publishes(&subject);
-                Err(RequestError::RefusedByServer { subject: subject.clone() })
+            () = watch.wait_for(&refused) => Err(refused_by_server(&shared, &subject)),
+        }
+    }
+
+    /// Sends it as a request and gives the verified replies, one after the
+    /// other, in the order in which the service sent them.
+    ///
+    /// Returns once the request is sent. The time-out is how long it may take
+    /// to be sent, and then how long each reply may take after the one before.
+    ///
+    /// # Errors
+    /// [`RequestError`]; a denial by policy is known before anything is sent.
+    pub async fn request_many(self) -> Result<Responses, RequestError> {
+        let timeout = self.timeout;
+        let (mut asked, letter) = self.ask(ROOM_FOR_MANY).await?;
+        let watch = asked.shared.connection.watch();
+        let sent = tokio::time::timeout(timeout, asked.send(letter)).await;
+        match sent {
+            Ok(sent) => sent?,
+            Err(_) => {
+                return Err(RequestError::Timeout {
+                    subject: asked.subject.as_str().to_owned(),
+                    after: timeout,
+                });
             }
+        }
+        Ok(Responses {
+            refused: asked.violation(),
+            asked,
+            watch,
+            timeout,
+            is_over: false,
+        })
+    }
+
+    async fn ask(self, room: usize) -> Result<(Asked, Letter), RequestError> {
+        let shared = Arc::clone(self.shared);
+        let addressed = self.address(Verb::Request).await?;
+        let expected = shared.replies.expect(room);
+        let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
+            subject: expected.subject().to_owned(),
+            source,
+        })?;
+        let asked = Asked {
+            subject: addressed.subject.clone(),
+            user: addressed.user.clone(),
+            leaf: LeafHash([0; 32]),
+            expected,
+            order: ReplyOrder::new(),
+            unread: None,
+            shared,
+        };
+        Ok((asked, addressed.letter(Purpose::Request { reply_to })))
+    }
+}
+
+/// The verified replies to one request, see
+/// [`Outgoing::request_many`](crate::Outgoing::request_many).
+///
+/// All are by one process, in the order in which it sent them, each once.
+/// Dropping it gives up: later replies are counted and ignored, and the service
+/// is not told.
+pub struct Responses {
+    asked: Asked,
+    watch: Watch,
+    refused: Violation,
+    timeout: Duration,
+    is_over: bool,
+}
+
+impl Responses {
+    /// The next reply; `None` after the one that closes them. An error is the
+    /// last thing that is given.
+    ///
+    /// What is not taken waits, up to 1,024 replies; one that finds no room is
+    /// lost and counted (`reply_overflow`), and ends this with
+    /// [`RequestError::ReplyMissing`]. Replies that come before their turn wait
+    /// for the missing ones until the time-out.
+    ///
+    /// Cancel safe: dropped before it returns, nothing is lost.
+    pub async fn next(&mut self) -> Option<Result<Response, RequestError>> {
+        if self.is_over {
+            return None;
+        }
+        let next = self.wait().await;
+        self.is_over = match &next {
+            Ok(taken) => taken.is_final || matches!(taken.outcome, Some(Err(_))),
+            Err(_) => true,
+        };
+        match next {
+            Ok(taken) => taken.outcome,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Taken, RequestError> {
+        let is_untouched = self.asked.order.is_untouched();
+        let waited = {
+            let next = tokio::time::timeout(self.timeout, self.asked.next());
+            tokio::select! {
+                next = next => Some(next),
+                // Who has answered was asked: the server let it through.
+                () = self.watch.wait_for(&self.refused), if is_untouched => None,
+            }
+        };
+        match waited {
+            Some(Ok(next)) => next,
+            Some(Err(_)) => Err(self.asked.missed(self.timeout)),
+            None => Err(refused_by_server(&self.asked.shared, &self.asked.subject)),
+        }
+    }
+}
+
+/// Shows what was asked, never what came.
+impl std::fmt::Debug for Responses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Responses")
+            .field("subject", &self.asked.subject)
+            .field("is_over", &self.is_over)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refused_by_server(shared: &Shared, subject: &Subject) -> RequestError {
+    shared.connection.take_refused_publishes(subject.as_str());
+    RequestError::RefusedByServer {
+        subject: subject.as_str().to_owned(),
+    }
+}
+
+/// A request that waits for its replies.
+struct Asked {
+    shared: Arc<Shared>,
+    subject: Subject,
+    user: Option<User>,
+    /// What its replies must be bound to, once it is sent.
+    leaf: LeafHash,
+    expected: ExpectedReply,
+    order: ReplyOrder<OpenedEnvelope>,
+    /// Taken from the bus and not judged yet: a caller that stops waiting in
+    /// between loses nothing.
+    unread: Option<async_nats::Message>,
+}
+
+/// A reply whose turn has come.
+struct Taken {
+    is_final: bool,
+    /// Nothing in one that only closes.
+    outcome: Option<Result<Response, RequestError>>,
+}
+
+impl Asked {
+    fn violation(&self) -> Violation {
+        Violation::Publish {
+            subject: self.subject.as_str().to_owned(),
+        }
+    }
+
+    async fn send(&mut self, letter: Letter) -> Result<(), SendError> {
+        let is_crowded = self.shared.replies.is_crowded();
+        let signer = &self.shared.signer;
+        self.leaf = signer.post_and_tell(letter, is_crowded).await?;
+        Ok(())
+    }
+
+    /// The next reply in order. What does not count is counted as refused.
+    async fn next(&mut self) -> Result<Taken, RequestError> {
+        loop {
+            if let Some((_, is_final, opened)) = self.order.take() {
+                return Ok(Taken {
+                    is_final,
+                    outcome: outcome_of(&opened),
+                });
+            }
+            if self.unread.is_none() {
+                self.unread = self.expected.next().await;
+            }
+            let Some(raw) = self.unread.clone() else {
+                return Err(SendError::Link(LinkError::Disconnected).into());
+            };
+            // nats-server's word, and only while nobody has answered.
+            let is_nobody = raw.status == Some(async_nats::StatusCode::NO_RESPONDERS);
+            if is_nobody && self.order.is_untouched() {
+                return Err(RequestError::NoResponders {
+                    subject: self.subject.as_str().to_owned(),
+                });
+            }
+            let judged = self.judge(raw).await;
+            self.unread = None;
+            if let Err(refusal) = judged {
+                self.shared.refuse_reply(&self.subject, &refusal);
+            }
+        }
+    }
+
+    /// Every check of a reply, and its place among the others last.
+    async fn judge(&mut self, raw: async_nats::Message) -> Result<(), Refusal> {
+        let weight = raw.payload.len();
+        let user = self.user.as_ref().map(User::claims);
+        let opened = self
+            .shared
+            .pass_reply(raw, &self.subject, user, &self.leaf)
+            .await?;
+        // `check` has compared the request: a binding is there.
+        let binding = opened.binding().ok_or(CheckError::WrongRequest)?;
+        let dropped = self.order.accept(Arrival {
+            responder: opened.sender().key_id,
+            leaf: opened.leaf(),
+            binding,
+            weight,
+            reply: opened,
+        })?;
+        for _ in 0..dropped {
+            let refusal = Refusal::Reply(Misplaced::AfterFinal);
+            self.shared.refuse_reply(&self.subject, &refusal);
+        }
+        Ok(())
+    }
+
+    /// Why nothing came in time.
+    fn missed(&self, after: Duration) -> RequestError {
+        let subject = self.subject.as_str().to_owned();
+        match self.order.missing() {
+            None => RequestError::Timeout { subject, after },
+            Some(index) => RequestError::ReplyMissing {
+                subject,
+                index,
+                after,
+            },
         }
     }
 }
 
 impl Shared {
-    /// Opens a reply; nothing if it is unsound, which is counted and ignored.
-    pub(crate) async fn open_reply(
-        &self,
-        raw: async_nats::Message,
-        request_subject: &Subject,
-        user: Option<&Claims>,
-        request: &LeafHash,
-    ) -> Option<Result<Response, RequestError>> {
-        match self.pass_reply(raw, request_subject, user, request).await {
-            Ok(opened) => Some(outcome_of(&opened)),
-            Err(refusal) => {
-                self.stats.count_refused(refusal.code());
-                decision_log::deny(
-                    decision_log::Subject {
-                        enforcer: "receiver",
-                        workload: "?",
-                        verb: Verb::Serve.as_str(),
-                        subject: request_subject.as_str(),
-                        user: None,
-                    },
-                    "",
-                    &format_args!("{}: {}", refusal.code(), chain(&refusal)),
-                );
-                None
-            }
-        }
+    /// Counts and logs a reply that does not count.
+    fn refuse_reply(&self, request_subject: &Subject, refusal: &Refusal) {
+        self.stats.count_refused(refusal.code());
+        decision_log::deny(
+            decision_log::Subject {
+                enforcer: "receiver",
+                workload: "?",
+                verb: Verb::Serve.as_str(),
+                subject: request_subject.as_str(),
+                user: None,
+            },
+            "",
+            &format_args!("{}: {}", refusal.code(), chain(refusal)),
+        );
     }
 
     async fn pass_reply(
@@ -109,6 +315,9 @@ impl Shared {
         user: Option<&Claims>,
         request: &LeafHash,
     ) -> Result<OpenedEnvelope, Refusal> {
+        if raw.status.is_some() {
+            return Err(Refusal::Status);
+        }
         let now = clock::now();
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = self.control.credential(sealed.key_id(), now).await?;
@@ -144,45 +353,55 @@ impl Shared {
     }
 }
 
-fn outcome_of(opened: &OpenedEnvelope) -> Result<Response, RequestError> {
+/// What a reply says; nothing if it only closes.
+fn outcome_of(opened: &OpenedEnvelope) -> Option<Result<Response, RequestError>> {
     if let Some(report) = opened.error() {
-        let decision = report.decision.to_hex();
-        return Err(match report.code {
-            ErrorCode::Refused => RequestError::Refused { decision },
-            ErrorCode::Unavailable => service_error(
-                ServiceErrorCode::Unavailable,
-                "the service takes no requests now",
-            ),
-            ErrorCode::Failed => service_error(ServiceErrorCode::Internal, "the service failed"),
-            ErrorCode::TooLarge => service_error(
-                ServiceErrorCode::Internal,
-                "the reply is too large to be sent",
-            ),
-            ErrorCode::Deadline => service_error(
-                ServiceErrorCode::Unavailable,
-                "the service did not finish in time",
-            ),
-        });
+        return Some(Err(reported(report)));
     }
     let body = opened.first_message().body;
     if let Some(code) = opened.app_header(ERROR_HEADER) {
         let message = String::from_utf8_lossy(&body).into_owned();
-        return Err(RequestError::Service(ServiceError::new(
-            ServiceErrorCode::parse(code),
-            message,
-        )));
+        let code = ServiceErrorCode::parse(code);
+        return Some(Err(service_error(code, message)));
     }
-    Ok(Response {
-        body,
-        content_type: content_type(opened),
-        headers: own_headers(opened),
-        sender: Sender {
-            workload: opened.sender().workload.clone(),
-            key_id: opened.sender().key_id,
-        },
+    let is_mark = opened.content_type().is_none() && body.is_empty();
+    (!is_mark).then(|| {
+        Ok(Response {
+            body,
+            content_type: content_type(opened),
+            headers: own_headers(opened),
+            sender: Sender {
+                workload: opened.sender().workload.clone(),
+                key_id: opened.sender().key_id,
+            },
+        })
     })
 }
 
-fn service_error(code: ServiceErrorCode, message: &str) -> RequestError {
+fn reported(report: ErrorReport) -> RequestError {
+    let (code, message) = match report.code {
+        ErrorCode::Refused => {
+            return RequestError::Refused {
+                decision: report.decision.to_hex(),
+            };
+        }
+        ErrorCode::Unavailable => (
+            ServiceErrorCode::Unavailable,
+            "the service takes no requests now",
+        ),
+        ErrorCode::Failed => (ServiceErrorCode::Internal, "the service failed"),
+        ErrorCode::TooLarge => (
+            ServiceErrorCode::Internal,
+            "the reply is too large to be sent",
+        ),
+        ErrorCode::Deadline => (
+            ServiceErrorCode::Unavailable,
+            "the service did not finish in time",
+        ),
+    };
+    service_error(code, message.to_owned())
+}
+
+fn service_error(code: ServiceErrorCode, message: String) -> RequestError {
     RequestError::Service(ServiceError::new(code, message))
 }

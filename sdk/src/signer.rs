@@ -200,7 +200,8 @@ impl<P: Post> Signer<P> {
     /// Sends an answer; `is_crowded` if others are about to send at the same
     /// time, so that it is worth to wait for them.
     ///
-    /// Returns and is cancelled as [`Signer::post`]; what is lost later is counted.
+    /// Returns as [`Signer::post`]; what is lost later is counted. Cancel safe:
+    /// dropped before it returns, a crowded answer is not sent at all.
     pub(crate) async fn post_answer(
         &self,
         letter: Letter,
@@ -270,13 +271,24 @@ impl<P: Post> Inner<P> {
     /// Finds all that can be wrong with a draft; tells whether it is too near
     /// to the largest payload for a place in a batch.
     fn check(&self, letter: &Letter) -> Result<bool, SendError> {
-        let sealer = self.post.sealer(letter.issued_at)?;
+        let sealer = self.sealer_of(letter)?;
         let limit = self.post.max_payload().min(MAX_ENVELOPE);
         let actual = sealer.measure(&letter.draft(sealer.expires_at()))?;
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
         }
         Ok(actual + Sealer::BATCH_ROOM > limit)
+    }
+
+    /// The one that the letter is bound to, or else the one in use.
+    fn sealer_of(&self, letter: &Letter) -> Result<Arc<Sealer>, SendError> {
+        match &letter.under {
+            None => self.post.sealer(letter.issued_at),
+            Some(sealer) if sealer.expires_at() <= letter.issued_at => {
+                Err(SendError::CredentialExpired)
+            }
+            Some(sealer) => Ok(Arc::clone(sealer)),
+        }
     }
 
     /// Whether the caller may seal by itself: nobody does, and nothing waits.
@@ -303,7 +315,7 @@ impl<P: Post> Inner<P> {
     }
 
     fn seal_inline(&self, letter: &Letter) -> Result<Sealed, SendError> {
-        let sealer = self.post.sealer(letter.issued_at)?;
+        let sealer = self.sealer_of(letter)?;
         Ok(sealer.seal(&letter.draft(sealer.expires_at()), letter.id())?)
     }
 
@@ -441,7 +453,14 @@ impl<P: Post> Inner<P> {
             {
                 continue;
             }
-            if waiting.is_alone {
+            let other = waiting.letter.under.as_ref();
+            if let Some(other) = other.filter(|other| !Arc::ptr_eq(other, &sealer)) {
+                let draft = waiting.letter.draft(other.expires_at());
+                if let Some(outcome) = outcomes.get_mut(place) {
+                    let sealed = other.seal(&draft, waiting.letter.id());
+                    *outcome = sealed.map_err(Failure::Seal);
+                }
+            } else if waiting.is_alone {
                 seal(&mut vec![place], &mut outcomes);
             } else {
                 together.push(place);

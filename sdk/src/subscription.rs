@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use crate::answers::ReplySender;
 use crate::clock;
 use crate::connection::Violation;
+use crate::content::ContentType;
 use crate::decision_log;
-use crate::error::{LinkError, SendError, ServiceError, SubscribeError};
+use crate::error::{LinkError, ReplyError, SendError, ServiceError, SubscribeError};
 use crate::incoming::{Opener, Received, Refused, Role};
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
@@ -88,16 +90,11 @@ pub struct Service {
 }
 
 impl Service {
-    pub(crate) async fn open<H, F, R>(
+    pub(crate) async fn open<H: Handler>(
         shared: &Arc<Shared>,
         pattern: &str,
         handler: H,
-    ) -> Result<Self, SubscribeError>
-    where
-        H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<R, ServiceError>> + Send,
-        R: IntoReply + Send,
-    {
+    ) -> Result<Self, SubscribeError> {
         let (opener, mut raw) = listen(shared, pattern, Role::Server, true).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -179,48 +176,37 @@ struct Worker<H> {
     handler: H,
 }
 
-impl<H, F, R> Worker<H>
-where
-    H: Fn(Message<Bytes>) -> F,
-    F: Future<Output = Result<R, ServiceError>>,
-    R: IntoReply + Send,
-{
+impl<H: Handler> Worker<H> {
     async fn work(&self, raw: async_nats::Message) {
         let _handled = Handled::begin(&self.shared);
         let sent = match self.opener.open(raw).await {
             Ok(Received { message, answer_to }) => {
+                // Every request has a reply subject [ENV-12].
+                let Some(to) = answer_to else { return };
                 let context = message.context();
                 let content_type = message.content_type().clone();
+                let replies = ReplySender::new(&self.shared, to, content_type);
                 // A panic harms this request only, and its caller is told.
-                let run = async { (self.handler)(message).await };
+                let run = async { self.handler.handle(message, &replies).await };
                 let outcome = AssertUnwindSafe(context.scope(run)).catch_unwind().await;
-                let Some(to) = answer_to else { return };
-                let Ok(outcome) = outcome else {
-                    let decision = decision_log::fresh_id();
-                    tracing::error!(%decision, "a handler panicked");
-                    self.fate(
-                        self.shared
-                            .answer_error(&to, ErrorCode::Failed, decision)
-                            .await,
-                    );
-                    return;
-                };
-                let reply: Result<Reply, ServiceError> = outcome.and_then(|value| {
-                    value.into_reply(&content_type).map_err(|error| {
-                        warn!(error = chain(&error), "a handler's value does not encode");
-                        ServiceError::new(
-                            crate::error::ServiceErrorCode::Internal,
-                            "the service failed",
-                        )
-                    })
-                });
-                self.shared.answer(&to, reply).await
+                match outcome {
+                    Ok(outcome) => replies.close(outcome).await,
+                    Err(_) => {
+                        let decision = decision_log::fresh_id();
+                        tracing::error!(%decision, "a handler panicked");
+                        replies.fail(ErrorCode::Failed, decision).await
+                    }
+                }
             }
             Err(Refused {
                 answer_to: Some(to),
                 decision,
                 code,
-            }) => self.shared.answer_error(&to, code, decision).await,
+            }) => {
+                let unread = ContentType::MessagePack;
+                let replies = ReplySender::new(&self.shared, to, unread);
+                replies.fail(code, decision).await
+            }
             Err(Refused {
                 answer_to: None, ..
             }) => return,
@@ -250,6 +236,75 @@ impl<'a> Handled<'a> {
 impl Drop for Handled<'_> {
     fn drop(&mut self) {
         self.0.handling.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a service does with a request that passed.
+pub(crate) trait Handler: Send + Sync + 'static {
+    /// Gives the last reply, if there is one that `replies` has not sent.
+    fn handle(
+        &self,
+        message: Message<Bytes>,
+        replies: &ReplySender,
+    ) -> impl Future<Output = Result<Option<Reply>, ServiceError>> + Send;
+}
+
+/// A handler whose value is the reply.
+pub(crate) struct OneReply<H>(pub(crate) H);
+
+impl<H, F, R> Handler for OneReply<H>
+where
+    H: Fn(Message<Bytes>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<R, ServiceError>> + Send,
+    R: IntoReply + Send,
+{
+    async fn handle(
+        &self,
+        message: Message<Bytes>,
+        _: &ReplySender,
+    ) -> Result<Option<Reply>, ServiceError> {
+        let content_type = message.content_type().clone();
+        let value = (self.0)(message).await?;
+        match value.into_reply(&content_type) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => Err(ReplyError::from(error).into()),
+        }
+    }
+}
+
+/// A handler that sends its replies itself.
+pub(crate) struct ManyReplies<H>(pub(crate) H);
+
+impl<H, F> Handler for ManyReplies<H>
+where
+    H: Fn(Message<Bytes>, ReplySender) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), ServiceError>> + Send,
+{
+    async fn handle(
+        &self,
+        message: Message<Bytes>,
+        replies: &ReplySender,
+    ) -> Result<Option<Reply>, ServiceError> {
+        (self.0)(message, replies.clone()).await?;
+        Ok(None)
+    }
+}
+
+/// [`typed`] for a handler that sends its replies itself.
+pub(crate) fn typed_many<T, H, F>(
+    handler: H,
+) -> impl Fn(Message<Bytes>, ReplySender) -> BoxFuture<'static, Result<(), ServiceError>>
++ Send
++ Sync
++ 'static
+where
+    T: DeserializeOwned + Send,
+    H: Fn(Message<T>, ReplySender) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), ServiceError>> + Send + 'static,
+{
+    move |message, replies| match message.typed::<T>() {
+        Ok(message) => Box::pin(handler(message, replies)),
+        Err(error) => Box::pin(std::future::ready(Err(error.into()))),
     }
 }
 

@@ -173,15 +173,21 @@ impl Forger {
         self.seal(&draft)
     }
 
-    /// A reply to the request with this leaf.
+    /// The one reply to the request with this leaf.
     #[must_use]
     pub fn reply(&self, reply_to: &str, request: LeafHash, body: &[u8]) -> Bytes {
-        let subject = parsed(reply_to);
         let binding = ReplyBinding {
             request,
             index: 0,
             is_final: true,
         };
+        self.numbered_reply(reply_to, binding, body)
+    }
+
+    /// A reply under any number.
+    #[must_use]
+    pub fn numbered_reply(&self, reply_to: &str, binding: ReplyBinding, body: &[u8]) -> Bytes {
+        let subject = parsed(reply_to);
         let expires = now().saturating_add(Duration::from_secs(5));
         let mut draft = Draft::reply(&subject, binding, now(), expires, body);
         draft.content_type = Some("application/msgpack");

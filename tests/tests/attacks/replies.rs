@@ -1,6 +1,99 @@
 //! 5: replies that are forged, swapped, replayed or aimed elsewhere.
 
+use bulla_envelope::ReplyBinding;
+use bulla_sdk::Responses;
+use bulla_tests::RawSocket;
+
 use super::*;
+
+/// The service `pay`, played by hand: a genuine credential and a raw client.
+struct ByHand {
+    bus: Bus,
+    shop: Client,
+    pay: Forger,
+    raw: async_nats::Client,
+    requests: async_nats::Subscriber,
+}
+
+/// A request that waits for an answer.
+struct Asked {
+    reply_to: String,
+    leaf: LeafHash,
+}
+
+impl ByHand {
+    async fn start() -> Self {
+        let bus = Bus::start(POLICY).await;
+        let shop = bus.client("shop").await;
+        let pay = Forger::genuine(&bus, "pay").await;
+        let raw = bus.raw_client("pay").await;
+        let requests = raw
+            .queue_subscribe("pay.charge", "pay".to_owned())
+            .await
+            .unwrap();
+        // Answered in order: the subscription stands.
+        let _ = raw
+            .request(bulla_identity::reserved::BARRIER, "".into())
+            .await;
+        Self {
+            bus,
+            shop,
+            pay,
+            raw,
+            requests,
+        }
+    }
+
+    /// The shop asks; what comes of it is up to the test.
+    async fn asked_for_many(&mut self) -> (Asked, Responses) {
+        let message = self.shop.message("pay.charge").payload("10 euro");
+        let message = message.timeout(Duration::from_secs(2));
+        let responses = message.request_many().await.unwrap();
+        (self.asked().await, responses)
+    }
+
+    async fn asked(&mut self) -> Asked {
+        let request = self.requests.next().await.unwrap();
+        Asked {
+            reply_to: request.reply.unwrap().to_string(),
+            leaf: leaf_of(&request.payload),
+        }
+    }
+
+    async fn send(&self, asked: &Asked, payload: Bytes) {
+        let subject = asked.reply_to.clone();
+        self.raw.publish(subject, payload).await.unwrap();
+    }
+
+    fn refused(&self, code: &str) -> u64 {
+        self.shop.stats().refused_for(code)
+    }
+}
+
+impl Asked {
+    /// A reply that says its own number.
+    fn reply(&self, by: &Forger, index: u32, is_final: bool) -> Bytes {
+        let binding = ReplyBinding {
+            request: self.leaf,
+            index,
+            is_final,
+        };
+        let body = [u8::try_from(index).unwrap()];
+        by.numbered_reply(&self.reply_to, binding, &body)
+    }
+}
+
+/// All replies, and the error if there is one.
+async fn all(mut responses: Responses) -> (Vec<u32>, Option<RequestError>) {
+    let mut numbers = Vec::new();
+    while let Some(response) = responses.next().await {
+        match response {
+            Ok(response) => numbers.push(response.decode().unwrap()),
+            Err(error) => return (numbers, Some(error)),
+        }
+    }
+    (numbers, None)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_05_the_reply_subject_cannot_be_swapped() {
@@ -72,31 +165,186 @@ async fn attack_05_a_forged_reply_does_not_end_the_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_05_an_answer_to_another_request_is_no_answer() {
-    let bus = Bus::start(POLICY).await;
-    let shop = bus.client("shop").await;
-    // A process of the right workload, with an answer to some other request.
-    let server = Forger::genuine(&bus, "pay").await;
-    let mut tap = bus.tap("pay.charge").await;
-    let raw = bus.raw_client("pay").await;
-    let mut requests = raw
-        .queue_subscribe("pay.charge", "pay".to_owned())
-        .await
-        .unwrap();
-    raw.flush().await.unwrap();
-    let answering = tokio::spawn(async move {
-        let request = requests.next().await.unwrap();
-        let reply_to = request.reply.unwrap().to_string();
-        let right = leaf_of(&request.payload);
-        let wrong = LeafHash([7; 32]);
-        for (leaf, text) in [(wrong, b"\xa5wrong"), (right, b"\xa5right")] {
-            let sealed = server.reply(&reply_to, leaf, text);
-            raw.publish(reply_to.clone(), sealed).await.unwrap();
-        }
-        raw.flush().await.unwrap();
+    let mut scene = ByHand::start().await;
+    let (asked, responses) = scene.asked_for_many().await;
+    // By the right workload, to some other request.
+    let other = Asked {
+        reply_to: asked.reply_to.clone(),
+        leaf: LeafHash([7; 32]),
+    };
+    scene.send(&asked, other.reply(&scene.pay, 9, true)).await;
+    scene.send(&asked, asked.reply(&scene.pay, 0, true)).await;
+    assert_eq!(all(responses).await.0, [0]);
+    assert_eq!(scene.refused("wrong_request"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_an_old_reply_is_no_reply_to_a_new_request() {
+    let mut scene = ByHand::start().await;
+    let (first, responses) = scene.asked_for_many().await;
+    let old = first.reply(&scene.pay, 0, true);
+    scene.send(&first, old.clone()).await;
+    assert_eq!(all(responses).await.0, [0]);
+    let (second, responses) = scene.asked_for_many().await;
+    // As it is, where it was, and sealed anew for the new reply subject.
+    scene.send(&second, old.clone()).await;
+    scene.send(&first, old).await;
+    let moved = Asked {
+        reply_to: second.reply_to.clone(),
+        leaf: first.leaf,
+    };
+    let moved = moved.reply(&scene.pay, 7, true);
+    scene.send(&second, moved).await;
+    let right = second.reply(&scene.pay, 0, true);
+    scene.send(&second, right).await;
+    assert_eq!(all(responses).await.0, [0]);
+    assert_eq!(scene.refused("wrong_subject"), 1);
+    assert_eq!(scene.refused("wrong_request"), 1);
+    assert_eq!(scene.shop.stats().late_replies(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_replies_are_taken_once_and_in_order() {
+    let mut scene = ByHand::start().await;
+    let (asked, responses) = scene.asked_for_many().await;
+    let zero = asked.reply(&scene.pay, 0, false);
+    for payload in [
+        asked.reply(&scene.pay, 2, false),
+        zero.clone(),
+        zero,
+        asked.reply(&scene.pay, 3, true),
+        // Another statement under a number that was used.
+        asked.reply(&scene.pay, 2, false),
+        asked.reply(&scene.pay, 0, true),
+        asked.reply(&scene.pay, 1, false),
+    ] {
+        scene.send(&asked, payload).await;
+    }
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0, 1, 2, 3]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(scene.refused("reply_replayed"), 1);
+    assert_eq!(scene.refused("cloned_reply"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_nothing_counts_after_the_final_reply() {
+    let mut scene = ByHand::start().await;
+    let (asked, responses) = scene.asked_for_many().await;
+    for (index, is_final) in [(3, false), (2, true), (4, true), (0, false), (1, false)] {
+        let payload = asked.reply(&scene.pay, index, is_final);
+        scene.send(&asked, payload).await;
+    }
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0, 1, 2]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(scene.refused("reply_after_final"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_one_responder_answers_a_request() {
+    let mut scene = ByHand::start().await;
+    // Another process of the same workload, which may serve the subject too.
+    let other = Forger::genuine(&scene.bus, "pay").await;
+    let (asked, responses) = scene.asked_for_many().await;
+    for payload in [
+        asked.reply(&scene.pay, 0, false),
+        asked.reply(&other, 1, true),
+        asked.reply(&other, 0, true),
+        asked.reply(&scene.pay, 1, false),
+        asked.reply(&scene.pay, 2, true),
+    ] {
+        scene.send(&asked, payload).await;
+    }
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0, 1, 2]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(scene.refused("second_responder"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_a_dropped_reply_is_told_by_its_number() {
+    let mut scene = ByHand::start().await;
+    let (asked, responses) = scene.asked_for_many().await;
+    for index in [0, 1, 3] {
+        let payload = asked.reply(&scene.pay, index, index == 3);
+        scene.send(&asked, payload).await;
+    }
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0, 1], "what comes after a gap is not given");
+    let Some(RequestError::ReplyMissing { index: 2, .. }) = error else {
+        panic!("{error:?}")
+    };
+    // The end too: without it nobody knows that this was all.
+    let (asked, responses) = scene.asked_for_many().await;
+    let payload = asked.reply(&scene.pay, 0, false);
+    scene.send(&asked, payload).await;
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0]);
+    assert!(
+        matches!(error, Some(RequestError::Timeout { .. })),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_the_first_of_several_replies_is_not_the_answer() {
+    let mut scene = ByHand::start().await;
+    let shop = scene.shop.clone();
+    let asking = tokio::spawn(async move {
+        let message = shop.message("pay.charge").payload("10 euro");
+        message.request().await
     });
-    let answer: String = shop.request("pay.charge", "10 euro").await.unwrap();
-    answering.await.unwrap();
-    assert_eq!(answer, "right");
-    assert_eq!(shop.stats().refused_for("wrong_request"), 1);
-    assert!(tap.next().await.is_some());
+    let asked = scene.asked().await;
+    let payload = asked.reply(&scene.pay, 0, false);
+    scene.send(&asked, payload).await;
+    let error = asking.await.unwrap().unwrap_err();
+    assert!(matches!(error, RequestError::NotOneReply { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_05_an_unsigned_reply_is_no_reply() {
+    let mut scene = ByHand::start().await;
+    let (asked, responses) = scene.asked_for_many().await;
+    for payload in ["", "{}", "+OK", "\u{1}"] {
+        scene.send(&asked, payload.into()).await;
+    }
+    scene.raw.flush().await.unwrap();
+    let mut socket: RawSocket = scene.bus.raw_socket("pay").await;
+    let to = asked.reply_to.clone();
+    let status = async |socket: &mut RawSocket, status: &str| {
+        let head = format!("NATS/1.0 {status}\r\n\r\n");
+        let len = head.len();
+        let command = format!("HPUB {to} {len} {len}\r\n{head}");
+        let lines = socket.command(&command).await;
+        assert!(
+            lines.iter().all(|line| line.starts_with("INFO")),
+            "{lines:?}"
+        );
+    };
+    for text in ["100 Idle", "404 No Messages", "408 Request Timeout", "200"] {
+        status(&mut socket, text).await;
+    }
+    let payload = asked.reply(&scene.pay, 0, false);
+    scene.send(&asked, payload).await;
+    let _ = scene
+        .raw
+        .request(bulla_identity::reserved::BARRIER, "".into())
+        .await;
+    // A hint while nobody has answered, and nothing afterwards.
+    status(&mut socket, "503").await;
+    let payload = asked.reply(&scene.pay, 1, true);
+    scene.send(&asked, payload).await;
+    let (numbers, error) = all(responses).await;
+    assert_eq!(numbers, [0, 1]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(scene.refused("reply_status"), 5);
+    let all: u64 = scene.shop.stats().refused().values().sum();
+    assert_eq!(all, 9, "{:?}", scene.shop.stats().refused());
+
+    let (_, mut responses) = scene.asked_for_many().await;
+    scene.requests.unsubscribe().await.unwrap();
+    let error = responses.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
+    assert!(responses.next().await.is_none());
 }

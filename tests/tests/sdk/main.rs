@@ -10,6 +10,7 @@
 
 mod messages;
 mod policy;
+mod streams;
 mod users;
 
 use std::time::Duration;
