@@ -18,9 +18,11 @@ test *ARGS:
 
 fmt:
     cargo fmt --all
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml
 
 lint:
     cargo fmt --all -- --check
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml -- --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
 doc:
@@ -29,6 +31,18 @@ doc:
 # Licences, duplicate providers and the direction of dependencies.
 deny:
     cargo deny --locked check bans licenses sources
+
+# The test vectors of the envelope, by a reader in Python that knows SPEC.md only.
+vectors:
+    tests/python/run
+
+# Writes the test vectors again, after a change of the format.
+vectors-write:
+    cargo run -p bulla-envelope --example vectors
+
+# Some seconds of fuzzing for each decoder, or SECONDS for one TARGET.
+fuzz SECONDS="4" TARGET="":
+    tests/fuzz/run {{SECONDS}} {{TARGET}}
 
 # Sealed messages beside raw NATS, in one run.
 bench:

@@ -4,7 +4,10 @@
 //! ```sh
 //! cargo run -p bulla-envelope --example vectors            # writes the file
 //! cargo test -p bulla-envelope --test vectors              # finds it unchanged and right
+//! cargo run -p bulla-envelope --example vectors -- --seeds DIRECTORY
 //! ```
+//!
+//! The last writes the bytes of each vector into a file, as seeds for fuzzing.
 //!
 //! Everything comes from fixed seeds, so the same code writes the same file.
 //! Verdicts and reasons are written here by hand, from SPEC.md; only what an
@@ -76,9 +79,30 @@ pub fn render(file: &File) -> String {
 
 #[allow(dead_code, reason = "a test includes this file as a module")]
 fn main() -> std::io::Result<()> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/vectors.json");
     let file = generate();
-    std::fs::write(path, render(&file))?;
-    println!("{} vectors in {path}", file.vectors.len());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/vectors.json");
+            std::fs::write(path, render(&file))?;
+            println!("{} vectors in {path}", file.vectors.len());
+            Ok(())
+        }
+        ["--seeds", directory] => write_seeds(&file, directory.as_ref()),
+        _ => panic!("nothing, or --seeds DIRECTORY"),
+    }
+}
+
+#[allow(dead_code, reason = "a test includes this file as a module")]
+fn write_seeds(file: &File, directory: &std::path::Path) -> std::io::Result<()> {
+    for vector in &file.vectors {
+        let bytes = vector.bytes.as_ref().map(file::Octets::to_vec);
+        // One is longer than any envelope; that is no seed.
+        if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= 128 * 1024) {
+            let directory = directory.join(&vector.what);
+            std::fs::create_dir_all(&directory)?;
+            std::fs::write(directory.join(&vector.name), bytes)?;
+        }
+    }
     Ok(())
 }

@@ -1,0 +1,338 @@
+"""Envelopes: ENV-1 to ENV-35, suite 0."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from . import ed25519
+from .encoding import Reader
+from .refusal import Refused
+
+VERSION = 1
+MAX_ENVELOPE = 64 * 1024 * 1024
+MAX_HEADER = 16 * 1024
+MAX_TOKEN = 16 * 1024
+MAX_LIMITS = 4 * 1024
+MAX_SUBJECT = 512
+MAX_CONTENT_TYPE = 128
+MAX_HEADERS = 32
+MAX_HEADER_NAME = 64
+MAX_HEADER_VALUE = 1024
+MAX_HEADERS_LENGTH = 8 * 1024
+MAX_FRAME = 64
+MAX_BATCH = 1024
+MAX_LIFE = 15 * 60 * 1000
+
+KINDS = {0: "event", 1: "request", 2: "reply", 3: "error"}
+ERRORS = {1: "refused", 2: "unavailable", 3: "failed", 4: "too_large", 5: "deadline"}
+
+# The table of ENV-10 for the fields that not every kind requires: event,
+# request, reply, error; r required, o optional, - refused.
+TABLE = {
+    9: "or--",
+    10: "ooo-",
+    11: "oo--",
+    12: "oo--",
+    13: "--rr",
+    14: "--rr",
+    15: "--rr",
+    16: "oooo",
+    17: "oooo",
+    18: "oooo",
+    19: "ooo-",
+    20: "---r",
+    21: "---r",
+}
+
+
+@dataclass
+class Envelope:
+    """A decoded envelope, not yet believed."""
+
+    header_bytes: bytes
+    header: dict
+    token: bytes | None
+    body: bytes
+    bodies: list
+    index: int
+    count: int
+    path: list
+    signature: bytes
+    sender: str | None = None
+    credential_expires_at: int | None = None
+    extra: dict = field(default_factory=dict)
+
+    @property
+    def kind(self):
+        return KINDS[self.header[1]]
+
+    @property
+    def leaf(self):
+        """ENV-20."""
+        length = len(self.header_bytes).to_bytes(4, "big")
+        body = hashlib.sha256(self.body).digest()
+        return hashlib.sha256(
+            b"\x00" + bytes([VERSION]) + length + self.header_bytes + body
+        ).digest()
+
+
+def decode(data):
+    """ENV-5: size, then version, then the rest."""
+    if len(data) > MAX_ENVELOPE:
+        raise Refused("too_large")
+    reader = Reader(data)
+    elements = reader.array()
+    if reader.uint() != VERSION:
+        raise Refused("unsupported_version")
+    if elements != 5:
+        raise Refused("wrong_length")
+    header_bytes = reader.bytes(MAX_HEADER)
+    header = decode_header(header_bytes)
+    token = None if reader.nil() else reader.bytes(MAX_TOKEN)
+    if (token is None) != (11 not in header):
+        raise Refused("token_presence")
+    body = reader.bytes(MAX_ENVELOPE)
+    if header[1] == 3 and body:
+        raise Refused("error_with_body")
+    bodies = decode_bodies(body, len(header[5]) // 16)
+    index, count, path, signature = decode_proof(reader)
+    reader.finish()
+    return Envelope(header_bytes, header, token, body, bodies, index, count, path, signature)
+
+
+def decode_header(data):
+    """ENV-10 to ENV-13, ENV-15."""
+    reader = Reader(data)
+    header, last = {}, -1
+    for _ in range(reader.map()):
+        key = reader.uint()
+        if key > 21:
+            raise Refused("unknown_field")
+        if key <= last:
+            raise Refused("field_order")
+        last = key
+        header[key] = FIELDS[key](reader)
+    reader.finish()
+
+    for required in range(9):
+        if required not in header:
+            raise Refused("missing_field")
+    if header[1] not in KINDS:
+        raise Refused("unsupported_kind")
+    for key, rules in TABLE.items():
+        rule = rules[header[1]]
+        if rule == "r" and key not in header:
+            raise Refused("missing_field")
+        if rule == "-" and key in header:
+            raise Refused("unexpected_field")
+    if 12 in header and 11 not in header:
+        raise Refused("unexpected_field")
+    messages = len(header[5]) // 16
+    if messages > 1 and (header[1] != 0 or 9 in header):
+        raise Refused("not_framable")
+    if header[4] + messages >= 2**64:
+        raise Refused("invalid_field")
+    if header[8] < header[7]:
+        raise Refused("invalid_field")
+    if header[1] == 3 and not header[15]:
+        raise Refused("invalid_field")
+    return header
+
+
+def suite(reader):
+    value = reader.uint()
+    # ENV-11: before another field is looked at.
+    if value != 0:
+        raise Refused("unsupported_suite")
+    return value
+
+
+def ids(reader):
+    value = reader.bytes(MAX_FRAME * 16)
+    if not value or len(value) % 16:
+        raise Refused("invalid_field")
+    return value
+
+
+def subject(reader):
+    value = reader.text(MAX_SUBJECT)
+    if not value:
+        raise Refused("invalid_field")
+    return value
+
+
+def content_type(reader):
+    value = reader.text(MAX_CONTENT_TYPE)
+    if not value or not all(" " <= c <= "~" for c in value):
+        raise Refused("invalid_field")
+    return value
+
+
+def limits(reader):
+    value = reader.bytes(MAX_LIMITS)
+    if not value:
+        raise Refused("invalid_field")
+    return value
+
+
+def reply_index(reader):
+    value = reader.uint()
+    if value >= 2**32:
+        raise Refused("invalid_field")
+    return value
+
+
+def traceparent(reader):
+    value = reader.bytes_of(25)
+    if not any(value[:16]) or not any(value[16:24]):
+        raise Refused("invalid_field")
+    return value
+
+
+def application_headers(reader):
+    """ENV-15."""
+    headers, last = {}, ""
+    entries = reader.map()
+    if entries > MAX_HEADERS:
+        raise Refused("too_long")
+    sound = entries > 0
+    for _ in range(entries):
+        name, value = reader.text(MAX_HEADER_NAME), reader.text(MAX_HEADER_VALUE)
+        ordered = last.encode() < name.encode()
+        plain = all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
+        printable = not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in value)
+        sound = sound and bool(name) and ordered and plain and printable
+        headers[name] = value
+        last = name
+    length = sum(len(n.encode()) + len(v.encode()) for n, v in headers.items())
+    if not sound or length > MAX_HEADERS_LENGTH:
+        raise Refused("invalid_field")
+    return headers
+
+
+def error_code(reader):
+    value = reader.uint()
+    if value not in ERRORS:
+        raise Refused("invalid_field")
+    return value
+
+
+FIELDS = {
+    0: suite,
+    1: Reader.uint,
+    2: lambda reader: reader.bytes_of(16),
+    3: lambda reader: reader.bytes_of(8),
+    4: Reader.uint,
+    5: ids,
+    6: subject,
+    7: Reader.uint,
+    8: Reader.uint,
+    9: subject,
+    10: content_type,
+    11: lambda reader: reader.bytes_of(32),
+    12: limits,
+    13: lambda reader: reader.bytes_of(32),
+    14: reply_index,
+    15: Reader.boolean,
+    16: lambda reader: reader.bytes_of(32),
+    17: traceparent,
+    18: Reader.uint,
+    19: application_headers,
+    20: error_code,
+    21: lambda reader: reader.bytes_of(16),
+}
+
+
+def decode_bodies(body, messages):
+    """ENV-14."""
+    if messages == 1:
+        return [body]
+    reader = Reader(body)
+    if reader.array() != messages:
+        raise Refused("frame_count")
+    bodies = [reader.bytes() for _ in range(messages)]
+    reader.finish()
+    return bodies
+
+
+def decode_proof(reader):
+    """ENV-21, ENV-22."""
+    reader.array_of(4)
+    index, count = reader.uint(), reader.uint()
+    if not index < count <= MAX_BATCH:
+        raise Refused("batch_place")
+    path = reader.bytes()
+    if len(path) != 24 * path_length(index, count):
+        raise Refused("path_length")
+    nodes = [path[at : at + 24] for at in range(0, len(path), 24)]
+    return index, count, nodes, reader.bytes_of(64)
+
+
+def path_length(index, count):
+    """How many levels the node of this leaf has a neighbour on."""
+    length = 0
+    while count > 1:
+        if index ^ 1 < count:
+            length += 1
+        index, count = index // 2, (count + 1) // 2
+    return length
+
+
+def root(leaf, index, count, path):
+    """ENV-22: level by level; a last node without a neighbour moves up as it is."""
+    node, path = leaf[:24], list(path)
+    while count > 1:
+        if index ^ 1 < count:
+            neighbour = path.pop(0)
+            pair = node + neighbour if index % 2 == 0 else neighbour + node
+            node = hashlib.sha256(b"\x01" + pair).digest()[:24]
+        index, count = index // 2, (count + 1) // 2
+    return node
+
+
+def verify(envelope, credential):
+    """ENV-23, and the token that the header's hash covers (ENV-20)."""
+    if envelope.header[2] != credential.key_id:
+        raise Refused("wrong_credential")
+    top = root(envelope.leaf, envelope.index, envelope.count, envelope.path)
+    message = credential.hash + envelope.count.to_bytes(4, "big") + top
+    if not ed25519.verifies(credential.message_key, "batch", message, envelope.signature):
+        raise Refused("bad_signature")
+    if envelope.token is not None:
+        if hashlib.sha256(envelope.token).digest() != envelope.header[11]:
+            raise Refused("token_mismatch")
+    envelope.sender = credential.workload
+    envelope.credential_expires_at = credential.expires_at
+
+
+def check(envelope, expected):
+    """ENV-30 to ENV-34, after the proof."""
+    header = envelope.header
+    if envelope.kind not in expected["kinds"]:
+        raise Refused("wrong_kind")
+    if header[6] != expected["subject"]:
+        raise Refused("wrong_subject")
+    if header.get(9) != expected.get("reply_to"):
+        raise Refused("wrong_reply_to")
+    if 13 in header:
+        asked = expected.get("request")
+        if asked is None or header[13] != bytes.fromhex(asked):
+            raise Refused("wrong_request")
+    check_time(envelope, expected)
+
+
+def check_time(envelope, expected):
+    """ENV-33, ENV-34."""
+    issued_at, expires_at = envelope.header[7], envelope.header[8]
+    now, skew = expected["now"], expected["skew"]
+    if expires_at > envelope.credential_expires_at:
+        raise Refused("outlives_credential")
+    if expires_at > issued_at + MAX_LIFE:
+        raise Refused("lives_too_long")
+    if issued_at > now + skew:
+        raise Refused("future")
+    if issued_at < expected["not_before"]:
+        raise Refused("issued_before_start")
+    if now > expires_at + skew:
+        raise Refused("expired")
+    if now > issued_at + expected["max_age"] + skew:
+        raise Refused("too_old")
