@@ -53,7 +53,10 @@ pub fn resealed(data: &[u8]) {
         not_before: UnixMillis::default(),
         request: None,
     };
-    let Ok(opened) = authentic.clone().check(&expected) else {
+    let Ok(checked) = authentic.clone().check(&expected) else {
+        return;
+    };
+    let Ok(opened) = checked.open_clear() else {
         return;
     };
     let mut window = ReplayWindow::new(ReplayLimits::default(), SHOP.skew);
