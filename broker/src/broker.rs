@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::BrokerConfig;
 use crate::connection::{self, ConnectionError};
 use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
+use crate::durable::Durable;
 use crate::follow::{self, Follower};
 use crate::trust::{Anchor, Held, HeldBundle, HeldPolicy, Succession, TrustFault};
 
@@ -59,6 +60,8 @@ pub async fn run(
     }
     let admissions = Admissions::from_policy(&policy.policy)?;
     let revision = policy.signed.revision;
+    let mut durable = Durable::new(js.clone());
+    durable.make(&policy.policy, revision).await;
     let version = bundle.bundle.version;
 
     let plane = Arc::new(
@@ -80,6 +83,7 @@ pub async fn run(
     callout.admit(admissions);
     let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
+    let held_by = Arc::clone(&plane);
     let follower = Follower {
         anchor,
         plane,
@@ -100,6 +104,7 @@ pub async fn run(
         requests.serve(stop.clone()),
         questions.serve(stop.clone()),
         follower.run(stop.clone()),
+        durable.run(held_by, stop.clone()),
     );
     readiness.set_unready();
     // What was answered last must still leave, if there is anywhere to go.

@@ -191,7 +191,7 @@ async fn start(
     write(&ports_file, ports_text.as_bytes())?;
 
     clear(&provision.path("run"));
-    let config = provision.write_server_config(Some(ports.nats))?;
+    let config = provision.write_server_config(Some(ports.nats), &policy)?;
     let server = parts
         .server
         .insert(engine.start(&config).await.map_err(DevError::of_engine)?);

@@ -32,6 +32,7 @@ mod connection;
 mod control;
 mod decision;
 mod dev;
+mod durable;
 pub mod engine;
 mod follow;
 pub mod nats_config;

@@ -9,15 +9,19 @@
 //!
 //! `APP` sees of `JS` exactly: the news of the control stream, the brokers'
 //! requests, writes to the streams of wrapped keys and of claims, and direct gets
-//! on these three streams. nats-server does not check the permissions of its own
+//! on these three streams; what the policy's streams store, and asking and answering
+//! for their messages. nats-server does not check the permissions of its own
 //! replies, so JetStream must not be reachable in the account where workloads
 //! choose reply subjects. Each import keeps its subject: that an answer which is
-//! aimed at an import writes nothing there was measured for that form alone.
+//! aimed at an import writes nothing there was measured for that form alone; only
+//! two questions that change nothing, how a stream and a consumer are configured,
+//! have names of ours.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use bulla_identity::Nkey;
+use bulla_identity::{Nkey, SubjectPattern};
 
 /// What differs from one server to the next. [`ServerConfig::render`] is the file.
 #[derive(Clone, Debug)]
@@ -34,6 +38,10 @@ pub struct ServerConfig {
     pub xkey: Nkey,
     /// The users of each broker.
     pub brokers: Vec<BrokerUsers>,
+    /// What the policy's streams store. A stream that a later policy adds takes
+    /// messages once its subjects stand here: a changed configuration needs a
+    /// reload, which ends every workload's connection once.
+    pub stored: Vec<SubjectPattern>,
 }
 
 /// The nkeys under which one broker connects, one for each account.
@@ -67,9 +75,23 @@ impl ServerConfig {
                 auth_users.push(quoted(&key.to_string()));
             }
         }
+        let (mut exports, mut imports) = (String::new(), String::new());
+        let stored: BTreeSet<String> = self.stored.iter().map(|s| s.to_nats()).collect();
+        for subject in stored.iter().map(|s| quoted(s)) {
+            let _ = write!(
+                exports,
+                "\n      {{ service: {subject}, accounts: [ APP ] }}"
+            );
+            let _ = write!(
+                imports,
+                "\n      {{ service: {{ account: JS, subject: {subject} }} }}"
+            );
+        }
         // -1 is nats-server's word for any free port.
         let port = self.port.map_or(-1, i32::from);
         TEMPLATE
+            .replace("@STORED_EXPORTS@", &exports)
+            .replace("@STORED_IMPORTS@", &imports)
             .replace("@NAME@", &quoted(&self.server_name))
             .replace("@PORT@", &port.to_string())
             .replace("@STORE@", &quoted(&self.store_dir.to_string_lossy()))
@@ -142,6 +164,11 @@ accounts {
       { service: "$JS.API.DIRECT.GET.BULLA_KEYS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.CLAIMS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
+      # Streams of the policy: messages, answers for them, configurations.
+      { service: "$JS.API.CONSUMER.MSG.NEXT.>", response_type: stream, accounts: [ APP ] }
+      { service: "$JS.ACK.>", accounts: [ APP ] }
+      { service: "$JS.API.CONSUMER.INFO.>", accounts: [ APP ] }
+      { service: "$JS.API.STREAM.INFO.>", accounts: [ APP ] }@STORED_EXPORTS@
     ]
   }
   # Workloads, placed here by the callout. No JetStream.
@@ -154,6 +181,11 @@ accounts {
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_KEYS.>" } }
       { service: { account: JS, subject: "$BULLA.CLAIMS.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
+      { service: { account: JS, subject: "$JS.API.CONSUMER.MSG.NEXT.>" } }
+      { service: { account: JS, subject: "$JS.ACK.>" } }
+      # Under another name: under its own nats-server answers for this account.
+      { service: { account: JS, subject: "$JS.API.CONSUMER.INFO.>" }, to: "$BULLA.CONSUMER.INFO.>" }
+      { service: { account: JS, subject: "$JS.API.STREAM.INFO.>" }, to: "$BULLA.STREAM.INFO.>" }@STORED_IMPORTS@
     ]
   }
 }
@@ -196,8 +228,15 @@ mod tests {
                 js: nkey(NkeyKind::User, 4),
                 sys: nkey(NkeyKind::User, 5),
             }],
+            stored: vec![SubjectPattern::parse("orders.{id}.>").unwrap()],
         }
         .render();
+        for line in [
+            r#"{ service: "orders.*.>", accounts: [ APP ] }"#,
+            r#"{ service: { account: JS, subject: "orders.*.>" } }"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         assert!(!text.contains('@'), "{text}");
         assert!(text.contains("port: 4222"));
     }

@@ -179,11 +179,17 @@ impl Provision {
         Ok((policy, revision))
     }
 
-    /// Writes `nats-server.conf` and gives what the engine needs.
+    /// Writes `nats-server.conf`, for the streams of this policy, and gives what
+    /// the engine needs.
     ///
     /// # Errors
     /// If a key or the file cannot be used.
-    pub fn write_server_config(&self, port: Option<u16>) -> Result<EngineConfig, ProvisionError> {
+    pub fn write_server_config(
+        &self,
+        port: Option<u16>,
+        policy: &Policy,
+    ) -> Result<EngineConfig, ProvisionError> {
+        let stored = policy.streams().iter().flat_map(|s| s.subjects());
         let config = ServerConfig {
             server_name: "bulla-dev".to_owned(),
             port,
@@ -195,6 +201,7 @@ impl Provision {
                 js: self.nkey("broker-js.nk", NkeyKind::User)?.public(),
                 sys: self.nkey("broker-sys.nk", NkeyKind::User)?.public(),
             }],
+            stored: stored.cloned().collect(),
         };
         let config_file = self.path("nats-server.conf");
         write(&config_file, config.render().as_bytes())?;
@@ -405,7 +412,7 @@ mod tests {
         let (policy, _) = provision
             .sign_policy("policy.toml", &text(&provision, ""))
             .unwrap();
-        provision.write_server_config(None).unwrap();
+        provision.write_server_config(None, &policy).unwrap();
         let url = "nats://127.0.0.1:4222";
         let lifetime = Duration::from_secs(3600);
         let path = provision

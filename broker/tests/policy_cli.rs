@@ -140,7 +140,7 @@ fn a_sound_policy_passes_the_check() {
 fn the_check_reports_every_error_with_its_place_and_a_remedy() {
     let broken = POLICY
         .replace("mints", "mnts")
-        .replace("\"serve\"", "\"append\"")
+        .replace("\"serve\"", "\"manage\"")
         .replace("\"orders.>\"", "\">\"");
     let desk = Desk::new(&broken);
     let run = desk.bulla(&["check", "policy.toml"]).expect(
@@ -152,7 +152,7 @@ fn the_check_reports_every_error_with_its_place_and_a_remedy() {
             "did you mean `mints`?",
             "--> policy.toml:25:7\n",
             "starts with a wildcard",
-            "`append` is not supported in this version",
+            "`manage` is not supported in this version",
             "policy.toml: 4 errors",
         ],
     );

@@ -91,7 +91,7 @@ impl Bus {
             Err(error) => panic!("the test's policy does not load:\n{error}"),
         };
         let config = provision
-            .write_server_config(None)
+            .write_server_config(None, &policy)
             .expect("a server configuration");
         let server = engine()
             .await
@@ -188,7 +188,7 @@ impl Bus {
         let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
         let config = self
             .provision
-            .write_server_config(port)
+            .write_server_config(port, &self.policy)
             .expect("a server configuration");
         if let Some(server) = self.server.take() {
             server.stop().await;

@@ -64,14 +64,16 @@ pub enum PolicyCommand {
     #[command(
         name = "can-i",
         long_about = "Ask whether a workload may do something, and which rule decides.\n\n\
-            The verbs are publish, subscribe, request and serve. For publish and request the\n\
-            subject is literal, and the question is asked for one message: with the user of\n\
-            --user, or without a user. For subscribe and serve it may be a pattern; without\n\
-            --user the question is whether the workload may listen there at all.",
+            The verbs are publish, subscribe, request, serve, append and consume. For publish,\n\
+            request and append the subject is literal, and the question is asked for one\n\
+            message: with the user of --user, or without a user. For subscribe and serve it\n\
+            may be a pattern; without --user the question is whether the workload may listen\n\
+            there at all. For consume it is STREAM.CONSUMER.",
         after_help = "Examples:\n  \
             bulla policy can-i orders publish orders.created\n  \
             bulla policy can-i gateway request orders.create --user alice.json\n  \
             bulla policy can-i billing subscribe 'orders.>' --policy shop.toml\n  \
+            bulla policy can-i billing consume ORDERS.billing\n  \
             bulla policy can-i orders --list\n\n\
             where alice.json holds the claims of a user's token:\n  \
             { \"sub\": \"alice\", \"scope\": \"orders:write\" }\n\n\
@@ -100,7 +102,7 @@ pub struct CheckArgs {
 pub struct CanIArgs {
     /// The workload, by its name in the policy or its SPIFFE ID
     workload: String,
-    /// publish, subscribe, request or serve
+    /// publish, subscribe, request, serve, append or consume
     #[arg(required_unless_present = "list", value_parser = verb)]
     verb: Option<Verb>,
     /// The subject; quote patterns for the shell
@@ -126,7 +128,9 @@ pub struct CanIArgs {
 }
 
 fn verb(word: &str) -> Result<Verb, String> {
-    Verb::parse(word).ok_or_else(|| "the verbs are publish, subscribe, request, serve".to_owned())
+    Verb::parse(word).ok_or_else(|| {
+        "the verbs are publish, subscribe, request, serve, append, consume".to_owned()
+    })
 }
 
 /// Runs one command; what it finds is printed.
@@ -238,7 +242,7 @@ fn can_i(args: &CanIArgs) -> Result<u8, Failure> {
     })?;
     let claims = args.user.as_deref().map(read_claims).transpose()?;
 
-    let listens = matches!(verb, Verb::Subscribe | Verb::Serve);
+    let listens = matches!(verb, Verb::Subscribe | Verb::Serve | Verb::Consume);
     let answer = match (Subject::parse(subject), &claims) {
         (Ok(literal), claims) if !listens || claims.is_some() => {
             let request = Request {
@@ -263,6 +267,7 @@ fn can_i(args: &CanIArgs) -> Result<u8, Failure> {
                 rule: rule.to_owned(),
                 requirements: Subject::parse(subject)
                     .ok()
+                    .filter(|_| verb != Verb::Consume)
                     .map(|s| policy.requirements(&s)),
                 listens: true,
             }),

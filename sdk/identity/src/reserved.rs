@@ -8,6 +8,8 @@
 //! | `$BULLA.BROKER.<tag>.…` | requests of the workload with that tag, of no other |
 //! | `$BULLA.KEYS.<tag>.<data-key id>` | that workload writes, once; every workload may ask |
 //! | `$BULLA.CLAIMS.<tag>.<claim id>` | that workload writes, once, and asks |
+//! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
+//! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
 //! | `_INBOX.<tag>.s.>` | that workload listens; only nats-server and brokers answer there |
@@ -55,6 +57,54 @@ pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 /// claimed again: the longest life of an envelope (15 min) and what clocks may
 /// differ.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(20 * 60);
+
+/// Requests for messages of a stream.
+pub const CONSUMER_NEXT_ALL: &str = "$JS.API.CONSUMER.MSG.NEXT.>";
+/// Answers for messages of a stream.
+pub const CONSUMER_ACK_ALL: &str = "$JS.ACK.>";
+/// JetStream's own subject for questions about consumers. Workloads' account
+/// has it under [`CONSUMER_INFO_ALL`]: under its own name nats-server would
+/// answer for that account, which has no JetStream.
+pub const JS_CONSUMER_INFO_ALL: &str = "$JS.API.CONSUMER.INFO.>";
+/// The name for it in the workloads' account.
+pub const CONSUMER_INFO_ALL: &str = "$BULLA.CONSUMER.INFO.>";
+/// JetStream's own subject for questions about streams.
+pub const JS_STREAM_INFO_ALL: &str = "$JS.API.STREAM.INFO.>";
+/// The name for it in the workloads' account.
+pub const STREAM_INFO_ALL: &str = "$BULLA.STREAM.INFO.>";
+
+/// Whether a stream's name has a meaning already.
+#[must_use]
+pub fn is_reserved_stream(name: &str) -> bool {
+    ["BULLA_", "KV_", "OBJ_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Where a consumer's messages are asked for.
+#[must_use]
+pub fn consumer_next(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+}
+
+/// How the subjects begin under which a consumer's messages are answered for,
+/// without a final dot.
+#[must_use]
+pub fn consumer_ack(stream: &str, consumer: &str) -> String {
+    format!("$JS.ACK.{stream}.{consumer}")
+}
+
+/// Where a workload asks how a consumer is configured.
+#[must_use]
+pub fn consumer_info(stream: &str, consumer: &str) -> String {
+    format!("$BULLA.CONSUMER.INFO.{stream}.{consumer}")
+}
+
+/// Where a workload asks how a stream is configured.
+#[must_use]
+pub fn stream_info(stream: &str) -> String {
+    format!("$BULLA.STREAM.INFO.{stream}")
+}
 
 /// Whether a subject or pattern belongs to nats-server or to Bulla: its first
 /// token starts with `$`, or is `_INBOX`.

@@ -1,8 +1,10 @@
 //! Checks between the parts of a policy: what one says against another.
 
 mod replay;
+mod streams;
 
 pub(crate) use replay::{replay, warnings};
+pub(crate) use streams::{named as named_consumer, streams};
 
 use crate::error::Sink;
 use crate::parse::{Parsed, RuleSpec, SubjectSpec};

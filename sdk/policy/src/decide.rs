@@ -9,7 +9,7 @@ use bulla_identity::{
 
 use crate::condition::{Scene, TestOutcome};
 use crate::policy::{Entry, Policy};
-use crate::requirements::{Requirements, UserRule};
+use crate::requirements::{Requirements, Stated, UserRule};
 use crate::rule::{Effect, Rule, Verb};
 use crate::shape;
 
@@ -329,7 +329,11 @@ impl Policy {
             };
             return self.deny(request, reason, seen.other_verb, None);
         }
-        let requirements = self.requirements(request.subject);
+        let requirements = match request.verb {
+            // About a consumer: what its messages must be is said by theirs.
+            Verb::Consume => Stated::default().or_default(),
+            _ => self.requirements(request.subject),
+        };
         let nearest = seen.allows.or(seen.unmet.map(|e| e.rule));
         match (requirements.user, request.user) {
             (UserRule::Required, None) => {
@@ -416,7 +420,10 @@ impl Policy {
         };
         if !rule.verbs.contains(request.verb) {
             if rule.effect == Effect::Allow {
-                seen.other_verb = first(seen.other_verb, entry.rule);
+                // A subject may read like the name of a consumer.
+                if rule.verbs.is_consume() == (request.verb == Verb::Consume) {
+                    seen.other_verb = first(seen.other_verb, entry.rule);
+                }
             }
             return;
         }

@@ -72,6 +72,7 @@ mod problem;
 mod requirements;
 mod rule;
 mod shape;
+mod stream;
 mod trie;
 mod warning;
 
@@ -87,4 +88,5 @@ pub use requirements::{
     Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
 };
 pub use rule::{Effect, Verb};
+pub use stream::{APPEND_LIFE, Consumer, DEFAULT_DUPLICATES, Retention, Stream};
 pub use warning::Warning;

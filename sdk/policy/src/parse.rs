@@ -3,10 +3,13 @@
 mod condition;
 mod reader;
 mod rule;
+mod stream;
 mod subject;
 mod workload;
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_identity::{Nkey, SubjectPattern, TrustDomain, WorkloadName};
 use toml::de::{DeTable, DeValue};
@@ -15,6 +18,7 @@ use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::Stated;
 use crate::rule::Rule;
+use crate::stream::Retention;
 use reader::{Fields, Node};
 
 /// The largest policy that is read: 4 MiB.
@@ -46,6 +50,20 @@ pub(crate) struct SubjectSpec {
     pub(crate) stated: Stated,
 }
 
+/// A `[stream.NAME]`.
+#[derive(Debug)]
+pub(crate) struct StreamSpec {
+    pub(crate) name: Arc<str>,
+    pub(crate) line: u32,
+    /// What it stores, and where each stands.
+    pub(crate) subjects: Vec<(SubjectPattern, Range<usize>)>,
+    pub(crate) retention: Retention,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) duplicates: Duration,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) replicas: u64,
+}
+
 /// An `[[allow]]` or `[[deny]]`, and where each of its patterns stands.
 #[derive(Debug)]
 pub(crate) struct RuleSpec {
@@ -60,6 +78,8 @@ pub(crate) struct Parsed {
     pub(crate) trust_domain: Option<TrustDomain>,
     pub(crate) workloads: Vec<WorkloadSpec>,
     pub(crate) subjects: Vec<SubjectSpec>,
+    /// Sorted by name.
+    pub(crate) streams: Vec<StreamSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
     pub(crate) rules: Vec<RuleSpec>,
 }
@@ -85,6 +105,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
         "workload",
         "group",
         "subject",
+        "stream",
         "allow",
         "deny",
     ];
@@ -103,6 +124,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
     parsed.workloads = workload::workloads(top.get("workload"), sink);
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
     parsed.subjects = subject::subjects(top.get("subject"), sink);
+    parsed.streams = stream::streams(top.get("stream"), sink);
     parsed.rules = rule::rules(top.get("allow"), top.get("deny"), &names, sink);
     parsed
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use bulla_identity::{PatternToken, SubjectPattern, WorkloadId, WorkloadTag, reserved};
 
+use crate::check;
 use crate::error::Sink;
 use crate::parse::Parsed;
 use crate::policy::{Entry, Policy, Workload};
@@ -169,8 +170,13 @@ impl<'p> Compiler<'p> {
         for held in self.held() {
             let text = held.pattern.to_nats();
             match held.verb {
-                Verb::Publish | Verb::Request => {
+                Verb::Publish | Verb::Request | Verb::Append => {
                     lists.publish_allow.insert(text);
+                }
+                Verb::Consume => {
+                    // Its name is literal, so nothing is left to narrow or close.
+                    lists.consume(held.pattern);
+                    continue;
                 }
                 Verb::Subscribe => {
                     lists.queue(&text, self.workload);
@@ -250,20 +256,29 @@ impl<'p> Compiler<'p> {
             }
         });
         denies.sort_by_key(|(entry, ..)| (entry.rule, entry.pattern));
-        let other = sibling(verb);
+        let others = siblings(verb);
         for (entry, deny, shared) in denies {
-            let needed = self.holders(other, &shared);
-            let Some(needed) = needed.first() else {
+            let needed = others
+                .iter()
+                .flat_map(|other| self.holders(*other, &shared))
+                .min_by_key(|h| (h.entry.rule, h.entry.pattern));
+            let Some(needed) = needed else {
                 let denied = shape::to_nats(&shared);
                 match verb {
-                    Verb::Publish | Verb::Request => lists.publish_deny.insert(denied),
-                    Verb::Subscribe | Verb::Serve => lists.subscribe_deny.insert(denied),
-                };
+                    Verb::Publish | Verb::Request | Verb::Append => {
+                        lists.publish_deny.insert(denied);
+                    }
+                    Verb::Subscribe | Verb::Serve => {
+                        lists.subscribe_deny.insert(denied);
+                    }
+                    Verb::Consume => {}
+                }
                 continue;
             };
-            // The other verb gives the same NATS permission anyway; only a
+            // Another verb gives the same NATS permission anyway; only a
             // plain subscription is more than what `serve` gives.
-            if verb != Verb::Subscribe && self.holds_all(other, &shared) {
+            if verb != Verb::Subscribe && others.iter().any(|other| self.holds_all(*other, &shared))
+            {
                 continue;
             }
             let problem = Problem::DenyCuts {
@@ -272,7 +287,7 @@ impl<'p> Compiler<'p> {
                 verb,
                 denied: shape::to_nats(&shared),
                 other: needed.rule.id.to_string(),
-                other_verb: other,
+                other_verb: needed.verb,
                 other_pattern: needed.pattern.to_string(),
             };
             report(entry, problem);
@@ -288,7 +303,7 @@ impl<'p> Compiler<'p> {
         report: &mut dyn FnMut(Entry, Problem),
     ) {
         let enough: &[Verb] = match held.verb {
-            Verb::Publish | Verb::Request => return,
+            Verb::Publish | Verb::Request | Verb::Append | Verb::Consume => return,
             Verb::Subscribe => &[Verb::Subscribe],
             Verb::Serve => &[Verb::Subscribe, Verb::Serve],
         };
@@ -383,13 +398,15 @@ impl<'p> Compiler<'p> {
     }
 }
 
-/// The verb that nats-server cannot tell from this one.
-const fn sibling(verb: Verb) -> Verb {
+/// The verbs that nats-server cannot tell from this one.
+const fn siblings(verb: Verb) -> &'static [Verb] {
     match verb {
-        Verb::Publish => Verb::Request,
-        Verb::Request => Verb::Publish,
-        Verb::Subscribe => Verb::Serve,
-        Verb::Serve => Verb::Subscribe,
+        Verb::Publish => &[Verb::Request, Verb::Append],
+        Verb::Request => &[Verb::Publish, Verb::Append],
+        Verb::Append => &[Verb::Publish, Verb::Request],
+        Verb::Subscribe => &[Verb::Serve],
+        Verb::Serve => &[Verb::Subscribe],
+        Verb::Consume => &[],
     }
 }
 
@@ -429,6 +446,20 @@ impl Lists {
             lists.subscribe_allow.insert(subject);
         }
         lists
+    }
+
+    /// POL-69: to ask for messages and to answer for them, and to see how the
+    /// stream and the consumer are configured. Nothing else of JetStream.
+    fn consume(&mut self, consumer: &SubjectPattern) {
+        let Some((stream, consumer)) = check::named_consumer(consumer) else {
+            return;
+        };
+        self.publish_allow.extend([
+            reserved::consumer_next(stream, consumer),
+            format!("{}.>", reserved::consumer_ack(stream, consumer)),
+            reserved::consumer_info(stream, consumer),
+            reserved::stream_info(stream),
+        ]);
     }
 
     /// POL-63: the workload's own queue group. Where a queue entry matches,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use bulla_identity::{
     Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
@@ -10,11 +11,12 @@ use sha2::{Digest, Sha256};
 
 use crate::check;
 use crate::error::{PolicyErrors, Sink};
-use crate::parse::{self, Parsed};
+use crate::parse::{self, Parsed, StreamSpec, SubjectSpec};
 use crate::permissions;
 use crate::problem::Problem;
-use crate::requirements::{Requirements, Stated};
+use crate::requirements::{DEFAULT_MAX_AGE, Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
+use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
 use crate::warning::Warning;
 
@@ -37,6 +39,12 @@ pub struct Policy {
     /// Who may, on some condition, request what.
     pub(crate) requesters: Trie<(u32, Entry)>,
     warnings: Vec<Warning>,
+    /// Sorted by name.
+    streams: Vec<Stream>,
+    stored: Trie<u32>,
+    /// Sorted by stream and name.
+    consumers: Vec<Consumer>,
+    longest_max_age: Duration,
 }
 
 /// One pattern of one rule.
@@ -123,6 +131,7 @@ impl Policy {
         let parsed = parse::parse(text, &mut sink);
         check::subjects(&parsed, &mut sink);
         check::replay(&parsed, &mut sink);
+        check::streams(&parsed, &mut sink);
         let warnings = check::warnings(&parsed);
         let hash = Sha256::digest(text.as_bytes()).into();
         let spans = permissions::Spans::of(&parsed);
@@ -151,6 +160,10 @@ impl Policy {
             subjects: Trie::default(),
             requesters: Trie::default(),
             warnings: Vec::new(),
+            streams: Vec::new(),
+            stored: Trie::default(),
+            consumers: Vec::new(),
+            longest_max_age: DEFAULT_MAX_AGE,
         };
         for (spec, index) in parsed.workloads.into_iter().zip(0u32..) {
             let id = WorkloadId::new(&policy.trust_domain, &spec.name);
@@ -180,6 +193,9 @@ impl Policy {
         for spec in &parsed.subjects {
             policy.subjects.insert(spec.pattern.tokens(), spec.stated);
         }
+        let ages = parsed.subjects.iter().filter_map(|s| s.stated.max_age);
+        policy.longest_max_age = ages.max().unwrap_or_default().max(DEFAULT_MAX_AGE);
+        policy.add_streams(parsed.streams, &parsed.subjects);
         for (spec, rule) in parsed.rules.into_iter().zip(0u32..) {
             for (pattern, at) in spec.rule.on.iter().zip(0u32..) {
                 let entry = Entry { rule, pattern: at };
@@ -196,7 +212,59 @@ impl Policy {
             }
             policy.rules.push(spec.rule);
         }
+        policy.consumers = policy.granted_consumers();
         Some(policy)
+    }
+
+    fn add_streams(&mut self, streams: Vec<StreamSpec>, entries: &[SubjectSpec]) {
+        for (spec, index) in streams.into_iter().zip(0u32..) {
+            let longest_use = entries
+                .iter()
+                .filter(|entry| {
+                    spec.subjects
+                        .iter()
+                        .any(|(pattern, _)| entry.pattern.overlaps(pattern))
+                })
+                .filter_map(|entry| entry.stated.max_age)
+                .max()
+                .unwrap_or(DEFAULT_MAX_AGE);
+            for (pattern, _) in &spec.subjects {
+                self.stored.insert(pattern.tokens(), index);
+            }
+            self.streams.push(Stream {
+                name: spec.name,
+                subjects: spec.subjects.into_iter().map(|(p, _)| p).collect(),
+                retention: spec.retention,
+                max_age: spec.max_age.unwrap_or(longest_use).max(spec.duplicates),
+                duplicates: spec.duplicates,
+                max_bytes: spec.max_bytes,
+                replicas: spec.replicas,
+                longest_use,
+            });
+        }
+    }
+
+    fn granted_consumers(&self) -> Vec<Consumer> {
+        let mut out = Vec::new();
+        for rule in self.rules.iter().filter(|r| r.may_allow(Verb::Consume)) {
+            for (stream, name) in rule.on.iter().filter_map(check::named_consumer) {
+                let Ok(whole) = Subject::parse(&format!("{stream}.{name}")) else {
+                    continue;
+                };
+                for workload in &rule.who {
+                    if self.may_ever_at(*workload, Verb::Consume, &whole) {
+                        out.push(Consumer {
+                            stream: stream.into(),
+                            name: name.into(),
+                            workload: *workload,
+                        });
+                    }
+                }
+            }
+        }
+        out.sort_by(|a, b| (&a.stream, &a.name).cmp(&(&b.stream, &b.name)));
+        out.dedup();
+        out
     }
 
     /// The trust domain that every workload of this policy belongs to.
@@ -246,6 +314,49 @@ impl Policy {
         self.rules.iter().map(|r| &*r.id)
     }
 
+    /// Every stream that the policy declares, by name.
+    #[must_use]
+    pub fn streams(&self) -> &[Stream] {
+        &self.streams
+    }
+
+    /// The stream with this name.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<&Stream> {
+        let at = self.streams.binary_search_by(|s| s.name().cmp(name)).ok()?;
+        self.streams.get(at)
+    }
+
+    /// The stream that stores what is sent on `subject`.
+    #[must_use]
+    pub fn stream_of(&self, subject: &Subject) -> Option<&Stream> {
+        let mut found = None;
+        self.stored
+            .matches(subject.as_str(), &mut |index| found = Some(*index));
+        self.streams.get(found? as usize)
+    }
+
+    /// Every consumer that some rule grants and no unconditional deny rule
+    /// takes back, by stream and name.
+    #[must_use]
+    pub fn consumers(&self) -> &[Consumer] {
+        &self.consumers
+    }
+
+    /// The workload that a consumer belongs to.
+    #[must_use]
+    pub fn consumer_owner(&self, consumer: &Consumer) -> Option<&Workload> {
+        self.workload_at(consumer.workload)
+    }
+
+    /// The longest `max_age` that any entry states, at least
+    /// [`DEFAULT_MAX_AGE`]: for so long after it was sent or stored somebody
+    /// may still have to verify a message.
+    #[must_use]
+    pub fn longest_max_age(&self) -> Duration {
+        self.longest_max_age
+    }
+
     /// What is worth a second look, by line.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
@@ -277,20 +388,32 @@ impl Policy {
 
     /// The workloads that may ever receive what is sent with `verb` on
     /// `subject`, by name: who may subscribe, for `publish`; who may serve, for
-    /// `request`. Nobody receives by a verb of receiving.
+    /// `request`; who may consume the stream or subscribe, for `append`.
+    /// Nobody receives by a verb of receiving.
     pub fn recipients<'p>(
         &'p self,
         verb: Verb,
         subject: &Subject,
     ) -> impl Iterator<Item = &'p Workload> {
         let receiving = match verb {
-            Verb::Publish => Some(Verb::Subscribe),
+            Verb::Publish | Verb::Append => Some(Verb::Subscribe),
             Verb::Request => Some(Verb::Serve),
-            Verb::Subscribe | Verb::Serve => None,
+            Verb::Subscribe | Verb::Serve | Verb::Consume => None,
         };
-        receiving
-            .into_iter()
-            .flat_map(move |verb| self.who_may_ever(verb, subject))
+        let stream = self.stream_of(subject).filter(|_| verb == Verb::Append);
+        self.workloads
+            .iter()
+            .zip(0u32..)
+            .filter(move |(_, index)| {
+                receiving.is_some_and(|verb| self.may_ever_at(*index, verb, subject))
+                    || stream.is_some_and(|stream| self.consumes(*index, stream))
+            })
+            .map(|(workload, _)| workload)
+    }
+
+    fn consumes(&self, workload: u32, stream: &Stream) -> bool {
+        let theirs = |c: &Consumer| c.workload == workload && c.stream == stream.name;
+        self.consumers.iter().any(theirs)
     }
 
     /// The workloads that may ever do this, by name.

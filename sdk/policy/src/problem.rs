@@ -255,6 +255,101 @@ pub enum Problem {
         other: String,
     },
 
+    // Streams.
+    /// No name of a stream.
+    #[error("`{name}` is not a name of a stream")]
+    StreamName {
+        /// The name found.
+        name: String,
+    },
+    /// A name that is Bulla's or nats-server's.
+    #[error("the name `{name}` of a stream is reserved")]
+    StreamReserved {
+        /// The name.
+        name: String,
+    },
+    /// A number or duration out of bounds.
+    #[error("`{key}` of a stream must lie between {allowed}")]
+    StreamBounds {
+        /// The key.
+        key: &'static str,
+        /// The bounds.
+        allowed: &'static str,
+    },
+    /// A subject that two streams would store.
+    #[error("`{pattern}` shares subjects with `{other}` of the stream `{stream}` (line {line})")]
+    StreamOverlap {
+        /// The pattern.
+        pattern: String,
+        /// The other one.
+        other: String,
+        /// Its stream.
+        stream: String,
+        /// Where that stream stands.
+        line: u32,
+    },
+    /// A stream's subject without an entry that says `stream`.
+    #[error(
+        "the stream `{stream}` stores `{pattern}`, and no [subject] entry that contains it says replay = \"stream\""
+    )]
+    StreamUnstated {
+        /// The stream.
+        stream: String,
+        /// The pattern.
+        pattern: String,
+    },
+    /// `stream` where no stream is.
+    #[error("`{subject}` says replay = \"stream\", and no [stream] stores any of it")]
+    StreamMissing {
+        /// The entry's pattern.
+        subject: String,
+    },
+    /// An append that no stream would store.
+    #[error("this rule appends to `{pattern}`, and no [stream] stores all of it")]
+    AppendNowhere {
+        /// The rule's pattern.
+        pattern: String,
+    },
+    /// `consume` among verbs that are about subjects.
+    #[error("`consume` stands beside verbs that are about subjects")]
+    ConsumeAlone,
+    /// No name of a consumer.
+    #[error("`{name}` is not a consumer of a stream")]
+    ConsumerName {
+        /// The text found.
+        name: String,
+    },
+    /// A consumer of a stream that the policy does not declare.
+    #[error("there is no stream `{stream}` for the consumer `{consumer}`")]
+    ConsumerNowhere {
+        /// The stream's name.
+        stream: String,
+        /// The consumer's name.
+        consumer: String,
+    },
+    /// One consumer for two workloads.
+    #[error("`{owner}` already consumes as `{consumer}`: `{workload}` cannot as well")]
+    ConsumerTwice {
+        /// `STREAM.CONSUMER`.
+        consumer: String,
+        /// The workload that has it.
+        owner: String,
+        /// The workload that would get it too.
+        workload: String,
+    },
+    /// Two consumers on a work queue.
+    #[error(
+        "the work queue `{stream}` has a consumer, `{other}`: it can have no second one, `{consumer}`"
+    )]
+    WorkQueueShared {
+        /// The stream.
+        stream: String,
+        /// The first consumer.
+        other: String,
+        /// The second one.
+        consumer: String,
+    },
+
     // Rules.
     /// No rule id.
     #[error("`{id}` is not a rule id", id = .id.escape_debug())]
@@ -277,8 +372,11 @@ pub enum Problem {
         verb: String,
     },
     /// A condition on the user where nobody else enforces it.
-    #[error("a condition on the user cannot limit `subscribe`")]
-    ConditionOnSubscribe,
+    #[error("a condition on the user cannot limit `{verb}`")]
+    ConditionOnSubscribe {
+        /// `subscribe` or `consume`.
+        verb: Verb,
+    },
     /// A condition on the user of messages that carry none.
     #[error(
         "this rule tests the user on `{pattern}`, but messages on the open subject `{subject}` carry no user"
@@ -437,10 +535,22 @@ impl Problem {
             Self::StreamServed { .. } => "stream_served",
             Self::UserOnOpen { .. } => "user_on_open",
             Self::UserContradiction { .. } => "user_contradiction",
+            Self::StreamName { .. } => "stream_name",
+            Self::StreamReserved { .. } => "stream_reserved",
+            Self::StreamBounds { .. } => "stream_bounds",
+            Self::StreamOverlap { .. } => "stream_overlap",
+            Self::StreamUnstated { .. } => "stream_unstated",
+            Self::StreamMissing { .. } => "stream_missing",
+            Self::AppendNowhere { .. } => "append_nowhere",
+            Self::ConsumeAlone => "consume_alone",
+            Self::ConsumerName { .. } => "consumer_name",
+            Self::ConsumerNowhere { .. } => "consumer_nowhere",
+            Self::ConsumerTwice { .. } => "consumer_twice",
+            Self::WorkQueueShared { .. } => "work_queue_shared",
             Self::RuleId { .. } => "rule_id",
             Self::RuleIdTwice { .. } => "rule_id_twice",
             Self::UnknownVerb { .. } => "unknown_verb",
-            Self::ConditionOnSubscribe => "condition_on_subscribe",
+            Self::ConditionOnSubscribe { .. } => "condition_on_subscribe",
             Self::ConditionOnOpen { .. } => "condition_on_open",
             Self::ConditionOnNone { .. } => "condition_on_none",
             Self::EmptyCondition => "empty_condition",

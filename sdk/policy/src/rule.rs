@@ -18,11 +18,23 @@ pub enum Verb {
     Request,
     /// Receive requests, in the workload's own queue group, and reply.
     Serve,
+    /// Send an event that a stream stores, and learn that it did.
+    Append,
+    /// Receive what a stream stored, through a consumer of it; about
+    /// `STREAM.CONSUMER`, not about a subject.
+    Consume,
 }
 
 impl Verb {
     /// Every verb of this version.
-    pub const ALL: [Self; 4] = [Self::Publish, Self::Subscribe, Self::Request, Self::Serve];
+    pub const ALL: [Self; 6] = [
+        Self::Publish,
+        Self::Subscribe,
+        Self::Request,
+        Self::Serve,
+        Self::Append,
+        Self::Consume,
+    ];
 
     /// The word for it in a policy.
     #[must_use]
@@ -32,6 +44,8 @@ impl Verb {
             Self::Subscribe => "subscribe",
             Self::Request => "request",
             Self::Serve => "serve",
+            Self::Append => "append",
+            Self::Consume => "consume",
         }
     }
 
@@ -43,7 +57,7 @@ impl Verb {
     pub const fn is_queued(self) -> bool {
         match self {
             Self::Request | Self::Serve => true,
-            Self::Publish | Self::Subscribe => false,
+            Self::Publish | Self::Subscribe | Self::Append | Self::Consume => false,
         }
     }
 
@@ -59,6 +73,8 @@ impl Verb {
             Self::Subscribe => 2,
             Self::Request => 4,
             Self::Serve => 8,
+            Self::Append => 16,
+            Self::Consume => 32,
         }
     }
 }
@@ -76,6 +92,16 @@ pub(crate) struct VerbSet(u8);
 impl VerbSet {
     pub(crate) const fn contains(self, verb: Verb) -> bool {
         self.0 & verb.bit() != 0
+    }
+
+    /// Whether it is about a consumer of a stream and not about subjects.
+    pub(crate) const fn is_consume(self) -> bool {
+        self.contains(Verb::Consume)
+    }
+
+    /// Whether a verb that is about subjects is in it.
+    pub(crate) const fn has_subject_verb(self) -> bool {
+        self.0 & !Verb::Consume.bit() != 0
     }
 
     pub(crate) fn insert(&mut self, verb: Verb) {

@@ -8,6 +8,10 @@ use crate::client::{Client, Server, id, pattern, policy_text, publication, rule,
 const NAMES: [&str; 3] = ["w0", "w1", "w2"];
 const POLICIES: usize = 80;
 
+/// One stream, of everything under `s`.
+const STORED: &str = "[stream.S]\nsubjects = [\"s.>\"]\n\
+    [subject.\"s.>\"]\nreplay = \"stream\"\nmax_age = \"1h\"\n";
+
 /// A small generator with a fixed seed (xorshift64*): the same cases each run.
 struct Dice(u64);
 
@@ -34,12 +38,46 @@ impl Dice {
         tokens.join(".")
     }
 
+    /// Under `s` lies what a stream stores, so that it can be appended to.
+    fn stored_pattern(&mut self) -> String {
+        let rest = self.pattern();
+        format!("s.{}", rest.split_once('.').map_or("a", |(_, rest)| rest))
+    }
+
     fn rules(&mut self) -> String {
-        let mut text = String::new();
+        let mut text = String::from(STORED);
+        let stored = [Verb::Append, Verb::Publish, Verb::Subscribe];
+        for i in 0..1 + self.below(3) {
+            let who = NAMES[self.below(3) as usize];
+            let may: Vec<&str> = stored
+                .iter()
+                .filter(|_| self.one_in(2))
+                .map(|v| v.as_str())
+                .collect();
+            let on = self.stored_pattern();
+            if !may.is_empty() {
+                text.push_str(&rule("allow", &format!("s{i}"), who, &may, &[&on]));
+            }
+        }
+        if self.one_in(2) {
+            let who = NAMES[self.below(3) as usize];
+            let on = self.stored_pattern();
+            text.push_str(&rule("deny", "t", who, &stored.map(Verb::as_str), &[&on]));
+        }
+        for (i, name) in NAMES.iter().enumerate() {
+            if self.one_in(2) {
+                let on = format!("S.c{}", self.below(3));
+                text.push_str(&rule("allow", &format!("c{i}"), name, &["consume"], &[&on]));
+            }
+            if self.one_in(4) {
+                let on = ["S.*", "*.c1"][self.below(2) as usize];
+                text.push_str(&rule("deny", &format!("d{i}"), name, &["consume"], &[on]));
+            }
+        }
         for i in 0..4 + self.below(6) {
             let effect = if self.one_in(4) { "deny" } else { "allow" };
             let who = NAMES[self.below(3) as usize];
-            let may: Vec<&str> = Verb::ALL
+            let may: Vec<&str> = Verb::ALL[..4]
                 .iter()
                 .filter(|_| self.one_in(2))
                 .map(|v| v.as_str())
@@ -129,12 +167,42 @@ impl Case<'_> {
         }
         for on in self.universe {
             let accepted = client.hear().errors.is_empty();
-            let want = self.may(&[Verb::Publish, Verb::Request], on);
+            let want = self.may(&[Verb::Publish, Verb::Request, Verb::Append], on);
             assert_eq!(
                 accepted, want,
                 "{} publishes to {on}\n{}",
                 self.name, self.rules
             );
+        }
+    }
+
+    /// Exactly what consuming as a granted consumer takes, and for no other.
+    fn consumes(&self, client: &mut Client) {
+        for name in ["c0", "c1", "c2"] {
+            let want = self.may(&[Verb::Consume], &subject(&format!("S.{name}")));
+            for on in [
+                format!("$JS.API.CONSUMER.MSG.NEXT.S.{name}"),
+                format!("$JS.ACK.S.{name}.1.2.3.4.5"),
+                format!("$BULLA.CONSUMER.INFO.S.{name}"),
+            ] {
+                let what = || format!("{} consumes with {on}\n{}", self.name, self.rules);
+                assert_eq!(client.publish(&on), want, "{}", what());
+            }
+            for on in [
+                format!("$JS.API.CONSUMER.CREATE.S.{name}"),
+                format!("$JS.API.CONSUMER.DELETE.S.{name}"),
+                format!("$JS.API.CONSUMER.INFO.S.{name}"),
+                format!("$JS.ACK.T.{name}.1.2.3.4.5"),
+            ] {
+                assert!(!client.publish(&on), "{} publishes to {on}", self.name);
+            }
+        }
+        for on in [
+            "$JS.API.STREAM.DELETE.S",
+            "$JS.API.STREAM.PURGE.S",
+            "$JS.API.STREAM.MSG.GET.S",
+        ] {
+            assert!(!client.publish(on), "{} publishes to {on}", self.name);
         }
     }
 
@@ -196,11 +264,22 @@ async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
     // The cases are worth the trouble: both kinds of deny occur.
     assert!(lists(|p| !p.publish_deny.is_empty()) > 5);
     assert!(lists(|p| !p.subscribe_deny.is_empty()) > 20);
+    let consumes = |p: &Permissions| p.publish_allow.iter().any(|s| s.starts_with("$JS.ACK."));
+    assert!(lists(consumes) > 20);
+    assert!(lists(|p| p.publish_deny.iter().any(|s| s.starts_with("s."))) > 2);
+    assert!(lists(|p| p.publish_deny.iter().any(|s| !s.starts_with("s."))) > 2);
 
     let policies: Vec<&Policy> = cases.iter().map(|(policy, _)| policy).collect();
     let server = Server::start(&policies).await;
-    let universe: Vec<Subject> = subjects(4).iter().map(|s| subject(s)).collect();
-    let wanted: Vec<SubjectPattern> = patterns().iter().map(|p| pattern(p)).collect();
+    let stored = subjects(2).into_iter().map(|s| format!("s.{s}"));
+    let universe: Vec<Subject> = subjects(4)
+        .into_iter()
+        .chain(stored)
+        .map(|s| subject(&s))
+        .collect();
+    let mut wanted = patterns();
+    wanted.extend(["s.>", "s.*", "s.a", "s.a.*"].map(str::to_owned));
+    let wanted: Vec<SubjectPattern> = wanted.iter().map(|p| pattern(p)).collect();
 
     for (i, (policy, rules)) in cases.iter().enumerate() {
         let mut root = server.connect(i, "root");
@@ -214,6 +293,7 @@ async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
             };
             let mut client = server.connect(i, name);
             case.publishes(&mut client);
+            case.consumes(&mut client);
             for on in &wanted {
                 case.listens(&mut client, &mut root, on, "");
                 case.listens(&mut client, &mut root, on, name);

@@ -139,5 +139,7 @@ const fn phrase(verb: Verb) -> &'static str {
         Verb::Subscribe => "subscribe to",
         Verb::Request => "request",
         Verb::Serve => "serve",
+        Verb::Append => "append to",
+        Verb::Consume => "consume as",
     }
 }

@@ -86,6 +86,18 @@ pub(super) fn boolean(key: &str, node: Node<'_>, sink: &mut Sink<'_>) -> Option<
     found
 }
 
+/// A number that is not negative.
+pub(super) fn integer(key: &str, node: Node<'_>, sink: &mut Sink<'_>) -> Option<u64> {
+    let found = match node.get_ref() {
+        DeValue::Integer(int) => u64::from_str_radix(int.as_str(), int.radix()).ok(),
+        _ => None,
+    };
+    if found.is_none() {
+        wrong_type(key, "a whole number that is not negative", node, sink);
+    }
+    found
+}
+
 /// The elements of a non-empty list.
 pub(super) fn list<'d>(
     key: &'static str,

@@ -8,7 +8,7 @@ use bulla_identity::{PatternToken, SubjectPattern};
 
 use super::reader::{self, Fields, Node};
 use super::workload::Names;
-use super::{MAX_GRANTS, RuleSpec, condition, subject};
+use super::{MAX_GRANTS, RuleSpec, condition, stream, subject};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::rule::{Effect, Rule, Verb, VerbSet};
@@ -23,7 +23,7 @@ const LATER: &[(&str, &str)] = &[
     ("network", "leave it out"),
 ];
 
-const VERBS_LATER: &[&str] = &["append", "consume", "read", "write", "manage"];
+const VERBS_LATER: &[&str] = &["read", "write", "manage"];
 
 pub(super) fn rules(
     allow: Option<Node<'_>>,
@@ -79,22 +79,35 @@ fn rule(effect: Effect, node: Node<'_>, names: &Names, sink: &mut Sink<'_>) -> O
         None => Vec::new(),
     };
     let verbs = match fields.need("may", sink) {
-        Some(node) => verbs(node, sink),
+        Some(node) => {
+            let verbs = verbs(node, sink);
+            if verbs.is_consume() && verbs.has_subject_verb() {
+                sink.report(&node.span(), Problem::ConsumeAlone);
+            }
+            verbs
+        }
         None => VerbSet::default(),
     };
     let mut on = Vec::new();
     let mut on_spans = Vec::new();
     if let Some(node) = fields.need("on", sink) {
         for node in reader::list("on", "a list of subject patterns", node, sink) {
-            if let Some(pattern) = on_pattern(effect, node, sink) {
+            let pattern = if verbs.is_consume() {
+                stream::consumer_pattern(effect, node, sink)
+            } else {
+                on_pattern(effect, node, sink)
+            };
+            if let Some(pattern) = pattern {
                 on.push(pattern);
                 on_spans.push(node.span());
             }
         }
     }
     let user = fields.get("user").map(|node| {
-        if verbs.contains(Verb::Subscribe) {
-            sink.report(&node.span(), Problem::ConditionOnSubscribe);
+        for verb in [Verb::Subscribe, Verb::Consume] {
+            if verbs.contains(verb) {
+                sink.report(&node.span(), Problem::ConditionOnSubscribe { verb });
+            }
         }
         condition::condition(node, &on, sink)
     });
@@ -137,7 +150,7 @@ fn verbs(node: Node<'_>, sink: &mut Sink<'_>) -> VerbSet {
             None if VERBS_LATER.contains(&word) => {
                 let problem = Problem::Unsupported {
                     what: word.to_owned(),
-                    instead: "the verbs of this version are publish, subscribe, request, serve",
+                    instead: "the verbs of this version are publish, subscribe, request, serve, append, consume",
                 };
                 sink.report(&node.span(), problem);
             }

@@ -154,7 +154,7 @@ fn stated(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Stated {
 }
 
 /// The value among `values` whose word stands under `key`.
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     fields: &Fields<'_>,
     key: &'static str,
     allowed: &'static str,
@@ -209,7 +209,7 @@ fn chain(fields: &Fields<'_>, sink: &mut Sink<'_>) {
     }
 }
 
-fn word<'d>(
+pub(super) fn word<'d>(
     fields: &Fields<'d>,
     key: &'static str,
     sink: &mut Sink<'_>,
@@ -218,7 +218,7 @@ fn word<'d>(
     Some((reader::text(key, node, sink)?, node.span()))
 }
 
-fn unknown(
+pub(super) fn unknown(
     key: &'static str,
     word: &str,
     allowed: &'static str,
@@ -235,7 +235,7 @@ fn unknown(
 }
 
 /// A whole number with `ms`, `s`, `m`, `h` or `d`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

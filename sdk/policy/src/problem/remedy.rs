@@ -19,7 +19,11 @@ impl Problem {
                 }
                 "id" => "add `id = \"…\"`: decisions and logs name the rule by it",
                 "who" => "add `who = [\"workload\", \"group:name\"]`",
-                "may" => "add `may = [\"publish\"]`, or subscribe, request, serve",
+                "may" => "add `may = [\"publish\"]`, or subscribe, request, serve, append, consume",
+                "max_age" => {
+                    "add `max_age = \"7d\"`, up to 30d: how long after it was stored a message may be consumed"
+                }
+                "subjects" => "add `subjects = [\"orders.>\"]`",
                 "on" => "add `on = [\"subject.pattern\"]`",
                 _ => "add it",
             },
@@ -79,13 +83,47 @@ impl Problem {
             }
             Self::UserOnOpen { .. } => "raise the protection to \"signed\", or leave the user out",
             Self::UserContradiction { .. } => "make the patterns disjoint, or choose one",
+            Self::StreamName { .. } => "use A-Z, a-z, 0-9, `-` and `_`, at most 64 characters",
+            Self::StreamReserved { .. } => {
+                "rename it: names that start with `BULLA_`, `KV_` or `OBJ_` have a meaning already"
+            }
+            Self::StreamBounds { .. } => "choose a value between them",
+            Self::StreamOverlap { .. } => {
+                "make the patterns disjoint: a message lies in one stream"
+            }
+            Self::StreamUnstated { .. } => {
+                "add [subject.\"…\"] with replay = \"stream\" and the max_age for which a stored message may be consumed"
+            }
+            Self::StreamMissing { .. } => {
+                "declare the stream, [stream.NAME] with subjects = [\"…\"], or use another replay mode"
+            }
+            Self::AppendNowhere { .. } => {
+                "declare a [stream] that stores it, narrow the rule to one pattern of a stream, or use `publish`"
+            }
+            Self::ConsumeAlone => {
+                "give `consume` a rule of its own: its `on` names consumers, not subjects"
+            }
+            Self::ConsumerName { .. } => {
+                "write \"STREAM.CONSUMER\", two names of A-Z, a-z, 0-9, `-` and `_`; only a deny rule may have `*` for either"
+            }
+            Self::ConsumerNowhere { stream, .. } => {
+                return format!("declare `[stream.{stream}]`");
+            }
+            Self::ConsumerTwice { .. } => {
+                "give each workload a consumer of its own: two on one would take each other's messages"
+            }
+            Self::WorkQueueShared { .. } => {
+                "use retention = \"interest\" or \"limits\", or let one workload hand the messages on"
+            }
             Self::RuleId { .. } => {
                 "use letters, digits, `-`, `_`, `.`, `:`, starting with a letter or digit, at most 128"
             }
             Self::RuleIdTwice { .. } => "give each rule an id of its own",
-            Self::UnknownVerb { .. } => "the verbs are publish, subscribe, request, serve",
-            Self::ConditionOnSubscribe => {
-                "put the condition on `publish`, or split the rule: nats-server delivers every message on the subject to a subscriber, so a condition here would promise a secrecy that nobody enforces"
+            Self::UnknownVerb { .. } => {
+                "the verbs are publish, subscribe, request, serve, append, consume"
+            }
+            Self::ConditionOnSubscribe { .. } => {
+                "put the condition on `publish`, or split the rule: nats-server delivers every message to a subscriber or consumer, so a condition here would promise a secrecy that nobody enforces"
             }
             Self::ConditionOnOpen { .. } => {
                 "raise the subject's protection to \"signed\", or drop the condition"

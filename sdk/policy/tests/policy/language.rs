@@ -55,6 +55,14 @@ fn one_error(text: &str, code: &str, at: &str) {
     assert!(line.contains(at), "{errors}");
 }
 
+/// A stream that stores `stored`, and an entry that says so.
+fn streamed(entry: &str, stored: &str, max_age: &str) -> String {
+    format!(
+        "[stream.S]\nsubjects = [\"{stored}\"]\n\
+         [subject.\"{entry}\"]\nreplay = \"stream\"\nmax_age = \"{max_age}\"\n"
+    )
+}
+
 fn subject(text: &str) -> Subject {
     Subject::parse(text).unwrap()
 }
@@ -131,7 +139,7 @@ fn pol_3_values_of_another_type_are_refused_everywhere() {
 fn pol_4_every_error_is_reported_at_once_with_its_place() {
     let text = with(&format!(
         "{}{}",
-        allow("\"publish\", \"append\"", "\">\", \"a..b\"", ""),
+        allow("\"publish\", \"manage\"", "\">\", \"a..b\"", ""),
         rule("deny", "r", "\"zed\"", "\"serve\"", "\"x\"", "user = {}")
     ));
     let errors = refused(&text);
@@ -368,7 +376,7 @@ fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
         let at = line.split(" = ").last().unwrap();
         one_error(&with(&format!("[subject.x]\n{line}")), "unknown_value", at);
     }
-    for verb in ["append", "consume", "read", "write", "manage"] {
+    for verb in ["read", "write", "manage"] {
         let text = with(&allow(&format!("\"{verb}\""), "\"x\"", ""));
         one_error(&text, "unsupported", &format!("\"{verb}\""));
     }
@@ -436,12 +444,12 @@ fn pol_21_what_a_queue_group_shares_is_claimed_unless_the_policy_says_otherwise(
     let unstated = requirements("", "x");
     assert_eq!(unstated.replay_for(true), Replay::Shared);
     assert_eq!(unstated.replay_for(false), Replay::Window);
-    for (word, mode) in [
-        ("window", Replay::Window),
-        ("shared", Replay::Shared),
-        ("stream", Replay::Stream),
+    for (text, mode) in [
+        ("[subject.x]\nreplay = \"window\"", Replay::Window),
+        ("[subject.x]\nreplay = \"shared\"", Replay::Shared),
+        (&streamed("x", "x", "1h"), Replay::Stream),
     ] {
-        let stated = requirements(&format!("[subject.x]\nreplay = \"{word}\""), "x");
+        let stated = requirements(text, "x");
         assert_eq!(stated.replay_for(true), mode);
         assert_eq!(stated.replay_for(false), mode);
     }
@@ -535,15 +543,17 @@ fn pol_25_only_what_a_stream_keeps_may_live_long() {
             one_error(&text, "long_age", &at);
         }
         let text = with(&format!(
-            "[subject.\"x.>\"]\nreplay = \"stream\"\n[subject.\"x.*\"]\nmax_age = {at}"
+            "{}[subject.\"x.*\"]\nmax_age = {at}",
+            streamed("x.>", "x.>", "30d")
         ));
         assert!(Policy::parse("p.toml", &text).is_ok(), "{age}");
         let text = with(&format!(
-            "[subject.\"x.*\"]\nreplay = \"stream\"\n[subject.\"x.>\"]\nmax_age = {at}"
+            "{}[subject.\"x.>\"]\nmax_age = {at}",
+            streamed("x.*", "x.*", "30d")
         ));
         one_error(&text, "long_age", &at);
     }
-    let month = requirements("[subject.x]\nmax_age = \"30d\"\nreplay = \"stream\"", "x");
+    let month = requirements(&streamed("x", "x", "30d"), "x");
     assert_eq!(month.max_age, LONGEST_STREAM_MAX_AGE);
     // The other entry is named, with its line.
     let errors = refused(&with(
@@ -559,22 +569,24 @@ fn pol_25_only_what_a_stream_keeps_may_live_long() {
 fn pol_27_stream_stands_alone() {
     for mode in ["window", "shared"] {
         let text = with(&format!(
-            "[subject.\"a.>\"]\nreplay = \"{mode}\"\n[subject.\"*.b\"]\nreplay = \"stream\""
+            "[subject.\"a.>\"]\nreplay = \"{mode}\"\n{}",
+            streamed("*.b", "c.b", "1h")
         ));
         one_error(&text, "replay_contradiction", "\"stream\"");
         let message = refused(&text).errors()[0].message();
         assert!(message.contains("`a.>` (line 7)"), "{message}");
     }
     for verb in ["request", "serve"] {
+        let stream = streamed("a.>", "a.>", "1h");
         let text = with(&format!(
-            "[subject.\"a.>\"]\nreplay = \"stream\"\n{}",
+            "{stream}{}",
             allow(&format!("\"{verb}\""), "\"a.{x}.c\"", "")
         ));
         one_error(&text, "stream_served", "\"stream\"");
         let message = refused(&text).errors()[0].message();
-        assert!(message.contains("rule `r` (line 10)"), "{message}");
+        assert!(message.contains("rule `r` (line 13)"), "{message}");
         let deny = rule("deny", "d", "\"a\"", &format!("\"{verb}\""), "\"a.>\"", "");
-        let text = with(&format!("[subject.\"a.>\"]\nreplay = \"stream\"\n{deny}"));
+        let text = with(&format!("{stream}{deny}"));
         assert!(Policy::parse("p.toml", &text).is_ok());
     }
 }

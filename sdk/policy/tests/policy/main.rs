@@ -13,4 +13,5 @@ mod language;
 mod permissions;
 mod properties;
 mod shop;
+mod streams;
 mod vectors;
