@@ -9,6 +9,8 @@
 //!   ◄─ broker id, challenge ───────────────────
 //!   ── $BULLA.BROKER.<tag>.credential.<id> ────►  that one, with a CredentialRequest
 //!   ◄─ credential, or a refusal's decision id ──  after it lies on the control stream
+//!   ── $BULLA.BROKER.<tag>.kem ────────────────►  any one, with the workload's KEM record
+//!   ◄─ accepted, or a refusal's decision id ────
 //! ```
 //!
 //! nats-server lets a workload publish to subjects with its own tag only, so the
@@ -16,6 +18,7 @@
 //! same. Both answers are in [`bulla_sdk::broker_protocol`].
 
 mod challenge;
+mod kem;
 mod quota;
 mod stream;
 mod streams;
@@ -58,6 +61,7 @@ pub(crate) struct ControlPlane {
     lifetime: Duration,
     held: ArcSwap<Held>,
     quota: Mutex<Quota>,
+    kem_quota: Mutex<Quota>,
     stream: ControlStream,
 }
 
@@ -80,6 +84,7 @@ impl ControlPlane {
             lifetime,
             held: ArcSwap::from_pointee(held),
             quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
+            kem_quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
         })
     }
@@ -118,10 +123,13 @@ impl ControlPlane {
         let credentials = client
             .subscribe(format!("$BULLA.BROKER.*.credential.{}", self.broker_id))
             .await?;
+        let kem_records = client
+            .queue_subscribe("$BULLA.BROKER.*.kem", "bulla-brokers".to_owned())
+            .await?;
         Ok(Requests {
             plane: self,
             client,
-            messages: select_all([challenges, credentials]),
+            messages: select_all([challenges, credentials, kem_records]),
         })
     }
 
@@ -140,6 +148,10 @@ impl ControlPlane {
             "credential" => {
                 let issued = self.answer_credential(tag, &message.payload, now).await;
                 Some(issued.encode())
+            }
+            "kem" => {
+                let registered = self.answer_kem_record(tag, &message.payload, now).await;
+                Some(registered.encode())
             }
             _ => None,
         }

@@ -17,6 +17,7 @@ use crate::letter::{Letter, Purpose};
 use crate::message::{IntoReply, Reply};
 use crate::refusal::chain;
 use crate::shared::Shared;
+use crate::unlock::kem_of;
 
 /// Application header that marks a reply as a service's own error.
 pub(crate) const ERROR_HEADER: &str = "bulla-error";
@@ -128,7 +129,9 @@ impl ReplySender {
         // instead of running into its time-out.
         let code = match &sent {
             Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
-            Err(SendError::Header(_) | SendError::Seal(_)) => ErrorCode::Failed,
+            Err(SendError::Header(_) | SendError::Seal(_) | SendError::Encrypt(_)) => {
+                ErrorCode::Failed
+            }
             _ => return sent,
         };
         let decision = decision_log::fresh_id();
@@ -180,6 +183,12 @@ impl Replying {
             letter.headers = headers;
             letter.content_type = Some(reply.content_type);
             letter.body = reply.body;
+        }
+        // The mark that closes too: who listens learns no more than the number.
+        if let Some(suite) = kem_of(&self.to.requirements) {
+            let vault = &self.shared.vault;
+            let key = vault.key_for_reply(&self.to.requester, suite, letter.issued_at);
+            letter.key = Some(key.await?);
         }
         Ok(self.seal(progress, letter, is_final).await?)
     }

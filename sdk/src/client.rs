@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use bulla_envelope::VerifiedRoots;
+use bulla_envelope::{Epoch, VerifiedRoots};
 use bulla_identity::{NkeyKind, UnixMillis, WorkloadId};
 use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed};
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::control::{Control, PolicyState};
 use crate::error::{
     ConnectError, FlushError, PublishError, RequestError, ServiceError, SubscribeError,
 };
+use crate::kems::OwnKems;
 use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
@@ -32,7 +33,9 @@ use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
 use crate::stats::Stats;
 use crate::subscription::{ManyReplies, OneReply, Service, Subscription, typed, typed_many};
+use crate::unlock::Unlocker;
 use crate::users::Users;
+use crate::vault::{Vault, VaultParts};
 
 /// A workload's connection to the bus. Cloning is cheap and shares it.
 #[derive(Clone)]
@@ -77,21 +80,46 @@ impl Client {
         };
         let replies = Replies::open(&connection, options.workload.tag(), stats.clone()).await?;
         let stop = CancellationToken::new();
+        let kems = OwnKems::derive(&seed, &options.workload, options.kem_version);
+        let epoch = Epoch(rand::random());
         let applicant = Applicant {
             options: options.clone(),
             connection: connection.clone(),
             control: control.clone(),
+            kems: kems.clone(),
+            epoch,
             seed,
         };
         let own = OwnCredential::obtain(applicant, left(), stop.clone()).await?;
+        kems.publish(&connection, left()).await?;
         // The reply inbox stands before anybody can be asked.
         connection.barrier(options.request_timeout).await?;
         let desk = Desk {
             own: own.clone(),
             connection: connection.clone(),
         };
+        let domain = control.policy().policy().trust_domain().clone();
+        let unlocker = Unlocker::new(
+            kems,
+            connection.clone(),
+            control.clone(),
+            domain,
+            options.clock_skew,
+        );
+        let vault = Vault::new(VaultParts {
+            control: control.clone(),
+            connection: connection.clone(),
+            own: own.clone(),
+            workload: options.workload.clone(),
+            epoch,
+            life: options.data_key_life,
+            max_uses: options.data_key_uses,
+            stats: stats.clone(),
+        });
         Ok(Self {
             shared: Arc::new(Shared {
+                vault,
+                unlocker,
                 signer: Signer::start(desk, stats.clone()),
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),

@@ -12,6 +12,7 @@
 //! taken for what its bytes prove and for nothing else, and what is held
 //! already costs one comparison.
 
+mod kem_records;
 mod lookup;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::StatusCode;
 use bulla_envelope::{Credential, SignedPolicy, TrustBundle};
-use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, reserved};
+use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadTag, reserved};
 use bulla_keyring::{AuthorityKey, KeyId};
 use bulla_policy::Policy;
 use bytes::Bytes;
@@ -36,6 +37,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::error::{ControlError, LinkError};
 use crate::refusal::chain;
+use kem_records::KemRecords;
 use lookup::Lookups;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,6 +87,7 @@ struct Inner {
     /// older one is verified again.
     generation: AtomicU64,
     lookups: Lookups,
+    kem_records: KemRecords,
 }
 
 impl Control {
@@ -130,6 +133,7 @@ impl Control {
             policy: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(1),
             lookups: Lookups::new(),
+            kem_records: KemRecords::new(),
         });
         tokio::spawn(hear(Arc::downgrade(&inner), news));
         tokio::spawn(look_again(Arc::downgrade(&inner), disturbances));
@@ -163,7 +167,10 @@ async fn look_again(inner: Weak<Inner>, mut disturbances: watch::Receiver<u64>) 
     loop {
         let pause = Duration::from_secs_f64(rand::random_range(REFRESH_SECONDS));
         tokio::select! {
-            changed = disturbances.changed() => if changed.is_err() { break },
+            changed = disturbances.changed() => match (changed, inner.upgrade()) {
+                (Ok(()), Some(inner)) => inner.kem_records.doubt(),
+                _ => break,
+            },
             () = tokio::time::sleep(pause) => {}
         }
         let Some(inner) = inner.upgrade() else { break };
@@ -193,6 +200,12 @@ impl Inner {
             reserved::NEWS_POLICY => {
                 if let Err(reason) = self.learn_policy(record, now) {
                     warn!(reason, "refused a policy from the control stream");
+                }
+            }
+            kem if kem.starts_with(reserved::NEWS_KEM) => {
+                let tag = kem.split('.').nth(3).map(WorkloadTag::parse);
+                if let Some(Ok(tag)) = tag {
+                    self.learn_kem_record(tag, &record);
                 }
             }
             // Credentials are looked up when they are needed; it is enough to

@@ -8,6 +8,7 @@ use bulla_policy::Denial;
 
 use crate::content::PayloadError;
 use crate::decision_log::DecisionId;
+use crate::vault::EncryptError;
 
 /// Why a client could not connect.
 #[derive(Debug, thiserror::Error)]
@@ -181,16 +182,6 @@ pub enum SendError {
         /// Its name in the decision log.
         id: DecisionId,
     },
-    /// The subject asks for protection that this version cannot give.
-    #[error(
-        "`{subject}` asks for `protect = \"{protect}\"`, which this version cannot give: nothing was sent"
-    )]
-    Protection {
-        /// The subject.
-        subject: String,
-        /// What it asks for.
-        protect: &'static str,
-    },
     /// The subject's entry in the policy asks for something that this version
     /// does not enforce.
     #[error(
@@ -204,6 +195,10 @@ pub enum SendError {
         /// The decision's name in the log.
         id: DecisionId,
     },
+    /// The subject asks for encryption, and there is nothing to encrypt under.
+    /// Nothing was sent.
+    #[error("the message cannot be encrypted, and was not sent")]
+    Encrypt(#[from] EncryptError),
     /// The payload does not encode.
     #[error("cannot encode the payload")]
     Payload(#[from] PayloadError),

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bulla_envelope::{
     ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow,
-    SealedEnvelope,
+    SealedEnvelope, VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis, reserved};
-use bulla_policy::{Decision, Permit, Protect, Replay, Request, Verb};
+use bulla_policy::{Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -80,6 +80,10 @@ pub(crate) struct Received {
 pub(crate) struct AnswerTo {
     pub(crate) reply_to: Subject,
     pub(crate) request: LeafHash,
+    /// Whose request it is: replies may be for that process alone.
+    pub(crate) requester: Arc<VerifiedCredential>,
+    /// What the request's subject demands.
+    pub(crate) requirements: Requirements,
 }
 
 /// A message that did not pass; `answer_to` only if its sender is proven.
@@ -138,22 +142,21 @@ impl Opener {
 
         let policy = shared.control.policy();
         let leaf = authentic.leaf();
-        let opened = authentic
-            .check(&Expectation {
-                subject: &raw.subject,
-                reply_to: raw.reply.as_deref(),
-                kinds: &[self.role.kind()],
-                now,
-                skew: shared.options.clock_skew,
-                max_age: policy.policy().requirements(&subject).max_age,
-                not_before: self.not_before,
-                request: None,
-            })?
-            .open_clear()?;
-        let answer_to = match opened.reply_to() {
+        let requirements = policy.policy().requirements(&subject);
+        let checked = authentic.check(&Expectation {
+            subject: &raw.subject,
+            reply_to: raw.reply.as_deref(),
+            kinds: &[self.role.kind()],
+            now,
+            skew: shared.options.clock_skew,
+            max_age: requirements.max_age,
+            not_before: self.not_before,
+            request: None,
+        })?;
+        let answer_to = match checked.reply_to() {
             None => None,
             Some(reply_to) => {
-                let inbox = reserved::inbox_peers(opened.sender().workload.tag());
+                let inbox = reserved::inbox_peers(checked.sender().workload.tag());
                 let own = reply_to
                     .strip_prefix(&inbox)
                     .is_some_and(|rest| rest.starts_with('.'));
@@ -164,10 +167,13 @@ impl Opener {
                 Some(AnswerTo {
                     reply_to,
                     request: leaf,
+                    requester: Arc::clone(&credential),
+                    requirements,
                 })
             }
         };
         progress.answer_to.clone_from(&answer_to);
+        let opened = shared.unlocker.open(checked, &requirements).await?;
         // Both are refused rather than half obeyed until they are supported.
         if opened.limits().is_some() {
             return Err(Refusal::Limits);
@@ -267,9 +273,6 @@ impl Opener {
             Decision::Allow(permit) => permit,
             Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
         };
-        if permit.requirements().protect == Protect::Encrypted {
-            return Err(Refusal::Unprotected);
-        }
         NotEnforced::check(&permit.requirements())?;
         match ask(&self.shared.options.workload, self.role.own_verb()) {
             Decision::Allow(_) => Ok(permit),

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
-    AppHeaders, Draft, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer, TraceParent,
+    AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer, TraceParent,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
 
 use crate::content::ContentType;
 use crate::user::User;
+use crate::vault::KeyInUse;
 
 /// What is going to be an envelope.
 pub(crate) struct Letter {
@@ -30,6 +31,10 @@ pub(crate) struct Letter {
     /// The credential that it must be sealed under, where that is not the one
     /// in use: all replies to one request are under one key.
     pub(crate) under: Option<Arc<Sealer>>,
+    /// Under which it is encrypted, where the subject asks for it.
+    pub(crate) key: Option<Arc<KeyInUse>>,
+    /// Whether the user token stays readable nevertheless.
+    pub(crate) open_token: bool,
     id: MessageId,
 }
 
@@ -72,6 +77,8 @@ impl Letter {
             issued_at,
             life,
             under: None,
+            key: None,
+            open_token: false,
             id: MessageId(rand::random()),
         }
     }
@@ -99,6 +106,12 @@ impl Letter {
         draft.parent = self.parent;
         draft.traceparent = self.traceparent;
         draft.policy_revision = self.policy_revision;
+        draft.encryption = self.key.as_ref().map(|in_use| Encryption {
+            key: &in_use.key,
+            inline_wraps: in_use.inline_wraps(),
+            open_token: self.open_token,
+            process: std::process::id(),
+        });
         draft.app_headers = Some(&self.headers).filter(|headers| !headers.is_empty());
         draft
     }

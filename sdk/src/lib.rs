@@ -31,9 +31,8 @@
 //! # }
 //! ```
 //!
-//! What it deliberately does not do: JetStream consumers, encryption and frames
-//! are not here yet, and a subject that asks for encryption is refused rather
-//! than served in clear.
+//! A subject that asks for encryption is encrypted to whom the policy lets
+//! receive there; a missing key is an error, never plaintext.
 
 mod answers;
 mod claims;
@@ -46,6 +45,8 @@ mod control;
 mod decision_log;
 mod error;
 mod incoming;
+mod jetstream;
+mod kems;
 mod letter;
 mod message;
 mod not_enforced;
@@ -60,8 +61,10 @@ mod shared;
 mod signer;
 mod stats;
 mod subscription;
+mod unlock;
 mod user;
 mod users;
+mod vault;
 
 pub mod broker_protocol;
 
@@ -84,3 +87,4 @@ pub use requests::Responses;
 pub use stats::Stats;
 pub use subscription::{Service, Subscription};
 pub use user::User;
+pub use vault::EncryptError;

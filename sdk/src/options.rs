@@ -22,6 +22,8 @@ pub mod variables {
     pub const TRUST_ROOT_FILE: &str = "BULLA_TRUST_ROOT_FILE";
     /// Optional: a PEM file of certificate authorities for TLS to the bus.
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
+    /// Optional: the version of the workload's encryption keys, 1 or more.
+    pub const KEM_VERSION: &str = "BULLA_KEM_VERSION";
 }
 
 /// How to connect. Secrets are named by file, never by value.
@@ -53,6 +55,9 @@ pub struct ConnectOptions {
     pub(crate) max_in_flight: usize,
     pub(crate) subscription_capacity: usize,
     pub(crate) danger_plaintext: bool,
+    pub(crate) kem_version: u64,
+    pub(crate) data_key_life: Duration,
+    pub(crate) data_key_uses: u64,
 }
 
 impl ConnectOptions {
@@ -78,6 +83,9 @@ impl ConnectOptions {
             max_in_flight: 256,
             subscription_capacity: 65_536,
             danger_plaintext: false,
+            kem_version: 1,
+            data_key_life: Duration::from_secs(600),
+            data_key_uses: 1 << 28,
         }
     }
 
@@ -111,10 +119,25 @@ impl ConnectOptions {
                 None
             }
         };
+        let kem_version = match lookup(variables::KEM_VERSION) {
+            Some(text) if !text.is_empty() => {
+                text.parse().ok().filter(|v| *v >= 1).unwrap_or_else(|| {
+                    problems.push(format!(
+                        "`{}` is not a whole number from 1",
+                        variables::KEM_VERSION
+                    ));
+                    1
+                })
+            }
+            _ => 1,
+        };
         match workload {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
-                options.tls_ca_file = lookup(variables::TLS_CA_FILE).map(PathBuf::from);
+                options.tls_ca_file = lookup(variables::TLS_CA_FILE)
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from);
+                options.kem_version = kem_version;
                 Ok(options)
             }
             _ => Err(OptionsError { problems }),
@@ -181,6 +204,31 @@ impl ConnectOptions {
     #[must_use]
     pub fn subscription_capacity(mut self, messages: usize) -> Self {
         self.subscription_capacity = messages.max(1);
+        self
+    }
+
+    /// The version of the workload's encryption keys, which are derived from its
+    /// nkey's seed. Default: 1. A higher one replaces them: set it in all
+    /// replicas. What was encrypted to the three versions before it can still be
+    /// read; a lower version than the one that brokers hold is refused.
+    #[must_use]
+    pub fn kem_version(mut self, version: u64) -> Self {
+        self.kem_version = version.max(1);
+        self
+    }
+
+    /// For how long messages are encrypted under one data key, at least a second.
+    /// Default: 10 min.
+    #[must_use]
+    pub fn data_key_life(mut self, life: Duration) -> Self {
+        self.data_key_life = life.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How many envelopes are encrypted under one data key. Default: 2²⁸.
+    #[must_use]
+    pub fn data_key_uses(mut self, envelopes: u64) -> Self {
+        self.data_key_uses = envelopes.max(1);
         self
     }
 

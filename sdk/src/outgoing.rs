@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla_envelope::{AppHeaders, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
-use bulla_policy::{Decision, Protect, Request, Requirements, UserRule, Verb};
+use bulla_policy::{Decision, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -17,7 +17,9 @@ use crate::error::{FlushError, LinkError, PublishError, SendError};
 use crate::letter::{Letter, Purpose};
 use crate::not_enforced::NotEnforced;
 use crate::shared::Shared;
+use crate::unlock::kem_of;
 use crate::user::User;
+use crate::vault::KeyInUse;
 
 /// A message that is being put together; [`Client::message`] starts one.
 ///
@@ -181,6 +183,10 @@ impl<'a> Outgoing<'a> {
                 .map_err(|e| SendError::User { reason: e.code() })?;
         }
         let requirements = preflight(shared, verb, &subject, user.as_ref(), now)?;
+        let key = match kem_of(&requirements) {
+            Some(suite) => Some(shared.vault.key_for(verb, &subject, suite, now).await?),
+            None => None,
+        };
         Ok(Addressed {
             shared,
             body: self.body?,
@@ -190,6 +196,7 @@ impl<'a> Outgoing<'a> {
             content_type: self.content_type,
             context: self.context,
             requirements,
+            key,
             verb,
             now,
         })
@@ -232,17 +239,6 @@ fn preflight(
     match decision {
         Decision::Allow(permit) => {
             let requirements = permit.requirements();
-            if requirements.protect == Protect::Encrypted {
-                decision_log::deny(
-                    what,
-                    permit.rule(),
-                    &"encryption is not supported by this version",
-                );
-                return Err(SendError::Protection {
-                    subject: subject.as_str().to_owned(),
-                    protect: requirements.protect.as_str(),
-                });
-            }
             if let Err(demand) = NotEnforced::check(&requirements) {
                 let id = decision_log::deny(what, permit.rule(), &demand);
                 return Err(SendError::NotEnforced {
@@ -274,6 +270,7 @@ pub(crate) struct Addressed<'a> {
     content_type: ContentType,
     context: Context,
     requirements: Requirements,
+    key: Option<Arc<KeyInUse>>,
     verb: Verb,
     now: UnixMillis,
 }
@@ -288,6 +285,8 @@ impl Addressed<'_> {
         let mut letter = Letter::new(purpose, self.subject, self.body, self.now, life);
         letter.content_type = Some(self.content_type);
         letter.user = self.user;
+        letter.key = self.key;
+        letter.open_token = self.requirements.open_token;
         letter.headers = self.headers;
         letter.parent = self.context.parent;
         letter.traceparent = self.context.traceparent;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bulla_envelope::{Epoch, RequestDraft, Sealer};
 use bulla_identity::{UnixMillis, reserved};
-use bulla_keyring::{KeyId, NkeySeed, SigningKey};
+use bulla_keyring::{ExchangeSecret, KeyId, NkeySeed, SigningKey};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::error::{CredentialError, SendError};
+use crate::kems::{OwnKems, PROCESS_KEYS_LINGER, ProcessSecrets};
 use crate::options::ConnectOptions;
 use crate::refusal::chain;
 
@@ -26,9 +27,25 @@ const ANSWER: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 
-/// The credential in use; cloning shares it.
+/// Credentials that are remembered: the one in use, and those before it whose
+/// replies may still come.
+const REMEMBERED: usize = 4;
+
+/// The credential in use, and the last ones before it; cloning shares them.
 #[derive(Clone)]
-pub(crate) struct OwnCredential(Arc<ArcSwap<Sealer>>);
+pub(crate) struct OwnCredential(Arc<ArcSwap<Vec<Arc<Issuance>>>>);
+
+/// One credential, with the secrets that belong to it.
+pub(crate) struct Issuance {
+    pub(crate) sealer: Arc<Sealer>,
+    /// For codes that this process and one peer agree on.
+    #[expect(dead_code, reason = "codes for replies come next")]
+    pub(crate) exchange: ExchangeSecret,
+    /// SHA-256 of the credential.
+    #[expect(dead_code, reason = "codes for replies come next")]
+    pub(crate) credential: [u8; 32],
+    issued: UnixMillis,
+}
 
 /// What is needed to ask for one.
 pub(crate) struct Applicant {
@@ -36,6 +53,9 @@ pub(crate) struct Applicant {
     pub(crate) connection: Connection,
     pub(crate) control: Control,
     pub(crate) seed: Arc<NkeySeed>,
+    pub(crate) kems: OwnKems,
+    /// The same for the whole life of the process.
+    pub(crate) epoch: Epoch,
 }
 
 impl OwnCredential {
@@ -47,9 +67,9 @@ impl OwnCredential {
     ) -> Result<Self, CredentialError> {
         let give_up = tokio::time::Instant::now() + patience;
         let mut pause = RETRY_FIRST;
-        let (sealer, issued) = loop {
+        let first = loop {
             match applicant.apply().await {
-                Ok(issued) => break issued,
+                Ok(issuance) => break issuance,
                 Err(error) if tokio::time::Instant::now() + pause >= give_up => return Err(error),
                 Err(_) => {
                     tokio::time::sleep(pause).await;
@@ -57,12 +77,12 @@ impl OwnCredential {
                 }
             }
         };
-        let own = Self(Arc::new(ArcSwap::from_pointee(sealer)));
+        let own = Self(Arc::new(ArcSwap::from_pointee(vec![Arc::new(first)])));
         let renewed = own.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = renewed.renew(applicant, issued) => {}
+                () = renewed.renew(applicant) => {}
             }
         });
         Ok(own)
@@ -70,31 +90,56 @@ impl OwnCredential {
 
     /// The sealer in use.
     pub(crate) fn sealer(&self, now: UnixMillis) -> Result<Arc<Sealer>, SendError> {
-        let sealer = self.0.load_full();
-        if sealer.expires_at() <= now {
-            return Err(SendError::CredentialExpired);
-        }
-        Ok(sealer)
+        Ok(Arc::clone(&self.current(now)?.sealer))
+    }
+
+    /// The credential in use, with its secrets.
+    pub(crate) fn current(&self, now: UnixMillis) -> Result<Arc<Issuance>, SendError> {
+        let issuances = self.0.load();
+        issuances
+            .first()
+            .filter(|issuance| issuance.sealer.expires_at() > now)
+            .cloned()
+            .ok_or(SendError::CredentialExpired)
+    }
+
+    #[expect(dead_code, reason = "codes for replies come next")]
+    /// The credential with this key id, if it is this process's and not long ago.
+    pub(crate) fn issuance(&self, key_id: KeyId) -> Option<Arc<Issuance>> {
+        let issuances = self.0.load();
+        let found = issuances.iter().find(|i| i.sealer.key_id() == key_id);
+        found.cloned()
     }
 
     /// The key id in use, and when it ends.
     pub(crate) fn key(&self) -> (KeyId, UnixMillis) {
-        let sealer = self.0.load();
-        (sealer.key_id(), sealer.expires_at())
+        let issuances = self.0.load();
+        // There is one from the start.
+        issuances
+            .first()
+            .map_or((KeyId([0; 16]), UnixMillis::default()), |i| {
+                (i.sealer.key_id(), i.sealer.expires_at())
+            })
     }
 
-    async fn renew(&self, applicant: Applicant, mut issued: UnixMillis) {
+    async fn renew(&self, applicant: Applicant) {
         loop {
-            let expires = self.0.load().expires_at();
+            let (issued, expires) = {
+                let issuances = self.0.load();
+                let Some(current) = issuances.first() else {
+                    return;
+                };
+                (current.issued, current.sealer.expires_at())
+            };
             // Between 45 and 55 percent of its life, so that a fleet that
             // started together does not renew together.
             let life = expires.saturating_since(issued);
             let due = issued.saturating_add(life.mul_f64(rand::random_range(0.45..0.55)));
             tokio::time::sleep(due.saturating_since(clock::now())).await;
             let mut pause = RETRY_FIRST;
-            let (sealer, at) = loop {
+            let renewed = loop {
                 match applicant.apply().await {
-                    Ok(renewed) => break renewed,
+                    Ok(renewed) => break Arc::new(renewed),
                     Err(error) => {
                         warn!(error = chain(&error), %expires, "the message credential was not renewed yet");
                         tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -102,15 +147,16 @@ impl OwnCredential {
                     }
                 }
             };
-            self.0.store(Arc::new(sealer));
-            issued = at;
+            let mut issuances = vec![renewed];
+            issuances.extend(self.0.load().iter().take(REMEMBERED - 1).cloned());
+            self.0.store(Arc::new(issuances));
         }
     }
 }
 
 impl Applicant {
     /// One round: challenge, request, credential. Keys are fresh each time.
-    async fn apply(&self) -> Result<(Sealer, UnixMillis), CredentialError> {
+    async fn apply(&self) -> Result<Issuance, CredentialError> {
         let tag = self.options.workload.tag();
         // Never an empty body: an empty request is one to anybody.
         let ask = Bytes::from_static(&[0x90]);
@@ -124,11 +170,12 @@ impl Applicant {
         } = Challenge::decode(&answer.payload).map_err(invalid)?;
 
         let message_key = SigningKey::from_seed(&rand::random());
+        let process = ProcessSecrets::fresh();
         let now = clock::now();
         let request = RequestDraft {
             workload: &self.options.workload,
             message_key: &message_key,
-            process_keys: None,
+            process_keys: Some(&process.public),
             token_key: self.options.token_key.as_deref(),
             instance: rand::random(),
             challenge,
@@ -147,10 +194,17 @@ impl Applicant {
                 reason: "it names another workload".to_owned(),
             });
         }
-        let sealer = Sealer::new(credential.credential(), message_key, Epoch(rand::random()))
-            .map_err(invalid)?;
+        let sealer =
+            Sealer::new(credential.credential(), message_key, self.epoch).map_err(invalid)?;
+        let until = sealer.expires_at().saturating_add(PROCESS_KEYS_LINGER);
+        self.kems.hold(&process, until, now);
         info!(key_id = %sealer.key_id().to_hex(), expires = %sealer.expires_at(), "got a message credential");
-        Ok((sealer, now))
+        Ok(Issuance {
+            sealer: Arc::new(sealer),
+            exchange: process.exchange,
+            credential: *credential.credential().hash(),
+            issued: now,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::claims::ClaimError;
 use crate::control::LookupError;
 use crate::not_enforced::NotEnforced;
 use crate::reply_order::Misplaced;
+use crate::unlock::UnlockError;
 
 /// Why a message was refused. Never told to the peer.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,10 @@ pub(crate) enum Refusal {
     Check(#[from] CheckError),
     #[error("its contents cannot be read")]
     Open(#[from] OpenError),
+    #[error("its data key cannot be had")]
+    Unlock(#[from] UnlockError),
+    #[error("it is encrypted in a weaker suite than the subject asks for")]
+    WeakSuite,
     #[error("its reply subject lies outside its sender's own inbox")]
     ForeignInbox,
     #[error("a frame of several messages, which this version does not take here")]
@@ -35,7 +40,7 @@ pub(crate) enum Refusal {
     Limits,
     #[error("the user is refused")]
     User(#[from] UserRefusal),
-    #[error("the subject asks for encryption, which this version cannot open")]
+    #[error("the subject asks for encryption, and it is not encrypted")]
     Unprotected,
     #[error("the subject asks for {0}, which this version does not enforce")]
     NotEnforced(#[from] NotEnforced),
@@ -87,6 +92,8 @@ impl Refusal {
             Self::Subject => "bad_subject",
             Self::Check(e) => e.code(),
             Self::Open(e) => e.code(),
+            Self::Unlock(e) => e.code(),
+            Self::WeakSuite => "weak_suite",
             Self::ForeignInbox => "foreign_inbox",
             Self::Frame => "frame_unsupported",
             Self::Limits => "limits_unsupported",

@@ -322,23 +322,28 @@ impl Shared {
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = self.control.credential(sealed.key_id(), now).await?;
         let authentic = sealed.verify_with(&credential, &self.roots)?;
-        let opened = authentic
-            .check(&Expectation {
-                subject: &raw.subject,
-                reply_to: raw.reply.as_deref(),
-                kinds: &[Kind::Reply, Kind::Error],
-                now,
-                skew: self.options.clock_skew,
-                // Bound to a request of our own that is still waiting.
-                max_age: LONGEST_MAX_AGE,
-                not_before: UnixMillis::default(),
-                request: Some(*request),
-            })?
-            .open_clear()?;
+        let checked = authentic.check(&Expectation {
+            subject: &raw.subject,
+            reply_to: raw.reply.as_deref(),
+            kinds: &[Kind::Reply, Kind::Error],
+            now,
+            skew: self.options.clock_skew,
+            // Bound to a request of our own that is still waiting.
+            max_age: LONGEST_MAX_AGE,
+            not_before: UnixMillis::default(),
+            request: Some(*request),
+        })?;
+        let policy = self.control.policy();
+        let opened = if checked.kind() == Kind::Error {
+            // A code and a name, for nobody to hide.
+            checked.open_clear()?
+        } else {
+            let requirements = policy.policy().requirements(request_subject);
+            self.unlocker.open(checked, &requirements).await?
+        };
         if opened.limits().is_some() {
             return Err(Refusal::Limits);
         }
-        let policy = self.control.policy();
         let workload = &opened.sender().workload;
         match policy.policy().decide(&Request {
             workload,

@@ -17,7 +17,9 @@ use crate::own::OwnCredential;
 use crate::replies::Replies;
 use crate::signer::Signer;
 use crate::stats::Stats;
+use crate::unlock::Unlocker;
 use crate::users::Users;
+use crate::vault::Vault;
 
 pub(crate) struct Shared {
     pub(crate) options: ConnectOptions,
@@ -26,6 +28,10 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) own: OwnCredential,
     pub(crate) signer: Signer,
+    /// What this process encrypts under.
+    pub(crate) vault: Vault,
+    /// What others have encrypted under.
+    pub(crate) unlocker: Unlocker,
     /// What senders' batches have proven, for all that this client receives.
     pub(crate) roots: VerifiedRoots,
     /// Requests that are being handled now.

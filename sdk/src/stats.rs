@@ -16,6 +16,7 @@ struct Inner {
     slow_consumer: AtomicU64,
     late_replies: AtomicU64,
     lost_violations: AtomicU64,
+    recipients_without_key: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -55,6 +56,20 @@ impl Stats {
     #[must_use]
     pub fn lost_violations(&self) -> u64 {
         self.0.lost_violations.load(Ordering::Relaxed)
+    }
+
+    /// Workloads that could receive on a subject and could not be encrypted to,
+    /// because they have published no key; counted each time that a data key is
+    /// chosen without them.
+    #[must_use]
+    pub fn recipients_without_key(&self) -> u64 {
+        self.0.recipients_without_key.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_recipients_without_key(&self, workloads: usize) {
+        self.0
+            .recipients_without_key
+            .fetch_add(workloads as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn count_delivered(&self) {

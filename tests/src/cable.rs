@@ -1,7 +1,9 @@
-//! A TCP cable that can be cut, between one client and nats-server.
+//! A TCP cable that can be cut and listened to, between one client and nats-server.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -11,8 +13,12 @@ use tokio::task::JoinHandle;
 pub struct Cable {
     address: SocketAddr,
     whole: watch::Sender<bool>,
+    seen: Seen,
     task: JoinHandle<()>,
 }
+
+/// What went over the cable, both ways.
+type Seen = Arc<Mutex<Vec<u8>>>;
 
 impl Cable {
     /// A cable to `nats_url`.
@@ -21,15 +27,21 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (whole, state) = watch::channel(true);
-        let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (target, state) = (target.clone(), state.clone());
-                tokio::spawn(async move { forward(client, &target, state).await });
+        let seen = Seen::default();
+        let task = tokio::spawn({
+            let seen = Arc::clone(&seen);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let (target, state) = (target.clone(), state.clone());
+                    let seen = Arc::clone(&seen);
+                    tokio::spawn(async move { forward(client, &target, state, seen).await });
+                }
             }
         });
         Self {
             address,
             whole,
+            seen,
             task,
         }
     }
@@ -38,6 +50,14 @@ impl Cable {
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Whether these bytes went over the cable, in either direction: what
+    /// nats-server, and whoever runs it, gets to see.
+    #[must_use]
+    pub fn has_seen(&self, bytes: &[u8]) -> bool {
+        let seen = self.seen.lock().expect("nobody panics with it");
+        seen.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Cuts every connection and refuses new ones.
@@ -57,15 +77,31 @@ impl Drop for Cable {
     }
 }
 
-async fn forward(mut client: TcpStream, target: &str, mut state: watch::Receiver<bool>) {
+async fn forward(client: TcpStream, target: &str, mut state: watch::Receiver<bool>, seen: Seen) {
     if !*state.borrow() {
         return;
     }
-    let Ok(mut server) = TcpStream::connect(target).await else {
+    let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        () = copy(from_client, to_server, &seen) => {}
+        () = copy(from_server, to_client, &seen) => {}
         _ = state.wait_for(|whole| !whole) => {}
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, seen: &Seen) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let bytes = buffer.get(..read).expect("as many as were read");
+        seen.lock()
+            .expect("nobody panics with it")
+            .extend_from_slice(bytes);
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use bulla_identity::Verified;
-use bulla_keyring::{KeyId, MacKey, Signature, TAG_LEN, constant_time_eq, sha256};
+use bulla_keyring::{DataKeyId, KeyId, MacKey, Signature, TAG_LEN, constant_time_eq, sha256};
 
 use crate::format::{Field, Kind, ShapeError, Suite, VERSION};
 use crate::header::{Header, ID_LEN};
@@ -11,7 +11,9 @@ use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
 use crate::reader::{EncodingError, Reader, Span};
 use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
-use crate::{AuthenticEnvelope, LeafHash, MessageId, Sender, VerifiedCredential, VerifiedRoots};
+use crate::{
+    AuthenticEnvelope, LeafHash, MessageId, RecipientSet, Sender, VerifiedCredential, VerifiedRoots,
+};
 
 /// An envelope that was decoded and is not yet trusted.
 ///
@@ -296,6 +298,20 @@ impl SealedEnvelope {
     #[must_use]
     pub const fn suite_unverified(&self) -> Suite {
         self.header.suite
+    }
+
+    /// The data key that the envelope claims to be sealed under, for diagnostics.
+    /// Its sender is not known before the proof is verified; here it is left out.
+    #[must_use]
+    pub fn data_key_unverified(&self) -> Option<(DataKeyId, RecipientSet)> {
+        let key = self.header.key?;
+        Some((key.data_key, key.recipients))
+    }
+
+    /// Whether the wrapped data key rides along.
+    #[must_use]
+    pub fn has_inline_wraps(&self) -> bool {
+        self.header.key.is_some_and(|key| key.wraps.is_some())
     }
 
     /// Whether a code, not a signature, makes it authentic, for

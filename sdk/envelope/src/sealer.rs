@@ -193,6 +193,12 @@ impl Sealer {
         })
     }
 
+    /// The life of the process that this sealer belongs to.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The credential that this sealer seals under.
     #[must_use]
     pub const fn key_id(&self) -> KeyId {

@@ -30,6 +30,9 @@ pub const CTL_ALL: &str = "$BULLA.CTL.>";
 pub const CTL_BUNDLE: &str = "$BULLA.CTL.BUNDLE";
 /// The signed policy.
 pub const CTL_POLICY: &str = "$BULLA.CTL.POLICY";
+/// Their republished copies begin so.
+pub const NEWS_KEM: &str = "$BULLA.NEWS.KEM.";
+
 /// Workloads' KEM records on the control stream.
 pub const CTL_KEM_ALL: &str = "$BULLA.CTL.KEM.>";
 /// The control stream, republished.

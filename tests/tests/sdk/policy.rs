@@ -46,39 +46,6 @@ async fn a_denial_is_explained_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_encrypted_subject_is_refused_and_not_sent_in_clear() {
-    let bus = Bus::start(POLICY).await;
-    let (front, back) = (bus.client("front").await, bus.client("back").await);
-    let ran = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&ran);
-    let _service = back
-        .serve("back.secret", move |_: Message<String>| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            async { Ok::<_, ServiceError>("ran") }
-        })
-        .await
-        .unwrap();
-    let error = front
-        .request::<_, String>("back.secret", "x")
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, RequestError::Send(SendError::Protection { .. })),
-        "{error}"
-    );
-    // A sender that does not care is refused by the receiver.
-    let forger = Forger::genuine(&bus, "front").await;
-    let raw = bus.raw_client("front").await;
-    let inbox = bus.peer_inbox("front", "x");
-    let sealed = forger.request("back.secret", &inbox, now(), b"\xa1x");
-    raw.publish_with_reply("back.secret", inbox, sealed)
-        .await
-        .unwrap();
-    eventually(|| back.stats().refused_for("not_encrypted") == 1).await;
-    assert_eq!(ran.load(Ordering::SeqCst), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_a_policy_demands_and_nobody_enforces_yet_is_refused_at_both_ends() {
     for (demand, subject, code) in [("replies = \"mac\"", "back.echo", "mac_replies_unsupported")] {
         let policy = format!("{POLICY}\n[subject.\"{subject}\"]\n{demand}\n");

@@ -1,0 +1,226 @@
+//! Reading what is encrypted: from the data key that an envelope names to the key
+//! itself, which comes from memory, from the wraps that ride along, or from the
+//! sender's record on the stream. A missing key is a refusal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use bulla_envelope::{
+    CheckedEnvelope, Expectation, KeyReference, Kind, OpenedEnvelope, OpeningKey, SealedEnvelope,
+    Suite, UnwrapError,
+};
+use bulla_identity::{TrustDomain, UnixMillis, reserved};
+use bulla_keyring::{DataKeyId, KemSuite};
+use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use moka::sync::Cache;
+
+use crate::clock;
+use crate::connection::Connection;
+use crate::control::Control;
+use crate::jetstream::stream_timestamp;
+use crate::kems::OwnKems;
+use crate::refusal::Refusal;
+
+/// Data keys held at once.
+const MAX_KEYS: u64 = 20_000;
+/// How long a key is held after its last use.
+const IDLE: Duration = Duration::from_secs(3_600);
+/// Keys that could not be had, and for how long nobody asks again.
+const MAX_MISSING: u64 = 10_000;
+const MISSING_FOR: Duration = Duration::from_millis(500);
+/// How long one answer serves everybody who asks for the same key.
+const SHARED_FOR: Duration = Duration::from_millis(250);
+const FETCH: Duration = Duration::from_secs(1);
+
+/// Why a data key cannot be had.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum UnlockError {
+    #[error("the data key cannot be had from its wraps")]
+    Unwrap(#[from] UnwrapError),
+    #[error("the sender has stored no record of the data key")]
+    NoRecord,
+    #[error("the stream of data keys cannot be reached")]
+    Unreachable,
+    #[error("the record of the data key is not sound: {code}")]
+    BadRecord { code: &'static str },
+}
+
+impl UnlockError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unwrap(error) => error.code(),
+            Self::NoRecord => "no_data_key_record",
+            Self::Unreachable => "data_keys_unreachable",
+            Self::BadRecord { .. } => "bad_data_key_record",
+        }
+    }
+}
+
+type Unlocked = Result<Arc<OpeningKey>, UnlockError>;
+
+/// The data keys that others' envelopes were sealed under.
+pub(crate) struct Unlocker {
+    kems: OwnKems,
+    connection: Connection,
+    control: Control,
+    domain: TrustDomain,
+    skew: Duration,
+    held: Cache<DataKeyId, Arc<OpeningKey>>,
+    missing: Cache<DataKeyId, UnlockError>,
+    in_flight: moka::future::Cache<DataKeyId, Unlocked>,
+}
+
+impl Unlocker {
+    pub(crate) fn new(
+        kems: OwnKems,
+        connection: Connection,
+        control: Control,
+        domain: TrustDomain,
+        skew: Duration,
+    ) -> Self {
+        Self {
+            kems,
+            connection,
+            control,
+            domain,
+            skew,
+            held: Cache::builder()
+                .max_capacity(MAX_KEYS)
+                .time_to_idle(IDLE)
+                .build(),
+            missing: Cache::builder()
+                .max_capacity(MAX_MISSING)
+                .time_to_live(MISSING_FOR)
+                .build(),
+            in_flight: moka::future::Cache::builder()
+                .max_capacity(MAX_MISSING)
+                .time_to_live(SHARED_FOR)
+                .build(),
+        }
+    }
+
+    /// The contents of an envelope that is protected as its subject demands.
+    pub(crate) async fn open(
+        &self,
+        envelope: CheckedEnvelope,
+        requirements: &Requirements,
+    ) -> Result<OpenedEnvelope, Refusal> {
+        if !envelope.suite().is_at_least(least_suite(requirements)) {
+            return Err(match envelope.suite() {
+                Suite::Signed => Refusal::Unprotected,
+                Suite::XWing | Suite::X25519 => Refusal::WeakSuite,
+            });
+        }
+        match envelope.key_reference() {
+            None => Ok(envelope.open_clear()?),
+            Some(reference) => {
+                let key = match self.held.get(&reference.data_key) {
+                    Some(key) => key,
+                    // Once for each key; on the heap, so that the way of every
+                    // message is not as large as this one.
+                    None => Box::pin(self.obtain(&envelope, reference)).await?,
+                };
+                Ok(envelope.decrypt(&key)?)
+            }
+        }
+    }
+
+    /// The key of an authentic envelope; `reference` is what it says of it.
+    async fn obtain(&self, envelope: &CheckedEnvelope, reference: KeyReference) -> Unlocked {
+        let id = reference.data_key;
+        if let Some(wraps) = envelope.inline_wraps() {
+            return self.admit(reference, &wraps);
+        }
+        if let Some(error) = self.missing.get(&id) {
+            return Err(error);
+        }
+        let fetched = self.in_flight.get_with(id, self.fetch(reference)).await;
+        if let Err(error) = &fetched {
+            self.missing.insert(id, error.clone());
+        }
+        fetched
+    }
+
+    fn admit(&self, reference: KeyReference, wraps: &[u8]) -> Unlocked {
+        let id = reference.data_key;
+        let key = Arc::new(self.kems.unwrap(reference, wraps, &self.domain)?);
+        self.held.insert(id, Arc::clone(&key));
+        Ok(key)
+    }
+
+    async fn fetch(&self, reference: KeyReference) -> Unlocked {
+        let id = HEXLOWER.encode(&reference.data_key.0);
+        let subject = reserved::key_record(reference.sender.tag(), &id);
+        let ask = reserved::key_direct_get(reference.sender.tag(), &id);
+        let answer = self
+            .connection
+            .ask(ask, Bytes::new(), FETCH)
+            .await
+            .map_err(|_| UnlockError::Unreachable)?;
+        match answer.status {
+            None | Some(StatusCode::OK) => {}
+            Some(StatusCode::NOT_FOUND) => return Err(UnlockError::NoRecord),
+            Some(_) => return Err(UnlockError::Unreachable),
+        }
+        let stored_at = stream_timestamp(&answer).unwrap_or_else(clock::now);
+        let wraps = self
+            .prove(&reference, &subject, answer.payload, stored_at)
+            .await
+            .map_err(|code| UnlockError::BadRecord { code })?;
+        self.admit(reference, &wraps)
+    }
+
+    /// A record is an envelope of the same sender, judged as of when it was stored.
+    async fn prove(
+        &self,
+        reference: &KeyReference,
+        subject: &str,
+        record: Bytes,
+        stored_at: UnixMillis,
+    ) -> Result<Bytes, &'static str> {
+        let sealed = SealedEnvelope::decode(record).map_err(|e| e.code())?;
+        let credential = self
+            .control
+            .credential(sealed.key_id(), clock::now())
+            .await
+            .map_err(|e| e.code())?;
+        let checked = sealed
+            .verify(&credential)
+            .map_err(|e| e.code())?
+            .check(&Expectation {
+                subject,
+                reply_to: None,
+                kinds: &[Kind::KeyWrap],
+                now: stored_at,
+                skew: self.skew,
+                max_age: LONGEST_MAX_AGE,
+                not_before: UnixMillis::default(),
+                request: None,
+            })
+            .map_err(|e| e.code())?;
+        if checked.key_reference().as_ref() != Some(reference) {
+            return Err("other_data_key");
+        }
+        let opened = checked.open_clear().map_err(|e| e.code())?;
+        Ok(opened.first_message().body)
+    }
+}
+
+/// The weakest suite that a subject's messages may have.
+fn least_suite(requirements: &Requirements) -> Suite {
+    kem_of(requirements).map_or(Suite::Signed, Suite::of_kem)
+}
+
+/// How messages on a subject are encrypted, if they are.
+pub(crate) fn kem_of(requirements: &Requirements) -> Option<KemSuite> {
+    match requirements.protect {
+        Protect::Open | Protect::Signed => None,
+        Protect::Encrypted => Some(match requirements.suite {
+            bulla_policy::Suite::XWing => KemSuite::XWing,
+            bulla_policy::Suite::X25519 => KemSuite::X25519,
+        }),
+    }
+}

@@ -1,0 +1,407 @@
+//! What this process encrypts under: data keys by recipient set, and which one a
+//! subject takes.
+//!
+//! ```text
+//! subject ─► recipients (policy, KEM records) ─► set ─► data key ─► wraps: in the header until
+//!                                                                  the record on BULLA_KEYS stands
+//! ```
+//!
+//! A change of the policy or of a KEM record changes the set, and with it the
+//! key: who lost the right cannot read what follows, who gained it can.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bulla_envelope::{
+    DataKeyDraft, DataKeyError, Draft, Epoch, MAX_INLINE_WRAPS, MessageId, Recipient, RecipientSet,
+    SealingKey, Suite, VerifiedCredential,
+};
+use bulla_identity::{Subject, TrustDomain, UnixMillis, WorkloadId, reserved};
+use bulla_keyring::{KemPublic, KemSuite, KeyId};
+use bulla_policy::{LONGEST_MAX_AGE, Verb, Workload};
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use moka::sync::Cache;
+use tokio::sync::OnceCell;
+use tracing::{debug, warn};
+
+use crate::clock;
+use crate::connection::Connection;
+use crate::control::Control;
+use crate::error::{LinkError, SendError};
+use crate::jetstream::PublishAnswer;
+use crate::own::OwnCredential;
+use crate::refusal::chain;
+use crate::stats::Stats;
+
+/// Subjects whose key is remembered.
+const MAX_SUBJECTS: u64 = 10_000;
+/// Data keys held at once; each is a few hundred bytes and its wraps.
+const MAX_KEYS: u64 = 1_000;
+/// Data keys for replies, one for each requester.
+const MAX_REPLY_KEYS: u64 = 10_000;
+/// How long one attempt to store a record may take.
+const STORE: Duration = Duration::from_secs(2);
+/// Pause between attempts to store a record that also rides along.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+/// What is kept of a record's life beyond the last message that may need it.
+const RECORD_SLACK: Duration = Duration::from_secs(60);
+/// Wrapping to more is done off the async threads: it takes about 0.1 ms each.
+const WRAPS_INLINE_WORK: usize = 8;
+
+/// A data key in use.
+#[derive(Debug)]
+pub(crate) struct KeyInUse {
+    pub(crate) key: SealingKey,
+    /// Whether its record is known to be stored.
+    is_stored: AtomicBool,
+    /// Of a reply: there is no record.
+    is_inline_only: bool,
+}
+
+impl KeyInUse {
+    /// Whether the wraps ride along.
+    pub(crate) fn inline_wraps(&self) -> bool {
+        self.is_inline_only || !self.is_stored.load(Ordering::Acquire)
+    }
+
+    fn is_fit(&self, now: UnixMillis) -> bool {
+        now < self.key.expires_at() && !self.key.is_used_up()
+    }
+}
+
+/// Which key a subject takes, as of which state of policy and records.
+#[derive(Clone)]
+struct Choice {
+    policy: u64,
+    records: u64,
+    key: Arc<KeyInUse>,
+}
+
+type Slot = Arc<OnceCell<Arc<KeyInUse>>>;
+
+/// This process's data keys.
+pub(crate) struct Vault {
+    control: Control,
+    connection: Connection,
+    own: OwnCredential,
+    workload: WorkloadId,
+    epoch: Epoch,
+    life: Duration,
+    max_uses: u64,
+    stats: Stats,
+    by_subject: Cache<(Verb, Subject), Choice>,
+    by_set: Cache<(KemSuite, RecipientSet), Slot>,
+    by_requester: Cache<(KemSuite, KeyId), Slot>,
+}
+
+/// What a vault stands on.
+pub(crate) struct VaultParts {
+    pub(crate) control: Control,
+    pub(crate) connection: Connection,
+    pub(crate) own: OwnCredential,
+    pub(crate) workload: WorkloadId,
+    pub(crate) epoch: Epoch,
+    pub(crate) life: Duration,
+    pub(crate) max_uses: u64,
+    pub(crate) stats: Stats,
+}
+
+/// Why there is nothing to encrypt under.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptError {
+    /// No workload that may receive on the subject has published a key.
+    #[error(
+        "no workload that may receive on `{subject}` has published a key: the first one does so when it connects"
+    )]
+    NoRecipient {
+        /// Where.
+        subject: String,
+    },
+    /// The requester's credential has no key for encryption.
+    #[error("the requester cannot receive encrypted replies")]
+    RequesterWithoutKey,
+    /// Making the data key failed.
+    #[error("no data key can be made")]
+    DataKey(#[from] DataKeyError),
+    /// A recipient's record or the own record's acknowledgement did not come.
+    #[error("keys cannot be exchanged")]
+    Link(#[from] LinkError),
+    /// The stream refused the record of the wrapped key.
+    #[error("the wrapped data key was not stored")]
+    NotStored,
+}
+
+impl EncryptError {
+    /// A short stable name for metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoRecipient { .. } => "no_recipient_key",
+            Self::RequesterWithoutKey => "requester_without_key",
+            Self::DataKey(error) => error.code(),
+            Self::Link(_) => "key_exchange_unreachable",
+            Self::NotStored => "data_key_not_stored",
+        }
+    }
+}
+
+impl Vault {
+    pub(crate) fn new(parts: VaultParts) -> Self {
+        let reply_keys = Cache::builder()
+            .max_capacity(MAX_REPLY_KEYS)
+            .time_to_live(parts.life);
+        let set_keys = Cache::builder()
+            .max_capacity(MAX_KEYS)
+            .time_to_live(parts.life);
+        Self {
+            control: parts.control,
+            connection: parts.connection,
+            own: parts.own,
+            workload: parts.workload,
+            epoch: parts.epoch,
+            life: parts.life,
+            max_uses: parts.max_uses,
+            stats: parts.stats,
+            by_subject: Cache::new(MAX_SUBJECTS),
+            by_set: set_keys.build(),
+            by_requester: reply_keys.build(),
+        }
+    }
+
+    /// The key for a message with this verb to `subject`, wrapped to everybody
+    /// who may receive it.
+    pub(crate) async fn key_for(
+        &self,
+        verb: Verb,
+        subject: &Subject,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Result<Arc<KeyInUse>, SendError> {
+        let place = (verb, subject.clone());
+        let (policy, records) = (self.control.generation(), self.control.kem_generation());
+        if let Some(choice) = self.by_subject.get(&place)
+            && choice.policy == policy
+            && choice.records == records
+            && choice.key.is_fit(now)
+            && choice.key.key.suite() == Suite::of_kem(suite)
+        {
+            return Ok(choice.key);
+        }
+        // On the heap: seldom, and larger than what every message does.
+        let key = Box::pin(self.choose(verb, subject, suite, now)).await?;
+        let choice = Choice {
+            policy,
+            records,
+            key: Arc::clone(&key),
+        };
+        self.by_subject.insert(place, choice);
+        Ok(key)
+    }
+
+    async fn choose(
+        &self,
+        verb: Verb,
+        subject: &Subject,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Result<Arc<KeyInUse>, EncryptError> {
+        let policy = self.control.policy();
+        let workloads: Vec<Workload> = policy.policy().recipients(verb, subject).cloned().collect();
+        let (records, without) = self.control.kem_records(workloads).await?;
+        if without > 0 {
+            self.stats.count_recipients_without_key(without);
+            debug!(
+                subject = subject.as_str(),
+                without, "workloads that may receive here have published no key"
+            );
+        }
+        if records.is_empty() {
+            let subject = subject.as_str().to_owned();
+            return Err(EncryptError::NoRecipient { subject });
+        }
+        let set = RecipientSet::of(records.iter().map(|record| record.key(suite).id()));
+        let recipients: Vec<(WorkloadId, KemPublic)> = records
+            .iter()
+            .map(|record| {
+                let workload = record.claimed_workload().clone();
+                (workload, record.key(suite).clone())
+            })
+            .collect();
+        let domain = policy.policy().trust_domain().clone();
+        self.live(&self.by_set, (suite, set), now, || {
+            self.make(suite, domain.clone(), recipients.clone(), now, false)
+        })
+        .await
+    }
+
+    /// The key for replies to the holder of this credential alone.
+    pub(crate) async fn key_for_reply(
+        &self,
+        requester: &VerifiedCredential,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Result<Arc<KeyInUse>, SendError> {
+        let keys = requester
+            .process_keys()
+            .ok_or(EncryptError::RequesterWithoutKey)?;
+        let recipients = vec![(requester.workload().clone(), keys.kem(suite).clone())];
+        let domain = self.control.policy().policy().trust_domain().clone();
+        let key = self.live(&self.by_requester, (suite, requester.id()), now, || {
+            self.make(suite, domain.clone(), recipients.clone(), now, true)
+        });
+        Ok(Box::pin(key).await?)
+    }
+
+    /// The key of this place that can be used now; one task makes a new one,
+    /// others wait for it.
+    async fn live<K, F>(
+        &self,
+        cache: &Cache<K, Slot>,
+        place: K,
+        now: UnixMillis,
+        make: impl Fn() -> F,
+    ) -> Result<Arc<KeyInUse>, EncryptError>
+    where
+        K: std::hash::Hash + Eq + Send + Sync + Clone + 'static,
+        F: Future<Output = Result<Arc<KeyInUse>, EncryptError>>,
+    {
+        loop {
+            let slot = cache.get_with(place.clone(), Slot::default);
+            let key = slot.get_or_try_init(&make).await?;
+            if key.is_fit(now) {
+                return Ok(Arc::clone(key));
+            }
+            // Retired: whoever sees it first takes it out.
+            if cache
+                .get(&place)
+                .is_some_and(|held| Arc::ptr_eq(&held, &slot))
+            {
+                cache.invalidate(&place);
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        suite: KemSuite,
+        domain: TrustDomain,
+        recipients: Vec<(WorkloadId, KemPublic)>,
+        now: UnixMillis,
+        for_reply: bool,
+    ) -> Result<Arc<KeyInUse>, EncryptError> {
+        let (workload, epoch, max_uses) = (self.workload.clone(), self.epoch, self.max_uses);
+        let expires_at = now.saturating_add(self.life);
+        let count = recipients.len();
+        let make = move || {
+            let draft = DataKeyDraft {
+                kem: suite,
+                trust_domain: &domain,
+                sender: &workload,
+                epoch,
+                expires_at,
+                max_uses,
+                process: std::process::id(),
+            };
+            let recipients: Vec<Recipient<'_>> = recipients
+                .iter()
+                .map(|(workload, key)| Recipient { workload, key })
+                .collect();
+            let secret = zeroize::Zeroizing::new(rand::random::<[u8; 32]>());
+            SealingKey::new(&draft, &recipients, &secret, rand::random)
+        };
+        let key = if count > WRAPS_INLINE_WORK {
+            let made = tokio::task::spawn_blocking(make).await;
+            made.map_err(|_| LinkError::Disconnected)??
+        } else {
+            make()?
+        };
+        debug!(key = ?key, "made a data key");
+        let in_use = Arc::new(KeyInUse {
+            is_stored: AtomicBool::new(false),
+            is_inline_only: for_reply,
+            key,
+        });
+        if for_reply {
+            return Ok(in_use);
+        }
+        let storing = Storing {
+            connection: self.connection.clone(),
+            own: self.own.clone(),
+            subject: reserved::key_record(
+                self.workload.tag(),
+                &HEXLOWER.encode(&in_use.key.id().0),
+            ),
+            readable_for: LONGEST_MAX_AGE,
+            key: Arc::clone(&in_use),
+        };
+        if in_use.key.recipient_count() > MAX_INLINE_WRAPS {
+            // Too many to ride along: nobody could read without the record.
+            storing.store().await?;
+        } else {
+            tokio::spawn(storing.keep_trying());
+        }
+        Ok(in_use)
+    }
+}
+
+/// A wrapped key on its way to its record.
+struct Storing {
+    connection: Connection,
+    own: OwnCredential,
+    subject: String,
+    /// How long after it was sealed the last message under it may be read.
+    readable_for: Duration,
+    key: Arc<KeyInUse>,
+}
+
+impl Storing {
+    async fn keep_trying(self) {
+        while clock::now() < self.key.key.expires_at() {
+            match self.store().await {
+                Ok(()) => return,
+                Err(error) => {
+                    warn!(
+                        error = chain(&error),
+                        "a wrapped data key is not stored yet and rides along"
+                    );
+                    tokio::time::sleep(STORE_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn store(&self) -> Result<(), EncryptError> {
+        let now = clock::now();
+        let payload = self.seal(now)?;
+        let key_left = self.key.key.expires_at().saturating_since(now);
+        let kept = key_left + self.readable_for + RECORD_SLACK;
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-TTL", format!("{}s", kept.as_secs()));
+        let answer = self
+            .connection
+            .ask_with_headers(self.subject.clone(), headers, payload, STORE)
+            .await?;
+        // Taken: an earlier attempt whose acknowledgement was lost. Only this
+        // workload can write there, and the key's id is random.
+        let is_there = PublishAnswer::read(&answer).is_some_and(|a| a.is_stored() || a.is_taken());
+        if !is_there {
+            return Err(EncryptError::NotStored);
+        }
+        self.key.is_stored.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn seal(&self, now: UnixMillis) -> Result<Bytes, EncryptError> {
+        let sealer = self.own.sealer(now).map_err(|_| LinkError::Disconnected)?;
+        let subject = Subject::parse(&self.subject).map_err(|_| EncryptError::NotStored)?;
+        let until = now
+            .saturating_add(STORE + RECORD_SLACK)
+            .min(sealer.expires_at());
+        let draft = Draft::key_wrap(&subject, &self.key.key, now, until);
+        let sealed = sealer.seal(&draft, MessageId(rand::random()));
+        Ok(sealed.map_err(|_| EncryptError::NotStored)?.bytes)
+    }
+}

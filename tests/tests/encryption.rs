@@ -1,0 +1,472 @@
+//! `protect = "encrypted"`, end to end: who can read what, and what a missing,
+//! wrong or stolen key means.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_envelope::{
+    DataKeyDraft, Draft, Encryption, KemRecord, MessageId, Recipient, RecipientSet, SealedEnvelope,
+    SealingKey, Suite,
+};
+use bulla_identity::{NkeyKind, Subject, reserved};
+use bulla_keyring::{DataKeyId, KemSuite, NkeySeed};
+use bulla_sdk::{Client, EncryptError, Message, PublishError, SendError, ServiceError};
+use bulla_tests::{Bus, Cable, Forger, now};
+
+const SECRET: &str = "attack at dawn, by the northern gate";
+
+fn policy(subjects: &str, listeners: &[&str]) -> String {
+    let mut text = r#"
+version = 1
+trust_domain = "acme.example"
+[workload.front]
+attest = [{ nkey = "@front@" }]
+[workload.back]
+attest = [{ nkey = "@back@" }]
+[workload.late]
+attest = [{ nkey = "@late@" }]
+[workload.wiretap]
+attest = [{ nkey = "@wiretap@" }]
+"#
+    .to_owned();
+    for listener in listeners {
+        if !["front", "back", "late", "wiretap"].contains(listener) {
+            write!(
+                text,
+                "[workload.{listener}]\nattest = [{{ nkey = \"@{listener}@\" }}]\n"
+            )
+            .unwrap();
+        }
+    }
+    write!(
+        text,
+        r#"
+[subject."secret.>"]
+protect = "encrypted"
+{subjects}
+[subject."secret.asked"]
+replay = "window"
+[[allow]]
+id = "front-speaks"
+who = ["front"]
+may = ["publish", "request"]
+on = ["secret.told", "secret.asked", "secret.nobody"]
+[[allow]]
+id = "back-answers"
+who = ["back"]
+may = ["serve"]
+on = ["secret.asked"]
+[[allow]]
+id = "listeners"
+who = {listeners:?}
+may = ["subscribe"]
+on = ["secret.told"]
+# Holds no key: sees what nats-server sees.
+[[allow]]
+id = "wiretap-listens"
+who = ["wiretap"]
+may = ["subscribe"]
+on = ["secret.told", "secret.nobody"]
+"#
+    )
+    .unwrap();
+    text
+}
+
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "it did not come about");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn behind(bus: &Bus, workload: &str) -> (Cable, Client) {
+    let cable = Cable::to(bus.nats_url()).await;
+    let client = bus.client_behind(&cable, workload).await;
+    (cable, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_body_is_seen_by_nats_server() {
+    for suite in ["", "suite = \"x25519\""] {
+        let bus = Bus::start(&policy(suite, &["back"])).await;
+        let ((front_cable, front), (back_cable, back)) =
+            (behind(&bus, "front").await, behind(&bus, "back").await);
+        let mut told = back.subscribe("secret.told").await.unwrap();
+        let _service = back
+            .serve("secret.asked", async |m: Message<String>| {
+                Ok::<_, ServiceError>(format!("answer to {}", m.payload()))
+            })
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            front.publish("secret.told", SECRET).await.unwrap();
+            let heard = told.next().await.unwrap();
+            assert_eq!(heard.decode::<String>().unwrap(), SECRET);
+            let answer: String = front.request("secret.asked", SECRET).await.unwrap();
+            assert_eq!(answer, format!("answer to {SECRET}"));
+        }
+        for cable in [&front_cable, &back_cable] {
+            assert!(cable.has_seen(b"secret.asked"), "the cable listens");
+            assert!(!cable.has_seen(b"northern gate"), "{suite}");
+            assert!(!cable.has_seen(b"answer to"), "{suite}");
+        }
+    }
+}
+
+/// What nats-server sees of a message.
+struct Captured {
+    suite: Suite,
+    data_key: DataKeyId,
+    recipients: RecipientSet,
+    has_wraps: bool,
+    len: usize,
+}
+
+async fn captured(tap: &mut async_nats::Subscriber) -> Captured {
+    use futures_util::StreamExt as _;
+    let raw = tokio::time::timeout(Duration::from_secs(5), tap.next())
+        .await
+        .unwrap()
+        .unwrap();
+    let sealed = SealedEnvelope::decode(raw.payload.clone()).unwrap();
+    let (data_key, recipients) = sealed.data_key_unverified().unwrap();
+    Captured {
+        suite: sealed.suite_unverified(),
+        data_key,
+        recipients,
+        has_wraps: sealed.has_inline_wraps(),
+        len: raw.payload.len(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_recipients_key_nothing_is_sent() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let front = bus.client("front").await;
+    let mut tap = bus.tap("secret.told").await;
+    for subject in ["secret.nobody", "secret.told"] {
+        let error = front.publish(subject, SECRET).await.unwrap_err();
+        let PublishError::Send(SendError::Encrypt(EncryptError::NoRecipient { .. })) = error else {
+            panic!("{error}")
+        };
+    }
+    // As soon as there is one, it is.
+    let back = bus.client("back").await;
+    let mut told = back.subscribe("secret.told").await.unwrap();
+    front.publish("secret.told", SECRET).await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        SECRET
+    );
+    let seen = captured(&mut tap).await;
+    assert_eq!((seen.suite, seen.has_wraps), (Suite::XWing, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_right_cannot_read_what_follows_and_who_gained_it_can() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let front = bus.client("front").await;
+    let (back, late) = (bus.client("back").await, bus.client("late").await);
+    let mut told = back.subscribe("secret.told").await.unwrap();
+    let mut tap = bus.tap("secret.told").await;
+    front.publish("secret.told", "before").await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        "before"
+    );
+    let before = captured(&mut tap).await;
+
+    bus.publish_policy(&policy("", &["late"])).await;
+    eventually(|| {
+        [&front, &back, &late]
+            .iter()
+            .all(|c| c.policy().revision() == 2)
+    })
+    .await;
+    // A new connection gets the new permissions; the old one keeps the
+    // subscription, so that nats-server still delivers to it.
+    drop(late);
+    let late = bus.client("late").await;
+    let mut gained = late.subscribe("secret.told").await.unwrap();
+    front.publish("secret.told", "after").await.unwrap();
+    assert_eq!(
+        gained.next().await.unwrap().decode::<String>().unwrap(),
+        "after"
+    );
+    let after = captured(&mut tap).await;
+    assert_ne!(before.data_key, after.data_key);
+    assert_ne!(before.recipients, after.recipients);
+    let reader = tokio::spawn(async move { told.next().await.map(drop) });
+    eventually(|| back.stats().refused_for("not_a_recipient") == 1).await;
+    reader.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reader_finds_the_key_in_its_record() {
+    let bus = Bus::start(&policy("", &["back", "late"])).await;
+    let front = bus.client("front").await;
+    let (_back, late) = (bus.client("back").await, bus.client("late").await);
+    let mut tap = bus.tap("secret.told").await;
+    // Inline until the record is known to be stored, then by reference.
+    let mut inline = 0;
+    let last = loop {
+        front.publish("secret.told", SECRET).await.unwrap();
+        let seen = captured(&mut tap).await;
+        if !seen.has_wraps {
+            break seen;
+        }
+        inline += 1;
+        assert!(inline < 1_000, "the record is never stored");
+    };
+    assert!(inline > 0, "the first message does not wait for the record");
+    assert!(last.len < 1_000, "the wraps do not ride along for ever");
+    let mut told = late.subscribe("secret.told").await.unwrap();
+    front.publish("secret.told", SECRET).await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        SECRET
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_workloads_read_one_message() {
+    let names: Vec<String> = (0..100).map(|n| format!("w{n}")).collect();
+    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bus = Bus::start(&policy("", &listeners)).await;
+    let front = bus.client("front").await;
+    // All have published a key; some are there to read.
+    for name in &names {
+        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
+        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
+        bus.replace_control_record(&place, record.into()).await;
+    }
+    let mut told = Vec::new();
+    let mut clients = Vec::new();
+    for name in ["w0", "w42", "w99"] {
+        let client = bus.client(name).await;
+        told.push(client.subscribe("secret.told").await.unwrap());
+        clients.push(client);
+    }
+    let mut tap = bus.tap("secret.told").await;
+    front.publish("secret.told", SECRET).await.unwrap();
+    for told in &mut told {
+        assert_eq!(
+            told.next().await.unwrap().decode::<String>().unwrap(),
+            SECRET
+        );
+    }
+    let seen = captured(&mut tap).await;
+    assert!(!seen.has_wraps && seen.len < 1_000, "{} bytes", seen.len);
+    assert_eq!(front.stats().recipients_without_key(), 1, "the wiretap");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_keys_are_replaced_by_age_and_by_count() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let back = bus.client("back").await;
+    let mut told = back.subscribe("secret.told").await.unwrap();
+    let mut tap = bus.tap("secret.told").await;
+    let by_count = bus.connect_options("front").data_key_uses(3);
+    let by_count = Client::connect(by_count).await.unwrap();
+    let mut keys = Vec::new();
+    for n in 0..9u32 {
+        by_count.publish("secret.told", &n).await.unwrap();
+        by_count.flush().await.unwrap();
+        keys.push(captured(&mut tap).await.data_key);
+        assert_eq!(told.next().await.unwrap().decode::<u32>().unwrap(), n);
+    }
+    keys.dedup();
+    assert_eq!(keys.len(), 3);
+
+    let by_age = bus
+        .connect_options("front")
+        .data_key_life(Duration::from_secs(1));
+    let by_age = Client::connect(by_age).await.unwrap();
+    by_age.publish("secret.told", &1u32).await.unwrap();
+    let first = captured(&mut tap).await.data_key;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    by_age.publish("secret.told", &2u32).await.unwrap();
+    assert_ne!(captured(&mut tap).await.data_key, first);
+    for n in [1u32, 2] {
+        assert_eq!(told.next().await.unwrap().decode::<u32>().unwrap(), n);
+    }
+}
+
+/// What an attacker encrypts by himself.
+struct Encrypter {
+    forger: Forger,
+    key: SealingKey,
+}
+
+impl Encrypter {
+    async fn to_back(bus: &Bus, kem: KemSuite) -> Self {
+        let forger = Forger::genuine(bus, "front").await;
+        let (front, back) = (bus.workload("front"), bus.workload("back"));
+        let secret = bus.seed("back").kem_secret(kem, 1, &back);
+        let draft = DataKeyDraft {
+            kem,
+            trust_domain: bus.policy().trust_domain(),
+            sender: &front,
+            epoch: forger.sealer().epoch(),
+            expires_at: now().saturating_add(Duration::from_secs(60)),
+            max_uses: 1_000,
+            process: 1,
+        };
+        let recipients = [Recipient {
+            workload: &back,
+            key: secret.public(),
+        }];
+        let key = SealingKey::new(&draft, &recipients, &[7; 32], || [8; 64]).unwrap();
+        Self { forger, key }
+    }
+
+    fn seal(&self, body: &[u8], inline_wraps: bool) -> bytes::Bytes {
+        let to = Subject::parse("secret.told").unwrap();
+        let until = now().saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::event(&to, now(), until, body);
+        draft.content_type = Some("application/msgpack");
+        draft.encryption = Some(Encryption {
+            key: &self.key,
+            inline_wraps,
+            open_token: false,
+            process: 1,
+        });
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).unwrap();
+        let sealed = self.forger.sealer().seal(&draft, MessageId(id));
+        sealed.unwrap().bytes
+    }
+}
+
+/// Attack 6: neither signed only nor in a weaker suite than the policy asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_what_is_not_or_weaker_encrypted_is_refused() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let back = bus.client("back").await;
+    let ran = Arc::new(AtomicU64::new(0));
+    let mut told = back.subscribe("secret.told").await.unwrap();
+    let counter = Arc::clone(&ran);
+    tokio::spawn(async move {
+        while told.next().await.is_some() {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let raw = bus.raw_client("front").await;
+    let send = async |bytes| raw.publish("secret.told", bytes).await.unwrap();
+
+    let weak = Encrypter::to_back(&bus, KemSuite::X25519).await;
+    send(weak.seal(b"\xa1x", true)).await;
+    eventually(|| back.stats().refused_for("weak_suite") == 1).await;
+
+    let to = Subject::parse("secret.told").unwrap();
+    let until = now().saturating_add(Duration::from_secs(20));
+    let clear = Draft::event(&to, now(), until, b"\xa1x");
+    let clear = weak
+        .forger
+        .sealer()
+        .seal(&clear, MessageId([1; 16]))
+        .unwrap();
+    send(clear.bytes).await;
+    eventually(|| back.stats().refused_for("not_encrypted") == 1).await;
+
+    let strong = Encrypter::to_back(&bus, KemSuite::XWing).await;
+    send(strong.seal(b"\xa1x", false)).await;
+    eventually(|| back.stats().refused_for("no_data_key_record") == 1).await;
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    send(strong.seal(b"\xa1x", true)).await;
+    eventually(|| ran.load(Ordering::SeqCst) == 1).await;
+}
+
+/// Attack 28: whoever writes the control stream cannot put a key of his own in a
+/// workload's place, and cannot bring back an older one.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_a_substituted_kem_record_is_not_encrypted_to() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let (id, nkey) = (bus.workload("back"), bus.seed("back").public());
+    let place = reserved::ctl_kem(id.tag(), &nkey);
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).unwrap();
+    let thief = NkeySeed::from_random(NkeyKind::User, &seed).unwrap();
+    // The thief's keys, signed by the thief; and with the genuine nkey's name.
+    let forged = KemRecord::sign(&thief, &id, 9);
+    let mut renamed = forged.clone();
+    let at = renamed.len() - 64 - 2 - 32;
+    renamed[at..at + 32].copy_from_slice(nkey.bytes());
+    for record in [forged, renamed] {
+        bus.replace_control_record(&place, record.into()).await;
+        let front = bus.client("front").await;
+        let error = front.publish("secret.told", SECRET).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PublishError::Send(SendError::Encrypt(EncryptError::NoRecipient { .. }))
+            ),
+            "{error}"
+        );
+    }
+    // A broker takes the genuine one over it, and no older one later.
+    let newer = bus.connect_options("back").kem_version(2);
+    let back = Client::connect(newer).await.unwrap();
+    let older = Client::connect(
+        bus.connect_options("back")
+            .connect_timeout(Duration::from_secs(2)),
+    );
+    assert!(older.await.is_err(), "version 1 after version 2");
+    let front = bus.client("front").await;
+    let mut told = back.subscribe("secret.told").await.unwrap();
+    front.publish("secret.told", SECRET).await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        SECRET
+    );
+    // Not even from who could write the stream.
+    let old = KemRecord::sign(&bus.seed("back"), &id, 1);
+    bus.replace_control_record(&place, old.into()).await;
+    front.publish("secret.told", SECRET).await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        SECRET
+    );
+}
+
+/// A workload's key is replaced while messages flow; what was wrapped to the one
+/// before can still be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_of_a_workloads_key_costs_no_message() {
+    let bus = Bus::start(&policy("", &["back"])).await;
+    let (front, _first) = (bus.client("front").await, bus.client("back").await);
+    front
+        .publish("secret.told", "nobody listens yet")
+        .await
+        .unwrap();
+    // Encrypted to version 1, read by a process that has version 2.
+    let to_first = Encrypter::to_back(&bus, KemSuite::XWing).await;
+    let options = bus.connect_options("back").kem_version(2);
+    let second = Client::connect(options).await.unwrap();
+    let mut told = second.subscribe("secret.told").await.unwrap();
+    let raw = bus.raw_client("front").await;
+    raw.publish("secret.told", to_first.seal(b"\xa3old", true))
+        .await
+        .unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        "old"
+    );
+    front.publish("secret.told", "new").await.unwrap();
+    assert_eq!(
+        told.next().await.unwrap().decode::<String>().unwrap(),
+        "new"
+    );
+}
