@@ -288,11 +288,13 @@ mod tests {
         let options = ConnectOptions::from_lookup(|name| {
             Some(match name {
                 variables::WORKLOAD => "spiffe://acme.example/orders".to_owned(),
+                variables::KEM_VERSION => "3".to_owned(),
                 other => format!("value-of-{other}"),
             })
         })
         .unwrap();
         assert_eq!(options.workload.path(), "orders");
+        assert_eq!(options.kem_version, 3);
         assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));
     }
 }

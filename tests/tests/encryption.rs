@@ -171,7 +171,7 @@ async fn without_a_recipients_key_nothing_is_sent() {
         SECRET
     );
     let seen = captured(&mut tap).await;
-    assert_eq!((seen.suite, seen.has_wraps), (Suite::XWing, true));
+    assert_eq!(seen.suite, Suite::XWing);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,5 @@
 //! What the policy, the receiver and nats-server refuse, and who is told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_identity::reserved;
