@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
-    AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer, TraceParent,
+    AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer,
+    TraceParent,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
