@@ -1,5 +1,5 @@
 //! The control plane: publishes trust bundle and policy, issues message
-//! credentials.
+//! credentials, takes KEM records.
 //!
 //! # How a process gets a credential
 //!

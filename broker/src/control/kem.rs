@@ -1,10 +1,11 @@
-//! Takes workloads' KEM records onto the control stream.
+//! Workloads' KEM records: what others encrypt to.
 //!
-//! A record proves itself by the workload's own nkey, so a broker can neither
-//! make nor change one; all that it adds is that a version never goes back.
+//! A process hands in its workload's record; the broker puts it onto the control
+//! stream under the nkey that signed it. The broker can neither make such a
+//! record nor change one: whoever reads it checks the nkey's signature again.
 
 use bulla_envelope::{CountersignatureError, CredentialDecodeError, KemRecord};
-use bulla_identity::{UnixMillis, WorkloadTag, reserved};
+use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
 use bulla_policy::Workload;
 use bulla_sdk::broker_protocol::Registered;
 use bytes::Bytes;
@@ -13,12 +14,117 @@ use data_encoding::HEXLOWER;
 use super::{ControlPlane, StreamError};
 use crate::decision::Decision;
 
-/// How often a record is written anew when another broker was faster.
-const ATTEMPTS: usize = 5;
+impl ControlPlane {
+    /// Answers the workload with this tag, which handed in `record`.
+    pub(super) async fn answer_kem_record(
+        &self,
+        tag: WorkloadTag,
+        record: &Bytes,
+        now: UnixMillis,
+    ) -> Registered {
+        let mut id = [0; 16];
+        let held = self.held();
+        let workload = held.policy.policy.workload_by_tag(tag);
+        let outcome = if getrandom::fill(&mut id).is_err() {
+            Err(Refusal::Random)
+        } else if self.kem_quota.lock().take(tag, now) {
+            self.register(workload, tag, record).await
+        } else {
+            Err(Refusal::TooMany)
+        };
+        let decision = Decision {
+            workload: workload.map_or("", |workload| workload.name().as_str()),
+            verb: "kem",
+            subject: "",
+            id,
+        };
+        match outcome {
+            Ok(registration) => {
+                decision.allow("broker");
+                if let Registration::New(record) = registration {
+                    tracing::info!(
+                        target: "bulla::audit",
+                        event = "kem-record-registered",
+                        workload = decision.workload,
+                        nkey = %record.nkey(),
+                        version = record.version(),
+                        id = HEXLOWER.encode(&id),
+                    );
+                }
+                Registered::Accepted
+            }
+            Err(refusal) => {
+                decision.deny("broker", &refusal.to_string());
+                // The precise reason stays in our log.
+                Registered::Refused(format!("refused, decision {}", HEXLOWER.encode(&id)))
+            }
+        }
+    }
 
-/// Why a KEM record is not taken. Logged; the asker learns the decision's id.
+    async fn register(
+        &self,
+        workload: Option<&Workload>,
+        tag: WorkloadTag,
+        bytes: &Bytes,
+    ) -> Result<Registration, Refusal> {
+        let workload = workload.ok_or(Refusal::UnknownWorkload)?;
+        let offered = prove(bytes, workload)?;
+        let subject = reserved::ctl_kem(tag, offered.nkey());
+        // Replicas that start together race; whoever loses looks again.
+        for _ in 0..ATTEMPTS {
+            let previous = match self.stream.last(&subject).await? {
+                None => 0,
+                Some(stored) if stored.payload == *bytes => return Ok(Registration::Known),
+                Some(stored) => {
+                    match prove(&stored.payload, workload) {
+                        Ok(held) => check_succession(&held, &offered)?,
+                        // Nobody goes by it.
+                        Err(error) => tracing::warn!(
+                            workload = workload.name().as_str(),
+                            %error,
+                            "a KEM record on the control stream does not hold: replacing it"
+                        ),
+                    }
+                    stored.sequence
+                }
+            };
+            if self
+                .stream
+                .replace(&subject, bytes.clone(), previous)
+                .await?
+            {
+                return Ok(Registration::New(Box::new(offered)));
+            }
+        }
+        Err(Refusal::Contended)
+    }
+}
+
+/// What came of a record that holds.
+enum Registration {
+    /// It lies there already.
+    Known,
+    /// It lies there now.
+    New(Box<Verified<KemRecord>>),
+}
+
+fn prove(bytes: &[u8], workload: &Workload) -> Result<Verified<KemRecord>, Refusal> {
+    Ok(KemRecord::decode(bytes)?.verify(workload.id(), workload.nkeys())?)
+}
+
+/// A record replaces only one of a lower version.
+fn check_succession(held: &KemRecord, offered: &KemRecord) -> Result<(), Refusal> {
+    let (held, offered) = (held.version(), offered.version());
+    match offered.cmp(&held) {
+        std::cmp::Ordering::Greater => Ok(()),
+        std::cmp::Ordering::Equal => Err(Refusal::Contradiction { version: held }),
+        std::cmp::Ordering::Less => Err(Refusal::Rollback { held, offered }),
+    }
+}
+
+/// Why a record is not taken. Logged; the asker learns the decision's id.
 #[derive(Debug, thiserror::Error)]
-enum KemRefusal {
+enum Refusal {
     #[error("too_many")]
     TooMany,
     #[error("the policy names no workload with this tag")]
@@ -27,98 +133,16 @@ enum KemRefusal {
     Decode(#[from] CredentialDecodeError),
     #[error("{0}")]
     Countersignature(#[from] CountersignatureError),
-    #[error("version {offered} is older than version {held}, which is held")]
+    #[error("version {held} of this nkey's record is there, {offered} is older")]
     Rollback { held: u64, offered: u64 },
-    #[error("version {version} is held already with other keys")]
-    Equivocation { version: u64 },
+    #[error("another record of version {version} is there")]
+    Contradiction { version: u64 },
+    #[error("others write the same record all the time")]
+    Contended,
     #[error("{0}")]
     Stream(#[from] StreamError),
-    #[error("other brokers write it at the same time")]
-    Contended,
+    #[error("the operating system gives no random bytes")]
+    Random,
 }
 
-impl ControlPlane {
-    pub(super) async fn answer_kem_record(
-        &self,
-        tag: WorkloadTag,
-        record: &[u8],
-        now: UnixMillis,
-    ) -> Registered {
-        let mut id = [0; 16];
-        // Without randomness the id says nothing; the decision is the same.
-        let _ = getrandom::fill(&mut id);
-        let held = self.held.load_full();
-        let workload = held.policy.policy.workload_by_tag(tag);
-        let decision = Decision {
-            workload: workload.map_or("", |workload| workload.name().as_str()),
-            verb: "kem-record",
-            subject: "",
-            id,
-        };
-        let within_quota = self.kem_quota.lock().take(tag, now);
-        let outcome = if within_quota {
-            self.take_kem_record(workload, record).await
-        } else {
-            Err(KemRefusal::TooMany)
-        };
-        match outcome {
-            Ok(version) => {
-                decision.allow("broker");
-                tracing::info!(
-                    target: "bulla::audit",
-                    event = "kem-record-taken",
-                    workload = decision.workload,
-                    version,
-                    id = HEXLOWER.encode(&id),
-                );
-                Registered::Accepted
-            }
-            Err(refusal) => {
-                decision.deny("broker", &refusal.to_string());
-                Registered::Refused(format!("refused, decision {}", HEXLOWER.encode(&id)))
-            }
-        }
-    }
-
-    async fn take_kem_record(
-        &self,
-        workload: Option<&Workload>,
-        bytes: &[u8],
-    ) -> Result<u64, KemRefusal> {
-        let workload = workload.ok_or(KemRefusal::UnknownWorkload)?;
-        let offered = KemRecord::decode(bytes)?.verify(workload.id(), workload.nkeys())?;
-        let subject = reserved::ctl_kem(workload.tag(), offered.nkey());
-        for _ in 0..ATTEMPTS {
-            let held = self.stream.last(&subject).await?;
-            let mut previous = 0;
-            if let Some(held) = held {
-                if held.payload == bytes {
-                    return Ok(offered.version());
-                }
-                previous = held.sequence;
-                // What does not prove itself is no reason to refuse what does.
-                let held = KemRecord::decode(&held.payload)
-                    .ok()
-                    .and_then(|held| held.verify(workload.id(), workload.nkeys()).ok());
-                match held {
-                    Some(held) if held.version() > offered.version() => {
-                        return Err(KemRefusal::Rollback {
-                            held: held.version(),
-                            offered: offered.version(),
-                        });
-                    }
-                    Some(held) if held.version() == offered.version() => {
-                        let version = held.version();
-                        return Err(KemRefusal::Equivocation { version });
-                    }
-                    _ => {}
-                }
-            }
-            let record = Bytes::copy_from_slice(bytes);
-            if self.stream.replace(&subject, record, previous).await? {
-                return Ok(offered.version());
-            }
-        }
-        Err(KemRefusal::Contended)
-    }
-}
+const ATTEMPTS: usize = 16;

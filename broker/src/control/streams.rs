@@ -68,7 +68,7 @@ pub(super) async fn open(client: Client, config: Config) -> Result<(Context, Str
 /// and a full stream still takes the next policy.
 pub(super) fn control() -> Config {
     Config {
-        description: Some("Bulla: trust bundle, policy, credentials".to_owned()),
+        description: Some("Bulla: trust bundle, policy, credentials, KEM records".to_owned()),
         max_messages: MAX_RECORDS,
         max_bytes: MAX_BYTES,
         max_message_size: MAX_RECORD,
