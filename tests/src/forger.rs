@@ -7,18 +7,20 @@ use bulla_envelope::{
     Credential, CredentialIssuer, CredentialRequest, Draft, Epoch, LeafHash, MessageId,
     ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
 };
-use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, reserved};
-use bulla_keyring::{AuthorityRole, AuthoritySeed, NkeySeed, SigningKey, sha256};
+use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
+use bulla_keyring::{AuthorityRole, AuthoritySeed, NkeySeed, SigningKey, Tag};
 use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
 
-use crate::Bus;
+use crate::{Bus, Dissected};
 
 /// Seals what the SDK would never seal.
 #[derive(Debug)]
 pub struct Forger {
     sealer: Sealer,
     credential: Credential,
+    /// For what the sealer would not seal.
+    key: SigningKey,
 }
 
 impl Forger {
@@ -34,7 +36,8 @@ impl Forger {
         };
         let answer = ask(reserved::broker_challenge(id.tag()), vec![0x90]).await;
         let challenge = Challenge::decode(&answer).expect("a challenge");
-        let key = SigningKey::from_seed(&random());
+        let seed = random();
+        let key = SigningKey::from_seed(&seed);
         let request = RequestDraft {
             workload: &id,
             message_key: &key,
@@ -51,7 +54,7 @@ impl Forger {
         .await;
         match Issued::decode(&answer).expect("a broker's answer") {
             Issued::Credential(bytes) => {
-                Self::new(Credential::decode(&bytes).expect("a credential"), key)
+                Self::new(Credential::decode(&bytes).expect("a credential"), &seed)
             }
             Issued::Refused(reason) => panic!("no credential for `{workload}`: {reason}"),
         }
@@ -60,35 +63,35 @@ impl Forger {
     /// Holds a credential for `workload` by an authority of the attacker's own.
     #[must_use]
     pub fn self_made(bus: &Bus, workload: &str) -> Self {
-        Self::issued_by(
-            &CredentialIssuer::new(SigningKey::from_seed(&random())),
-            bus,
-            workload,
-        )
+        let issuer = CredentialIssuer::new(SigningKey::from_seed(&random()));
+        Self::issued_by(&issuer, &bus.workload(workload))
     }
 
     /// Holds a credential for `workload` under the true issuing key, as a
     /// stolen broker would make it: without that workload's own nkey.
     #[must_use]
     pub fn by_lying_broker(bus: &Bus, workload: &str) -> Self {
+        Self::by_lying_broker_for(bus, &bus.workload(workload))
+    }
+
+    /// The same for any workload, of any trust domain.
+    #[must_use]
+    pub fn by_lying_broker_for(bus: &Bus, workload: &WorkloadId) -> Self {
         let path = bus.provision().path("keys/issuing.key");
         let text = bulla_process::secret_file::read_line(&path).expect("the issuing key");
         let seed = AuthoritySeed::parse(AuthorityRole::Issuing, &text).expect("an issuing key");
-        Self::issued_by(
-            &CredentialIssuer::new(seed.into_signing_key()),
-            bus,
-            workload,
-        )
+        let issuer = CredentialIssuer::new(seed.into_signing_key());
+        Self::issued_by(&issuer, workload)
     }
 
-    fn issued_by(issuer: &CredentialIssuer, bus: &Bus, workload: &str) -> Self {
-        let id = bus.workload(workload);
-        let key = SigningKey::from_seed(&random());
+    fn issued_by(issuer: &CredentialIssuer, id: &WorkloadId) -> Self {
+        let seed = random();
+        let key = SigningKey::from_seed(&seed);
         let own = NkeySeed::from_random(NkeyKind::User, &random()).expect("a seed");
         let challenge = random();
         let anchors: [Nkey; 1] = [own.public()];
         let request = RequestDraft {
-            workload: &id,
+            workload: id,
             message_key: &key,
             process_keys: None,
             token_key: None,
@@ -112,12 +115,29 @@ impl Forger {
             expires_at: now().saturating_add(Duration::from_secs(3600)),
             serial: random(),
         };
-        Self::new(issuer.issue(&request, terms).expect("a credential"), key)
+        Self::new(issuer.issue(&request, terms).expect("a credential"), &seed)
     }
 
-    fn new(credential: Credential, key: SigningKey) -> Self {
-        let sealer = Sealer::new(&credential, key, Epoch(random())).expect("the credential's key");
-        Self { sealer, credential }
+    fn new(credential: Credential, seed: &[u8; 32]) -> Self {
+        let key = || SigningKey::from_seed(seed);
+        let sealer = Sealer::new(&credential, key(), Epoch(random()));
+        Self {
+            sealer: sealer.expect("the credential's key"),
+            credential,
+            key: key(),
+        }
+    }
+
+    /// Signs whatever it is given: a batch of one.
+    #[must_use]
+    pub fn sign(&self, mut envelope: Dissected) -> Bytes {
+        let leaf = envelope.leaf().0;
+        let count = 1u32.to_be_bytes();
+        let root = leaf.get(..24).expect("a long hash");
+        let parts: [&[u8]; 3] = [self.credential.hash(), &count, root];
+        let signature = self.key.sign(Tag::Batch, &parts);
+        envelope.set_batch_proof(0, 1, &[], signature.as_bytes());
+        envelope.assemble()
     }
 
     /// The sealer.
@@ -145,6 +165,16 @@ impl Forger {
             .expect("an acknowledgement");
     }
 
+    /// An event as of `at`.
+    #[must_use]
+    pub fn event(&self, subject: &str, at: UnixMillis, body: &[u8]) -> Bytes {
+        let subject = parsed(subject);
+        let expires = at.saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::event(&subject, at, expires, body);
+        draft.content_type = Some("application/msgpack");
+        self.seal(&draft)
+    }
+
     /// A request as of `at`.
     #[must_use]
     pub fn request(&self, subject: &str, reply_to: &str, at: UnixMillis, body: &[u8]) -> Bytes {
@@ -153,6 +183,20 @@ impl Forger {
         let mut draft = Draft::request(&subject, &reply_to, at, expires, body);
         draft.content_type = Some("application/msgpack");
         self.seal(&draft)
+    }
+
+    /// `count` requests under one signature.
+    #[must_use]
+    pub fn batch(&self, subject: &str, reply_to: &str, count: usize, body: &[u8]) -> Vec<Bytes> {
+        let (subject, reply_to) = (parsed(subject), parsed(reply_to));
+        let expires = now().saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::request(&subject, &reply_to, now(), expires, body);
+        draft.content_type = Some("application/msgpack");
+        let drafts: Vec<_> = (0..count)
+            .map(|_| (draft.clone(), MessageId(random())))
+            .collect();
+        let sealed = self.sealer.seal_batch(&drafts).expect("a sealed batch");
+        sealed.into_iter().map(|sealed| sealed.bytes).collect()
     }
 
     /// A request on behalf of the user of `token`.
@@ -203,33 +247,7 @@ impl Forger {
 /// The leaf of an envelope, computed from its bytes as the specification says.
 #[must_use]
 pub fn leaf_of(envelope: &[u8]) -> LeafHash {
-    let mut rest = envelope.get(2..).expect("an array and a version");
-    let header = take_bin(&mut rest).expect("a header");
-    let _token = take_bin(&mut rest);
-    let body = take_bin(&mut rest).expect("a body");
-    let len = u32::try_from(header.len()).expect("a short header");
-    LeafHash(sha256(&[
-        &[0x00, 1],
-        &len.to_be_bytes(),
-        header,
-        &sha256(&[body]),
-    ]))
-}
-
-/// Takes a MessagePack nil or binary.
-fn take_bin<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (len, head) = match rest {
-        [0xc0, tail @ ..] => {
-            *rest = tail;
-            return None;
-        }
-        [0xc4, a, ..] => (usize::from(*a), 2),
-        [0xc5, a, b, ..] => (usize::from(u16::from_be_bytes([*a, *b])), 3),
-        _ => panic!("neither nil nor short binary"),
-    };
-    let (bin, tail) = rest.get(head..)?.split_at_checked(len)?;
-    *rest = tail;
-    Some(bin)
+    Dissected::of(envelope).leaf()
 }
 
 /// The wall clock.

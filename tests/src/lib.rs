@@ -29,16 +29,19 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a harness fails by panicking in the test that uses it"
 )]
 
 mod bus;
 mod cable;
+mod dissected;
 mod forger;
 mod raw_socket;
 mod sealed;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
 pub use cable::Cable;
+pub use dissected::{Dissected, bin, uint};
 pub use forger::{Forger, leaf_of, now};
 pub use raw_socket::RawSocket;

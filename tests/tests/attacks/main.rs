@@ -11,6 +11,8 @@
 
 mod claims;
 mod clock;
+mod downgrade;
+mod keys;
 mod leaks;
 mod proofs;
 mod replay;
@@ -42,12 +44,14 @@ attest = [{ nkey = "@wiretap@" }]
 
 [subject."pay.users_only"]
 user = "required"
+[subject."pay.quick"]
+max_age = "1s"
 
 [[allow]]
 id = "shop-asks"
 who = ["shop"]
 may = ["request"]
-on = ["pay.charge", "pay.refund", "pay.users_only"]
+on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick"]
 
 [[allow]]
 id = "mallory-may-ask-one"
@@ -59,7 +63,7 @@ on = ["pay.refund"]
 id = "pay-answers"
 who = ["pay"]
 may = ["serve"]
-on = ["pay.charge", "pay.refund", "pay.users_only"]
+on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick"]
 
 [[allow]]
 id = "both-tell"
@@ -151,10 +155,39 @@ impl Scene {
         }
     }
 
+    /// Waits until handlers have run so often.
+    async fn handled_at_least(&self, count: u64) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while self.handled() < count {
+            let refused = self.pay.stats().refused();
+            assert!(tokio::time::Instant::now() < deadline, "{refused:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Why `pay` refuses this message.
+    async fn refusal(&self, subject: &str, reply_to: &str, payload: Bytes) -> &'static str {
+        let before = self.pay.stats().refused();
+        self.inject(subject, Some(reply_to), payload).await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        loop {
+            let after = self.pay.stats().refused();
+            if let Some(code) = after
+                .keys()
+                .find(|code| after.get(*code) != before.get(*code))
+            {
+                return code;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not refused");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Proves that the service still answers, and that what was sent before by
     /// anybody has been looked at.
     async fn still_answers(&self) {
-        self.raw_shop.flush().await.unwrap();
+        let barrier = bulla_identity::reserved::BARRIER;
+        let _ = self.raw_shop.request(barrier, "".into()).await;
         let answer: String = self.shop.request("pay.charge", "ok").await.unwrap();
         assert_eq!(answer, "ok from shop");
     }

@@ -1,95 +1,8 @@
-//! 6, 12, 22, 29: downgrades, keys that nobody issued, proofs that were moved.
+//! 22: batch proofs that were moved or bent.
+
+use bulla_tests::Dissected;
 
 use super::*;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_06_an_unsigned_message_never_reaches_the_handler() {
-    let scene = Scene::start().await;
-    let raw = scene.bus.raw_client("mallory").await;
-    for payload in [&b""[..], b"{}", b"\xa5hello", b"\x95\x01"] {
-        raw.publish_with_reply(
-            "pay.refund",
-            scene.bus.peer_inbox("mallory", "x"),
-            payload.into(),
-        )
-        .await
-        .unwrap();
-    }
-    raw.flush().await.unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    while scene.pay.stats().refused().values().sum::<u64>() < 4 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{:?}",
-            scene.pay.stats().refused()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    scene.still_answers().await;
-    assert_eq!(scene.handled(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_06_an_unknown_version_is_refused() {
-    let scene = Scene::start().await;
-    let (subject, reply, payload) = scene.recorded_request("pay.charge").await;
-    let mut other = payload.to_vec();
-    assert_eq!(other[1], 1, "the version is the array's first element");
-    other[1] = 2;
-    scene.inject(&subject, Some(&reply), other.into()).await;
-    scene.refused("unsupported_version").await;
-    assert_eq!(scene.handled(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_12_a_key_that_nobody_issued_is_refused() {
-    let scene = Scene::start().await;
-    // A credential by an authority of Mallory's own, for the shop.
-    let forged = Forger::self_made(&scene.bus, "shop");
-    let reply_to = scene.bus.peer_inbox("shop", "x");
-    let sealed = request_of(&forged, "pay.charge", &reply_to);
-    scene.inject("pay.charge", Some(&reply_to), sealed).await;
-    scene.refused("unknown_key").await;
-    assert_eq!(scene.handled(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_12_a_published_key_of_a_foreign_authority_is_refused() {
-    let scene = Scene::start().await;
-    let forged = Forger::self_made(&scene.bus, "shop");
-    // Even where a stolen broker writes it to the control stream.
-    forged.publish(&scene.bus).await;
-    let reply_to = scene.bus.peer_inbox("shop", "x");
-    let sealed = request_of(&forged, "pay.charge", &reply_to);
-    scene.inject("pay.charge", Some(&reply_to), sealed).await;
-    scene.refused("unknown_issuer").await;
-    assert_eq!(scene.handled(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_29_a_lying_broker_cannot_speak_as_a_workload() {
-    let scene = Scene::start().await;
-    // The true issuing key, but no countersignature of the shop's nkey.
-    let forged = Forger::by_lying_broker(&scene.bus, "shop");
-    forged.publish(&scene.bus).await;
-    let reply_to = scene.bus.peer_inbox("shop", "x");
-    let sealed = request_of(&forged, "pay.charge", &reply_to);
-    scene.inject("pay.charge", Some(&reply_to), sealed).await;
-    scene.refused("foreign_nkey").await;
-    assert_eq!(scene.handled(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_12_a_right_key_on_a_subject_that_is_not_its_own_is_refused() {
-    let scene = Scene::start().await;
-    // nats-server would not let Mallory publish here; whoever runs it would.
-    let mallory = Forger::genuine(&scene.bus, "mallory").await;
-    let reply_to = scene.bus.peer_inbox("mallory", "x");
-    let sealed = request_of(&mallory, "pay.charge", &reply_to);
-    scene.inject("pay.charge", Some(&reply_to), sealed).await;
-    scene.refused("not_granted").await;
-    assert_eq!(scene.handled(), 0);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_22_a_proof_moved_to_another_message_is_refused() {
@@ -108,4 +21,79 @@ async fn attack_22_a_proof_moved_to_another_message_is_refused() {
         .await;
     scene.refused("bad_signature").await;
     assert_eq!(scene.handled(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_22_a_proof_is_bound_to_its_place_its_batch_and_its_key() {
+    let scene = Scene::start().await;
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
+    let other_key = Forger::genuine(&scene.bus, "mallory").await;
+    let reply_to = scene.bus.peer_inbox("mallory", "x");
+    let batch = mallory.batch("pay.refund", &reply_to, 5, b"\xa710 euro");
+    let one = Dissected::of(&batch[1]);
+    let (index, count, path, signature) = one.batch_proof();
+    assert_eq!((index, count, path.len()), (1, 5, 3 * 24));
+    let (_, _, other_path, _) = Dissected::of(&batch[0]).batch_proof();
+    let (.., other_signature) =
+        Dissected::of(&request_of(&other_key, "pay.refund", &reply_to)).batch_proof();
+    let (_, bent) = path.split_at(24);
+    let bent = [&[0; 24][..], bent].concat();
+    let longer = [&path[..], &[0; 24]].concat();
+    // Cold, and then with the batch known: remembering changes nothing.
+    for known in [false, true] {
+        if known {
+            scene
+                .inject("pay.refund", Some(&reply_to), batch[0].clone())
+                .await;
+            scene.handled_at_least(1).await;
+        }
+        for (index, count, path, signature, code) in [
+            (0, 5, &path, &signature, "bad_signature"),
+            (4, 5, &path[..24].to_vec(), &signature, "bad_signature"),
+            (5, 5, &path, &signature, "batch_place"),
+            (1, 0, &path, &signature, "batch_place"),
+            (1, 1_025, &path, &signature, "batch_place"),
+            (1, 6, &path, &signature, "bad_signature"),
+            (1, 8, &path, &signature, "bad_signature"),
+            // The root, or an inner node, as if it were the leaf.
+            (0, 1, &vec![], &signature, "bad_signature"),
+            (1, 5, &path[..48].to_vec(), &signature, "path_length"),
+            (1, 5, &longer, &signature, "path_length"),
+            (1, 5, &path[1..].to_vec(), &signature, "path_length"),
+            (1, 5, &bent, &signature, "bad_signature"),
+            (1, 5, &other_path, &signature, "bad_signature"),
+            // A signature of the same workload's other key, over another batch.
+            (1, 5, &path, &other_signature, "bad_signature"),
+        ] {
+            let mut moved = one.clone();
+            moved.set_batch_proof(index, count, path, signature);
+            let refusal = scene
+                .refusal("pay.refund", &reply_to, moved.assemble())
+                .await;
+            assert_eq!(refusal, code, "{index} of {count}, known: {known}");
+        }
+        // Another message of the batch in this one's place.
+        let mut moved = Dissected::of(&batch[2]);
+        moved.proof.clone_from(&one.proof);
+        let refusal = scene
+            .refusal("pay.refund", &reply_to, moved.assemble())
+            .await;
+        assert_eq!(refusal, "bad_signature", "known: {known}");
+        // The proof of Mallory's batch under the shop's name.
+        let (.., shops) = scene.recorded_request("pay.charge").await;
+        let mut moved = Dissected::of(&shops);
+        moved.proof.clone_from(&one.proof);
+        let refusal = scene
+            .refusal("pay.charge", &reply_to, moved.assemble())
+            .await;
+        assert_eq!(refusal, "bad_signature", "known: {known}");
+    }
+    // And none of it spoilt the true ones.
+    let handled = scene.handled();
+    for sealed in &batch[1..] {
+        scene
+            .inject("pay.refund", Some(&reply_to), sealed.clone())
+            .await;
+    }
+    scene.handled_at_least(handled + 4).await;
 }
