@@ -6,8 +6,10 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A stream that keeps one message for each subject has one there.
-pub(crate) const SUBJECT_TAKEN: u64 = 10_077;
+/// A message could not be stored. nats-server has one code for a subject that has
+/// its one message and for a stream that is full; the description tells which.
+pub(crate) const NOT_STORED: u64 = 10_077;
+pub(crate) const SUBJECT_TAKEN: &str = "maximum messages per subject exceeded";
 
 /// The answer to a publish.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -23,6 +25,15 @@ pub(crate) struct PublishAnswer {
 pub(crate) struct ApiError {
     #[serde(default)]
     pub(crate) err_code: u64,
+    #[serde(default)]
+    pub(crate) description: String,
+}
+
+impl ApiError {
+    /// Whether a stream that keeps one message for each subject has one there.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.err_code == NOT_STORED && self.description == SUBJECT_TAKEN
+    }
 }
 
 impl PublishAnswer {
@@ -38,9 +49,7 @@ impl PublishAnswer {
 
     /// Whether there was a message on that subject already.
     pub(crate) fn is_taken(&self) -> bool {
-        self.error
-            .as_ref()
-            .is_some_and(|error| error.err_code == SUBJECT_TAKEN)
+        self.error.as_ref().is_some_and(ApiError::is_taken)
     }
 }
 
@@ -67,7 +76,16 @@ mod tests {
         ] {
             assert!(!read(no).is_stored(), "{no}");
         }
-        assert!(read(r#"{"error":{"code":400,"err_code":10077}}"#).is_taken());
-        assert!(!read(r#"{"error":{"code":400,"err_code":10071}}"#).is_taken());
+        let error = |code: u64, text: &str| {
+            read(&format!(
+                r#"{{"error":{{"code":503,"err_code":{code},"description":"{text}"}},"stream":"S","seq":0}}"#
+            ))
+        };
+        assert!(error(10_077, SUBJECT_TAKEN).is_taken());
+        assert!(!error(10_077, SUBJECT_TAKEN).is_stored());
+        for (code, text) in [(10_077, "maximum bytes exceeded"), (10_071, SUBJECT_TAKEN)] {
+            assert!(!error(code, text).is_taken(), "{text}");
+            assert!(!error(code, text).is_stored(), "{text}");
+        }
     }
 }

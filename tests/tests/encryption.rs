@@ -272,6 +272,36 @@ async fn a_hundred_workloads_read_one_message() {
     assert_eq!(front.stats().recipients_without_key(), 1, "the wiretap");
 }
 
+/// Nobody could read what is encrypted under a key whose record does not fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_20_a_key_that_the_full_stream_refuses_is_not_used() {
+    let names: Vec<String> = (0..6).map(|n| format!("w{n}")).collect();
+    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bus = Bus::start(&policy("", &listeners)).await;
+    let front = bus.client("front").await;
+    for name in &names {
+        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
+        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
+        bus.replace_control_record(&place, record.into()).await;
+    }
+    let context = async_nats::jetstream::new(bus.js_client().await);
+    let mut stream = context.get_stream(reserved::KEYS_STREAM).await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    let room = std::mem::replace(&mut config.max_bytes, 10);
+    context.update_stream(&config).await.unwrap();
+    let error = front.publish("secret.told", SECRET).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            PublishError::Send(SendError::Encrypt(EncryptError::NotStored))
+        ),
+        "{error:?}"
+    );
+    config.max_bytes = room;
+    context.update_stream(&config).await.unwrap();
+    front.publish("secret.told", SECRET).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn data_keys_are_replaced_by_age_and_by_count() {
     let bus = Bus::start(&policy("", &["back"])).await;
