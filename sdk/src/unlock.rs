@@ -16,6 +16,7 @@ use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::connection::Connection;
@@ -34,6 +35,7 @@ const MISSING_FOR: Duration = Duration::from_millis(500);
 /// How long one answer serves everybody who asks for the same key.
 const SHARED_FOR: Duration = Duration::from_millis(250);
 const FETCH: Duration = Duration::from_secs(1);
+const FETCHES_AT_ONCE: usize = 32;
 
 /// Why a data key cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,8 +71,12 @@ pub(crate) struct Unlocker {
     domain: TrustDomain,
     skew: Duration,
     held: Cache<DataKeyId, Arc<OpeningKey>>,
-    missing: Cache<DataKeyId, UnlockError>,
-    in_flight: moka::future::Cache<DataKeyId, Unlocked>,
+    /// By all that an envelope says of its key, its sender among it: who names
+    /// another's data key must not keep others from finding it.
+    missing: Cache<KeyReference, UnlockError>,
+    in_flight: moka::future::Cache<KeyReference, Unlocked>,
+    /// Records asked for at once: who may send may name any number of keys.
+    places: Semaphore,
 }
 
 impl Unlocker {
@@ -99,6 +105,7 @@ impl Unlocker {
                 .max_capacity(MAX_MISSING)
                 .time_to_live(SHARED_FOR)
                 .build(),
+            places: Semaphore::new(FETCHES_AT_ONCE),
         }
     }
 
@@ -130,16 +137,16 @@ impl Unlocker {
 
     /// The key of an authentic envelope; `reference` is what it says of it.
     async fn obtain(&self, envelope: &CheckedEnvelope, reference: KeyReference) -> Unlocked {
-        let id = reference.data_key;
         if let Some(wraps) = envelope.inline_wraps() {
             return self.admit(reference, &wraps);
         }
-        if let Some(error) = self.missing.get(&id) {
+        if let Some(error) = self.missing.get(&reference) {
             return Err(error);
         }
-        let fetched = self.in_flight.get_with(id, self.fetch(reference)).await;
+        let fetch = self.fetch(reference.clone());
+        let fetched = self.in_flight.get_with(reference.clone(), fetch).await;
         if let Err(error) = &fetched {
-            self.missing.insert(id, error.clone());
+            self.missing.insert(reference, error.clone());
         }
         fetched
     }
@@ -152,6 +159,8 @@ impl Unlocker {
     }
 
     async fn fetch(&self, reference: KeyReference) -> Unlocked {
+        let place = self.places.acquire().await;
+        let _place = place.map_err(|_| UnlockError::Unreachable)?;
         let id = HEXLOWER.encode(&reference.data_key.0);
         let subject = reserved::key_record(reference.sender.tag(), &id);
         let ask = reserved::key_direct_get(reference.sender.tag(), &id);

@@ -21,7 +21,7 @@ use bulla_envelope::{
 use bulla_identity::{NkeyKind, Subject, reserved};
 use bulla_keyring::{DataKeyId, KemSuite, NkeySeed};
 use bulla_sdk::{Client, EncryptError, Message, PublishError, SendError, ServiceError};
-use bulla_tests::{Bus, Cable, Forger, now};
+use bulla_tests::{Bus, Cable, Dissected, Forger, bin, now};
 
 const SECRET: &str = "attack at dawn, by the northern gate";
 
@@ -230,7 +230,6 @@ async fn a_late_reader_finds_the_key_in_its_record() {
         inline += 1;
         assert!(inline < 1_000, "the record is never stored");
     };
-    assert!(inline > 0, "the first message does not wait for the record");
     assert!(last.len < 1_000, "the wraps do not ride along for ever");
     let mut told = late.subscribe("secret.told").await.unwrap();
     front.publish("secret.told", SECRET).await.unwrap();
@@ -342,8 +341,12 @@ struct Encrypter {
 
 impl Encrypter {
     async fn to_back(bus: &Bus, kem: KemSuite) -> Self {
-        let forger = Forger::genuine(bus, "front").await;
-        let (front, back) = (bus.workload("front"), bus.workload("back"));
+        Self::from(bus, "front", kem).await
+    }
+
+    async fn from(bus: &Bus, sender: &str, kem: KemSuite) -> Self {
+        let forger = Forger::genuine(bus, sender).await;
+        let (front, back) = (bus.workload(sender), bus.workload("back"));
         let secret = bus.seed("back").kem_secret(kem, 1, &back);
         let draft = DataKeyDraft {
             kem,
@@ -499,4 +502,36 @@ async fn a_new_version_of_a_workloads_key_costs_no_message() {
         told.next().await.unwrap().decode::<String>().unwrap(),
         "new"
     );
+}
+
+/// A workload that names another's data key as its own keeps nobody from finding
+/// the other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_naming_a_foreign_data_key_blocks_nobody() {
+    let mallory = "[[allow]]\nid = \"late-speaks\"\nwho = [\"late\"]\nmay = [\"publish\"]\non = [\"secret.told\"]";
+    let bus = Bus::start(&format!("{}{mallory}", policy("", &["back"]))).await;
+    let (front, _first) = (bus.client("front").await, bus.client("back").await);
+    let mut tap = bus.tap("secret.told").await;
+    let key = loop {
+        front.publish("secret.told", SECRET).await.unwrap();
+        let seen = captured(&mut tap).await;
+        if !seen.has_wraps {
+            break seen.data_key;
+        }
+    };
+    let reader = bus.client("back").await;
+    let mut told = reader.subscribe("secret.told").await.unwrap();
+    let thief = Encrypter::from(&bus, "late", KemSuite::XWing).await;
+    let mut named = Dissected::of(&thief.seal(b"\xa1x", false));
+    named.set(23, bin(key.as_bytes()));
+    let raw = bus.raw_client("late").await;
+    let hearing = tokio::spawn(async move { told.next().await });
+    raw.publish("secret.told", thief.forger.sign(named))
+        .await
+        .unwrap();
+    eventually(|| reader.stats().refused_for("no_data_key_record") == 1).await;
+    front.publish("secret.told", SECRET).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), hearing);
+    let heard = heard.await.expect("the first that comes is read");
+    assert_eq!(heard.unwrap().unwrap().decode::<String>().unwrap(), SECRET);
 }

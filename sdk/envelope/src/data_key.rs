@@ -264,7 +264,7 @@ impl fmt::Debug for SealingKey {
 }
 
 /// What an encrypted envelope says about its key, with who sealed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyReference {
     /// The suite.
     pub suite: Suite,
