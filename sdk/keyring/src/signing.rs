@@ -1,8 +1,8 @@
 //! Ed25519 ([RFC 8032]): signing, strict verification.
 //!
-//! Signing is done by AWS-LC (about twice as fast here), verification by
-//! ed25519-dalek's `verify_strict`. Both are deterministic and agree bit for
-//! bit; a test crosses them.
+//! Signing is done by AWS-LC (twice as fast here), verification by
+//! ed25519-dalek, as strictly as its `verify_strict`. Signing is deterministic
+//! and both agree bit for bit; a test crosses them.
 //!
 //! [RFC 8032]: https://www.rfc-editor.org/rfc/rfc8032
 
@@ -10,6 +10,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use data_encoding::HEXLOWER;
+use ed25519_dalek::Verifier as _;
 
 use bulla_identity::{Nkey, NkeyKind};
 
@@ -173,13 +174,65 @@ impl VerifyingKey {
         self.verify_bytes(text.as_bytes(), signature)
     }
 
+    /// The same verdict as dalek's `verify_strict`, a sixth cheaper:
+    ///
+    /// - the key is canonical and not of small order, since it was made;
+    /// - dalek refuses a scalar that is not reduced, computes R and compares
+    ///   its *canonical encoding* with the signature's, byte by byte. So an R
+    ///   that passes is a canonical point without being decompressed;
+    /// - that point is of small order exactly if its encoding is one of eight.
     fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        self.0
-            .verify_strict(message, &signature)
-            .map_err(|_| BadSignature)
+        if SMALL_ORDER.contains(signature.r_bytes()) {
+            return Err(BadSignature);
+        }
+        self.0.verify(message, &signature).map_err(|_| BadSignature)
     }
 }
+
+/// The canonical encodings of the eight points of small order.
+const SMALL_ORDER: [[u8; 32]; 8] = [
+    [
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00,
+    ],
+    [
+        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0x7f,
+    ],
+    [
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00,
+    ],
+    [
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x80,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x85,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0xfa,
+    ],
+];
 
 impl PartialEq for VerifyingKey {
     fn eq(&self, other: &Self) -> bool {
@@ -226,30 +279,16 @@ mod tests {
     use super::*;
     use ed25519_dalek::Signer as _;
 
-    /// Encodings of the eight points of small order, and non-canonical forms of some.
-    const SMALL_ORDER: [&str; 8] = [
-        "0100000000000000000000000000000000000000000000000000000000000000",
-        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "0000000000000000000000000000000000000000000000000000000000000000",
-        "0000000000000000000000000000000000000000000000000000000000000080",
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-    ];
-
-    fn bytes(hex: &str) -> [u8; 32] {
-        HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap()
-    }
-
     #[test]
     fn keys_of_small_order_are_refused() {
-        for hex in SMALL_ORDER {
-            assert_eq!(
-                VerifyingKey::from_bytes(&bytes(hex)),
-                Err(KeyError::SmallOrder),
-                "{hex}"
-            );
+        let torsion = curve25519_dalek::constants::EIGHT_TORSION;
+        let mut torsion = torsion.map(|point| point.compress().to_bytes());
+        let mut listed = SMALL_ORDER;
+        torsion.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, torsion);
+        for raw in SMALL_ORDER {
+            assert_eq!(VerifyingKey::from_bytes(&raw), Err(KeyError::SmallOrder));
         }
     }
 
@@ -332,24 +371,42 @@ mod tests {
         }
     }
 
-    /// Made with the secret key and R = the identity, so that the equation
-    /// holds: a lax verifier accepts it.
+    /// Signatures that a lax verifier accepts, one for each R of small order:
+    /// under a key with a part T of order 8, S = k·a and R = −k·T satisfy the
+    /// equation. dalek's `verify_strict` refuses them, and so do we.
     #[test]
     fn a_signature_with_r_of_small_order_is_refused() {
-        let key = SigningKey::from_seed(&[1; 32]);
-        let raw = HEXLOWER
-            .decode(
-                b"0100000000000000000000000000000000000000000000000000000000000000\
-                  c616b811d6310354e565d4ff59b7a15c1a8b85bcc404aadd9b0b8f2d3c822707",
-            )
-            .unwrap();
-        let signature = Signature::from_slice(&raw).unwrap();
-        let lax = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
-        assert!(ed25519_dalek::Verifier::verify(&key.public.0, b"nonce", &lax).is_ok());
-        assert_eq!(
-            key.public.verify_text("nonce", &signature),
-            Err(BadSignature)
-        );
+        use curve25519_dalek::{EdwardsPoint, Scalar, constants::EIGHT_TORSION};
+        use sha2::{Digest as _, Sha512};
+
+        let a = Scalar::from(0xb111_a000_5eed_u64);
+        let t = EIGHT_TORSION[1];
+        let point = EdwardsPoint::mul_base(&a) + t;
+        let public = VerifyingKey::from_bytes(&point.compress().0).unwrap();
+        for r in EIGHT_TORSION {
+            let (text, k) = (0..1000)
+                .map(|n| {
+                    let text = format!("nonce {n}");
+                    let hash = Sha512::new()
+                        .chain_update(r.compress().0)
+                        .chain_update(public.as_bytes())
+                        .chain_update(&text);
+                    (
+                        text,
+                        Scalar::from_bytes_mod_order_wide(&hash.finalize().into()),
+                    )
+                })
+                .find(|(_, k)| -(k * t) == r)
+                .unwrap();
+            let mut raw = [0; 64];
+            raw[..32].copy_from_slice(&r.compress().0);
+            raw[32..].copy_from_slice(&(k * a).to_bytes());
+            let theirs = ed25519_dalek::Signature::from_bytes(&raw);
+            assert!(public.0.verify(text.as_bytes(), &theirs).is_ok(), "lax");
+            assert!(public.0.verify_strict(text.as_bytes(), &theirs).is_err());
+            let ours = Signature::from_bytes(raw);
+            assert_eq!(public.verify_text(&text, &ours), Err(BadSignature));
+        }
     }
 
     #[test]
@@ -363,8 +420,13 @@ mod tests {
             let key = VerifyingKey::from_bytes(&raw);
             for test in &group.tests {
                 let accepted = key.as_ref().is_ok_and(|key| {
-                    Signature::from_slice(&test.sig)
-                        .is_some_and(|sig| key.verify_bytes(&test.msg, &sig).is_ok())
+                    Signature::from_slice(&test.sig).is_some_and(|sig| {
+                        let ours = key.verify_bytes(&test.msg, &sig).is_ok();
+                        let dalek = ed25519_dalek::Signature::from_bytes(sig.as_bytes());
+                        let strict = key.0.verify_strict(&test.msg, &dalek).is_ok();
+                        assert_eq!(ours, strict, "case {}", test.tc_id);
+                        ours
+                    })
                 });
                 match test.result {
                     TestResult::Valid => {
