@@ -213,7 +213,7 @@ fn format(prefix: &str, key: &[u8; 32]) -> SecretString {
     let mut text = Zeroizing::new(String::with_capacity(prefix.len() + 58));
     text.push_str(prefix);
     BASE32_NOPAD.encode_append(raw.as_slice(), &mut text);
-    text
+    SecretString::new(text)
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
             let seed = AuthoritySeed::from_random(role, &[5; 32]);
             let secret = seed.to_secret_text();
             let public = seed.public().to_string();
-            let again = AuthoritySeed::parse(role, &format!(" {}\n", *secret)).unwrap();
+            let again = AuthoritySeed::parse(role, &format!(" {}\n", &*secret)).unwrap();
             assert_eq!(again.public(), seed.public());
             assert_eq!(AuthorityKey::parse(role, &public), Ok(seed.public()));
             assert!(matches!(

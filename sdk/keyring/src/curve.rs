@@ -13,10 +13,11 @@ use crate::montgomery::is_small_order;
 use crate::seed_text::{self, SecretBytes, SeedError};
 
 /// A secret xkey, `SX…`.
+///
+/// The library's key is made for each use and not kept: crypto_box 0.9 leaves
+/// the secret's bytes behind when its key is dropped.
 pub struct CurveSeed {
     seed: SecretBytes,
-    /// Boxed: moving it leaves no copy behind. Its secret is wiped on drop.
-    key: Box<XKey>,
     public: Nkey,
 }
 
@@ -61,9 +62,13 @@ impl CurveSeed {
         reason = "the nkeys crate prints the public key of a pair, and its own text parses"
     )]
     fn new(seed: SecretBytes) -> Self {
-        let key = Box::new(XKey::new_from_raw(**seed));
+        let key = XKey::new_from_raw(**seed);
         let public = Nkey::parse(&key.public_key()).expect("a public xkey");
-        Self { seed, key, public }
+        Self { seed, public }
+    }
+
+    fn key(&self) -> XKey {
+        XKey::new_from_raw(**self.seed)
     }
 
     /// The public nkey, `X…`.
@@ -81,7 +86,7 @@ impl CurveSeed {
     /// `nonce` must be random or otherwise never used before between these two
     /// keys.
     pub fn seal(&self, plain: &[u8], to: &Nkey, nonce: [u8; 24]) -> Result<Vec<u8>, BoxError> {
-        self.key
+        self.key()
             .seal_with_nonce(plain, &peer(to)?, nonce.into())
             .map_err(|_| BoxError::DoesNotOpen)
     }
@@ -91,7 +96,7 @@ impl CurveSeed {
     /// # Errors
     /// [`BoxError`] if it was not sealed by `from` to this key, or was changed.
     pub fn open(&self, sealed: &[u8], from: &Nkey) -> Result<Zeroizing<Vec<u8>>, BoxError> {
-        self.key
+        self.key()
             .open(sealed, &peer(from)?)
             .map(Zeroizing::new)
             .map_err(|_| BoxError::DoesNotOpen)
@@ -182,7 +187,7 @@ mod tests {
     fn text_is_what_the_nkeys_library_writes() {
         let theirs = XKey::new();
         let ours = CurveSeed::parse(&theirs.seed().unwrap()).unwrap();
-        assert_eq!(*ours.to_seed_text(), theirs.seed().unwrap());
+        assert_eq!(&*ours.to_seed_text(), theirs.seed().unwrap());
         assert_eq!(ours.public().to_string(), theirs.public_key());
         let user = nkeys::KeyPair::new_user().seed().unwrap();
         assert!(matches!(

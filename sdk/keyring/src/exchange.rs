@@ -18,7 +18,6 @@ use data_encoding::HEXLOWER;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::montgomery::{is_canonical, is_small_order};
-use crate::seed_text::SecretBytes;
 use crate::{Tag, constant_time_eq, kdf};
 
 /// An X25519 secret key of one process. On the heap, wiped on drop.
@@ -32,7 +31,7 @@ pub struct ExchangeSecret {
 pub struct ExchangePublic([u8; 32]);
 
 /// Authenticates the replies of one responder to one requester. Wiped on drop.
-pub struct MacKey(SecretBytes);
+pub struct MacKey(Box<hmac::Key>);
 
 /// Why two keys agree on nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -103,11 +102,12 @@ impl ExchangeSecret {
         if !shared.was_contributory() {
             return Err(ExchangeError::SmallOrder);
         }
-        Ok(MacKey(kdf::hkdf_sha256(
+        let key = kdf::hkdf_sha256(
             Tag::MacKey,
             shared.as_bytes(),
             &[responder_credential, requester_credential],
-        )))
+        );
+        Ok(MacKey::new(key.as_slice()))
     }
 }
 
@@ -134,6 +134,11 @@ impl ExchangePublic {
 }
 
 impl MacKey {
+    /// AWS-LC keeps the state after the key's blocks and overwrites it on drop.
+    fn new(key: &[u8]) -> Self {
+        Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
     /// HMAC-SHA256 of [`Tag::Mac`] ‖ parts.
     ///
     /// # Security
@@ -141,7 +146,7 @@ impl MacKey {
     /// or carry it.
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        hmac_sha256(self.0.as_slice(), Tag::Mac.as_bytes(), parts)
+        self.hmac(Tag::Mac.as_bytes(), parts)
     }
 
     /// Verifies a code over [`Tag::Mac`] ‖ parts, in constant time.
@@ -155,22 +160,19 @@ impl MacKey {
             Err(BadMac)
         }
     }
-}
 
-/// The context is made and wiped within one call: kept ones would be copied
-/// when the key moves.
-fn hmac_sha256(key: &[u8], tag: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    let mut context = hmac::Context::with_key(&key);
-    context.update(tag);
-    for part in parts {
-        context.update(part);
+    fn hmac(&self, tag: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(tag);
+        for part in parts {
+            context.update(part);
+        }
+        let mut out = [0; 32];
+        for (to, from) in out.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        out
     }
-    let mut out = [0; 32];
-    for (to, from) in out.iter_mut().zip(context.sign().as_ref()) {
-        *to = *from;
-    }
-    out
 }
 
 impl fmt::Debug for ExchangeSecret {
@@ -280,12 +282,15 @@ mod tests {
             match ExchangePublic::from_bytes(&public) {
                 Ok(peer) => {
                     let ours = secret.mac_key(&peer, &RESPONDER, &REQUESTER).unwrap();
-                    let theirs = kdf::hkdf_sha256(
-                        Tag::MacKey,
-                        &test.shared_secret,
-                        &[&RESPONDER, &REQUESTER],
+                    let theirs = MacKey::new(
+                        kdf::hkdf_sha256(
+                            Tag::MacKey,
+                            &test.shared_secret,
+                            &[&RESPONDER, &REQUESTER],
+                        )
+                        .as_slice(),
                     );
-                    assert_eq!(ours.0, theirs, "case {}", test.tc_id);
+                    assert_eq!(ours.mac(&[]), theirs.mac(&[]), "case {}", test.tc_id);
                     assert!(!zero, "case {}", test.tc_id);
                     agreed += 1;
                 }
@@ -314,7 +319,7 @@ mod tests {
         let mut cases = 0;
         for test in set.test_groups.iter().flat_map(|group| &group.tests) {
             let (tag, rest) = test.msg.split_at(test.msg.len() / 2);
-            let mac = hmac_sha256(&test.key, tag, &[rest]);
+            let mac = MacKey::new(&test.key).hmac(tag, &[rest]);
             let same = mac.starts_with(&test.tag);
             assert_eq!(
                 same,

@@ -40,6 +40,7 @@ mod kem;
 mod montgomery;
 mod nkey_seed;
 mod nonce;
+mod secret_string;
 mod seed_text;
 mod signing;
 mod tag;
@@ -52,9 +53,7 @@ pub use hash::{DataKeyId, KemKeyId, KeyId, constant_time_eq, sha256};
 pub use kem::{KemKeyError, KemPublic, KemSecret, KemSuite, MAX_WRAP_INFO_LEN, WrapError};
 pub use nkey_seed::{MAX_NONCE_LEN, NkeySeed, ServerNonceError};
 pub use nonce::{NONCE_LEN, Nonce, NonceError, NonceLane, NonceLanes, Nonces};
+pub use secret_string::SecretString;
 pub use seed_text::SeedError;
 pub use signing::{BadSignature, KeyError, Signature, SigningKey, VerifyingKey};
 pub use tag::Tag;
-
-/// A string that is wiped from memory when it is dropped.
-pub type SecretString = zeroize::Zeroizing<String>;

@@ -171,7 +171,7 @@ mod tests {
         ] {
             let text = theirs.seed().unwrap();
             let ours = NkeySeed::parse(&text).unwrap();
-            assert_eq!(*ours.to_seed_text(), text);
+            assert_eq!(&*ours.to_seed_text(), text);
             assert_eq!(ours.public().to_string(), theirs.public_key());
             let signature = ours.sign_nonce(b"PXoWU7zWAMt75FY").unwrap();
             theirs

@@ -102,7 +102,7 @@ pub(crate) fn format(kind: NkeyKind, secret: &[u8; 32]) -> SecretString {
     }
     let mut text = Zeroizing::new(String::with_capacity(TEXT_LEN));
     BASE32_NOPAD.encode_append(raw.as_slice(), &mut text);
-    text
+    SecretString::new(text)
 }
 
 /// CRC-16/XMODEM (polynomial 0x1021, initial value 0).
