@@ -418,7 +418,7 @@ impl Content {
                     return Err(OpenError::TokenMismatch);
                 }
             }
-            _ => return Err(OpenError::Content(DecodeError::TokenPresence)),
+            _ => return Err(OpenError::TokenMismatch),
         }
         Ok(Self {
             token: inner,

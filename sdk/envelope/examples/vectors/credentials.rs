@@ -104,7 +104,7 @@ fn issued(claims: &[u8], issuer: &SigningKey) -> Vec<u8> {
 }
 
 /// The credential for another statement, vouched for and issued as it should be.
-fn credential_for(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+pub fn credential_for(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
     let mut statement = statement(&orders());
     change(&mut statement);
     let statement = array(&statement);

@@ -16,6 +16,10 @@ pub struct File {
     pub reasons: BTreeMap<String, String>,
     /// Where keys come from: 32-byte seeds and what they make.
     pub keys: BTreeMap<String, Key>,
+    /// What data keys are wrapped to: of workloads, from their nkey, and of processes.
+    pub kem_keys: Vec<KemKey>,
+    /// Of processes, by their credential.
+    pub exchange_keys: BTreeMap<String, Key>,
     /// The trust bundle by which credentials and policies are judged.
     pub bundle: Octets,
     pub credentials: BTreeMap<String, NamedCredential>,
@@ -31,6 +35,23 @@ pub struct Key {
     /// As NATS writes it, for nkeys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nkey: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KemKey {
+    /// Who reads with it.
+    pub reader: String,
+    /// The workload that the reader is.
+    pub workload: String,
+    pub suite: String,
+    /// The version and the nkey of the file's keys that it is derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nkey: Option<String>,
+    pub secret: String,
+    pub public: String,
+    pub id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +77,7 @@ pub struct Vector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     pub verdict: String,
-    /// Where it is refused: decode, verify, check, open.
+    /// Where it is refused: decode, verify, check, suite, record, open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +124,18 @@ pub struct With {
     /// The leaf of the request that was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The weakest suite that the receiver accepts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suite: Option<String>,
+    /// Whose KEM keys unwrap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader: Option<String>,
+    /// The file's credential of the process to which a code is addressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requester: Option<String>,
+    /// Where the wrapped data key is, if not in the header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record: Option<Octets>,
     /// Credentials and requests: the workload's nkeys in the policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Vec<String>>,
@@ -143,6 +176,10 @@ impl With {
             max_age: this.max_age.or(other.max_age),
             not_before: this.not_before.or(other.not_before),
             request: this.request.or(other.request),
+            suite: this.suite.or(other.suite),
+            reader: this.reader.or(other.reader),
+            requester: this.requester.or(other.requester),
+            record: this.record.or(other.record),
             anchors: this.anchors.or(other.anchors),
             bundle: this.bundle.or(other.bundle),
             workload: this.workload.or(other.workload),

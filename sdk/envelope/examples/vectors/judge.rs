@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Credential, CredentialRequest, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits,
-    ReplayWindow, RequestExpectation, SealedEnvelope, SignedPolicy, TrustBundle,
-    VerifiedCredential, VerifiedRoots,
+    CheckedEnvelope, Credential, CredentialRequest, Expectation, KemRecord, KeyReference, Kind,
+    LeafHash, OpenedEnvelope, OpeningKey, ReplayLimits, ReplayWindow, RequestExpectation,
+    SealedEnvelope, SignedPolicy, Suite, TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
-use bulla_keyring::VerifyingKey;
+use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -40,6 +40,7 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
         "trust-bundle-succession" => bundle_succession(&with, &bytes),
         "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
         "policy-succession" => policy_succession(file, &with, &bytes),
+        "kem-record" => kem_record(&with, &bytes),
         "replay" => return replay(file, &with, vector),
         what => panic!("`{what}` is nothing that there are vectors of"),
     };
@@ -60,13 +61,12 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
 }
 
 fn envelope(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
-    let credential = named_credential(file, with);
-    let opened = open(&credential, with, bytes, None);
+    let opened = open(file, with, bytes, None);
     // ENV-25: what is remembered changes no verdict, neither when it is put
     // there nor when it is found.
     let roots = VerifiedRoots::new();
     for _ in 0..2 {
-        let with_roots = open(&credential, with, bytes, Some(&roots));
+        let with_roots = open(file, with, bytes, Some(&roots));
         assert_eq!(
             opened.as_ref().map(OpenedEnvelope::leaf),
             with_roots.as_ref().map(OpenedEnvelope::leaf)
@@ -76,40 +76,164 @@ fn envelope(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
 }
 
 fn open(
-    credential: &VerifiedCredential,
+    file: &File,
     with: &With,
     bytes: &[u8],
     roots: Option<&VerifiedRoots>,
 ) -> Verdict<OpenedEnvelope> {
-    let kinds: Vec<Kind> = with.kinds.iter().flatten().map(|name| kind(name)).collect();
+    let credential = named_credential(file, with.credential.as_deref().unwrap());
     let sealed =
         SealedEnvelope::decode(Bytes::copy_from_slice(bytes)).map_err(|e| ("decode", e.code()))?;
-    let authentic = match roots {
-        Some(roots) => sealed.verify_with(credential, roots),
-        None => sealed.verify(credential),
+    let authentic = match (&with.requester, roots) {
+        (Some(requester), _) => {
+            let key = code_key(file, &credential, requester);
+            sealed.verify_mac(&credential, &key)
+        }
+        (None, Some(roots)) => sealed.verify_with(&credential, roots),
+        (None, None) => sealed.verify(&credential),
     };
-    authentic
+    let kinds: Vec<Kind> = with.kinds.iter().flatten().map(|name| kind(name)).collect();
+    let checked = authentic
         .map_err(|e| ("verify", e.code()))?
         .check(&Expectation {
             subject: with.subject.as_deref().unwrap(),
-            reply_to: with.reply_to.as_deref(),
             kinds: &kinds,
-            now: now(with),
-            skew: skew(with),
-            max_age: Duration::from_millis(with.max_age.unwrap()),
-            not_before: UnixMillis::from_millis(with.not_before.unwrap()),
-            request: with
-                .request
-                .as_deref()
-                .map(|leaf| LeafHash(unhex(leaf).try_into().unwrap())),
+            ..expectation(with)
         })
-        .map_err(|e| ("check", e.code()))?
-        .open_clear()
-        .map_err(|e| ("open", e.code()))
+        .map_err(|e| ("check", e.code()))?;
+    let least = match with.suite.as_deref() {
+        None => Suite::Signed,
+        Some(name) => Suite::of_kem(suite(name)),
+    };
+    if !checked.suite().is_at_least(least) {
+        return Err(("suite", "weak_suite"));
+    }
+    let encrypted = checked.kind() != Kind::KeyWrap;
+    match checked.key_reference().filter(|_| encrypted) {
+        None => checked.open_clear(),
+        Some(reference) => {
+            let key = opening_key(file, with, &credential, &checked, reference)?;
+            checked.decrypt(&key)
+        }
+    }
+    .map_err(|e| ("open", e.code()))
 }
 
-fn named_credential(file: &File, with: &With) -> VerifiedCredential {
-    let named = &file.credentials[with.credential.as_deref().unwrap()];
+fn expectation(with: &With) -> Expectation<'_> {
+    Expectation {
+        subject: "",
+        reply_to: with.reply_to.as_deref(),
+        kinds: &[],
+        now: now(with),
+        skew: skew(with),
+        max_age: Duration::from_millis(with.max_age.unwrap()),
+        not_before: UnixMillis::from_millis(with.not_before.unwrap()),
+        request: with
+            .request
+            .as_deref()
+            .map(|leaf| LeafHash(unhex(leaf).try_into().unwrap())),
+    }
+}
+
+fn code_key(file: &File, responder: &VerifiedCredential, requester: &str) -> MacKey {
+    let seed = unhex(&file.exchange_keys[requester].seed)
+        .try_into()
+        .unwrap();
+    let peer = responder.credential().request().process_keys().unwrap();
+    ExchangeSecret::from_seed(&seed)
+        .mac_key(
+            &peer.exchange,
+            responder.credential().hash(),
+            named_credential(file, requester).credential().hash(),
+        )
+        .unwrap()
+}
+
+/// The data key, from the header or else from its record.
+fn opening_key(
+    file: &File,
+    with: &With,
+    credential: &VerifiedCredential,
+    checked: &CheckedEnvelope,
+    reference: KeyReference,
+) -> Verdict<OpeningKey> {
+    let record = with.record.as_ref().map(Octets::to_vec);
+    let wraps = match (checked.inline_wraps(), record) {
+        (Some(wraps), _) => wraps,
+        (None, Some(record)) => key_record(with, credential, &record, &reference)?,
+        (None, None) => return Err(("open", "data_key_missing")),
+    };
+    let own: Vec<_> = file
+        .kem_keys
+        .iter()
+        .filter(|key| Some(&key.reader) == with.reader.as_ref())
+        .collect();
+    let workload = WorkloadId::parse(&own[0].workload).unwrap();
+    let secrets: Vec<KemSecret> = own
+        .iter()
+        .map(|key| KemSecret::from_seed(suite(&key.suite), &unhex(&key.secret).try_into().unwrap()))
+        .collect();
+    let domain = TrustDomain::parse(with.trust_domain.as_deref().unwrap()).unwrap();
+    OpeningKey::unwrap(reference, &wraps, &domain, &workload, |id| {
+        secrets.iter().find(|secret| secret.public().id() == id)
+    })
+    .map_err(|e| ("open", e.code()))
+}
+
+/// ENV-76: the wraps in a record, which is an envelope of the same sender.
+fn key_record(
+    with: &With,
+    credential: &VerifiedCredential,
+    bytes: &[u8],
+    reference: &KeyReference,
+) -> Verdict<Bytes> {
+    let refused = |reason| ("record", reason);
+    let sealed =
+        SealedEnvelope::decode(Bytes::copy_from_slice(bytes)).map_err(|e| refused(e.code()))?;
+    let subject = sealed.subject_unverified().to_owned();
+    let checked = sealed
+        .verify(credential)
+        .map_err(|e| refused(e.code()))?
+        .check(&Expectation {
+            subject: &subject,
+            kinds: &[Kind::KeyWrap],
+            ..expectation(with)
+        })
+        .map_err(|e| refused(e.code()))?;
+    if checked.key_reference().as_ref() != Some(reference) {
+        return Err(refused("wrong_data_key"));
+    }
+    let place = format!(
+        "$BULLA.KEYS.{}.{}",
+        credential.workload().tag().to_hex(),
+        hex(&reference.data_key.0)
+    );
+    if subject != place {
+        return Err(refused("wrong_subject"));
+    }
+    let opened = checked.open_clear().map_err(|e| refused(e.code()))?;
+    Ok(opened.first_message().body)
+}
+
+fn kem_record(with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let workload = WorkloadId::parse(with.workload.as_deref().unwrap()).unwrap();
+    let record = KemRecord::decode(bytes)
+        .map_err(|e| ("decode", e.code()))?
+        .verify(&workload, &nkeys(with.anchors.as_deref().unwrap()))
+        .map_err(|e| ("verify", e.code()))?;
+    Ok(json!({
+        "workload": record.claimed_workload().as_str(),
+        "version": record.version(),
+        "nkey": record.nkey().to_string(),
+        "xwing": hex(record.key(KemSuite::XWing).as_bytes()),
+        "xwing_id": hex(&record.key(KemSuite::XWing).id().0),
+        "x25519": hex(record.key(KemSuite::X25519).as_bytes()),
+        "x25519_id": hex(&record.key(KemSuite::X25519).id().0),
+    }))
+}
+
+fn named_credential(file: &File, name: &str) -> VerifiedCredential {
+    let named = &file.credentials[name];
     // Found at a time when it was good: the vectors are about the envelope.
     let now = UnixMillis::from_millis(file.defaults.now.unwrap());
     Credential::decode(&named.bytes.to_vec())
@@ -140,6 +264,7 @@ fn credential(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
         "key_id": verified.id().to_hex(),
         "message_key": hex(credential.request().signing_key().as_bytes()),
         "token_key": verified.token_key().map(|key| hex(key.as_bytes())),
+        "process_keys": keys_json(credential.request()),
         "instance": hex(credential.request().instance()),
         "not_before": credential.not_before().as_millis(),
         "expires_at": credential.expires_at().as_millis(),
@@ -166,9 +291,21 @@ fn request(with: &With, bytes: &[u8]) -> Verdict<Value> {
         "workload": request.claimed_workload().as_str(),
         "message_key": hex(request.signing_key().as_bytes()),
         "token_key": request.token_key().map(|key| hex(key.as_bytes())),
+        "process_keys": keys_json(&request),
         "instance": hex(request.instance()),
         "requested_at": request.requested_at().as_millis(),
     }))
+}
+
+/// The ids of the two KEM keys, and the exchange key.
+fn keys_json(request: &CredentialRequest) -> Option<Value> {
+    request.process_keys().map(|keys| {
+        json!({
+            "xwing_id": hex(&keys.xwing.id().0),
+            "x25519_id": hex(&keys.x25519.id().0),
+            "exchange": hex(keys.exchange.as_bytes()),
+        })
+    })
 }
 
 fn open_bundle(with: &With, bytes: &[u8]) -> Verdict<Verified<TrustBundle>> {
@@ -213,11 +350,10 @@ fn policy_succession(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
 }
 
 fn replay(file: &File, with: &With, vector: &Vector) -> Outcome {
-    let credential = named_credential(file, with);
     let mut window = ReplayWindow::new(ReplayLimits::default(), skew(with));
     for (at, step) in vector.steps.iter().enumerate() {
         // Judged at its issue: the scenario is about the window alone.
-        let opened = open(&credential, with, &step.bytes.to_vec(), None).unwrap();
+        let opened = open(file, with, &step.bytes.to_vec(), None).unwrap();
         let message = opened.messages().nth(step.message).unwrap();
         let verdict = window.commit(&opened, &message, UnixMillis::from_millis(step.now));
         let (verdict, reason) = match verdict {
@@ -248,6 +384,7 @@ fn envelope_json(opened: &OpenedEnvelope) -> Value {
     };
     put("workload", json!(opened.sender().workload.as_str()));
     put("kind", json!(opened.kind().as_str()));
+    put("suite", json!(opened.suite().as_str()));
     put("leaf", json!(opened.leaf().to_hex()));
     put("epoch", json!(opened.epoch().to_hex()));
     put("issued_at", json!(opened.issued_at().as_millis()));
@@ -317,9 +454,22 @@ fn policy_json(policy: &SignedPolicy) -> Value {
 }
 
 fn kind(name: &str) -> Kind {
-    [Kind::Event, Kind::Request, Kind::Reply, Kind::Error]
+    [
+        Kind::Event,
+        Kind::Request,
+        Kind::Reply,
+        Kind::Error,
+        Kind::KeyWrap,
+    ]
+    .into_iter()
+    .find(|kind| kind.as_str() == name)
+    .unwrap()
+}
+
+fn suite(name: &str) -> KemSuite {
+    KemSuite::ALL
         .into_iter()
-        .find(|kind| kind.as_str() == name)
+        .find(|suite| suite.as_str() == name)
         .unwrap()
 }
 

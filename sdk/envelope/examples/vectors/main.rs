@@ -26,19 +26,24 @@
 )]
 
 mod arrival;
+mod codes;
 mod credentials;
 mod encoding;
+mod encryption;
 pub mod file;
 mod good;
 pub mod judge;
+mod kem_records;
 mod people;
 mod proofs;
 mod raw;
 mod reasons;
 mod replay;
 mod requests;
+mod secrets;
 mod shape;
 mod trust;
+mod wraps;
 
 use file::{File, Vector};
 
@@ -55,6 +60,10 @@ pub fn generate() -> File {
     vectors.extend(requests::vectors());
     vectors.extend(credentials::vectors());
     vectors.extend(trust::vectors());
+    vectors.extend(encryption::vectors());
+    vectors.extend(wraps::vectors());
+    vectors.extend(codes::vectors());
+    vectors.extend(kem_records::vectors());
     for vector in &mut vectors {
         if vector.verdict == file::ACCEPT && vector.steps.is_empty() {
             let outcome = judge::judge(&file, vector);

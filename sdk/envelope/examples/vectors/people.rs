@@ -13,7 +13,7 @@ use bulla_identity::{
 use bulla_keyring::{NkeySeed, SigningKey, sha256};
 
 use super::file::{File, Key, NamedCredential, Octets, With, hex};
-use super::reasons;
+use super::{reasons, secrets};
 
 pub const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
 pub const SKEW: Duration = Duration::from_secs(5);
@@ -122,6 +122,8 @@ pub struct Process {
     pub workload: WorkloadId,
     /// Whether it mints tokens.
     pub mints: bool,
+    /// Whether its credential names keys for encryption and agreement.
+    pub keyed: bool,
 }
 
 impl Process {
@@ -130,6 +132,7 @@ impl Process {
             name,
             workload: workload(name),
             mints: false,
+            keyed: false,
         }
     }
 
@@ -149,7 +152,10 @@ impl Process {
         RequestDraft {
             workload: &self.workload,
             message_key: &self.message_key(),
-            process_keys: None,
+            process_keys: self
+                .keyed
+                .then(|| secrets::process_keys(self.name))
+                .as_ref(),
             token_key: self.token_key().as_ref(),
             instance: filler("instance"),
             challenge: challenge(),
@@ -205,6 +211,14 @@ pub fn gateway() -> Process {
     }
 }
 
+/// Answers can be encrypted to it, and be authenticated to it alone.
+pub fn keyed(process: Process) -> Process {
+    Process {
+        keyed: true,
+        ..process
+    }
+}
+
 /// An event on the default subject.
 pub fn event<'a>(subject: &'a Subject, body: &'a [u8]) -> Draft<'a> {
     Draft::event(subject, NOW, at(LIFE), body)
@@ -220,7 +234,7 @@ pub fn file() -> File {
         };
         (name.to_owned(), key)
     };
-    let nkeys = ["orders nkey", "billing nkey", "gateway nkey"].map(|name| {
+    let nkeys = ["orders nkey", "billing nkey", "gateway nkey", "mail nkey"].map(|name| {
         let public = nkey(name).public();
         let key = Key {
             seed: hex(&seed(name)),
@@ -246,6 +260,8 @@ pub fn file() -> File {
         ("orders", orders()),
         ("billing", billing()),
         ("gateway", gateway()),
+        ("orders with process keys", keyed(orders())),
+        ("billing with process keys", keyed(billing())),
     ]
     .map(|(name, process)| (name.to_owned(), process.named()))
     .into();
@@ -253,6 +269,8 @@ pub fn file() -> File {
         about: ABOUT.iter().map(|&line| line.to_owned()).collect(),
         reasons: reasons::table(),
         keys,
+        kem_keys: secrets::kem_keys(),
+        exchange_keys: secrets::exchange_keys(),
         bundle: Octets::of(&bundle_bytes()),
         credentials,
         defaults: With {
@@ -283,11 +301,16 @@ const ABOUT: &[&str] = &[
     "Bytes are hexadecimal digits, or a list of such and of runs of one byte.",
     "what = envelope: decode it, verify it by the credential (which verifies by bundle and \
      anchors), check it against how it came (subject, reply_to, kinds, now, skew, max_age, \
-     not_before, request; no reply_to or request means there is none).",
+     not_before, request; no reply_to or request means there is none; it is refused if its suite \
+     is weaker than `suite`). With a `requester` it comes to a process with that credential and \
+     that exchange key, and must have a code. If it is encrypted, unwrap its data key with the KEM \
+     keys of the `reader`, from its header or from the `record`, an envelope of the same sender, \
+     and decrypt it.",
     "what = credential: decode it, verify it by bundle and anchors at now with skew. \
      what = credential-request: decode it, verify it for workload, challenge, anchors, now, skew \
      and max_age. what = trust-bundle: open it with root, trust_domain, now and skew. \
-     what = policy: open it with bundle, now and skew.",
+     what = policy: open it with bundle, now and skew. what = kem-record: decode it, verify it for \
+     workload and anchors.",
     "what = trust-bundle-succession, policy-succession: both open; may the bytes replace what is \
      held? what = replay: the steps come to one replay window, one after the other, each having \
      passed all else.",

@@ -10,6 +10,46 @@ pub fn table() -> BTreeMap<String, String> {
 }
 
 const REASONS: &[(&str, &str)] = &[
+    ("bad_ciphertext", "the body does not decrypt"),
+    ("bad_mac", "a code does not verify"),
+    (
+        "body_too_short",
+        "an encrypted body that is shorter than its tag",
+    ),
+    (
+        "data_key_mismatch",
+        "what was wrapped is another key than the id commits to",
+    ),
+    ("data_key_missing", "no wraps and no record"),
+    ("data_key_retired", "sealed after the data key's time"),
+    ("kem_key", "no sound key for encryption or agreement"),
+    ("mac_kind", "a code where only a signature may be"),
+    (
+        "malformed_content",
+        "what was encrypted is not strictly encoded",
+    ),
+    (
+        "not_a_recipient",
+        "the data key is not wrapped to the reader",
+    ),
+    ("not_coded", "a signature where a code is expected"),
+    ("not_signed", "a code where a signature is expected"),
+    (
+        "recipient_set_mismatch",
+        "the wraps are for another set of recipients",
+    ),
+    ("suite_of_kind", "a kind that there is not in this suite"),
+    ("weak_suite", "weaker than the receiver asks for"),
+    (
+        "wrap_does_not_open",
+        "made for another key or context, or changed",
+    ),
+    ("wraps_malformed", "wraps that are not strictly encoded"),
+    (
+        "wraps_order",
+        "wraps that are repeated, out of order or none",
+    ),
+    ("wrong_data_key", "the record is of another data key"),
     (
         "bad_countersignature",
         "the workload's countersignature does not verify",

@@ -16,6 +16,7 @@ pub fn vectors() -> Vec<Vector> {
 /// The elements of a request's statement.
 pub const WORKLOAD: usize = 1;
 pub const MESSAGE_KEY: usize = 2;
+pub const KEM_KEYS: usize = 3;
 pub const TOKEN_KEY: usize = 4;
 pub const INSTANCE: usize = 5;
 pub const CHALLENGE: usize = 6;
@@ -55,10 +56,14 @@ fn request_by(
 }
 
 pub fn countersignature(nkey: Option<&NkeySeed>, statement: &[u8]) -> Vec<u8> {
+    countersignature_as(nkey, statement, Tag::Countersignature)
+}
+
+pub fn countersignature_as(nkey: Option<&NkeySeed>, statement: &[u8], tag: Tag) -> Vec<u8> {
     nkey.map_or(vec![0xc0], |nkey| {
         array(&[
             bin(nkey.public().bytes()),
-            bin(nkey.sign(Tag::Countersignature, &[statement]).as_bytes()),
+            bin(nkey.sign(tag, &[statement]).as_bytes()),
         ])
     })
 }
