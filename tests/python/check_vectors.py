@@ -9,7 +9,7 @@ import json
 import sys
 from functools import cache
 
-from bulla_reader import credentials, envelope, trust
+from bulla_reader import credentials, envelope, kem, trust
 from bulla_reader.refusal import Refused
 from bulla_reader.replay import Window
 
@@ -49,6 +49,45 @@ class Vectors:
         )
         return credential
 
+    @cache
+    def kem_keys(self, reader):
+        keys = []
+        for given in self.file["kem_keys"]:
+            suite = kem.SUITES[given["suite"]]
+            seed = bytes.fromhex(given["secret"])
+            secret, public = kem.secret_key(suite, seed)
+            identity = kem.key_id(suite, public)
+            assert (public.hex(), identity.hex()) == (given["public"], given["id"])
+            if "nkey" in given:
+                nkey_seed = bytes.fromhex(self.file["keys"][given["nkey"]]["seed"])
+                derived = kem.workload_secret(
+                    nkey_seed, suite, given["version"], given["workload"]
+                )
+                assert derived == seed, given["reader"]
+            if given["reader"] == reader:
+                keys.append(kem.KemKey(suite, identity, given["workload"], secret))
+        return keys
+
+    def nkey_seed(self, public):
+        """The seed and the text of an nkey of the file."""
+        for key in self.file["keys"].values():
+            if key["public"] == public.hex() and "nkey" in key:
+                return bytes.fromhex(key["seed"]), key["nkey"]
+        raise KeyError(public.hex())
+
+    def code(self, given, responder):
+        """Makes the code that a requester expects; nothing if it expects none."""
+        if "requester" not in given:
+            return None
+        own = self.file["exchange_keys"][given["requester"]]
+        key = kem.code_key(
+            bytes.fromhex(own["seed"]),
+            responder.request.process_keys[2],
+            responder.hash,
+            self.credential(given["requester"]).hash,
+        )
+        return lambda leaf: kem.code(key, leaf)
+
     def judge(self, vector):
         """Stage and reason of a refusal, or nothing and what is given."""
         given = self.defaults | vector.get("with", {})
@@ -63,10 +102,48 @@ def judge_envelope(vectors, vector, given, stage):
     credential = vectors.credential(given["credential"])
     opened = envelope.decode(octets(vector["bytes"]))
     stage[0] = "verify"
-    envelope.verify(opened, credential)
+    envelope.verify(opened, credential, vectors.code(given, credential))
     stage[0] = "check"
     envelope.check(opened, given)
+    stage[0] = "suite"
+    strength = {"signed": 0, "x25519": 1, "xwing": 2}
+    if strength[envelope.SUITES[opened.header[0]]] < strength[given.get("suite", "signed")]:
+        raise Refused("weak_suite")
+    if opened.encrypted:
+        wraps = opened.header.get(25)
+        if wraps is None and "record" in given:
+            stage[0] = "record"
+            wraps = record_wraps(opened, credential, given)
+        stage[0] = "open"
+        if wraps is None:
+            raise Refused("data_key_missing")
+        open_encrypted(vectors, opened, wraps, given)
     return envelope_gives(opened)
+
+
+def record_wraps(opened, credential, given):
+    """ENV-76: the wraps in a record of the same sender."""
+    record = envelope.decode(octets(given["record"]))
+    envelope.verify(record, credential)
+    envelope.check(record, given | {"subject": record.header[6], "kinds": ["keywrap"]})
+    if any(record.header[key] != opened.header[key] for key in (0, 3, 22, 23)):
+        raise Refused("wrong_data_key")
+    # $BULLA.KEYS.<sender's tag>.<data-key id>
+    if record.header[6].split(".")[3:] != [opened.header[23].hex()]:
+        raise Refused("wrong_subject")
+    return record.body
+
+
+def open_encrypted(vectors, opened, wraps, given):
+    keys = vectors.kem_keys(given["reader"])
+    data_key, expiry = kem.unwrap(
+        opened.header, opened.sender, wraps, given["trust_domain"], keys
+    )
+    opened.token, content = kem.decrypt(opened, data_key, expiry, given["skew"])
+    try:
+        opened.bodies = envelope.decode_bodies(content, opened.messages)
+    except Refused:
+        raise Refused("malformed_content") from None
 
 
 def envelope_gives(opened):
@@ -74,6 +151,7 @@ def envelope_gives(opened):
     gives = {
         "workload": opened.sender,
         "kind": opened.kind,
+        "suite": envelope.SUITES[header[0]],
         "leaf": opened.leaf.hex(),
         "epoch": header[3].hex(),
         "subject": header[6],
@@ -127,6 +205,7 @@ def judge_credential(vectors, vector, given, stage):
         "key_id": credential.key_id.hex(),
         "message_key": request.message_key.hex(),
         "token_key": request.token_key and request.token_key.hex(),
+        "process_keys": process_keys(request),
         "instance": request.instance.hex(),
         "not_before": credential.not_before,
         "expires_at": credential.expires_at,
@@ -142,8 +221,47 @@ def judge_request(_, vector, given, stage):
         "workload": request.workload,
         "message_key": request.message_key.hex(),
         "token_key": request.token_key and request.token_key.hex(),
+        "process_keys": process_keys(request),
         "instance": request.instance.hex(),
         "requested_at": request.requested_at,
+    }
+
+
+def process_keys(request):
+    if request.process_keys is None:
+        return None
+    xwing, x25519, exchange = request.process_keys
+    return {
+        "xwing_id": kem.key_id(kem.XWING, xwing).hex(),
+        "x25519_id": kem.key_id(kem.X25519, x25519).hex(),
+        "exchange": exchange.hex(),
+    }
+
+
+def judge_kem_record(vectors, vector, given, stage):
+    statement, workload, version, xwing, x25519, countersignature = kem.decode_record(
+        octets(vector["bytes"]),
+        credentials.read_workload,
+        credentials.read_countersignature,
+    )
+    stage[0] = "verify"
+    if workload != given["workload"]:
+        raise Refused("foreign_nkey")
+    credentials.vouched(countersignature, "kem-record", statement, given["anchors"])
+    # ENV-77: and these are the keys that the nkey's seed gives.
+    seed, nkey = vectors.nkey_seed(countersignature[0])
+    for suite, public in ((kem.XWING, xwing), (kem.X25519, x25519)):
+        secret = kem.workload_secret(seed, suite, version, workload)
+        if kem.secret_key(suite, secret)[1] != public:
+            raise Refused(f"not derived: {suite}")
+    return {
+        "workload": workload,
+        "version": version,
+        "nkey": nkey,
+        "xwing": xwing.hex(),
+        "xwing_id": kem.key_id(kem.XWING, xwing).hex(),
+        "x25519": x25519.hex(),
+        "x25519_id": kem.key_id(kem.X25519, x25519).hex(),
     }
 
 
@@ -220,6 +338,7 @@ JUDGES = {
     "trust-bundle-succession": judge_bundle_succession,
     "policy": judge_policy,
     "policy-succession": judge_policy_succession,
+    "kem-record": judge_kem_record,
     "replay": judge_replay,
 }
 
@@ -242,7 +361,12 @@ def plain(gives):
 def flipped_bits(vectors):
     """No bit of an accepted envelope can be another."""
     for vector in vectors.file["vectors"]:
-        if vector["name"] not in ("event-with-every-field", "batch-of-5-place-4", "reply"):
+        if vector["name"] not in (
+            "event-with-every-field",
+            "batch-of-5-place-4",
+            "encrypted-x25519",
+            "coded-reply",
+        ):
             continue
         data = octets(vector["bytes"])
         for bit in range(8 * len(data)):

@@ -1,12 +1,15 @@
 //! Envelopes: as they come, and signed again so that what follows the proof is reached.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bulla_envelope::{
-    Expectation, ReplayError, ReplayLimits, ReplayWindow, SealedEnvelope, VerifiedRoots,
+    DataKeyDraft, Draft, Encryption, Epoch, Expectation, FrameMessage, Kind, MessageId, OpenError,
+    OpeningKey, Recipient, ReplayError, ReplayLimits, ReplayWindow, SealedEnvelope, Sealer,
+    SealingKey, VerifiedRoots, wrapped_to,
 };
-use bulla_identity::UnixMillis;
-use bulla_keyring::{Tag, sha256};
+use bulla_identity::{Subject, UnixMillis};
+use bulla_keyring::{DataKey, NonceLanes, Tag, sha256};
 use bytes::Bytes;
 
 use super::canonical;
@@ -40,23 +43,24 @@ pub fn resealed(data: &[u8]) {
     let (Ok(authentic), Ok(_)) = (&first, &second) else {
         let code = first.as_ref().err().map(|error| error.code());
         assert_eq!(code, second.as_ref().err().map(|error| error.code()));
-        assert_ne!(code, Some("bad_signature"), "it was signed");
+        assert!(
+            !matches!(code, Some("bad_signature" | "not_signed")),
+            "it was signed"
+        );
         return;
     };
-    let expected = Expectation {
-        subject: sealed.subject_unverified(),
-        reply_to: None,
-        kinds: &[sealed.kind_unverified()],
-        now: SHOP.now,
-        skew: SHOP.skew,
-        max_age: Duration::from_secs(60),
-        not_before: UnixMillis::default(),
-        request: None,
-    };
+    let kinds = [sealed.kind_unverified()];
+    let expected = expectation(sealed.subject_unverified(), &kinds);
     let Ok(checked) = authentic.clone().check(&expected) else {
         return;
     };
-    let Ok(opened) = checked.open_clear() else {
+    let key = checked.key_reference().zip(checked.inline_wraps());
+    let key = key.and_then(|(reference, wraps)| SHOP.unwrap(reference, &wraps));
+    let opened = match key {
+        Some(key) => checked.decrypt(&key),
+        None => checked.open_clear(),
+    };
+    let Ok(opened) = opened else {
         return;
     };
     let mut window = ReplayWindow::new(ReplayLimits::default(), SHOP.skew);
@@ -76,6 +80,150 @@ pub fn resealed(data: &[u8]) {
         opened.limits(),
         opened.traceparent().map(|trace| trace.to_string()),
     );
+}
+
+/// Whatever was encrypted: these bytes, for one message or, behind an odd first
+/// byte, for two.
+pub fn decrypted(data: &[u8]) {
+    let Some((first, plaintext)) = data.split_first() else {
+        return;
+    };
+    let [one, two] = &*LETTERS;
+    let letter = if first & 1 == 0 { one } else { two };
+    let sealed = SealedEnvelope::decode(letter.with_plaintext(plaintext).into())
+        .expect("only the ciphertext is another");
+    let checked = sealed
+        .verify(&SHOP.credential)
+        .expect("it was signed")
+        .check(&expectation("orders.created", &[Kind::Event]))
+        .expect("it came as it should");
+    match checked.decrypt(&letter.key) {
+        Ok(opened) => {
+            let value = canonical::assert(plaintext);
+            let content = canonical::bytes_at(&value, 1);
+            if opened.message_count() == 1 {
+                assert_eq!(opened.first_message().body, content);
+            } else {
+                canonical::assert(&content);
+            }
+            assert_eq!(opened.messages().count(), opened.message_count());
+            // The hash in the header is this token's.
+            assert_eq!(opened.token().as_deref(), Some(TOKEN));
+        }
+        Err(OpenError::Content(_) | OpenError::TokenMismatch) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Makes what is measured with nobody's input.
+pub fn prepare() {
+    LazyLock::force(&LETTERS);
+}
+
+const TOKEN: &[u8] = b"header.claims.signature";
+const PROCESS: u32 = 1;
+const DATA_KEY: [u8; 32] = [0xda; 32];
+
+static LETTERS: LazyLock<[Letter; 2]> = LazyLock::new(|| [Letter::new(1), Letter::new(2)]);
+
+/// An encrypted envelope, and the key that opens it.
+struct Letter {
+    bytes: Vec<u8>,
+    key: OpeningKey,
+}
+
+impl Letter {
+    fn new(messages: usize) -> Self {
+        let secret = SHOP.secrets.first().expect("a key");
+        let draft = DataKeyDraft {
+            kem: secret.suite(),
+            trust_domain: &SHOP.domain,
+            sender: SHOP.credential.workload(),
+            epoch: Epoch([1; 8]),
+            expires_at: SHOP.now,
+            max_uses: u64::MAX,
+            process: PROCESS,
+        };
+        let reader = Recipient {
+            workload: &SHOP.reader,
+            key: secret.public(),
+        };
+        let key = SealingKey::new(&draft, &[reader], &DATA_KEY, || [7; 64]).expect("a data key");
+        let subject = Subject::parse("orders.created").expect("a subject");
+        let mut draft = Draft::event(&subject, SHOP.now, SHOP.now, b"");
+        draft.token = Some(TOKEN);
+        draft.encryption = Some(Encryption {
+            key: &key,
+            inline_wraps: true,
+            open_token: false,
+            process: PROCESS,
+        });
+        let message = FrameMessage {
+            id: MessageId([1; 16]),
+            body: b"",
+        };
+        let sealer = Sealer::new(
+            SHOP.credential.credential(),
+            SHOP.message_key_again(),
+            Epoch([1; 8]),
+        )
+        .expect("a sealer");
+        let sealed = sealer
+            .seal_frame(&draft, &vec![message; messages])
+            .expect("an envelope");
+        let checked = SealedEnvelope::decode(sealed.bytes.clone())
+            .expect("an envelope")
+            .verify(&SHOP.credential)
+            .expect("a genuine one")
+            .check(&expectation("orders.created", &[Kind::Event]))
+            .expect("a good one");
+        let reference = checked.key_reference().expect("encrypted");
+        let wraps = checked.inline_wraps().expect("wraps");
+        Self {
+            bytes: sealed.bytes.to_vec(),
+            key: SHOP.unwrap(reference, &wraps).expect("it is for us"),
+        }
+    }
+
+    /// The same envelope with something else encrypted.
+    fn with_plaintext(&self, plaintext: &[u8]) -> Vec<u8> {
+        let mut at = self.bytes.get(2..).expect("an envelope");
+        read_bin(&mut at).expect("a header");
+        let header_end = self.bytes.len() - at.len();
+        let aad = self.bytes.get(..header_end).expect("a header");
+        let nonce = NonceLanes::new(PROCESS)
+            .lane(PROCESS)
+            .and_then(|lane| lane.take(PROCESS))
+            .expect("the first nonce");
+        let mut body = plaintext.to_vec();
+        let tag = DataKey::from_random(&DATA_KEY).seal_in_place(nonce, &[aad], &mut body);
+        body.extend_from_slice(&tag);
+        let mut out = aad.to_vec();
+        out.push(0xc0);
+        rmp::encode::write_bin(&mut out, &body).expect("a vector takes it");
+        sign_again(&out).expect("header, token and body")
+    }
+}
+
+/// Wrapped data keys.
+pub fn wraps(data: &[u8]) {
+    if let Ok((_, ids)) = wrapped_to(data) {
+        canonical::assert(data);
+        assert!(!ids.is_empty() && ids.is_sorted_by(|a, b| a < b));
+    }
+}
+
+fn expectation<'a>(subject: &'a str, kinds: &'a [Kind]) -> Expectation<'a> {
+    Expectation {
+        subject,
+        reply_to: None,
+        kinds,
+        now: SHOP.now,
+        skew: SHOP.skew,
+        max_age: Duration::from_secs(60),
+        not_before: UnixMillis::default(),
+        request: None,
+    }
 }
 
 /// Takes the first four elements as they are and makes a proof for them.

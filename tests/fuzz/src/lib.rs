@@ -55,6 +55,9 @@ const fn target(
 pub const TARGETS: &[Target] = &[
     target("envelope", envelopes::decoded, 32, &["envelope"]),
     target("resealed", envelopes::resealed, 64, &["envelope"]),
+    target("decrypted", envelopes::decrypted, 64, &[]),
+    target("wraps", envelopes::wraps, 32, &[]),
+    target("kem_record", statements::kem_record, 64, &["kem-record"]),
     target("credential", statements::credential, 64, &["credential"]),
     target(
         "credential_request",
@@ -98,6 +101,7 @@ impl Target {
     /// If an invariant is broken.
     pub fn check(&self, data: &[u8]) {
         shop::prepare();
+        envelopes::prepare();
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();
         (self.run)(data);

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bulla_envelope::{Credential, TrustBundle, VerifiedCredential};
-use bulla_identity::{Nkey, NkeyKind, TrustDomain, UnixMillis, Verified};
-use bulla_keyring::{NkeySeed, SigningKey, sha256};
+use bulla_envelope::{Credential, KeyReference, OpeningKey, TrustBundle, VerifiedCredential};
+use bulla_identity::{Nkey, NkeyKind, TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadName};
+use bulla_keyring::{KemSecret, KemSuite, NkeySeed, SigningKey, sha256};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 
@@ -33,6 +33,10 @@ pub struct Shop {
     pub nkey: NkeySeed,
     pub anchors: Vec<Nkey>,
     pub credential: VerifiedCredential,
+    /// The workload to which some of the test vectors are encrypted.
+    pub reader: WorkloadId,
+    /// Its keys.
+    pub secrets: Vec<KemSecret>,
 }
 
 impl Shop {
@@ -61,7 +65,16 @@ impl Shop {
         let genuine = seeds(&vectors, |_| true)
             .map(|(_, bytes)| sha256(&[&bytes]))
             .collect();
+        let reader = WorkloadName::parse("billing").expect("a name");
+        let reader = WorkloadId::new(&domain, &reader);
+        let reader_nkey =
+            NkeySeed::from_random(NkeyKind::User, &seed(&vectors, "billing nkey")).expect("a seed");
+        let secrets = KemSuite::ALL
+            .map(|suite| reader_nkey.kem_secret(suite, 1, &reader))
+            .into();
         Self {
+            reader,
+            secrets,
             genuine,
             now,
             skew,
@@ -82,6 +95,19 @@ impl Shop {
     /// The bytes of all test vectors of these kinds, with their names.
     pub fn seeds(&self, kinds: &[&str]) -> impl Iterator<Item = (&str, Vec<u8>)> {
         seeds(&self.vectors, move |what| kinds.contains(&what))
+    }
+
+    /// A sealer takes its key away.
+    pub fn message_key_again(&self) -> SigningKey {
+        SigningKey::from_seed(&seed(&self.vectors, "orders message key"))
+    }
+
+    /// The data key in these wraps, if it is wrapped to the reader.
+    pub fn unwrap(&self, reference: KeyReference, wraps: &[u8]) -> Option<OpeningKey> {
+        OpeningKey::unwrap(reference, wraps, &self.domain, &self.reader, |id| {
+            self.secrets.iter().find(|key| key.public().id() == id)
+        })
+        .ok()
     }
 
     /// Whether these are the bytes of a test vector: nothing else was ever

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Credential, CredentialRequest, RequestExpectation, SignedPolicy, TrustBundle,
+    Credential, CredentialRequest, KemRecord, RequestExpectation, SignedPolicy, TrustBundle,
 };
-use bulla_keyring::{Signature, Tag};
+use bulla_keyring::{KemPublic, KemSuite, Signature, Tag};
 
 use super::canonical;
 use super::shop::SHOP;
@@ -71,6 +71,33 @@ pub fn request(data: &[u8]) {
     };
     if request.verify(&expected).is_ok() {
         assert!(signed, "a forgery verifies");
+    }
+}
+
+pub fn kem_record(data: &[u8]) {
+    let (bytes, signed) = genuine_or(data, |statement| {
+        array(&[
+            bin(statement),
+            array(&[
+                bin(SHOP.nkey.public().bytes()),
+                signature(SHOP.nkey.sign(Tag::KemRecord, &[statement])),
+            ]),
+        ])
+    });
+    let Ok(record) = KemRecord::decode(&bytes) else {
+        return;
+    };
+    canonical::assert(&canonical::bytes_at(&canonical::assert(&bytes), 0));
+    for suite in KemSuite::ALL {
+        let key = record.key(suite);
+        assert_eq!(
+            KemPublic::from_bytes(suite, key.as_bytes()).as_ref(),
+            Ok(key)
+        );
+    }
+    let workload = record.claimed_workload().clone();
+    if record.verify(&workload, &SHOP.anchors).is_ok() {
+        assert!(signed || SHOP.is_genuine(&bytes), "a forgery verifies");
     }
 }
 

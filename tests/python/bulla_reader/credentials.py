@@ -5,7 +5,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from . import ed25519
+from . import ed25519, kem
 from .encoding import Reader
 from .refusal import Refused
 
@@ -25,6 +25,8 @@ class Request:
     workload: str
     trust_domain: str
     message_key: bytes
+    # X-Wing public, X25519 public, exchange public.
+    process_keys: tuple | None
     token_key: bytes | None
     instance: bytes
     challenge: bytes
@@ -86,14 +88,14 @@ def read_statement(data):
     version(reader)
     workload, trust_domain = read_workload(reader)
     message_key = ed25519.key(reader.bytes_of(32))
-    if not reader.nil():
-        raise Refused("unsupported_kem")
+    process_keys = None if reader.nil() else read_process_keys(reader)
     token_key = None if reader.nil() else ed25519.key(reader.bytes_of(32))
     request = Request(
         statement=data,
         workload=workload,
         trust_domain=trust_domain,
         message_key=message_key,
+        process_keys=process_keys,
         token_key=token_key,
         instance=reader.bytes_of(16),
         challenge=reader.bytes_of(32),
@@ -101,6 +103,15 @@ def read_statement(data):
     )
     reader.finish()
     return request
+
+
+def read_process_keys(reader):
+    reader.array_of(3)
+    return (
+        kem.read_public(reader, kem.XWING),
+        kem.read_public(reader, kem.X25519),
+        kem.exchange_public(reader.bytes_of(32)),
+    )
 
 
 def read_countersignature(reader):
@@ -154,14 +165,19 @@ def verify_request(request, expected):
 
 
 def verify_countersignature(request, anchors):
+    vouched(request.countersignature, "countersignature", request.statement, anchors)
+
+
+def vouched(countersignature, name, statement, anchors):
+    """By one of the workload's nkeys in the policy."""
     if not anchors:
         raise Refused("no_anchor")
-    if request.countersignature is None:
+    if countersignature is None:
         raise Refused("countersignature_missing")
-    key, signature = request.countersignature
+    key, signature = countersignature
     if key not in [nkey(text) for text in anchors]:
         raise Refused("foreign_nkey")
-    if not ed25519.verifies(key, "countersignature", request.statement, signature):
+    if not ed25519.verifies(key, name, statement, signature):
         raise Refused("bad_countersignature")
 
 

@@ -1,7 +1,8 @@
-"""Envelopes: ENV-1 to ENV-35, suite 0."""
+"""Envelopes: ENV-1 to ENV-35. What is encrypted in them is opened in kem.py."""
 
 import hashlib
-from dataclasses import dataclass, field
+import hmac
+from dataclasses import dataclass
 
 from . import ed25519
 from .encoding import Reader
@@ -22,26 +23,58 @@ MAX_FRAME = 64
 MAX_BATCH = 1024
 MAX_LIFE = 15 * 60 * 1000
 
-KINDS = {0: "event", 1: "request", 2: "reply", 3: "error"}
+KINDS = {0: "event", 1: "request", 2: "reply", 3: "error", 4: "keywrap"}
+SUITES = {0: "signed", 1: "xwing", 2: "x25519"}
+KEYWRAP = 4
 ERRORS = {1: "refused", 2: "unavailable", 3: "failed", 4: "too_large", 5: "deadline"}
 
-# The table of ENV-10 for the fields that not every kind requires: event,
-# request, reply, error; r required, o optional, - refused.
+# The table of ENV-10 for the fields that not everything requires: event, request,
+# reply, error, keywrap; r required, o optional, - refused, E required and e
+# optional in suites 1 and 2 and refused in suite 0.
 TABLE = {
-    9: "or--",
-    10: "ooo-",
-    11: "oo--",
-    12: "oo--",
-    13: "--rr",
-    14: "--rr",
-    15: "--rr",
-    16: "oooo",
-    17: "oooo",
-    18: "oooo",
-    19: "ooo-",
-    20: "---r",
-    21: "---r",
+    9: "or---",
+    10: "ooo--",
+    11: "oo---",
+    12: "oo---",
+    13: "--rr-",
+    14: "--rr-",
+    15: "--rr-",
+    16: "oooo-",
+    17: "oooo-",
+    18: "ooooo",
+    19: "ooo--",
+    20: "---r-",
+    21: "---r-",
+    22: "EEE-r",
+    23: "EEE-r",
+    24: "EEE--",
+    25: "eee--",
 }
+
+
+def rule(key, kind, suite):
+    """What the table says about a field: r, o or -."""
+    sign = TABLE[key][kind]
+    if sign in "Ee":
+        return "-" if suite == 0 else {"E": "r", "e": "o"}[sign]
+    return sign
+
+
+@dataclass
+class Signed:
+    """ENV-21."""
+
+    index: int
+    count: int
+    path: list
+    signature: bytes
+
+
+@dataclass
+class Coded:
+    """ENV-26."""
+
+    mac: bytes
 
 
 @dataclass
@@ -52,14 +85,21 @@ class Envelope:
     header: dict
     token: bytes | None
     body: bytes
-    bodies: list
-    index: int
-    count: int
-    path: list
-    signature: bytes
+    proof: object
+    # The envelope's bytes from its first to the last of the header (ENV-16).
+    until_header: bytes
+    # Where nothing is encrypted, or once it is decrypted.
+    bodies: list | None = None
     sender: str | None = None
     credential_expires_at: int | None = None
-    extra: dict = field(default_factory=dict)
+
+    @property
+    def encrypted(self):
+        return 24 in self.header
+
+    @property
+    def messages(self):
+        return len(self.header[5]) // 16
 
     @property
     def kind(self):
@@ -87,16 +127,23 @@ def decode(data):
         raise Refused("wrong_length")
     header_bytes = reader.bytes(MAX_HEADER)
     header = decode_header(header_bytes)
+    until_header = data[: reader.at]
     token = None if reader.nil() else reader.bytes(MAX_TOKEN)
-    if (token is None) != (11 not in header):
+    encrypted = 24 in header
+    # ENV-15, ENV-17.
+    if (token is None) != (11 not in header) and not (encrypted and token is None):
         raise Refused("token_presence")
     body = reader.bytes(MAX_ENVELOPE)
     if header[1] == 3 and body:
         raise Refused("error_with_body")
-    bodies = decode_bodies(body, len(header[5]) // 16)
-    index, count, path, signature = decode_proof(reader)
+    if encrypted and len(body) < 16:
+        raise Refused("body_too_short")
+    bodies = None if encrypted else decode_bodies(body, len(header[5]) // 16)
+    proof = decode_proof(reader)
+    if isinstance(proof, Coded) and KINDS[header[1]] not in ("reply", "error"):
+        raise Refused("mac_kind")
     reader.finish()
-    return Envelope(header_bytes, header, token, body, bodies, index, count, path, signature)
+    return Envelope(header_bytes, header, token, body, proof, until_header, bodies)
 
 
 def decode_header(data):
@@ -105,7 +152,7 @@ def decode_header(data):
     header, last = {}, -1
     for _ in range(reader.map()):
         key = reader.uint()
-        if key > 21:
+        if key not in FIELDS:
             raise Refused("unknown_field")
         if key <= last:
             raise Refused("field_order")
@@ -118,11 +165,13 @@ def decode_header(data):
             raise Refused("missing_field")
     if header[1] not in KINDS:
         raise Refused("unsupported_kind")
-    for key, rules in TABLE.items():
-        rule = rules[header[1]]
-        if rule == "r" and key not in header:
+    kind, suite = header[1], header[0]
+    if (kind == 3 and suite != 0) or (kind == KEYWRAP and suite == 0):
+        raise Refused("suite_of_kind")
+    for key in TABLE:
+        if rule(key, kind, suite) == "r" and key not in header:
             raise Refused("missing_field")
-        if rule == "-" and key in header:
+        if rule(key, kind, suite) == "-" and key in header:
             raise Refused("unexpected_field")
     if 12 in header and 11 not in header:
         raise Refused("unexpected_field")
@@ -138,10 +187,10 @@ def decode_header(data):
     return header
 
 
-def suite(reader):
+def read_suite(reader):
     value = reader.uint()
     # ENV-11: before another field is looked at.
-    if value != 0:
+    if value not in SUITES:
         raise Refused("unsupported_suite")
     return value
 
@@ -217,7 +266,7 @@ def error_code(reader):
 
 
 FIELDS = {
-    0: suite,
+    0: read_suite,
     1: Reader.uint,
     2: lambda reader: reader.bytes_of(16),
     3: lambda reader: reader.bytes_of(8),
@@ -239,6 +288,10 @@ FIELDS = {
     19: application_headers,
     20: error_code,
     21: lambda reader: reader.bytes_of(16),
+    22: lambda reader: reader.bytes_of(32),
+    23: lambda reader: reader.bytes_of(32),
+    24: lambda reader: reader.bytes_of(12),
+    25: lambda reader: reader.bytes(MAX_HEADER),
 }
 
 
@@ -255,8 +308,12 @@ def decode_bodies(body, messages):
 
 
 def decode_proof(reader):
-    """ENV-21, ENV-22."""
-    reader.array_of(4)
+    """ENV-21, ENV-22, ENV-26."""
+    elements = reader.array()
+    if elements == 1:
+        return Coded(reader.bytes_of(32))
+    if elements != 4:
+        raise Refused("wrong_length")
     index, count = reader.uint(), reader.uint()
     if not index < count <= MAX_BATCH:
         raise Refused("batch_place")
@@ -264,7 +321,7 @@ def decode_proof(reader):
     if len(path) != 24 * path_length(index, count):
         raise Refused("path_length")
     nodes = [path[at : at + 24] for at in range(0, len(path), 24)]
-    return index, count, nodes, reader.bytes_of(64)
+    return Signed(index, count, nodes, reader.bytes_of(64))
 
 
 def path_length(index, count):
@@ -289,14 +346,28 @@ def root(leaf, index, count, path):
     return node
 
 
-def verify(envelope, credential):
-    """ENV-23, and the token that the header's hash covers (ENV-20)."""
+def verify(envelope, credential, code=None):
+    """ENV-23 or ENV-26, and the token that the header's hash covers (ENV-20).
+
+    `code` makes the code that is expected, where one is.
+    """
     if envelope.header[2] != credential.key_id:
         raise Refused("wrong_credential")
-    top = root(envelope.leaf, envelope.index, envelope.count, envelope.path)
-    message = credential.hash + envelope.count.to_bytes(4, "big") + top
-    if not ed25519.verifies(credential.message_key, "batch", message, envelope.signature):
-        raise Refused("bad_signature")
+    proof = envelope.proof
+    if code is not None:
+        if isinstance(proof, Signed):
+            raise Refused("not_coded")
+        if not hmac.compare_digest(code(envelope.leaf), proof.mac):
+            raise Refused("bad_mac")
+    else:
+        if isinstance(proof, Coded):
+            raise Refused("not_signed")
+        top = root(envelope.leaf, proof.index, proof.count, proof.path)
+        message = credential.hash + proof.count.to_bytes(4, "big") + top
+        if not ed25519.verifies(
+            credential.message_key, "batch", message, proof.signature
+        ):
+            raise Refused("bad_signature")
     if envelope.token is not None:
         if hashlib.sha256(envelope.token).digest() != envelope.header[11]:
             raise Refused("token_mismatch")
