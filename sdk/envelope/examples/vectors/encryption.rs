@@ -656,7 +656,11 @@ fn plaintexts() -> Vec<Vector> {
             "the body without the array",
             b"the body".to_vec(),
         ),
-        ("plaintext-of-one", "no content", array(&[token.clone()])),
+        (
+            "plaintext-of-one",
+            "no content",
+            array(std::slice::from_ref(&token)),
+        ),
         (
             "plaintext-of-three",
             "a third element",
