@@ -228,7 +228,9 @@ impl ControlPlane {
         let key_id = credential.id().to_hex();
         let bytes = Bytes::copy_from_slice(credential.as_bytes());
         // First where receivers look for it, then to the process.
-        let keep = expires_at.saturating_since(now) + CLOCK_SKEW;
+        // What it signs may lie in a stream and be verified long after that.
+        let late = held.policy.policy.late_readers_of(workload.id());
+        let keep = expires_at.saturating_since(now) + CLOCK_SKEW + late;
         let written = self
             .stream
             .add(

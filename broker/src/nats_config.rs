@@ -164,6 +164,8 @@ accounts {
       { service: "$JS.API.DIRECT.GET.BULLA_KEYS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.CLAIMS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
+      { service: "$BULLA.TAKEN.>", accounts: [ APP ] }
+      { service: "$JS.API.DIRECT.GET.BULLA_TAKEN.>", response_type: stream, accounts: [ APP ] }
       # Streams of the policy: messages, answers for them, configurations.
       { service: "$JS.API.CONSUMER.MSG.NEXT.>", response_type: stream, accounts: [ APP ] }
       { service: "$JS.ACK.>", accounts: [ APP ] }
@@ -181,6 +183,8 @@ accounts {
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_KEYS.>" } }
       { service: { account: JS, subject: "$BULLA.CLAIMS.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
+      { service: { account: JS, subject: "$BULLA.TAKEN.>" } }
+      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_TAKEN.>" } }
       { service: { account: JS, subject: "$JS.API.CONSUMER.MSG.NEXT.>" } }
       { service: { account: JS, subject: "$JS.ACK.>" } }
       # Under another name: under its own nats-server answers for this account.

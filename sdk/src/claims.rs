@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! claim   $BULLA.CLAIMS.<own tag>.<hex of the key>     value: a MessagePack array
+//! taken   $BULLA.TAKEN.<own tag>.<hex of the key>      the same, of what a stream stored
 //! key     first 16 bytes of SHA-256 over what is claimed, each part with its length
 //! ```
 //!
@@ -31,6 +32,45 @@ pub(crate) const VERSION: u8 = 1;
 const ANSWER: Duration = Duration::from_secs(2);
 /// JetStream counts a record's life in whole seconds, from when it stored it.
 const ROUNDING: Duration = Duration::from_secs(2);
+
+/// Where claims lie, by what they are about.
+#[derive(Clone, Copy)]
+enum Shelf {
+    /// What is sent and handled soon: each lives minutes at most.
+    Sent,
+    /// What a stream stored: each lives for as long as somebody may consume it.
+    Stored,
+}
+
+impl Shelf {
+    fn subject(self, tag: WorkloadTag, key: ClaimKey) -> String {
+        match self {
+            Self::Sent => reserved::claim(tag, &key.to_hex()),
+            Self::Stored => reserved::taken(tag, &key.to_hex()),
+        }
+    }
+
+    fn direct_get(self, tag: WorkloadTag, key: ClaimKey) -> String {
+        match self {
+            Self::Sent => reserved::claim_direct_get(tag, &key.to_hex()),
+            Self::Stored => reserved::taken_direct_get(tag, &key.to_hex()),
+        }
+    }
+
+    const fn longest(self) -> Duration {
+        match self {
+            Self::Sent => reserved::CLAIM_LIFE,
+            Self::Stored => reserved::TAKEN_LIFE,
+        }
+    }
+
+    const fn stream(self) -> &'static str {
+        match self {
+            Self::Sent => reserved::CLAIMS_STREAM,
+            Self::Stored => reserved::TAKEN_STREAM,
+        }
+    }
+}
 
 /// What is claimed, as one short name.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,33 +200,66 @@ impl Claims {
         value: Bytes,
         life: Duration,
     ) -> Result<Claim, ClaimError> {
+        self.put(Shelf::Sent, key, value, life).await
+    }
+
+    /// Claims a stored message for one consumer of its stream, under the number
+    /// that it came with: the same number is a redelivery, another a copy.
+    pub(crate) async fn claim_stored(
+        &self,
+        (stream, consumer): (&str, &str),
+        sender: KeyId,
+        message: MessageId,
+        sequence: u64,
+        life: Duration,
+    ) -> Result<ClaimedValue, ClaimError> {
+        let key = ClaimKey::of(
+            "stored",
+            &[
+                stream.as_bytes(),
+                consumer.as_bytes(),
+                &sender.0,
+                &message.0,
+            ],
+        );
+        let value = to_value(&(VERSION, stream, sequence));
+        self.put_value(Shelf::Stored, key, value, life).await
+    }
+
+    async fn put(
+        &self,
+        shelf: Shelf,
+        key: ClaimKey,
+        value: Bytes,
+        life: Duration,
+    ) -> Result<Claim, ClaimError> {
         let life = life.saturating_add(ROUNDING);
-        if life > reserved::CLAIM_LIFE {
+        if life > shelf.longest() {
             return Err(ClaimError::TooLong);
         }
         let mut headers = HeaderMap::new();
         headers.insert("Nats-TTL", format!("{}s", life.as_secs()).as_str());
-        let subject = reserved::claim(self.tag, &key.to_hex());
+        let subject = shelf.subject(self.tag, key);
         let answer = self
             .connection
             .ask_with_headers(subject, headers, value, ANSWER)
             .await?;
-        Answer::read(&answer)?.claim()
+        Answer::read(&answer)?.claim(shelf.stream())
     }
 
-    #[expect(dead_code, reason = "the consumer of a stream asks so")]
     /// Claims `key` for `life`, or says whether it was claimed with this value.
-    pub(crate) async fn claim_value(
+    async fn put_value(
         &self,
+        shelf: Shelf,
         key: ClaimKey,
         value: Bytes,
         life: Duration,
     ) -> Result<ClaimedValue, ClaimError> {
-        match self.claim(key, value.clone(), life).await? {
+        match self.put(shelf, key, value.clone(), life).await? {
             Claim::Created => return Ok(ClaimedValue::Created),
             Claim::Held => {}
         }
-        let subject = reserved::claim_direct_get(self.tag, &key.to_hex());
+        let subject = shelf.direct_get(self.tag, key);
         let answer = self.connection.ask(subject, Bytes::new(), ANSWER).await?;
         match answer.status {
             None | Some(StatusCode::OK) if answer.payload == value => Ok(ClaimedValue::Equal),
@@ -228,9 +301,9 @@ impl Answer {
         serde_json::from_slice(&answer.payload).map_err(|_| ClaimError::Malformed)
     }
 
-    fn claim(&self) -> Result<Claim, ClaimError> {
+    fn claim(&self, stream: &str) -> Result<Claim, ClaimError> {
         let Some(error) = &self.error else {
-            let stored = self.stream == reserved::CLAIMS_STREAM && self.seq > 0;
+            let stored = self.stream == stream && self.seq > 0;
             return stored
                 .then_some(Claim::Created)
                 .ok_or(ClaimError::Malformed);
@@ -302,7 +375,8 @@ mod tests {
     fn only_the_servers_word_makes_a_claim() {
         let claim = |text: &str| {
             let answer: Answer = serde_json::from_str(text).unwrap();
-            answer.claim().map_err(|error| error.code())
+            let claimed = answer.claim(reserved::CLAIMS_STREAM);
+            claimed.map_err(|error| error.code())
         };
         let error = |code: u64, text: &str| {
             claim(&format!(

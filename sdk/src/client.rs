@@ -15,12 +15,15 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::ReplySender;
+use crate::append::Appended;
 use crate::claims::Claims;
 use crate::clock;
 use crate::connection::Connection;
+use crate::consumer::Consumer;
 use crate::control::{Control, PolicyState};
 use crate::error::{
-    ConnectError, FlushError, PublishError, RequestError, ServiceError, SubscribeError,
+    AppendError, ConnectError, ConsumeError, FlushError, PublishError, RequestError, ServiceError,
+    SubscribeError,
 };
 use crate::kems::OwnKems;
 use crate::message::{IntoReply, Message};
@@ -123,6 +126,7 @@ impl Client {
                 signer: Signer::start(desk, stats.clone()),
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
+                appending: AtomicUsize::new(0),
                 users: Users::new(options.clock_skew),
                 claims: Claims::new(connection.clone(), options.workload.tag()),
                 own_name,
@@ -175,6 +179,30 @@ impl Client {
         request: &T,
     ) -> Result<Responses, RequestError> {
         self.message(subject).payload(request).request_many().await
+    }
+
+    /// Appends `event` to the stream that stores `subject`, and returns when the
+    /// stream has it.
+    ///
+    /// # Errors
+    /// As [`Outgoing::append`].
+    pub async fn append<T: Serialize + ?Sized>(
+        &self,
+        subject: &str,
+        event: &T,
+    ) -> Result<Appended, AppendError> {
+        self.message(subject).payload(event).append().await
+    }
+
+    /// Consumes what `stream` stored, as `consumer`, which the policy grants to
+    /// this workload and a broker has made. Every process that consumes under
+    /// the same name shares its messages with the others.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]; [`ConsumeError::Misconfigured`] if the stream is not
+    /// what its messages need.
+    pub async fn consume(&self, stream: &str, consumer: &str) -> Result<Consumer, ConsumeError> {
+        Consumer::bind(&self.shared, stream, consumer).await
     }
 
     /// Starts a message for everything that `publish` and `request` do not say:

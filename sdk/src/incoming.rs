@@ -12,7 +12,7 @@ use bulla_envelope::{
     SealedEnvelope, VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis, reserved};
-use bulla_policy::{Decision, Permit, Replay, Request, Requirements, Verb};
+use bulla_policy::{APPEND_LIFE, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -143,13 +143,20 @@ impl Opener {
         let policy = shared.control.policy();
         let leaf = authentic.leaf();
         let requirements = policy.policy().requirements(&subject);
+        // What a stream stores passes by here as well: its life until it is
+        // stored, and where the stream's word goes to, which is nobody's to answer.
+        let is_append = self.is_append(&requirements);
         let checked = authentic.check(&Expectation {
             subject: &raw.subject,
-            reply_to: raw.reply.as_deref(),
+            reply_to: raw.reply.as_deref().filter(|_| !is_append),
             kinds: &[self.role.kind()],
             now,
             skew: shared.options.clock_skew,
-            max_age: requirements.max_age,
+            max_age: if is_append {
+                requirements.max_age.min(APPEND_LIFE)
+            } else {
+                requirements.max_age
+            },
             not_before: self.not_before,
             request: None,
         })?;
@@ -222,6 +229,11 @@ impl Opener {
         })
     }
 
+    /// Whether an event on such a subject is one that its sender appended.
+    fn is_append(&self, requirements: &Requirements) -> bool {
+        self.role == Role::Subscriber && requirements.replay == Some(Replay::Stream)
+    }
+
     /// ENV-45: in a queue group, where the subject asks for it, one process of
     /// all has each message. Whatever else comes of the claim is a refusal.
     async fn claim(
@@ -234,8 +246,10 @@ impl Opener {
         let Some(pattern) = &self.in_group else {
             return Ok(());
         };
-        if permit.requirements().replay_for(true) != Replay::Shared {
-            return Ok(());
+        match permit.requirements().replay_for(true) {
+            Replay::Window => return Ok(()),
+            // Of what a stream stores the group gets copies: claimed like others.
+            Replay::Shared | Replay::Stream => {}
         }
         let shared = &self.shared;
         let (sender, skew) = (opened.sender().key_id, shared.options.clock_skew);
@@ -269,7 +283,12 @@ impl Opener {
                 now,
             })
         };
-        let permit = match ask(&opened.sender().workload, self.role.senders_verb()) {
+        let sent_by = if self.is_append(&policy.policy().requirements(subject)) {
+            Verb::Append
+        } else {
+            self.role.senders_verb()
+        };
+        let permit = match ask(&opened.sender().workload, sent_by) {
             Decision::Allow(permit) => permit,
             Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
         };

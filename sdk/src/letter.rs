@@ -11,6 +11,7 @@ use bulla_envelope::{
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
 
+use crate::append::Slot;
 use crate::content::ContentType;
 use crate::user::User;
 use crate::vault::KeyInUse;
@@ -43,6 +44,8 @@ pub(crate) struct Letter {
 #[derive(Clone)]
 pub(crate) enum Purpose {
     Event,
+    /// An event that its sender itself hands to a stream.
+    Append(Arc<Slot>),
     Request {
         reply_to: Subject,
     },
@@ -84,6 +87,11 @@ impl Letter {
         }
     }
 
+    /// Takes an id that somebody chose in place of a random one.
+    pub(crate) fn set_id(&mut self, id: MessageId) {
+        self.id = id;
+    }
+
     pub(crate) const fn id(&self) -> MessageId {
         self.id
     }
@@ -93,7 +101,7 @@ impl Letter {
         let (to, at) = (&self.subject, self.issued_at);
         let until = at.saturating_add(self.life).min(credential_ends);
         let mut draft = match &self.purpose {
-            Purpose::Event => Draft::event(to, at, until, &self.body),
+            Purpose::Event | Purpose::Append(_) => Draft::event(to, at, until, &self.body),
             Purpose::Request { reply_to } => Draft::request(to, reply_to, at, until, &self.body),
             Purpose::Reply(binding) => Draft::reply(to, *binding, at, until, &self.body),
             Purpose::Error {

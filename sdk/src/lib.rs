@@ -31,14 +31,33 @@
 //! # }
 //! ```
 //!
+//! What should reach who is not there now is appended to a stream:
+//!
+//! ```no_run
+//! # use bulla_sdk::{Client, ConnectOptions};
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! client.append("orders.17.created", "two bowls").await?; // stored
+//!
+//! let mut orders = client.consume("ORDERS", "billing").await?;
+//! loop {
+//!     let delivery = orders.next().await?; // verified
+//!     let order: String = delivery.message().decode()?;
+//!     println!("{order}");
+//!     delivery.ack().await?; // comes no more
+//! }
+//! # }
+//! ```
+//!
 //! A subject that asks for encryption is encrypted to whom the policy lets
 //! receive there; a missing key is an error, never plaintext.
 
 mod answers;
+mod append;
 mod claims;
 mod client;
 mod clock;
 mod connection;
+mod consumer;
 mod content;
 mod context;
 mod control;
@@ -69,16 +88,19 @@ mod vault;
 pub mod broker_protocol;
 
 pub use answers::ReplySender;
+pub use append::Appended;
 pub use bulla_envelope::{DecisionId, LeafHash, MessageId, TraceParent};
 pub use bulla_identity::{Claims, Subject, WorkloadId};
 pub use client::Client;
+pub use consumer::{Consumer, Delivery, Receipt, SettingFault};
 pub use content::{ContentType, PayloadError};
 pub use context::Context;
 pub use control::PolicyState;
 pub use decision_log::TARGET as DECISION_TARGET;
 pub use error::{
-    ConnectError, ControlError, CredentialError, FlushError, LinkError, PublishError, ReplyError,
-    RequestError, SendError, ServiceError, ServiceErrorCode, SubscribeError,
+    AppendError, ConnectError, ConsumeError, ControlError, CredentialError, FlushError, LinkError,
+    PublishError, ReplyError, RequestError, SendError, ServiceError, ServiceErrorCode,
+    SubscribeError,
 };
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use options::{ConnectOptions, OptionsError, variables};

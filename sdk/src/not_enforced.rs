@@ -4,15 +4,13 @@
 //! reason: a demand that is ignored would be a promise that nobody keeps.
 //! Whoever builds one of these removes its line here.
 
-use bulla_policy::{Batch, Replay, Replies, Requirements};
+use bulla_policy::{Batch, Replies, Requirements};
 
 /// A demand that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotEnforced {
     #[error("replies = \"mac\"")]
     MacReplies,
-    #[error("replay = \"stream\"")]
-    StreamReplay,
     #[error("batch = \"per-subject\"")]
     SeparateBatches,
 }
@@ -24,10 +22,6 @@ impl NotEnforced {
             Replies::Mac => return Err(Self::MacReplies),
             Replies::Signed => {}
         }
-        match requirements.replay {
-            Some(Replay::Stream) => return Err(Self::StreamReplay),
-            Some(Replay::Shared | Replay::Window) | None => {}
-        }
         match requirements.batch {
             Batch::PerSubject => Err(Self::SeparateBatches),
             Batch::Shared => Ok(()),
@@ -38,7 +32,6 @@ impl NotEnforced {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::MacReplies => "mac_replies_unsupported",
-            Self::StreamReplay => "stream_replay_unsupported",
             Self::SeparateBatches => "separate_batches_unsupported",
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{AppHeaders, TraceParent};
+use bulla_envelope::{AppHeaders, MessageId, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
-use bulla_policy::{Decision, Request, Requirements, UserRule, Verb};
+use bulla_policy::{APPEND_LIFE, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -34,6 +34,7 @@ pub struct Outgoing<'a> {
     user: UserChoice,
     context: Context,
     pub(crate) timeout: Duration,
+    id: Option<MessageId>,
 }
 
 enum UserChoice {
@@ -53,6 +54,7 @@ impl<'a> Outgoing<'a> {
             user: UserChoice::Inherit,
             context: Context::current(),
             timeout: shared.options.request_timeout,
+            id: None,
         }
     }
 
@@ -107,7 +109,19 @@ impl<'a> Outgoing<'a> {
         self
     }
 
-    /// How long a request waits for its reply.
+    /// Gives an event an id in place of a random one, so that a repetition of
+    /// what caused it is recognised: for the edge, where a client names its
+    /// attempts. Whoever can foresee an id can take it first, so it must be one
+    /// that nobody else can compute, such as an HMAC under a key of the edge's
+    /// own. An append that finds it taken is [`AppendError::IdTaken`].
+    ///
+    /// [`AppendError::IdTaken`]: crate::AppendError::IdTaken
+    pub fn id(mut self, id: MessageId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// How long a request waits for its reply, and an append for its stream.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -189,6 +203,7 @@ impl<'a> Outgoing<'a> {
         };
         Ok(Addressed {
             shared,
+            id: self.id,
             body: self.body?,
             subject,
             user,
@@ -247,6 +262,13 @@ fn preflight(
                     id,
                 });
             }
+            if verb == Verb::Publish && requirements.replay == Some(Replay::Stream) {
+                let id = decision_log::deny(what, permit.rule(), &"it must be appended");
+                return Err(SendError::MustAppend {
+                    subject: subject.as_str().to_owned(),
+                    id,
+                });
+            }
             decision_log::allow(what, permit.rule());
             Ok(requirements)
         }
@@ -271,6 +293,7 @@ pub(crate) struct Addressed<'a> {
     context: Context,
     requirements: Requirements,
     key: Option<Arc<KeyInUse>>,
+    id: Option<MessageId>,
     verb: Verb,
     now: UnixMillis,
 }
@@ -281,8 +304,16 @@ impl Addressed<'_> {
             matches!(purpose, Purpose::Request { .. }),
             self.verb == Verb::Request
         );
-        let life = self.requirements.max_age;
+        // What a stream stores is consumed for as long as `max_age` says, and
+        // reaches the stream soon or never.
+        let life = match self.verb {
+            Verb::Append => self.requirements.max_age.min(APPEND_LIFE),
+            _ => self.requirements.max_age,
+        };
         let mut letter = Letter::new(purpose, self.subject, self.body, self.now, life);
+        if let Some(id) = self.id {
+            letter.set_id(id);
+        }
         letter.content_type = Some(self.content_type);
         letter.user = self.user;
         letter.key = self.key;

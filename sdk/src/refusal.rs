@@ -54,11 +54,41 @@ pub(crate) enum Refusal {
     ReplayedElsewhere,
     #[error("it cannot be claimed")]
     Claim(#[from] ClaimError),
+    // Of what a stream stored only.
+    #[error("not as it was appended")]
+    Stored(#[from] StoredRefusal),
     // Of replies only.
     #[error("a status of nats-server where only a sealed reply counts")]
     Status,
     #[error("not in its place among the replies")]
     Reply(#[from] Misplaced),
+}
+
+/// Why a stored message does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoredRefusal {
+    #[error("the policy does not call its subject a stream's")]
+    NotStreamed,
+    #[error("its stream stored it in the future")]
+    InFuture,
+    #[error("its stream stored it longer ago than its subject's `max_age`")]
+    TooLate,
+    #[error("it was stored under another id than its own, where a copy would not be found")]
+    OtherId,
+    #[error("it came before under another number of the stream: a copy")]
+    Copy,
+}
+
+impl StoredRefusal {
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::NotStreamed => "not_streamed",
+            Self::InFuture => "stored_in_future",
+            Self::TooLate => "stored_too_long_ago",
+            Self::OtherId => "stored_under_another_id",
+            Self::Copy => "stored_copy",
+        }
+    }
 }
 
 /// Why a user's transaction token does not count.
@@ -105,6 +135,7 @@ impl Refusal {
             Self::Replay(e) => e.code(),
             Self::ReplayedElsewhere => "replayed_elsewhere",
             Self::Claim(e) => e.code(),
+            Self::Stored(refusal) => refusal.code(),
             Self::Status => "reply_status",
             Self::Reply(e) => e.code(),
         }

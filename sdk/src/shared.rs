@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) roots: VerifiedRoots,
     /// Requests that are being handled now.
     pub(crate) handling: AtomicUsize,
+    /// Appends that are under way now.
+    pub(crate) appending: AtomicUsize,
     pub(crate) users: Users,
     pub(crate) claims: Claims,
     pub(crate) replies: Replies,

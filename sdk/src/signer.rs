@@ -84,6 +84,10 @@ impl Post for Desk {
     }
 
     async fn send(&self, letter: &Letter, envelope: Bytes) -> Result<(), LinkError> {
+        if let Purpose::Append(slot) = &letter.purpose {
+            slot.put(envelope);
+            return Ok(());
+        }
         let nats = self.connection.nats();
         let subject = letter.subject.as_str().to_owned();
         match letter.reply_to() {

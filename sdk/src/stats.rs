@@ -15,6 +15,7 @@ struct Inner {
     delivered: AtomicU64,
     slow_consumer: AtomicU64,
     late_replies: AtomicU64,
+    ids_taken: AtomicU64,
     lost_violations: AtomicU64,
     recipients_without_key: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
@@ -44,6 +45,13 @@ impl Stats {
     #[must_use]
     pub fn slow_consumer(&self) -> u64 {
         self.0.slow_consumer.load(Ordering::Relaxed)
+    }
+
+    /// Appends that found the id of their message taken before the first attempt:
+    /// each is an alarm.
+    #[must_use]
+    pub fn ids_taken(&self) -> u64 {
+        self.0.ids_taken.load(Ordering::Relaxed)
     }
 
     /// Replies that came after their request had ended.
@@ -84,6 +92,10 @@ impl Stats {
 
     pub(crate) fn count_slow_consumer(&self) {
         self.0.slow_consumer.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_id_taken(&self) {
+        self.0.ids_taken.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_late_reply(&self) {

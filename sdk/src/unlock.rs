@@ -193,7 +193,7 @@ impl Unlocker {
         let sealed = SealedEnvelope::decode(record).map_err(|e| e.code())?;
         let credential = self
             .control
-            .credential(sealed.key_id(), clock::now())
+            .credential_as_of(sealed.key_id(), stored_at, clock::now())
             .await
             .map_err(|e| e.code())?;
         let checked = sealed

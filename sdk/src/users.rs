@@ -38,14 +38,29 @@ impl Users {
         token: &str,
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
+        self.verify_as_of(control, token, now, now).await
+    }
+
+    /// The same of a token that was used at a time `at` in the past.
+    pub(crate) async fn verify_as_of(
+        &self,
+        control: &Control,
+        token: &str,
+        at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<User, UserRefusal> {
         let key = (token_digest(token), control.generation());
         if let Some(user) = self.verified.get(&key) {
-            user.verified().check_times(now, self.skew)?;
+            user.verified().check_times(at, self.skew)?;
             return Ok(user);
         }
         let kid = unverified_kid(token)?;
         let key_id = KeyId::parse(&kid).ok_or(UserRefusal::KeyId)?;
-        let credential = control.credential(key_id, now).await?;
+        let credential = if at == now {
+            control.credential(key_id, now).await?
+        } else {
+            control.credential_as_of(key_id, at, now).await?
+        };
         let public = credential.token_key().ok_or(UserRefusal::NoTokenKey)?;
         let policy = control.policy();
         let minter = policy
@@ -57,7 +72,7 @@ impl Users {
             token,
             public.as_bytes(),
             policy.policy().trust_domain(),
-            now,
+            at,
             self.skew,
         )?;
         if token_verified.requesting_workload() != minter.id().as_str() {

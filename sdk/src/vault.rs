@@ -334,7 +334,13 @@ impl Vault {
                 self.workload.tag(),
                 &HEXLOWER.encode(&in_use.key.id().0),
             ),
-            readable_for: LONGEST_MAX_AGE,
+            // Of what a stream stores, longer than of anything else.
+            readable_for: self
+                .control
+                .policy()
+                .policy()
+                .longest_max_age()
+                .max(LONGEST_MAX_AGE),
             key: Arc::clone(&in_use),
         };
         if in_use.key.recipient_count() > MAX_INLINE_WRAPS {

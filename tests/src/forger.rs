@@ -199,6 +199,23 @@ impl Forger {
         sealed.into_iter().map(|sealed| sealed.bytes).collect()
     }
 
+    /// An event with an id and times of its own.
+    #[must_use]
+    pub fn event_with_id(
+        &self,
+        subject: &str,
+        id: MessageId,
+        issued: UnixMillis,
+        life: Duration,
+        body: &[u8],
+    ) -> Bytes {
+        let subject = parsed(subject);
+        let mut draft = Draft::event(&subject, issued, issued.saturating_add(life), body);
+        draft.content_type = Some("application/msgpack");
+        let sealed = self.sealer.seal(&draft, id);
+        sealed.expect("a sealed envelope").bytes
+    }
+
     /// A request on behalf of the user of `token`.
     #[must_use]
     pub fn request_for_user(

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `BULLA_CTL` | trust bundle, policy, credentials, KEM records | brokers |
 //! | `BULLA_KEYS` | data keys, wrapped to their recipients | each workload beneath its own tag |
+//! | `BULLA_TAKEN` | under which number a consumer was first given a message of a stream that forgets ids | the same |
 //! | `BULLA_CLAIMS` | which message a workload has begun to handle | each workload beneath its own tag |
 //!
 //! What workloads write reaches these streams through an account import, so the
@@ -27,7 +28,7 @@ use tokio::time::{Instant, sleep};
 /// configuration.
 pub(crate) async fn open_for_workloads(client: &Client) -> Result<(), StreamError> {
     let open = |config| open(client.clone(), config);
-    tokio::try_join!(open(keys()), open(claims()))?;
+    tokio::try_join!(open(keys()), open(claims()), open(taken()))?;
     Ok(())
 }
 
@@ -105,6 +106,20 @@ fn claims() -> Config {
         max_age: reserved::CLAIM_LIFE,
         allow_message_ttl: true,
         ..written_once(reserved::CLAIMS_STREAM, reserved::CLAIMS_ALL)
+    }
+}
+
+/// Claims about what other streams stored. By themselves, because they may have
+/// to stand for weeks: however many there are, what is sent and handled at once
+/// still finds room for its claims.
+fn taken() -> Config {
+    Config {
+        description: Some("Bulla: messages that were taken from streams".to_owned()),
+        max_bytes: TAKEN_MAX_BYTES,
+        max_message_size: CLAIMS_MAX_RECORD,
+        max_age: reserved::TAKEN_LIFE,
+        allow_message_ttl: true,
+        ..written_once(reserved::TAKEN_STREAM, reserved::TAKEN_ALL)
     }
 }
 
@@ -197,6 +212,9 @@ const KEYS_MAX_AGE: Duration = Duration::from_secs(32 * 24 * 60 * 60);
 /// A claim takes about 150 bytes: 3.5 million at once, or 100,000 a second where
 /// messages live for 30 s.
 const CLAIMS_MAX_BYTES: i64 = 512 * 1024 * 1024;
+
+/// 3.5 million claims.
+const TAKEN_MAX_BYTES: i64 = 512 * 1024 * 1024;
 
 /// A stream's name of the largest size, and a sequence.
 const CLAIMS_MAX_RECORD: i32 = 512;

@@ -10,6 +10,7 @@
 //! | `$BULLA.CLAIMS.<tag>.<claim id>` | that workload writes, once, and asks |
 //! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
+//! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
 //! | `_INBOX.<tag>.s.>` | that workload listens; only nats-server and brokers answer there |
@@ -53,6 +54,14 @@ pub const KEYS_DIRECT_GET_ALL: &str = "$JS.API.DIRECT.GET.BULLA_KEYS.$BULLA.KEYS
 pub const CLAIMS_STREAM: &str = "BULLA_CLAIMS";
 /// Everything on it: `$BULLA.CLAIMS.<claimant's tag>.<claim id>`.
 pub const CLAIMS_ALL: &str = "$BULLA.CLAIMS.*.*";
+/// The stream of claims about what other streams stored: under which number a
+/// consumer was first given a message.
+pub const TAKEN_STREAM: &str = "BULLA_TAKEN";
+/// Everything on it: `$BULLA.TAKEN.<claimant's tag>.<claim id>`.
+pub const TAKEN_ALL: &str = "$BULLA.TAKEN.*.*";
+/// The longest that such a claim stands. It outlives what may be consumed for
+/// the longest (30 days), and what clocks may differ.
+pub const TAKEN_LIFE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 
@@ -187,6 +196,30 @@ pub fn claim_direct_get(tag: WorkloadTag, claim_hex: &str) -> String {
 #[must_use]
 pub fn claims_direct_get_of(tag: WorkloadTag) -> String {
     format!("$JS.API.DIRECT.GET.{CLAIMS_STREAM}.$BULLA.CLAIMS.{tag}.>")
+}
+
+/// Where the workload with this tag claims what a stream stored (32 hex digits).
+#[must_use]
+pub fn taken(tag: WorkloadTag, claim_hex: &str) -> String {
+    format!("$BULLA.TAKEN.{tag}.{claim_hex}")
+}
+
+/// Everything that it may claim so.
+#[must_use]
+pub fn taken_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.TAKEN.{tag}.>")
+}
+
+/// The direct-get request for one of these claims.
+#[must_use]
+pub fn taken_direct_get(tag: WorkloadTag, claim_hex: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{TAKEN_STREAM}.$BULLA.TAKEN.{tag}.{claim_hex}")
+}
+
+/// Direct gets of all of them.
+#[must_use]
+pub fn taken_direct_get_of(tag: WorkloadTag) -> String {
+    format!("$JS.API.DIRECT.GET.{TAKEN_STREAM}.$BULLA.TAKEN.{tag}.>")
 }
 
 /// Where the workload with this tag hands in its KEM record.

@@ -17,6 +17,7 @@ use crate::policy::{Entry, Policy, Workload};
 use crate::problem::Problem;
 use crate::rule::{Rule, Verb};
 use crate::shape;
+use crate::stream::{Retention, Stream};
 use crate::trie::Trie;
 
 /// The most bytes that one workload's lists may take as JSON: 512 KiB.
@@ -175,7 +176,7 @@ impl<'p> Compiler<'p> {
                 }
                 Verb::Consume => {
                     // Its name is literal, so nothing is left to narrow or close.
-                    lists.consume(held.pattern);
+                    lists.consume(self.policy, self.workload, held.pattern);
                     continue;
                 }
                 Verb::Subscribe => {
@@ -450,7 +451,7 @@ impl Lists {
 
     /// POL-69: to ask for messages and to answer for them, and to see how the
     /// stream and the consumer are configured. Nothing else of JetStream.
-    fn consume(&mut self, consumer: &SubjectPattern) {
+    fn consume(&mut self, policy: &Policy, workload: &Workload, consumer: &SubjectPattern) {
         let Some((stream, consumer)) = check::named_consumer(consumer) else {
             return;
         };
@@ -460,6 +461,13 @@ impl Lists {
             reserved::consumer_info(stream, consumer),
             reserved::stream_info(stream),
         ]);
+        // A stream that forgets ids: the consumer remembers them.
+        let forgets = policy.stream(stream).map(Stream::retention);
+        if matches!(forgets, Some(Retention::WorkQueue | Retention::Interest)) {
+            let tag = workload.tag();
+            self.publish_allow
+                .extend([reserved::taken_of(tag), reserved::taken_direct_get_of(tag)]);
+        }
     }
 
     /// POL-63: the workload's own queue group. Where a queue entry matches,

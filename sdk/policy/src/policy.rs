@@ -349,6 +349,19 @@ impl Policy {
         self.workload_at(consumer.workload)
     }
 
+    /// For how long after it was stored something that this workload signed, a
+    /// message or a user's token, may still have to be verified: nothing unless
+    /// it may append, or mints tokens that others may append under.
+    #[must_use]
+    pub fn late_readers_of(&self, workload: &WorkloadId) -> Duration {
+        let signs = self.workload_by_id(workload).is_some_and(Workload::mints)
+            || self
+                .grants(workload)
+                .any(|g| g.effect == Effect::Allow && g.verb == Verb::Append);
+        let longest = self.streams.iter().map(Stream::longest_use).max();
+        longest.filter(|_| signs).unwrap_or_default()
+    }
+
     /// The longest `max_age` that any entry states, at least
     /// [`DEFAULT_MAX_AGE`]: for so long after it was sent or stored somebody
     /// may still have to verify a message.

@@ -14,6 +14,7 @@ use bulla_envelope::{
 };
 use bulla_identity::{UnixMillis, reserved};
 use bulla_keyring::KeyId;
+use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -131,6 +132,17 @@ impl Control {
         self.0.lookups.in_flight.get_with(key_id, ask).await
     }
 
+    /// The credential with this key id as it counted at a time `at` in the past,
+    /// under the trust and the policy of now: for what a stream stored then.
+    pub(crate) async fn credential_as_of(
+        &self,
+        key_id: KeyId,
+        at: UnixMillis,
+        now: UnixMillis,
+    ) -> Lookup {
+        self.0.credential_as_of(key_id, at, now).await
+    }
+
     /// Verifies a credential that this process was just issued, and keeps it.
     pub(crate) fn adopt(&self, bytes: &[u8], now: UnixMillis) -> Lookup {
         self.0.admit(bytes, None, now)
@@ -163,7 +175,55 @@ impl Inner {
         Some(again)
     }
 
+    async fn credential_as_of(&self, key_id: KeyId, at: UnixMillis, now: UnixMillis) -> Lookup {
+        let lookups = &self.lookups;
+        if self.bundle.load().bundle.expires_at < now.saturating_sub(self.skew) {
+            return Err(VerifyError::BundleExpired.into());
+        }
+        if let Some((generation, held)) = lookups.verified.get(&key_id) {
+            if generation != self.generation.load(Ordering::Acquire) {
+                return self.admit(held.credential().as_bytes(), Some(key_id), at);
+            }
+            // What does not depend on the time was verified.
+            let credential = held.credential();
+            if credential.not_before() > at.saturating_add(self.skew) {
+                return Err(VerifyError::NotYetValid.into());
+            }
+            if credential.expires_at() < at.saturating_sub(self.skew) {
+                return Err(VerifyError::Expired.into());
+            }
+            return Ok(held);
+        }
+        // Answers about now are no answers about then, but for this one.
+        if let Some(unknown @ LookupError::Unknown) = lookups.unknown.get(&key_id) {
+            return Err(unknown);
+        }
+        match self.fetch_credential(key_id, now).await? {
+            Some(bytes) => self.admit(&bytes, Some(key_id), at),
+            None => {
+                lookups.unknown.insert(key_id, LookupError::Unknown);
+                Err(LookupError::Unknown)
+            }
+        }
+    }
+
     async fn look_up(&self, key_id: KeyId, now: UnixMillis) -> Lookup {
+        let outcome = match self.fetch_credential(key_id, now).await? {
+            Some(bytes) => self.admit(&bytes, Some(key_id), now),
+            None => Err(LookupError::Unknown),
+        };
+        if let Err(error) = &outcome {
+            self.lookups.unknown.insert(key_id, error.clone());
+        }
+        outcome
+    }
+
+    /// One credential's record, at the price that everybody shares.
+    async fn fetch_credential(
+        &self,
+        key_id: KeyId,
+        now: UnixMillis,
+    ) -> Result<Option<Bytes>, LookupError> {
         let lookups = &self.lookups;
         if now.as_millis() < lookups.resting_until.load(Ordering::Relaxed) {
             return Err(LookupError::Resting);
@@ -182,21 +242,16 @@ impl Inner {
                 .map(Ok)?
         };
         let subject = reserved::ctl_credential(&key_id.to_hex());
-        let outcome = match fetch(&self.connection, &subject, LOOKUP_TIMEOUT).await {
-            Ok(Some(bytes)) => self.admit(&bytes, Some(key_id), now),
-            Ok(None) => Err(LookupError::Unknown),
+        match fetch(&self.connection, &subject, LOOKUP_TIMEOUT).await {
+            Ok(found) => Ok(found),
             // Not remembered for this key: the next message may find the
             // stream again.
             Err(error) => {
                 let until = now.saturating_add(REST).as_millis();
                 lookups.resting_until.store(until, Ordering::Relaxed);
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        if let Err(error) = &outcome {
-            lookups.unknown.insert(key_id, error.clone());
         }
-        outcome
     }
 
     /// Verifies a credential under the present state and keeps it.

@@ -62,6 +62,10 @@ fn pol_70_a_stream_has_subjects_and_documented_defaults() {
     assert_eq!(policy.stream_of(&subject("orders.1.created")), Some(stream));
     assert_eq!(policy.stream_of(&subject("order")), None);
     assert_eq!(policy.longest_max_age(), Duration::from_secs(7 * 86_400));
+    let week = Duration::from_secs(7 * 86_400);
+    assert_eq!(policy.late_readers_of(&id("checkout")), week);
+    assert_eq!(policy.late_readers_of(&id("mail")), Duration::ZERO);
+    assert_eq!(parse("").late_readers_of(&id("checkout")), Duration::ZERO);
 
     let said = "[stream.W]\nsubjects = [\"w\"]\nretention = \"workqueue\"\nmax_age = \"2h\"\n\
                 duplicates = \"1m\"\nmax_bytes = 0x100000\nreplicas = 3\nstorage = \"file\"\n\
@@ -271,6 +275,22 @@ fn pol_69_consuming_is_asking_and_answering_for_one_consumer() {
         .retain(|e| !base.publish_allow.contains(e));
     assert_eq!(checkout.publish_allow, ["orders.*.created"]);
     assert_eq!(checkout.subscribe_allow, base.subscribe_allow);
+
+    // Of a stream that forgets ids, the consumer remembers them.
+    let queue = granted().replace(
+        "[\"orders.>\"]\n[",
+        "[\"orders.>\"]\nretention = \"interest\"\n[",
+    );
+    let mut mail = permissions(&parse(&queue), "mail");
+    mail.publish_allow.retain(|e| e.contains("TAKEN"));
+    let tag = id("mail").tag();
+    assert_eq!(
+        mail.publish_allow,
+        [
+            format!("$BULLA.TAKEN.{tag}.>"),
+            format!("$JS.API.DIRECT.GET.BULLA_TAKEN.$BULLA.TAKEN.{tag}.>"),
+        ]
+    );
 
     let denied = rule("deny", "no", &["mail"], &["consume"], &["ORDERS.*"]);
     let policy = parse(&format!("{}{denied}", granted()));

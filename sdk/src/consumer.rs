@@ -1,0 +1,462 @@
+//! Consuming: verified messages from a stream, each answered for by itself.
+//!
+//! ```text
+//! bind ─► settings of stream and consumer sound? ─► pull ─► open each ─► handler ─► ack
+//!              ▲                                               │
+//!              └── every few seconds, after each              └── refused: told to the stream,
+//!                  reconnection                                   never dropped in silence
+//! ```
+//!
+//! The stream is this consumer's memory: what makes a copy of a message
+//! impossible, or visible, are the stream's settings. So they are looked at
+//! before the first message, after each reconnection and every few seconds, and
+//! where they do not hold the consumer stops.
+
+mod delivery;
+mod open;
+mod receipt;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use bulla_identity::{SubjectPattern, reserved};
+use bulla_policy::{Retention, Verb};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::decision_log;
+use crate::error::{ConsumeError, LinkError};
+use crate::message::Message;
+use crate::shared::Shared;
+use delivery::Delivered;
+use open::Outcome;
+
+pub use receipt::Receipt;
+pub use settings::SettingFault;
+
+/// How long JetStream may take for one answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long a request for messages stands.
+const PULL: Duration = Duration::from_secs(10);
+/// How long its end may be late before it is taken for lost.
+const PULL_GRACE: Duration = Duration::from_secs(2);
+/// Seconds between two looks at the stream's settings, drawn anew each time.
+const LOOK_SECONDS: std::ops::Range<f64> = 3.0..5.0;
+/// Between two attempts at something that nobody answered.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The most messages that one request asks for.
+const MOST_AHEAD: usize = 256;
+
+/// Verified messages from one consumer of one stream; made by
+/// [`Client::consume`](crate::Client::consume).
+pub struct Consumer {
+    shared: Arc<Shared>,
+    stream: String,
+    name: String,
+    /// Whether copies are found by claims and not by the stream.
+    is_claimed: bool,
+    ahead: usize,
+    /// Where messages arrive; nothing while none are wanted.
+    inbox: Option<Inbox>,
+    disturbances: watch::Receiver<u64>,
+    look_at: Instant,
+    pull: Option<Pull>,
+    /// Once its stream could not be trusted, it stays stopped.
+    fault: Option<SettingFault>,
+}
+
+struct Inbox {
+    subject: String,
+    raw: async_nats::Subscriber,
+}
+
+/// A request for messages that is under way.
+struct Pull {
+    left: usize,
+    until: Instant,
+}
+
+/// A verified message and the duty to answer for it.
+///
+/// One that is dropped is delivered again when the consumer's `ack_wait` is over.
+#[derive(Debug)]
+#[must_use = "a message that is not answered for comes again"]
+pub struct Delivery {
+    message: Message<Bytes>,
+    receipt: Receipt,
+}
+
+impl Delivery {
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &Message<Bytes> {
+        &self.message
+    }
+
+    /// The duty to answer for it.
+    #[must_use]
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// Both by themselves.
+    #[must_use]
+    pub fn into_parts(self) -> (Message<Bytes>, Receipt) {
+        (self.message, self.receipt)
+    }
+
+    /// As [`Receipt::ack`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ack(self) -> Result<(), LinkError> {
+        self.receipt.ack().await
+    }
+}
+
+impl Consumer {
+    pub(crate) async fn bind(
+        shared: &Arc<Shared>,
+        stream: &str,
+        name: &str,
+    ) -> Result<Self, ConsumeError> {
+        let policy = shared.control.policy();
+        let declared = policy.policy().stream(stream);
+        may_consume(shared, stream, name)?;
+        let is_claimed = match declared.map(bulla_policy::Stream::retention) {
+            Some(Retention::Limits) => false,
+            Some(Retention::WorkQueue | Retention::Interest) => true,
+            None => {
+                return Err(ConsumeError::NotDeclared {
+                    stream: stream.to_owned(),
+                });
+            }
+        };
+        let disturbances = shared.connection.disturbances();
+        let mut consumer = Self {
+            shared: Arc::clone(shared),
+            stream: stream.to_owned(),
+            name: name.to_owned(),
+            is_claimed,
+            ahead: 1,
+            inbox: None,
+            disturbances,
+            look_at: Instant::now(),
+            pull: None,
+            fault: None,
+        };
+        consumer.look().await?;
+        Ok(consumer)
+    }
+
+    /// Lets up to this many messages be on their way ahead of the one in work;
+    /// 1 unless it is said, at most 256. What waits here longer than the
+    /// consumer's `ack_wait` is delivered a second time.
+    #[must_use]
+    pub fn ahead(mut self, messages: usize) -> Self {
+        self.ahead = messages.clamp(1, MOST_AHEAD);
+        self
+    }
+
+    /// The stream's name.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Its own name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The next message that passes every check; waits until there is one.
+    ///
+    /// A message that does not pass is counted, logged, and told to the stream:
+    /// terminated if nothing can heal it, handed back for a while if something
+    /// may. A delivery that comes again is the same message: whoever handles
+    /// messages must expect one twice if he did not answer for it.
+    ///
+    /// Cancel safe in that what has been taken from the stream and is being
+    /// checked when the future is dropped comes again.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]. After [`ConsumeError::Misconfigured`] it stays stopped.
+    pub async fn next(&mut self) -> Result<Delivery, ConsumeError> {
+        let outcome = self.wait().await;
+        if outcome.is_err() {
+            // What is on its way goes back to the stream at once, and not when
+            // its time is over: nobody takes it here.
+            self.inbox = None;
+            self.pull = None;
+        }
+        outcome
+    }
+
+    async fn wait(&mut self) -> Result<Delivery, ConsumeError> {
+        loop {
+            may_consume(&self.shared, &self.stream, &self.name)?;
+            if self.disturbances.has_changed().unwrap_or(true) || Instant::now() >= self.look_at {
+                self.disturbances.mark_unchanged();
+                // Fail closed: nothing is taken from a stream whose settings
+                // nobody can tell.
+                if let Err(error) = self.look().await {
+                    match error {
+                        ConsumeError::Link(LinkError::Timeout | LinkError::Disconnected) => {
+                            tokio::time::sleep(PAUSE).await;
+                            self.disturbances.mark_changed();
+                            continue;
+                        }
+                        other => return Err(other),
+                    }
+                }
+                self.pull = None;
+            }
+            let until = match &self.pull {
+                Some(pull) => pull.until,
+                None => self.ask().await?,
+            };
+            let Some(inbox) = &mut self.inbox else {
+                self.pull = None;
+                continue;
+            };
+            let raw = tokio::select! {
+                biased;
+                raw = inbox.raw.next() => raw,
+                changed = self.disturbances.changed() => {
+                    if changed.is_err() {
+                        return Err(LinkError::Disconnected.into());
+                    }
+                    self.disturbances.mark_changed();
+                    continue;
+                }
+                () = tokio::time::sleep_until(until.min(self.look_at)) => {
+                    self.pull.take_if(|pull| pull.until <= Instant::now());
+                    continue;
+                }
+            };
+            let Some(raw) = raw else {
+                return Err(LinkError::Disconnected.into());
+            };
+            match raw.reply.as_deref().and_then(Delivered::parse) {
+                Some(delivered) => {
+                    if let Some(pull) = &mut self.pull {
+                        pull.left = pull.left.saturating_sub(1);
+                    }
+                    self.pull.take_if(|pull| pull.left == 0);
+                    if let Some(delivery) = self.take(raw, delivered).await {
+                        return Ok(delivery);
+                    }
+                }
+                None => self.hear(raw.status).await?,
+            }
+        }
+    }
+
+    /// Opens one delivery; what is refused is told to the stream.
+    async fn take(&self, raw: async_nats::Message, delivered: Delivered) -> Option<Delivery> {
+        if delivered.stream != self.stream || delivered.consumer != self.name {
+            // Somebody's own messages, aimed here: not ours to answer for.
+            self.shared.stats.count_refused("foreign_delivery");
+            return None;
+        }
+        let reply = raw.reply.as_deref().unwrap_or_default().to_owned();
+        let receipt = Receipt::new(&self.shared, reply, delivered);
+        match self.open(raw, receipt.delivered()).await {
+            Outcome::Message(message) => {
+                self.shared.stats.count_delivered();
+                Some(Delivery { message, receipt })
+            }
+            Outcome::Refused { code, again } => {
+                let told = match again {
+                    None => receipt.term(code).await,
+                    Some(after) => receipt.nak(Some(after)).await,
+                };
+                if told.is_err() {
+                    // It comes again, and is refused again.
+                    tracing::debug!(code, "the stream could not be told of a refusal");
+                }
+                None
+            }
+        }
+    }
+
+    /// Asks for messages; until when the request stands.
+    async fn ask(&mut self) -> Result<Instant, ConsumeError> {
+        let request = json!({
+            "batch": self.ahead,
+            "expires": u64::try_from(PULL.as_nanos()).unwrap_or(u64::MAX),
+        });
+        let to = reserved::consumer_next(&self.stream, &self.name);
+        let nats = self.shared.connection.nats();
+        let subject = match &self.inbox {
+            Some(inbox) => inbox.subject.clone(),
+            None => {
+                // Where no peer can publish, and under a name that none can guess.
+                let subject = nats.new_inbox();
+                let raw = nats
+                    .subscribe(subject.clone())
+                    .await
+                    .map_err(|_| LinkError::Disconnected)?;
+                self.inbox.insert(Inbox { subject, raw }).subject.clone()
+            }
+        };
+        nats.publish_with_reply(to, subject, request.to_string().into())
+            .await
+            .map_err(|_| LinkError::Disconnected)?;
+        let until = Instant::now() + PULL + PULL_GRACE;
+        self.pull = Some(Pull {
+            left: self.ahead,
+            until,
+        });
+        Ok(until)
+    }
+
+    /// A word of the server about the request: it has ended.
+    async fn hear(&mut self, status: Option<StatusCode>) -> Result<(), ConsumeError> {
+        match status {
+            None => {
+                // No delivery and no status: nothing that belongs here.
+                self.shared.stats.count_refused("foreign_delivery");
+            }
+            Some(StatusCode::TIMEOUT) => self.pull = None,
+            Some(_) => {
+                self.pull = None;
+                // Whatever it is, is the consumer still there and as it was?
+                self.look_at = Instant::now();
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the settings of stream and consumer.
+    async fn look(&mut self) -> Result<(), ConsumeError> {
+        if let Some(fault) = &self.fault {
+            return Err(self.misconfigured(fault.clone()));
+        }
+        let stream = self.settings(reserved::stream_info(&self.stream)).await?;
+        let consumer = reserved::consumer_info(&self.stream, &self.name);
+        let consumer = self.settings(consumer).await?;
+        let policy = self.shared.control.policy();
+        let Some(declared) = policy.policy().stream(&self.stream) else {
+            return Err(ConsumeError::NotDeclared {
+                stream: self.stream.clone(),
+            });
+        };
+        self.is_claimed = declared.retention() != Retention::Limits;
+        let skew = self.shared.options.clock_skew;
+        let sound = settings::check_stream(&stream, declared, skew)
+            .and_then(|()| settings::check_consumer(&consumer));
+        if let Err(fault) = sound {
+            self.shared.stats.count_refused("stream_misconfigured");
+            tracing::error!(
+                stream = self.stream,
+                consumer = self.name,
+                %fault,
+                "the stream is not what its messages need: the consumer stops"
+            );
+            self.fault = Some(fault.clone());
+            return Err(self.misconfigured(fault));
+        }
+        let seconds = rand::random_range(LOOK_SECONDS);
+        self.look_at = Instant::now() + Duration::from_secs_f64(seconds);
+        Ok(())
+    }
+
+    fn misconfigured(&self, fault: SettingFault) -> ConsumeError {
+        ConsumeError::Misconfigured {
+            stream: self.stream.clone(),
+            consumer: self.name.clone(),
+            fault,
+        }
+    }
+
+    async fn settings(&self, subject: String) -> Result<Map<String, Value>, ConsumeError> {
+        let asked = self.shared.connection.ask(subject, Bytes::new(), ANSWER);
+        let answer = match asked.await {
+            Ok(answer) if answer.status.is_none() => answer,
+            Ok(_) | Err(LinkError::NoResponders) => return Err(LinkError::Timeout.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let answer: Info =
+            serde_json::from_slice(&answer.payload).map_err(|_| ConsumeError::Malformed {
+                stream: self.stream.clone(),
+            })?;
+        match (answer.error, answer.config) {
+            (None, Some(config)) => Ok(config),
+            (Some(error), _) if matches!(error.err_code, STREAM_NOT_FOUND | CONSUMER_NOT_FOUND) => {
+                Err(ConsumeError::Gone {
+                    stream: self.stream.clone(),
+                    consumer: self.name.clone(),
+                })
+            }
+            // For example while a cluster elects the stream's leader.
+            (Some(_), _) => Err(LinkError::Timeout.into()),
+            (None, None) => Err(ConsumeError::Malformed {
+                stream: self.stream.clone(),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer")
+            .field("stream", &self.stream)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What JetStream says of a stream or a consumer.
+#[derive(Deserialize)]
+struct Info {
+    error: Option<ApiError>,
+    config: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+}
+
+const STREAM_NOT_FOUND: u64 = 10_059;
+const CONSUMER_NOT_FOUND: u64 = 10_014;
+
+/// Whether the policy lets this workload consume there; asked for each message,
+/// so that a right that is gone ends it before anything is taken.
+fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<(), ConsumeError> {
+    let whole = format!("{stream}.{name}");
+    let pattern = SubjectPattern::parse(&whole).map_err(|_| ConsumeError::Name {
+        name: whole.clone(),
+    })?;
+    let policy = shared.control.policy();
+    let workload = &shared.options.workload;
+    let asked = policy
+        .policy()
+        .may_listen(workload, Verb::Consume, &pattern);
+    let Err(denial) = asked else { return Ok(()) };
+    let id = decision_log::deny(
+        decision_log::Subject {
+            enforcer: "receiver",
+            workload: workload.path(),
+            verb: Verb::Consume.as_str(),
+            subject: &whole,
+            user: None,
+        },
+        denial.rule().unwrap_or_default(),
+        &denial,
+    );
+    Err(ConsumeError::Denied {
+        denial: Box::new(denial),
+        id,
+    })
+}

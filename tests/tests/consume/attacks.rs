@@ -1,0 +1,280 @@
+//! 2, 27: copies, redeliveries, squatted ids, and what does not belong in a stream.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use bulla_sdk::{AppendError, MessageId};
+use bulla_tests::{Forger, now};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_02_redelivery_is_not_replay() {
+    let bus = Bus::start(POLICY).await;
+    for (stream, subject) in [("ORDERS", "orders.1.created"), ("JOBS", "jobs.1")] {
+        let (shop, mail) = pair(&bus).await;
+        shop.append(subject, "work").await.unwrap();
+        let mut consumer = mail.consume(stream, "mail").await.unwrap();
+        for times in 1..=3 {
+            let delivery = next(&mut consumer).await.unwrap();
+            let receipt = delivery.receipt();
+            assert_eq!((receipt.sequence(), receipt.times_delivered()), (1, times));
+            receipt.nak(None).await.unwrap();
+        }
+        // And by another process of the workload.
+        drop(consumer);
+        drop(mail);
+        let again = bus.client("mail").await;
+        let mut consumer = again.consume(stream, "mail").await.unwrap();
+        let delivery = next(&mut consumer).await.unwrap();
+        assert!(delivery.receipt().times_delivered() >= 4);
+        delivery.ack().await.unwrap();
+        nothing(&mut consumer).await;
+        assert_eq!(again.stats().refused().len(), 0, "{:?}", again.stats());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_02_a_copy_under_a_new_stream_sequence_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    let subject = "orders.1.created";
+    let appended = shop.append(subject, "once").await.unwrap();
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+    let (_, bytes) = stored(&bus, "ORDERS", 1).await;
+
+    // Within the window of ids the stream itself knows it again.
+    let id = header(appended.id());
+    let told = append_raw(&bus, "shop", subject, Some(&id), bytes.clone()).await;
+    assert_eq!(told["duplicate"], true, "{told}");
+    // Under another id, or none, it stores the copy, and the consumer refuses it.
+    for (count, id) in [(1, Some("another")), (2, None)] {
+        let told = append_raw(&bus, "shop", subject, id, bytes.clone()).await;
+        assert_eq!(told["seq"], count + 1, "{told}");
+        nothing(&mut consumer).await;
+        assert_eq!(mail.stats().refused_for("stored_under_another_id"), count);
+    }
+    assert_eq!(mail.stats().delivered(), 1);
+    // Terminated, not left to come again.
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_02_a_copy_after_the_window_of_ids_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let mail = bus.client("mail").await;
+    let forger = Forger::genuine(&bus, "shop").await;
+    let (subject, id) = ("orders.1.created", MessageId([5; 16]));
+    let life = Duration::from_millis(500);
+    let sealed = forger.event_with_id(subject, id, now(), life, b"\xa4once");
+    let first = append_raw(&bus, "shop", subject, Some(&header(id)), sealed.clone()).await;
+    assert_eq!(first["seq"], 1, "{first}");
+    // The window is two minutes long. This is what its end does: all is forgotten.
+    let context = jetstream::new(bus.js_client().await);
+    let mut stream = context.get_stream("ORDERS").await.unwrap();
+    let was = stream.info().await.unwrap().config.clone();
+    let short = jetstream::stream::Config {
+        duplicate_window: Duration::from_millis(100),
+        ..was.clone()
+    };
+    context.update_stream(short).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    context.update_stream(was).await.unwrap();
+    let second = append_raw(&bus, "shop", subject, Some(&header(id)), sealed).await;
+    assert_eq!(second["seq"], 2, "the stream has not forgotten: {second}");
+
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap();
+    assert_eq!(delivery.receipt().sequence(), 1);
+    delivery.ack().await.unwrap();
+    nothing(&mut consumer).await;
+    assert_eq!(mail.stats().refused_for("expired"), 1);
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 0, 2));
+}
+
+/// A work queue forgets the ids of what it no longer holds, once it restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_02_a_copy_that_a_work_queue_has_forgotten_is_refused() {
+    let mut bus = Bus::start(POLICY).await;
+    let forger = Forger::genuine(&bus, "shop").await;
+    let (subject, id) = ("jobs.1", MessageId([6; 16]));
+    let life = Duration::from_secs(30);
+    let sealed = forger.event_with_id(subject, id, now(), life, b"\xa4once");
+    let append =
+        async |bus: &Bus| append_raw(bus, "shop", subject, Some(&header(id)), sealed.clone()).await;
+    assert_eq!(append(&bus).await["seq"], 1);
+    let mail = bus.client("mail").await;
+    let mut consumer = mail.consume("JOBS", "mail").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+    drop(consumer);
+    drop(mail);
+
+    bus.restart_server().await;
+    // The broker needs its connection back before anybody connects.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = append(&bus).await;
+    assert_eq!(told["seq"], 2, "the work queue remembers: {told}");
+    assert!(told["duplicate"].is_null(), "{told}");
+    let mail = bus.client("mail").await;
+    let mut consumer = mail.consume("JOBS", "mail").await.unwrap();
+    nothing(&mut consumer).await;
+    assert_eq!(
+        mail.stats().refused_for("stored_copy"),
+        1,
+        "{:?}",
+        mail.stats()
+    );
+    assert_eq!(mail.stats().delivered(), 0);
+    assert_eq!(state(&bus, "JOBS", "mail").await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_27_a_squatted_id_is_told() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    // Mallory learns an id before it is used, and takes it on a subject of hers.
+    let id = MessageId([9; 16]);
+    let junk = Bytes::from_static(b"junk");
+    let told = append_raw(&bus, "mallory", "orders.1.rumour", Some(&header(id)), junk).await;
+    assert_eq!(told["seq"], 1, "{told}");
+    let error = shop
+        .message("orders.1.created")
+        .payload("real")
+        .id(id)
+        .append()
+        .await
+        .unwrap_err();
+    let AppendError::IdTaken {
+        stream, sequence, ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((stream.as_str(), sequence), ("ORDERS", 1));
+    assert_eq!(shop.stats().ids_taken(), 1);
+    // Under an id of its own it goes through, and what mallory left is refused.
+    shop.append("orders.1.created", "real").await.unwrap();
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap();
+    assert_eq!(delivery.message().decode::<String>().unwrap(), "real");
+    delivery.ack().await.unwrap();
+    assert_eq!(mail.stats().delivered(), 1);
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_04_a_stored_envelope_counts_on_its_own_subject_only() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    let appended = shop.append("orders.1.created", "x").await.unwrap();
+    let (_, bytes) = stored(&bus, "ORDERS", 1).await;
+    // By somebody who may append elsewhere on the stream, and by the sender.
+    for (who, subject) in [("mallory", "orders.1.rumour"), ("shop", "orders.2.created")] {
+        let told = append_raw(&bus, who, subject, Some("fresh"), bytes.clone()).await;
+        let _ = (told, appended.id());
+    }
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+    nothing(&mut consumer).await;
+    assert!(
+        mail.stats().refused_for("wrong_subject") >= 1,
+        "{:?}",
+        mail.stats()
+    );
+    assert_eq!(mail.stats().delivered(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_12_who_may_not_append_there_is_refused_by_consumers_too() {
+    let bus = Bus::start(POLICY).await;
+    let mail = bus.client("mail").await;
+    let forger = Forger::genuine(&bus, "mallory").await;
+    let id = MessageId([3; 16]);
+    let life = Duration::from_secs(20);
+    let sealed = forger.event_with_id("orders.1.created", id, now(), life, b"\xa1x");
+    // Somebody with the rights lends her a hand.
+    append_raw(&bus, "shop", "orders.1.created", Some(&header(id)), sealed).await;
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    nothing(&mut consumer).await;
+    assert!(
+        mail.stats().refused_for("not_granted") > 0,
+        "{:?}",
+        mail.stats()
+    );
+    assert_eq!(mail.stats().delivered(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_18_rubbish_in_a_stream_is_terminated_and_blocks_nothing() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    for bytes in [&b""[..], b"junk", &[0xc1; 4_000], b"\x95\x01"] {
+        let bytes = Bytes::copy_from_slice(bytes);
+        append_raw(&bus, "mallory", "orders.1.rumour", None, bytes).await;
+    }
+    // A status line of its own does not make it a word of the server's.
+    let mut raw = bus.raw_socket("mallory").await;
+    let head = "NATS/1.0 408 Request Timeout\r\n\r\n";
+    let line = format!("HPUB orders.1.rumour {0} {0}\r\n{head}\r\n", head.len());
+    raw.send(&line).await;
+    eventually(async || state(&bus, "ORDERS", "mail").await.1 == 5).await;
+    shop.append("orders.2.created", "sound").await.unwrap();
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap();
+    assert_eq!(delivery.receipt().sequence(), 6);
+    delivery.ack().await.unwrap();
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 0, 6));
+    let refused: u64 = mail.stats().refused().values().sum();
+    assert_eq!(refused, 5, "{:?}", mail.stats());
+}
+
+/// Another consumer's messages, aimed at this one's inbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_through_another_consumer_is_refused() {
+    let policy = format!(
+        "{POLICY}\n[[allow]]\nid = \"m\"\nwho = [\"mallory\"]\nmay = [\"consume\"]\non = [\"ORDERS.mallory\"]\n"
+    );
+    let bus = Bus::start(&policy).await;
+    let (shop, mail) = pair(&bus).await;
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    shop.append("orders.1.created", "x").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+    // Nobody can know the inbox; somebody who does gets nothing in by it.
+    let inbox = inbox_of_consumer(&bus, "mail").await;
+    let raw = bus.raw_client("mallory").await;
+    let pull = r#"{"batch":1,"no_wait":true}"#;
+    raw.publish_with_reply(
+        reserved::consumer_next("ORDERS", "mallory"),
+        inbox,
+        pull.into(),
+    )
+    .await
+    .unwrap();
+    raw.flush().await.unwrap();
+    nothing(&mut consumer).await;
+    assert_eq!(mail.stats().refused_for("foreign_delivery"), 1);
+    assert_eq!(mail.stats().delivered(), 1);
+}
+
+/// Where a workload's consumer has its messages sent, as nats-server knows it.
+async fn inbox_of_consumer(bus: &Bus, workload: &str) -> String {
+    let sys = bus.sys_client().await;
+    let ask = r#"{"acc":"APP","subscriptions":true}"#;
+    let answer = sys
+        .request("$SYS.REQ.SERVER.PING.CONNZ", ask.into())
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    let own = format!("{}.", reserved::inbox_server(bus.workload(workload).tag()));
+    let connections = answer["data"]["connections"].as_array().unwrap();
+    connections
+        .iter()
+        .filter_map(|connection| connection["subscriptions_list"].as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        // The other one there is for answers to requests, with a wildcard.
+        .find(|subject| subject.starts_with(&own) && !subject.contains('*'))
+        .unwrap()
+        .to_owned()
+}

@@ -1,0 +1,122 @@
+//! Messages that wait for long: judged as of when they were stored.
+
+use std::time::Duration;
+
+use bulla_sdk::{Client, MessageId};
+use bulla_tests::{BusOptions, Forger, now};
+use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_outlives_its_senders_credential_and_its_users_token() {
+    let bus = Bus::start_with(BusOptions {
+        credential_lifetime: Duration::from_secs(4),
+        ..BusOptions::new(POLICY)
+    })
+    .await;
+    // The edge: mints a token that lives two seconds, and appends under it.
+    let seed = [7; 32];
+    let edge = Client::connect(bus.connect_options("edge").token_key(&seed))
+        .await
+        .unwrap();
+    let mut claims = TransactionClaims::new("txn-1", "alice", edge.workload().as_str());
+    claims.scope = "billing:write".to_owned();
+    claims.issued = now();
+    claims.expires = now().saturating_add(Duration::from_secs(2));
+    let domain = edge.policy().policy().trust_domain().clone();
+    let (key_id, ends) = edge.signing_key();
+    let key = TokenSigningKey::from_seed(seed);
+    let token = mint_transaction_token(&key, &key_id.to_hex(), &domain, &claims).unwrap();
+    edge.message("orders.1.billed")
+        .payload("late")
+        .user_token(token)
+        .append()
+        .await
+        .unwrap();
+    drop(edge);
+
+    // Nobody holds that credential any more, and it has ended.
+    let wait = ends.saturating_since(now()) + Duration::from_millis(500);
+    tokio::time::sleep(wait).await;
+    let mail = bus.client("mail").await;
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap();
+    let message = delivery.message();
+    assert_eq!(message.decode::<String>().unwrap(), "late");
+    assert_eq!(message.user().unwrap().principal(), "alice");
+    assert_eq!(message.sender().key_id(), key_id);
+    delivery.ack().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_waited_longer_than_max_age_is_terminated() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    shop.append("short.1", "stale").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    shop.append("short.2", "fresh").await.unwrap();
+    let mut consumer = mail.consume("SHORT", "mail").await.unwrap();
+    let delivery = next(&mut consumer).await.unwrap();
+    assert_eq!(delivery.receipt().sequence(), 2);
+    delivery.ack().await.unwrap();
+    assert_eq!(mail.stats().refused_for("stored_too_long_ago"), 1);
+    assert_eq!(state(&bus, "SHORT", "mail").await, (0, 0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_was_dropped_is_refused_whenever_it_was_stored() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    shop.append("orders.1.created", "x").await.unwrap();
+    let without = POLICY.replace(
+        r#"on = ["orders.{id}.created", "orders.{id}.billed","#,
+        r#"on = ["orders.{id}.billed","#,
+    );
+    bus.publish_policy(&without).await;
+    eventually(async || mail.policy().revision() == 2).await;
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    nothing(&mut consumer).await;
+    assert!(mail.stats().refused_for("not_granted") > 0);
+    // Handed back for a while: the policy may be what is behind.
+    assert_eq!(state(&bus, "ORDERS", "mail").await.2, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_reached_its_stream_too_late_is_refused() {
+    let bus = Bus::start(POLICY).await;
+    let mail = bus.client("mail").await;
+    let forger = Forger::genuine(&bus, "shop").await;
+    let (at, life) = (now(), Duration::from_secs(20));
+    let hour = Duration::from_secs(3_600);
+    for (id, issued, life, want) in [
+        (
+            1,
+            at.saturating_sub(Duration::from_secs(60)),
+            life,
+            "expired",
+        ),
+        // Its sender says that it lives for long: that is not for it to say.
+        (
+            2,
+            at.saturating_sub(Duration::from_secs(60)),
+            hour / 6,
+            "too_old",
+        ),
+        (3, at.saturating_add(Duration::from_secs(5)), life, "future"),
+    ] {
+        let id = MessageId([id; 16]);
+        let sealed = forger.event_with_id("orders.1.created", id, issued, life, b"\xa1x");
+        let told = append_raw(&bus, "shop", "orders.1.created", Some(&header(id)), sealed).await;
+        assert!(told["error"].is_null(), "{told}");
+        let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+        nothing(&mut consumer).await;
+        assert_eq!(
+            mail.stats().refused_for(want),
+            1,
+            "{want}: {:?}",
+            mail.stats()
+        );
+    }
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 0, 3));
+}
