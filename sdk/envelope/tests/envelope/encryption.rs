@@ -781,3 +781,39 @@ fn process_keys_travel_in_the_credential() {
     assert_eq!(keys.kem(KemSuite::XWing), &keys.xwing);
     assert_eq!(keys.kem(KemSuite::X25519), &keys.x25519);
 }
+
+/// ENV-74: all keys of a data key's recipients are of its suite.
+#[test]
+fn suites_do_not_mix() {
+    let sender = orders();
+    let reader = Reader::new("billing", KemSuite::X25519, 1);
+    let own = workload("billing");
+    let draft = DataKeyDraft {
+        kem: KemSuite::XWing,
+        trust_domain: &domain(),
+        sender: &sender.workload,
+        epoch: EPOCH,
+        expires_at: after(600),
+        max_uses: 1,
+        process: PROCESS,
+    };
+    let recipient = Recipient {
+        workload: &own,
+        key: reader.secret.public(),
+    };
+    let error = SealingKey::new(&draft, &[recipient], &[9; 32], random()).unwrap_err();
+    assert_eq!(error.code(), "recipient_suite");
+
+    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reference = KeyReference {
+        suite: Suite::XWing,
+        sender: sender.workload.clone(),
+        epoch: EPOCH,
+        data_key: key.id(),
+        recipients: key.recipients(),
+    };
+    assert_eq!(
+        reader.unwrap(reference, key.wraps()).unwrap_err(),
+        UnwrapError::NotARecipient
+    );
+}
