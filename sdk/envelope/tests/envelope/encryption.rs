@@ -758,6 +758,12 @@ fn a_coded_reply_is_for_one_peer_and_one_request() {
         code(signed.verify_mac(&credential, &peers_key)),
         Err("not_coded")
     );
+    // Nor does one that an attacker puts together get as far as a key.
+    let event = responder.sealer().seal(&event, id(1)).unwrap();
+    let mut coded = event.bytes[..event.bytes.len() - 71].to_vec();
+    coded.extend_from_slice(&[0x91, 0xc4, 32]);
+    coded.extend_from_slice(&[0; 32]);
+    assert_eq!(refusal(coded.into()), "mac_kind");
 }
 
 #[test]
