@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::broker_protocol::Registered;
 use crate::connection::Connection;
 use crate::error::CredentialError;
+use crate::secret;
 
 /// Versions of the workload's keys that are held: the newest, and those before it.
 const VERSIONS: u64 = 4;
@@ -53,9 +54,9 @@ pub(crate) struct ProcessSecrets {
 impl ProcessSecrets {
     /// Fresh ones.
     pub(crate) fn fresh() -> Self {
-        let xwing = KemSecret::from_seed(KemSuite::XWing, &rand::random());
-        let x25519 = KemSecret::from_seed(KemSuite::X25519, &rand::random());
-        let exchange = ExchangeSecret::from_seed(&rand::random());
+        let xwing = KemSecret::from_seed(KemSuite::XWing, &secret::fresh());
+        let x25519 = KemSecret::from_seed(KemSuite::X25519, &secret::fresh());
+        let exchange = ExchangeSecret::from_seed(&secret::fresh());
         let public = ProcessKeys {
             xwing: xwing.public().clone(),
             x25519: x25519.public().clone(),

@@ -76,6 +76,7 @@ mod refusal;
 mod replies;
 mod reply_order;
 mod requests;
+mod secret;
 mod shared;
 mod signer;
 mod stats;

@@ -20,6 +20,7 @@ use crate::error::{CredentialError, SendError};
 use crate::kems::{OwnKems, PROCESS_KEYS_LINGER, ProcessSecrets};
 use crate::options::ConnectOptions;
 use crate::refusal::chain;
+use crate::secret;
 
 /// How long a broker may take for one answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -169,7 +170,7 @@ impl Applicant {
             challenge,
         } = Challenge::decode(&answer.payload).map_err(invalid)?;
 
-        let message_key = SigningKey::from_seed(&rand::random());
+        let message_key = SigningKey::from_seed(&secret::fresh());
         let process = ProcessSecrets::fresh();
         let now = clock::now();
         let request = RequestDraft {

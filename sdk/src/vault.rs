@@ -34,6 +34,7 @@ use crate::error::{LinkError, SendError};
 use crate::jetstream::PublishAnswer;
 use crate::own::OwnCredential;
 use crate::refusal::chain;
+use crate::secret;
 use crate::stats::Stats;
 
 /// Subjects whose key is remembered.
@@ -309,8 +310,7 @@ impl Vault {
                 .iter()
                 .map(|(workload, key)| Recipient { workload, key })
                 .collect();
-            let secret = zeroize::Zeroizing::new(rand::random::<[u8; 32]>());
-            SealingKey::new(&draft, &recipients, &secret, rand::random)
+            SealingKey::new(&draft, &recipients, &secret::fresh(), || *secret::fresh())
         };
         let key = if count > WRAPS_INLINE_WORK {
             let made = tokio::task::spawn_blocking(make).await;

@@ -565,7 +565,10 @@ impl<'a> Plan<'a> {
                 let tag = key.encrypt(nonce, aad.unwrap_or_default(), plaintext);
                 buffer.extend_from_slice(&tag);
             }
-            _ => write_content(buffer, self.stamp.messages),
+            (None, _) => write_content(buffer, self.stamp.messages),
+            // Never: `Sealer::stamp` takes a nonce for each encrypted draft. If
+            // it did not, the body would be zeros, and not in the clear.
+            (Some(_), None) => buffer.resize(body + self.body_len, 0),
         }
         let leaf = tree::leaf(
             buffer

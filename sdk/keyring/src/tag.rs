@@ -4,9 +4,8 @@
 ///
 /// The signed bytes of every statement begin with [`Tag::as_bytes`], so that a
 /// signature of one kind never passes for another, whichever key made it. The
-/// input of every hash that names a key, the salt of every key derivation, the
-/// `info` of every wrap and the associated data of every body begin with one
-/// for the same reason.
+/// input of every hash that names a key, the salt of every key derivation and the
+/// `info` of every wrap begin with one for the same reason.
 ///
 /// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
 /// with a zero byte, so no tag is a prefix of another. An nkey also signs the
@@ -35,8 +34,6 @@ pub enum Tag {
     KemRecord,
     /// Id of a data key: a commitment to it.
     DataKey,
-    /// Associated data of an encrypted body.
-    Body,
     /// `info` of a wrapped data key.
     Wrap,
     /// Id of a KEM public key.
@@ -53,7 +50,7 @@ pub enum Tag {
 
 impl Tag {
     /// Every tag.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Batch,
         Self::CredentialRequest,
         Self::TokenKey,
@@ -63,7 +60,6 @@ impl Tag {
         Self::Policy,
         Self::KemRecord,
         Self::DataKey,
-        Self::Body,
         Self::Wrap,
         Self::KemKey,
         Self::WorkloadKem,
@@ -85,7 +81,6 @@ impl Tag {
             Self::Policy => b"\xffbulla/v1/policy\0",
             Self::KemRecord => b"\xffbulla/v1/kem-record\0",
             Self::DataKey => b"\xffbulla/v1/data-key\0",
-            Self::Body => b"\xffbulla/v1/body\0",
             Self::Wrap => b"\xffbulla/v1/wrap\0",
             Self::KemKey => b"\xffbulla/v1/kem-key\0",
             Self::WorkloadKem => b"\xffbulla/v1/workload-kem\0",
