@@ -51,7 +51,7 @@ use challenge::{CHALLENGE_LIFE, Challenger};
 use quota::Quota;
 pub(crate) use stream::{ControlStream, Record};
 pub use streams::StreamError;
-pub(crate) use streams::open_for_workloads;
+pub(crate) use streams::{open_for_workloads, open_taken};
 
 /// Issues credentials for one broker.
 pub(crate) struct ControlPlane {

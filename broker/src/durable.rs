@@ -20,10 +20,11 @@ use bulla_policy::{Consumer, Policy, Retention, Stream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::ControlPlane;
+use crate::control::{self, ControlPlane};
 
 /// Makes what the policies in force ask for, until `stop`.
 pub(crate) struct Durable {
+    client: Client,
     context: Context,
     /// The revision whose streams and consumers are all there.
     done: Option<u64>,
@@ -32,9 +33,10 @@ pub(crate) struct Durable {
 impl Durable {
     /// To be told of policies.
     pub(crate) fn new(client: Client) -> Self {
-        let mut context = jetstream::new(client);
+        let mut context = jetstream::new(client.clone());
         context.set_timeout(REQUEST_LIMIT);
         Self {
+            client,
             context,
             done: None,
         }
@@ -44,6 +46,13 @@ impl Durable {
     /// broker without a stream is still a broker.
     pub(crate) async fn make(&mut self, policy: &Policy, revision: u64) {
         let mut all = true;
+        let forgets = |stream: &Stream| stream.retention() != Retention::Limits;
+        if policy.streams().iter().any(forgets)
+            && let Err(error) = control::open_taken(&self.client).await
+        {
+            all = false;
+            tracing::warn!(error = %error, "nobody can consume a stream that forgets ids");
+        }
         for stream in policy.streams() {
             if let Err(error) = self.stream(stream).await {
                 all = false;

@@ -28,8 +28,14 @@ use tokio::time::{Instant, sleep};
 /// configuration.
 pub(crate) async fn open_for_workloads(client: &Client) -> Result<(), StreamError> {
     let open = |config| open(client.clone(), config);
-    tokio::try_join!(open(keys()), open(claims()), open(taken()))?;
+    tokio::try_join!(open(keys()), open(claims()))?;
     Ok(())
+}
+
+/// The same for the stream of claims about what other streams stored, which is
+/// needed only where one of them forgets ids.
+pub(crate) async fn open_taken(client: &Client) -> Result<(), StreamError> {
+    open(client.clone(), taken()).await.map(drop)
 }
 
 /// Creates a stream, or brings an existing one to this configuration. Waits a
