@@ -1,95 +1,79 @@
 //! Domain separation: what signed, hashed, derived or encrypted bytes say.
 
-/// What kind of statement is signed, or what is hashed, derived or encrypted.
-///
-/// The signed bytes of every statement begin with [`Tag::as_bytes`], so that a
-/// signature of one kind never passes for another, whichever key made it. The
-/// input of every hash that names a key, the salt of every key derivation and the
-/// `info` of every wrap begin with one for the same reason.
-///
-/// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
-/// with a zero byte, so no tag is a prefix of another. An nkey also signs the
-/// nonce that a nats-server sends at connect, which is text; so is what a JWT
-/// library signs. A malicious nats-server therefore cannot have a credential
-/// request countersigned by sending it as a nonce, and
-/// [`SigningKey::sign_text`](crate::SigningKey::sign_text) takes `&str` so that
-/// nothing in this workspace signs other bytes without a tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Tag {
-    /// Root of a batch of envelopes, by a message key.
-    Batch,
-    /// Possession of the message key that a credential request names.
-    CredentialRequest,
-    /// Possession of the token key that a credential request names.
-    TokenKey,
-    /// A workload's nkey vouches for a credential request.
-    Countersignature,
-    /// A message credential, by a broker's issuing key.
-    Credential,
-    /// A trust bundle, by the offline root.
-    TrustBundle,
-    /// A policy revision, by the policy key.
-    Policy,
-    /// A workload's KEM public keys, by its nkey.
-    KemRecord,
-    /// Id of a data key: a commitment to it.
-    DataKey,
-    /// `info` of a wrapped data key.
-    Wrap,
-    /// Id of a KEM public key.
-    KemKey,
-    /// Derivation of a workload's KEM key from its nkey seed.
-    WorkloadKem,
-    /// Hash of the KEM keys that a data key is wrapped to.
-    RecipientSet,
-    /// Derivation of the key that authenticates replies to one requester.
-    MacKey,
-    /// A reply that is authenticated to its requester alone.
-    Mac,
+/// Defines the tags at one place, so that none is missing in `ALL`.
+macro_rules! tags {
+    ($(#[$type_doc:meta])* pub enum Tag { $($(#[$doc:meta])* $name:ident = $bytes:literal,)+ }) => {
+        $(#[$type_doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Tag {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Tag {
+            /// Every tag.
+            pub const ALL: [Self; [$(Self::$name),+].len()] = [$(Self::$name),+];
+
+            /// The bytes before the statement.
+            #[must_use]
+            pub const fn as_bytes(self) -> &'static [u8] {
+                match self {
+                    $(Self::$name => $bytes,)+
+                }
+            }
+        }
+    };
+}
+
+tags! {
+    /// What kind of statement is signed, or what is hashed, derived or encrypted.
+    ///
+    /// The signed bytes of every statement begin with [`Tag::as_bytes`], so that a
+    /// signature of one kind never passes for another, whichever key made it. The
+    /// input of every hash that names a key, the salt of every key derivation and the
+    /// `info` of every wrap begin with one for the same reason.
+    ///
+    /// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
+    /// with a zero byte, so no tag is a prefix of another. An nkey also signs the
+    /// nonce that a nats-server sends at connect, which is text; so is what a JWT
+    /// library signs. A malicious nats-server therefore cannot have a credential
+    /// request countersigned by sending it as a nonce, and
+    /// [`SigningKey::sign_text`](crate::SigningKey::sign_text) takes `&str` so that
+    /// nothing in this workspace signs other bytes without a tag.
+    pub enum Tag {
+        /// Root of a batch of envelopes, by a message key.
+        Batch = b"\xffbulla/v1/batch\0",
+        /// Possession of the message key that a credential request names.
+        CredentialRequest = b"\xffbulla/v1/credential-request\0",
+        /// Possession of the token key that a credential request names.
+        TokenKey = b"\xffbulla/v1/token-key\0",
+        /// A workload's nkey vouches for a credential request.
+        Countersignature = b"\xffbulla/v1/countersignature\0",
+        /// A message credential, by a broker's issuing key.
+        Credential = b"\xffbulla/v1/credential\0",
+        /// A trust bundle, by the offline root.
+        TrustBundle = b"\xffbulla/v1/trust-bundle\0",
+        /// A policy revision, by the policy key.
+        Policy = b"\xffbulla/v1/policy\0",
+        /// A workload's KEM public keys, by its nkey.
+        KemRecord = b"\xffbulla/v1/kem-record\0",
+        /// Id of a data key: a commitment to it.
+        DataKey = b"\xffbulla/v1/data-key\0",
+        /// `info` of a wrapped data key.
+        Wrap = b"\xffbulla/v1/wrap\0",
+        /// Id of a KEM public key.
+        KemKey = b"\xffbulla/v1/kem-key\0",
+        /// Derivation of a workload's KEM key from its nkey seed.
+        WorkloadKem = b"\xffbulla/v1/workload-kem\0",
+        /// Hash of the KEM keys that a data key is wrapped to.
+        RecipientSet = b"\xffbulla/v1/recipient-set\0",
+        /// Derivation of the key that authenticates replies to one requester.
+        MacKey = b"\xffbulla/v1/mac-key\0",
+        /// A reply that is authenticated to its requester alone.
+        Mac = b"\xffbulla/v1/mac\0",
+    }
 }
 
 impl Tag {
-    /// Every tag.
-    pub const ALL: [Self; 15] = [
-        Self::Batch,
-        Self::CredentialRequest,
-        Self::TokenKey,
-        Self::Countersignature,
-        Self::Credential,
-        Self::TrustBundle,
-        Self::Policy,
-        Self::KemRecord,
-        Self::DataKey,
-        Self::Wrap,
-        Self::KemKey,
-        Self::WorkloadKem,
-        Self::RecipientSet,
-        Self::MacKey,
-        Self::Mac,
-    ];
-
-    /// The bytes before the statement.
-    #[must_use]
-    pub const fn as_bytes(self) -> &'static [u8] {
-        match self {
-            Self::Batch => b"\xffbulla/v1/batch\0",
-            Self::CredentialRequest => b"\xffbulla/v1/credential-request\0",
-            Self::TokenKey => b"\xffbulla/v1/token-key\0",
-            Self::Countersignature => b"\xffbulla/v1/countersignature\0",
-            Self::Credential => b"\xffbulla/v1/credential\0",
-            Self::TrustBundle => b"\xffbulla/v1/trust-bundle\0",
-            Self::Policy => b"\xffbulla/v1/policy\0",
-            Self::KemRecord => b"\xffbulla/v1/kem-record\0",
-            Self::DataKey => b"\xffbulla/v1/data-key\0",
-            Self::Wrap => b"\xffbulla/v1/wrap\0",
-            Self::KemKey => b"\xffbulla/v1/kem-key\0",
-            Self::WorkloadKem => b"\xffbulla/v1/workload-kem\0",
-            Self::RecipientSet => b"\xffbulla/v1/recipient-set\0",
-            Self::MacKey => b"\xffbulla/v1/mac-key\0",
-            Self::Mac => b"\xffbulla/v1/mac\0",
-        }
-    }
-
     /// The bytes that are signed: tag ‖ parts.
     pub(crate) fn message(self, parts: &[&[u8]]) -> Vec<u8> {
         let tag = self.as_bytes();
