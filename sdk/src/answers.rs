@@ -4,18 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulla_envelope::{AppHeaders, ErrorCode, ErrorReport, ReplyBinding, Sealer};
+use bulla_envelope::{AppHeaders, ErrorCode, ErrorReport, MAX_ENVELOPE, ReplyBinding, Sealer};
+use bulla_keyring::MacKey;
+use bulla_policy::Replies;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::error::{ReplyError, SendError, ServiceError};
+use crate::error::{LinkError, ReplyError, SendError, ServiceError};
 use crate::incoming::AnswerTo;
 use crate::letter::{Letter, Purpose};
 use crate::message::{IntoReply, Reply};
+use crate::own::Issuance;
 use crate::refusal::chain;
+use crate::reply_keys::Side;
 use crate::shared::Shared;
 use crate::unlock::kem_of;
 
@@ -46,7 +50,7 @@ struct Progress {
     next: u32,
     is_closed: bool,
     /// The credential of the first reply: a caller accepts no other after it.
-    under: Option<Arc<Sealer>>,
+    under: Option<Arc<Issuance>>,
 }
 
 impl ReplySender {
@@ -214,21 +218,60 @@ impl Replying {
         mut letter: Letter,
         is_final: bool,
     ) -> Result<(), SendError> {
+        let under = match &progress.under {
+            Some(under) => Arc::clone(under),
+            None => self.shared.own.current(letter.issued_at)?,
+        };
         let is_alone = progress.next == 0 && is_final;
         if !is_alone {
-            let under = match &progress.under {
-                Some(under) => Arc::clone(under),
-                None => self.shared.own.sealer(letter.issued_at)?,
-            };
             progress.under = Some(Arc::clone(&under));
-            letter.under = Some(under);
+            letter.under = Some(Arc::clone(&under.sealer));
         }
-        // Of several replies none is sent half: see `ReplySender::send`.
-        let is_crowded = !is_alone || self.shared.is_crowded();
-        self.shared.signer.post_answer(letter, is_crowded).await?;
+        if let Some(key) = self.mac_key(&under) {
+            self.post_with_mac(letter, &under.sealer, &key).await?;
+        } else {
+            // Of several replies none is sent half: see `ReplySender::send`.
+            let is_crowded = !is_alone || self.shared.is_crowded();
+            self.shared.signer.post_answer(letter, is_crowded).await?;
+        }
         progress.next = progress.next.saturating_add(1);
         progress.is_closed = is_final;
         Ok(())
+    }
+
+    /// The key of the code that replies get instead of a signature. A requester
+    /// that has none to agree on gets signatures, which count everywhere.
+    fn mac_key(&self, under: &Issuance) -> Option<Arc<MacKey>> {
+        match self.to.requirements.replies {
+            Replies::Signed => None,
+            Replies::Mac => {
+                let keys = &self.shared.reply_keys;
+                keys.between(under, Side::Responder, &self.to.requester)
+            }
+        }
+    }
+
+    /// Nothing waits for a batch: there is no signature to share. Cancel safe,
+    /// because handing it to the connection is the only thing that waits.
+    async fn post_with_mac(
+        &self,
+        letter: Letter,
+        sealer: &Sealer,
+        key: &MacKey,
+    ) -> Result<(), SendError> {
+        if sealer.expires_at() <= letter.issued_at {
+            return Err(SendError::CredentialExpired);
+        }
+        let draft = letter.draft(sealer.expires_at());
+        let sealed = sealer.seal_with_mac(&draft, letter.id(), key)?;
+        let nats = self.shared.connection.nats();
+        let (limit, actual) = (nats.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());
+        if actual > limit {
+            return Err(SendError::TooLarge { limit, actual });
+        }
+        nats.publish(letter.subject.as_str().to_owned(), sealed.bytes)
+            .await
+            .map_err(|_| LinkError::Disconnected.into())
     }
 
     fn letter(&self, purpose: Purpose, body: Bytes) -> Letter {

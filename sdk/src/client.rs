@@ -31,6 +31,7 @@ use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
 use crate::own::{Applicant, OwnCredential};
 use crate::replies::Replies;
+use crate::reply_keys::ReplyKeys;
 use crate::requests::Responses;
 use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
@@ -124,6 +125,7 @@ impl Client {
                 vault,
                 unlocker,
                 signer: Signer::start(desk, stats.clone()),
+                reply_keys: ReplyKeys::new(),
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
                 appending: AtomicUsize::new(0),

@@ -74,6 +74,7 @@ mod outgoing;
 mod own;
 mod refusal;
 mod replies;
+mod reply_keys;
 mod reply_order;
 mod requests;
 mod secret;

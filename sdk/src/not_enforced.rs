@@ -4,13 +4,11 @@
 //! reason: a demand that is ignored would be a promise that nobody keeps.
 //! Whoever builds one of these removes its line here.
 
-use bulla_policy::{Batch, Replies, Requirements};
+use bulla_policy::{Batch, Requirements};
 
 /// A demand that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotEnforced {
-    #[error("replies = \"mac\"")]
-    MacReplies,
     #[error("batch = \"per-subject\"")]
     SeparateBatches,
 }
@@ -18,10 +16,6 @@ pub(crate) enum NotEnforced {
 impl NotEnforced {
     /// The first demand of a subject that this version does not enforce.
     pub(crate) fn check(requirements: &Requirements) -> Result<(), Self> {
-        match requirements.replies {
-            Replies::Mac => return Err(Self::MacReplies),
-            Replies::Signed => {}
-        }
         match requirements.batch {
             Batch::PerSubject => Err(Self::SeparateBatches),
             Batch::Shared => Ok(()),
@@ -31,7 +25,6 @@ impl NotEnforced {
     /// A short stable name for metrics and tests.
     pub(crate) fn code(self) -> &'static str {
         match self {
-            Self::MacReplies => "mac_replies_unsupported",
             Self::SeparateBatches => "separate_batches_unsupported",
         }
     }

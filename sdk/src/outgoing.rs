@@ -291,7 +291,7 @@ pub(crate) struct Addressed<'a> {
     headers: AppHeaders,
     content_type: ContentType,
     context: Context,
-    requirements: Requirements,
+    pub(crate) requirements: Requirements,
     key: Option<Arc<KeyInUse>>,
     id: Option<MessageId>,
     verb: Verb,

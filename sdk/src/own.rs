@@ -40,10 +40,8 @@ pub(crate) struct OwnCredential(Arc<ArcSwap<Vec<Arc<Issuance>>>>);
 pub(crate) struct Issuance {
     pub(crate) sealer: Arc<Sealer>,
     /// For codes that this process and one peer agree on.
-    #[expect(dead_code, reason = "codes for replies come next")]
     pub(crate) exchange: ExchangeSecret,
     /// SHA-256 of the credential.
-    #[expect(dead_code, reason = "codes for replies come next")]
     pub(crate) credential: [u8; 32],
     issued: UnixMillis,
 }
@@ -102,14 +100,6 @@ impl OwnCredential {
             .filter(|issuance| issuance.sealer.expires_at() > now)
             .cloned()
             .ok_or(SendError::CredentialExpired)
-    }
-
-    #[expect(dead_code, reason = "codes for replies come next")]
-    /// The credential with this key id, if it is this process's and not long ago.
-    pub(crate) fn issuance(&self, key_id: KeyId) -> Option<Arc<Issuance>> {
-        let issuances = self.0.load();
-        let found = issuances.iter().find(|i| i.sealer.key_id() == key_id);
-        found.cloned()
     }
 
     /// The key id in use, and when it ends.

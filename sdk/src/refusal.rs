@@ -58,6 +58,10 @@ pub(crate) enum Refusal {
     #[error("not as it was appended")]
     Stored(#[from] StoredRefusal),
     // Of replies only.
+    #[error("a code where the policy wants a signature")]
+    MacNotAllowed,
+    #[error("a code by a responder that has no key to agree on one with")]
+    MacWithoutKey,
     #[error("a status of nats-server where only a sealed reply counts")]
     Status,
     #[error("not in its place among the replies")]
@@ -136,6 +140,8 @@ impl Refusal {
             Self::ReplayedElsewhere => "replayed_elsewhere",
             Self::Claim(e) => e.code(),
             Self::Stored(refusal) => refusal.code(),
+            Self::MacNotAllowed => "mac_not_allowed",
+            Self::MacWithoutKey => "mac_without_key",
             Self::Status => "reply_status",
             Self::Reply(e) => e.code(),
         }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
-    CheckError, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope,
+    CheckError, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope,
+    SealedEnvelope, VerifiedCredential,
 };
-use bulla_identity::{Claims, Subject, UnixMillis};
-use bulla_policy::{Decision, LONGEST_MAX_AGE, Request, Verb};
+use bulla_identity::{Subject, UnixMillis};
+use bulla_keyring::MacKey;
+use bulla_policy::{Decision, LONGEST_MAX_AGE, Replies, Request, Verb};
 
 use crate::answers::ERROR_HEADER;
 use crate::clock;
@@ -18,8 +20,10 @@ use crate::incoming::{content_type, own_headers};
 use crate::letter::{Letter, Purpose};
 use crate::message::{Response, Sender};
 use crate::outgoing::Outgoing;
+use crate::own::Issuance;
 use crate::refusal::{Refusal, chain};
 use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
+use crate::reply_keys::Side;
 use crate::reply_order::{Arrival, Misplaced, ReplyOrder};
 use crate::shared::Shared;
 use crate::user::User;
@@ -101,16 +105,25 @@ impl Outgoing<'_> {
             subject: expected.subject().to_owned(),
             source,
         })?;
-        let asked = Asked {
+        let mut asked = Asked {
             subject: addressed.subject.clone(),
             user: addressed.user.clone(),
             leaf: LeafHash([0; 32]),
+            under: None,
             expected,
             order: ReplyOrder::new(),
             unread: None,
             shared,
         };
-        Ok((asked, addressed.letter(Purpose::Request { reply_to })))
+        let replies = addressed.requirements.replies;
+        let mut letter = addressed.letter(Purpose::Request { reply_to });
+        if replies == Replies::Mac {
+            // Its replies are for the holder of this credential.
+            let under = asked.shared.own.current(letter.issued_at)?;
+            letter.under = Some(Arc::clone(&under.sealer));
+            asked.under = Some(under);
+        }
+        Ok((asked, letter))
     }
 }
 
@@ -195,6 +208,8 @@ struct Asked {
     user: Option<User>,
     /// What its replies must be bound to, once it is sent.
     leaf: LeafHash,
+    /// Under which it was sealed, where replies may be for its holder alone.
+    under: Option<Arc<Issuance>>,
     expected: ExpectedReply,
     order: ReplyOrder<OpenedEnvelope>,
     /// Taken from the bus and not judged yet: a caller that stops waiting in
@@ -256,11 +271,7 @@ impl Asked {
     /// Every check of a reply, and its place among the others last.
     async fn judge(&mut self, raw: async_nats::Message) -> Result<(), Refusal> {
         let weight = raw.payload.len();
-        let user = self.user.as_ref().map(User::claims);
-        let opened = self
-            .shared
-            .pass_reply(raw, &self.subject, user, &self.leaf)
-            .await?;
+        let opened = self.pass(raw).await?;
         // `check` has compared the request: a binding is there.
         let binding = opened.binding().ok_or(CheckError::WrongRequest)?;
         let dropped = self.order.accept(Arrival {
@@ -275,6 +286,68 @@ impl Asked {
             self.shared.refuse_reply(&self.subject, &refusal);
         }
         Ok(())
+    }
+
+    /// Every check of a reply but its place among the others.
+    async fn pass(&self, raw: async_nats::Message) -> Result<OpenedEnvelope, Refusal> {
+        let shared = &self.shared;
+        if raw.status.is_some() {
+            return Err(Refusal::Status);
+        }
+        let now = clock::now();
+        let sealed = SealedEnvelope::decode(raw.payload)?;
+        let credential = shared.control.credential(sealed.key_id(), now).await?;
+        let authentic = if sealed.has_mac() {
+            let key = self.mac_key(&credential)?;
+            sealed.verify_mac(&credential, &key)?
+        } else {
+            sealed.verify_with(&credential, &shared.roots)?
+        };
+        let checked = authentic.check(&Expectation {
+            subject: &raw.subject,
+            reply_to: raw.reply.as_deref(),
+            kinds: &[Kind::Reply, Kind::Error],
+            now,
+            skew: shared.options.clock_skew,
+            // Bound to a request of our own that is still waiting.
+            max_age: LONGEST_MAX_AGE,
+            not_before: UnixMillis::default(),
+            request: Some(self.leaf),
+        })?;
+        let policy = shared.control.policy();
+        let opened = if checked.kind() == Kind::Error {
+            // A code and a name, for nobody to hide.
+            checked.open_clear()?
+        } else {
+            let requirements = policy.policy().requirements(&self.subject);
+            shared.unlocker.open(checked, &requirements).await?
+        };
+        if opened.limits().is_some() {
+            return Err(Refusal::Limits);
+        }
+        let workload = &opened.sender().workload;
+        match policy.policy().decide(&Request {
+            workload,
+            verb: Verb::Serve,
+            subject: &self.subject,
+            user: self.user.as_ref().map(User::claims),
+            now,
+        }) {
+            Decision::Allow(_) => Ok(opened),
+            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        }
+    }
+
+    /// The key of a code that counts instead of a signature: where the policy
+    /// says so now and said so when this was asked.
+    fn mac_key(&self, responder: &VerifiedCredential) -> Result<Arc<MacKey>, Refusal> {
+        let policy = self.shared.control.policy();
+        let replies = policy.policy().requirements(&self.subject).replies;
+        let under = self.under.as_ref().filter(|_| replies == Replies::Mac);
+        let under = under.ok_or(Refusal::MacNotAllowed)?;
+        let keys = &self.shared.reply_keys;
+        keys.between(under, Side::Requester, responder)
+            .ok_or(Refusal::MacWithoutKey)
     }
 
     /// Why nothing came in time.
@@ -306,55 +379,6 @@ impl Shared {
             "",
             &format_args!("{}: {}", refusal.code(), chain(refusal)),
         );
-    }
-
-    async fn pass_reply(
-        &self,
-        raw: async_nats::Message,
-        request_subject: &Subject,
-        user: Option<&Claims>,
-        request: &LeafHash,
-    ) -> Result<OpenedEnvelope, Refusal> {
-        if raw.status.is_some() {
-            return Err(Refusal::Status);
-        }
-        let now = clock::now();
-        let sealed = SealedEnvelope::decode(raw.payload)?;
-        let credential = self.control.credential(sealed.key_id(), now).await?;
-        let authentic = sealed.verify_with(&credential, &self.roots)?;
-        let checked = authentic.check(&Expectation {
-            subject: &raw.subject,
-            reply_to: raw.reply.as_deref(),
-            kinds: &[Kind::Reply, Kind::Error],
-            now,
-            skew: self.options.clock_skew,
-            // Bound to a request of our own that is still waiting.
-            max_age: LONGEST_MAX_AGE,
-            not_before: UnixMillis::default(),
-            request: Some(*request),
-        })?;
-        let policy = self.control.policy();
-        let opened = if checked.kind() == Kind::Error {
-            // A code and a name, for nobody to hide.
-            checked.open_clear()?
-        } else {
-            let requirements = policy.policy().requirements(request_subject);
-            self.unlocker.open(checked, &requirements).await?
-        };
-        if opened.limits().is_some() {
-            return Err(Refusal::Limits);
-        }
-        let workload = &opened.sender().workload;
-        match policy.policy().decide(&Request {
-            workload,
-            verb: Verb::Serve,
-            subject: request_subject,
-            user,
-            now,
-        }) {
-            Decision::Allow(_) => Ok(opened),
-            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
-        }
     }
 }
 

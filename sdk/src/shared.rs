@@ -15,6 +15,7 @@ use crate::incoming::Role;
 use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
 use crate::replies::Replies;
+use crate::reply_keys::ReplyKeys;
 use crate::signer::Signer;
 use crate::stats::Stats;
 use crate::unlock::Unlocker;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) vault: Vault,
     /// What others have encrypted under.
     pub(crate) unlocker: Unlocker,
+    /// What this process shares with those whom it asks and answers.
+    pub(crate) reply_keys: ReplyKeys,
     /// What senders' batches have proven, for all that this client receives.
     pub(crate) roots: VerifiedRoots,
     /// Requests that are being handled now.

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bulla_envelope::{
     Credential, CredentialIssuer, CredentialRequest, Draft, Epoch, LeafHash, MessageId,
-    ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
+    ProcessKeys, ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
 };
 use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
-use bulla_keyring::{AuthorityRole, AuthoritySeed, NkeySeed, SigningKey, Tag};
+use bulla_keyring::{
+    AuthorityRole, AuthoritySeed, ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed,
+    SigningKey, Tag,
+};
 use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
 
@@ -21,11 +24,21 @@ pub struct Forger {
     credential: Credential,
     /// For what the sealer would not seal.
     key: SigningKey,
+    exchange: ExchangeSecret,
 }
 
 impl Forger {
     /// Holds a genuine credential of `workload`, asked for with its nkey.
     pub async fn genuine(bus: &Bus, workload: &str) -> Self {
+        Self::asked(bus, workload, true).await
+    }
+
+    /// The same, without keys for what is for this process alone.
+    pub async fn genuine_without_process_keys(bus: &Bus, workload: &str) -> Self {
+        Self::asked(bus, workload, false).await
+    }
+
+    async fn asked(bus: &Bus, workload: &str, with_keys: bool) -> Self {
         let raw = bus.raw_client(workload).await;
         let id = bus.workload(workload);
         let ask = async |subject: String, body: Vec<u8>| {
@@ -36,12 +49,13 @@ impl Forger {
         };
         let answer = ask(reserved::broker_challenge(id.tag()), vec![0x90]).await;
         let challenge = Challenge::decode(&answer).expect("a challenge");
-        let seed = random();
-        let key = SigningKey::from_seed(&seed);
+        let seeds = Seeds::random();
+        let key = SigningKey::from_seed(&seeds.message);
+        let process_keys = with_keys.then(|| seeds.process_keys());
         let request = RequestDraft {
             workload: &id,
             message_key: &key,
-            process_keys: None,
+            process_keys: process_keys.as_ref(),
             token_key: None,
             instance: random(),
             challenge: challenge.challenge,
@@ -54,7 +68,7 @@ impl Forger {
         .await;
         match Issued::decode(&answer).expect("a broker's answer") {
             Issued::Credential(bytes) => {
-                Self::new(Credential::decode(&bytes).expect("a credential"), &seed)
+                Self::new(Credential::decode(&bytes).expect("a credential"), &seeds)
             }
             Issued::Refused(reason) => panic!("no credential for `{workload}`: {reason}"),
         }
@@ -85,8 +99,8 @@ impl Forger {
     }
 
     fn issued_by(issuer: &CredentialIssuer, id: &WorkloadId) -> Self {
-        let seed = random();
-        let key = SigningKey::from_seed(&seed);
+        let seeds = Seeds::random();
+        let key = SigningKey::from_seed(&seeds.message);
         let own = NkeySeed::from_random(NkeyKind::User, &random()).expect("a seed");
         let challenge = random();
         let anchors: [Nkey; 1] = [own.public()];
@@ -115,16 +129,17 @@ impl Forger {
             expires_at: now().saturating_add(Duration::from_secs(3600)),
             serial: random(),
         };
-        Self::new(issuer.issue(&request, terms).expect("a credential"), &seed)
+        Self::new(issuer.issue(&request, terms).expect("a credential"), &seeds)
     }
 
-    fn new(credential: Credential, seed: &[u8; 32]) -> Self {
-        let key = || SigningKey::from_seed(seed);
+    fn new(credential: Credential, seeds: &Seeds) -> Self {
+        let key = || SigningKey::from_seed(&seeds.message);
         let sealer = Sealer::new(&credential, key(), Epoch(random()));
         Self {
             sealer: sealer.expect("the credential's key"),
             credential,
             key: key(),
+            exchange: ExchangeSecret::from_seed(&seeds.exchange),
         }
     }
 
@@ -255,9 +270,67 @@ impl Forger {
         self.seal(&draft)
     }
 
+    /// A reply with a code instead of a signature.
+    #[must_use]
+    pub fn coded_reply(
+        &self,
+        reply_to: &str,
+        binding: ReplyBinding,
+        body: &[u8],
+        key: &MacKey,
+    ) -> Bytes {
+        let subject = parsed(reply_to);
+        let expires = now().saturating_add(Duration::from_secs(5));
+        let mut draft = Draft::reply(&subject, binding, now(), expires, body);
+        draft.content_type = Some("application/msgpack");
+        let sealed = self.sealer.seal_with_mac(&draft, MessageId(random()), key);
+        sealed.expect("a sealed envelope").bytes
+    }
+
+    /// What this process's exchange key and the one of `peer` agree on, for
+    /// replies of the holder of `responder` to the holder of `requester`.
+    #[must_use]
+    pub fn mac_key(
+        &self,
+        peer: &Credential,
+        responder: &Credential,
+        requester: &Credential,
+    ) -> MacKey {
+        let keys = peer.request().process_keys().expect("keys of a process");
+        self.exchange
+            .mac_key(&keys.exchange, responder.hash(), requester.hash())
+            .expect("a sound key")
+    }
+
     fn seal(&self, draft: &Draft<'_>) -> Bytes {
         let sealed = self.sealer.seal(draft, MessageId(random()));
         sealed.expect("a sealed envelope").bytes
+    }
+}
+
+/// The secrets of one process.
+struct Seeds {
+    message: [u8; 32],
+    exchange: [u8; 32],
+    kem: [u8; 32],
+}
+
+impl Seeds {
+    fn random() -> Self {
+        Self {
+            message: random(),
+            exchange: random(),
+            kem: random(),
+        }
+    }
+
+    fn process_keys(&self) -> ProcessKeys {
+        let kem = |suite| KemSecret::from_seed(suite, &self.kem).public().clone();
+        ProcessKeys {
+            xwing: kem(KemSuite::XWing),
+            x25519: kem(KemSuite::X25519),
+            exchange: *ExchangeSecret::from_seed(&self.exchange).public(),
+        }
     }
 }
 

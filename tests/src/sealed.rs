@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use bulla_envelope::{Credential, SealedEnvelope};
 use bulla_identity::reserved;
 use bulla_sdk::{Client, ConnectOptions};
 use bytes::Bytes;
@@ -78,6 +79,13 @@ impl Bus {
             .await
             .expect("a record")
             .payload
+    }
+
+    /// The credential under which an envelope says that it is sealed.
+    pub async fn credential_of(&self, envelope: &Bytes) -> Credential {
+        let sealed = SealedEnvelope::decode(envelope.clone()).expect("an envelope");
+        let subject = reserved::ctl_credential(&sealed.key_id().to_hex());
+        Credential::decode(&self.control_record(&subject).await).expect("a credential")
     }
 
     /// Writes to the control stream whatever is given, as somebody who holds a

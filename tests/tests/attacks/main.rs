@@ -14,6 +14,7 @@ mod clock;
 mod downgrade;
 mod keys;
 mod leaks;
+mod macs;
 mod proofs;
 mod replay;
 mod replies;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_envelope::{LeafHash, SealedEnvelope};
-use bulla_sdk::{Client, Message, RequestError, Service, ServiceError};
+use bulla_sdk::{Client, Message, RequestError, Service, ServiceError, ServiceErrorCode};
 use bulla_tests::{Bus, Forger, leaf_of, now};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -46,12 +47,14 @@ attest = [{ nkey = "@wiretap@" }]
 user = "required"
 [subject."pay.quick"]
 max_age = "1s"
+[subject."pay.fast"]
+replies = "mac"
 
 [[allow]]
 id = "shop-asks"
 who = ["shop"]
 may = ["request"]
-on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick"]
+on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick", "pay.fast"]
 
 [[allow]]
 id = "mallory-may-ask-one"
@@ -63,7 +66,7 @@ on = ["pay.refund"]
 id = "pay-answers"
 who = ["pay"]
 may = ["serve"]
-on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick"]
+on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick", "pay.fast"]
 
 [[allow]]
 id = "both-tell"

@@ -7,28 +7,34 @@ use bulla_tests::RawSocket;
 use super::*;
 
 /// The service `pay`, played by hand: a genuine credential and a raw client.
-struct ByHand {
-    bus: Bus,
-    shop: Client,
-    pay: Forger,
+pub(crate) struct ByHand {
+    pub(crate) bus: Bus,
+    pub(crate) shop: Client,
+    pub(crate) pay: Forger,
     raw: async_nats::Client,
+    subject: &'static str,
     requests: async_nats::Subscriber,
 }
 
 /// A request that waits for an answer.
-struct Asked {
-    reply_to: String,
-    leaf: LeafHash,
+pub(crate) struct Asked {
+    pub(crate) reply_to: String,
+    pub(crate) leaf: LeafHash,
+    pub(crate) envelope: Bytes,
 }
 
 impl ByHand {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::serving("pay.charge").await
+    }
+
+    pub(crate) async fn serving(subject: &'static str) -> Self {
         let bus = Bus::start(POLICY).await;
         let shop = bus.client("shop").await;
         let pay = Forger::genuine(&bus, "pay").await;
         let raw = bus.raw_client("pay").await;
         let requests = raw
-            .queue_subscribe("pay.charge", "pay".to_owned())
+            .queue_subscribe(subject, "pay".to_owned())
             .await
             .unwrap();
         // Answered in order: the subscription stands.
@@ -40,13 +46,14 @@ impl ByHand {
             shop,
             pay,
             raw,
+            subject,
             requests,
         }
     }
 
     /// The shop asks; what comes of it is up to the test.
-    async fn asked_for_many(&mut self) -> (Asked, Responses) {
-        let message = self.shop.message("pay.charge").payload("10 euro");
+    pub(crate) async fn asked_for_many(&mut self) -> (Asked, Responses) {
+        let message = self.shop.message(self.subject).payload("10 euro");
         let message = message.timeout(Duration::from_secs(2));
         let responses = message.request_many().await.unwrap();
         (self.asked().await, responses)
@@ -57,34 +64,39 @@ impl ByHand {
         Asked {
             reply_to: request.reply.unwrap().to_string(),
             leaf: leaf_of(&request.payload),
+            envelope: request.payload,
         }
     }
 
-    async fn send(&self, asked: &Asked, payload: Bytes) {
+    pub(crate) async fn send(&self, asked: &Asked, payload: Bytes) {
         let subject = asked.reply_to.clone();
         self.raw.publish(subject, payload).await.unwrap();
     }
 
-    fn refused(&self, code: &str) -> u64 {
+    pub(crate) fn refused(&self, code: &str) -> u64 {
         self.shop.stats().refused_for(code)
     }
 }
 
 impl Asked {
-    /// A reply that says its own number.
-    fn reply(&self, by: &Forger, index: u32, is_final: bool) -> Bytes {
-        let binding = ReplyBinding {
+    pub(crate) fn binding(&self, index: u32, is_final: bool) -> ReplyBinding {
+        ReplyBinding {
             request: self.leaf,
             index,
             is_final,
-        };
+        }
+    }
+
+    /// A reply that says its own number.
+    pub(crate) fn reply(&self, by: &Forger, index: u32, is_final: bool) -> Bytes {
+        let binding = self.binding(index, is_final);
         let body = [u8::try_from(index).unwrap()];
         by.numbered_reply(&self.reply_to, binding, &body)
     }
 }
 
 /// All replies, and the error if there is one.
-async fn all(mut responses: Responses) -> (Vec<u32>, Option<RequestError>) {
+pub(crate) async fn all(mut responses: Responses) -> (Vec<u32>, Option<RequestError>) {
     let mut numbers = Vec::new();
     while let Some(response) = responses.next().await {
         match response {
@@ -171,6 +183,7 @@ async fn attack_05_an_answer_to_another_request_is_no_answer() {
     let other = Asked {
         reply_to: asked.reply_to.clone(),
         leaf: LeafHash([7; 32]),
+        envelope: asked.envelope.clone(),
     };
     scene.send(&asked, other.reply(&scene.pay, 9, true)).await;
     scene.send(&asked, asked.reply(&scene.pay, 0, true)).await;
@@ -192,6 +205,7 @@ async fn attack_05_an_old_reply_is_no_reply_to_a_new_request() {
     let moved = Asked {
         reply_to: second.reply_to.clone(),
         leaf: first.leaf,
+        envelope: first.envelope,
     };
     let moved = moved.reply(&scene.pay, 7, true);
     scene.send(&second, moved).await;

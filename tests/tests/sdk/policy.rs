@@ -45,7 +45,11 @@ async fn a_denial_is_explained_before_anything_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_policy_demands_and_nobody_enforces_yet_is_refused_at_both_ends() {
-    for (demand, subject, code) in [("replies = \"mac\"", "back.echo", "mac_replies_unsupported")] {
+    for (demand, subject, code) in [(
+        "batch = \"per-subject\"",
+        "back.echo",
+        "separate_batches_unsupported",
+    )] {
         let policy = format!("{POLICY}\n[subject.\"{subject}\"]\n{demand}\n");
         let bus = Bus::start(&policy).await;
         let (front, back) = (bus.client("front").await, bus.client("back").await);
