@@ -1,5 +1,6 @@
 //! The command line `bulla`.
 
+pub mod envelope;
 pub mod policy;
 mod service;
 
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 use crate::callout::Group;
 use crate::config::BrokerConfig;
 use crate::dev::{self, DevArgs, TokenArgs};
+use envelope::EnvelopeCommand;
 use policy::PolicyCommand;
 use service::ServiceArgs;
 
@@ -28,7 +30,8 @@ use service::ServiceArgs;
     after_help = "Start here:\n  \
         bulla dev                     a whole deployment on this machine, with things to try\n  \
         bulla policy check FILE       everything that is wrong with a policy\n  \
-        bulla policy can-i orders publish orders.created\n\n\
+        bulla policy can-i orders publish orders.created\n  \
+        bulla envelope inspect FILE   what a captured message says\n\n\
         Exit code: 0 done or yes, 1 the answer is no, 2 an error."
 )]
 struct Cli {
@@ -82,6 +85,10 @@ enum Command {
     /// Check policies and ask them questions
     #[command(subcommand)]
     Policy(PolicyCommand),
+
+    /// Look at captured envelopes, and judge them offline
+    #[command(subcommand)]
+    Envelope(EnvelopeCommand),
 
     /// Print a completion script for a shell
     #[command(after_help = "Examples:\n  \
@@ -151,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Broker(args) => finish(broker(args)),
         Command::Gateway(args) => bulla_gateway::cli::run(&args),
         Command::Policy(command) => policy::run(&command),
+        Command::Envelope(command) => envelope::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bulla", &mut std::io::stdout());
             ExitCode::SUCCESS

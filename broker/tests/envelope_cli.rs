@@ -1,0 +1,454 @@
+//! `bulla envelope …` as an operator runs it, on the envelopes of the test vectors.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use bulla_envelope::{IssuingKey, SignedPolicy, TrustBundle};
+use bulla_identity::{TrustDomain, UnixMillis};
+use bulla_keyring::{AuthorityRole, AuthoritySeed, SigningKey};
+use data_encoding::{BASE64, HEXLOWER};
+use serde_json::{Value, json};
+
+/// A directory with the trust domain of the test vectors.
+struct Desk {
+    directory: tempfile::TempDir,
+    vectors: Value,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self {
+            directory: tempfile::tempdir().unwrap(),
+            vectors: serde_json::from_str(include_str!("../../sdk/envelope/testdata/vectors.json"))
+                .unwrap(),
+        };
+        let root = AuthoritySeed::from_random(AuthorityRole::Root, &desk.seed("root"));
+        desk.write("root.pub", format!("{}\n", root.public()));
+        desk.write("bundle", desk.octets(&desk.vectors["bundle"]));
+        desk.write("policy", desk.policy("orders nkey"));
+        for name in ["orders", "billing"] {
+            let credential = &desk.vectors["credentials"][name]["bytes"];
+            desk.write(&format!("{name}.credential"), desk.octets(credential));
+        }
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn seed(&self, name: &str) -> [u8; 32] {
+        let seed = self.vectors["keys"][name]["seed"].as_str().unwrap();
+        HEXLOWER
+            .decode(seed.as_bytes())
+            .unwrap()
+            .try_into()
+            .unwrap()
+    }
+
+    fn now(&self) -> UnixMillis {
+        UnixMillis::from_millis(self.vectors["defaults"]["now"].as_u64().unwrap())
+    }
+
+    /// A signed policy in which `orders` has that nkey.
+    fn policy(&self, nkey: &str) -> Vec<u8> {
+        let nkey = self.vectors["keys"][nkey]["nkey"].as_str().unwrap();
+        let text = format!(
+            "version = 1\ntrust_domain = \"shop.example\"\n\n\
+             [workload.orders]\nattest = [{{ nkey = \"{nkey}\" }}]\n"
+        );
+        SignedPolicy {
+            trust_domain: TrustDomain::parse("shop.example").unwrap(),
+            revision: 3,
+            issued_at: self.now(),
+            text,
+        }
+        .sign(&SigningKey::from_seed(&self.seed("policy")))
+        .unwrap()
+    }
+
+    /// The bytes of a vector.
+    fn vector(&self, name: &str) -> Vec<u8> {
+        let all = self.vectors["vectors"].as_array().unwrap();
+        let vector = all.iter().find(|vector| vector["name"] == name);
+        self.octets(&vector.unwrap_or_else(|| panic!("no vector {name}"))["bytes"])
+    }
+
+    fn octets(&self, value: &Value) -> Vec<u8> {
+        let hex = |value: &Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
+        match value.as_array() {
+            None => hex(value),
+            Some(pieces) => pieces
+                .iter()
+                .flat_map(|piece| match piece["times"].as_u64() {
+                    Some(times) => hex(&piece["repeat"]).repeat(times.try_into().unwrap()),
+                    None => hex(piece),
+                })
+                .collect(),
+        }
+    }
+
+    fn bulla(&self, args: &[&str], input: &[u8]) -> Run {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bulla"))
+            .arg("envelope")
+            .args(args)
+            .current_dir(self.directory.path())
+            .env_remove("CLICOLOR_FORCE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that has seen enough closes its end.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        Run {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn inspect(&self, args: &[&str], input: &[u8]) -> Run {
+        self.bulla(&[&["inspect"], args].concat(), input)
+    }
+
+    /// Verifies by the credential of `orders`, a second after the vectors' time.
+    fn verify(&self, args: &[&str], input: &[u8]) -> Run {
+        self.verify_at("2027-01-15T08:00:01Z", args, input)
+    }
+
+    fn verify_at(&self, at: &str, args: &[&str], input: &[u8]) -> Run {
+        let fixed = [
+            "verify",
+            "--trust-root",
+            "root.pub",
+            "--bundle",
+            "bundle",
+            "--policy",
+            "policy",
+            "--credential",
+            "orders.credential",
+            "--at",
+            at,
+        ];
+        self.bulla(&[&fixed, args].concat(), input)
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    #[track_caller]
+    fn expect(self, code: i32, says: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for words in says {
+            let all = format!("{}{}", self.out, self.err);
+            assert!(all.contains(words), "no {words:?} in\n{all}");
+        }
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+#[test]
+fn every_field_is_shown_and_the_token_is_not() {
+    let desk = Desk::new();
+    let bytes = desk.vector("event-with-every-field");
+    let shown = desk.inspect(&[], &bytes).expect(
+        0,
+        &[
+            "well-formed; nothing is verified",
+            "signed (not encrypted)",
+            "orders.created",
+            "$JS.ACK.9",
+            "2027-01-15T08:00:00.000Z",
+            "30s",
+            "application/json",
+            "umlaut: grüße, 世界",
+            "23 bytes, not shown; the one of the header's hash",
+            "alone under its signature",
+        ],
+    );
+    assert!(!shown.out.contains("claims"), "the token: {}", shown.out);
+    assert!(!shown.out.contains("order\":1"), "the body: {}", shown.out);
+    let json = desk.inspect(&["--json"], &bytes).expect(0, &[]).json();
+    assert_eq!(json["well_formed"], true);
+    let header = &json["header"];
+    assert_eq!(header["subject"], "orders.created");
+    assert_eq!(header["kind"], "event");
+    assert_eq!(header["life"], 30_000);
+    assert_eq!(header["policy_revision"], 300);
+    assert_eq!(
+        json["contents"]["user_token"],
+        json!({ "bytes": 23, "matches_hash": true })
+    );
+    let all = desk.vectors["vectors"].as_array().unwrap();
+    let vector = all.iter().find(|v| v["name"] == "event-with-every-field");
+    assert_eq!(json["proof"]["leaf"], vector.unwrap()["gives"]["leaf"]);
+    desk.inspect(&["--body"], &bytes)
+        .expect(0, &["{\"order\":1}"]);
+}
+
+#[test]
+fn every_form_of_input_is_recognised() {
+    let desk = Desk::new();
+    let bytes = desk.vector("event");
+    let dump = json!({ "Subject": "orders.created", "Reply": "", "Data": BASE64.encode(&bytes) });
+    let forms: [(&str, Vec<u8>); 5] = [
+        ("raw", bytes.clone()),
+        ("raw", [&bytes[..], b"\n"].concat()),
+        ("hex", HEXLOWER.encode(&bytes).into_bytes()),
+        ("base64", BASE64.encode(&bytes).into_bytes()),
+        ("message", dump.to_string().into_bytes()),
+    ];
+    for (form, input) in forms {
+        desk.write("message", &input);
+        let json = desk
+            .inspect(&["message", "--json"], b"")
+            .expect(0, &[])
+            .json();
+        assert_eq!(
+            (&json["form"], &json["bytes"]),
+            (&json!(form), &json!(bytes.len()))
+        );
+    }
+    desk.inspect(&[], b"hello, world")
+        .expect(2, &["text, but neither"]);
+    desk.inspect(&["--json"], b"").expect(2, &["is empty"]);
+    desk.inspect(&["nowhere"], b"")
+        .expect(2, &["cannot read `nowhere`"]);
+}
+
+#[test]
+fn what_is_malformed_is_told_with_what_can_be_read_of_it() {
+    let desk = Desk::new();
+    desk.inspect(&[], &desk.vector("key-26")).expect(
+        1,
+        &[
+            "malformed (unknown_field)",
+            "header key 26",
+            "orders.created",
+            "field 26",
+        ],
+    );
+    // Cut within the header: what comes before is there.
+    let bytes = desk.vector("event");
+    let cut = desk
+        .inspect(&["--json"], &bytes[..60])
+        .expect(1, &[])
+        .json();
+    assert_eq!(cut["reason"], "truncated");
+    assert_eq!(cut["header"]["sequence"], 0);
+    assert!(cut["header"].get("expires_at").is_none());
+    desk.inspect(&[], &desk.vector("wide-token"))
+        .expect(1, &["not_minimal"]);
+    desk.inspect(&[], &[0xff, 0xfe]).expect(1, &["malformed"]);
+}
+
+/// No vector makes it panic, and its verdict is the decoder's.
+#[test]
+fn every_vector_can_be_looked_at() {
+    let desk = Desk::new();
+    let all = desk.vectors["vectors"].as_array().unwrap();
+    for vector in all.iter().step_by(7).filter(|v| v["what"] == "envelope") {
+        let name = vector["name"].as_str().unwrap();
+        let malformed = vector["stage"] == "decode";
+        let bytes = desk.vector(name);
+        if bytes.len() > 100_000 || bytes.is_empty() || std::str::from_utf8(&bytes).is_ok() {
+            continue;
+        }
+        let run = desk.inspect(&["--json", "--body"], &bytes);
+        assert_eq!(run.code, i32::from(malformed), "{name}: {run:?}");
+        if malformed {
+            assert_eq!(run.json()["reason"], vector["reason"], "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_encrypted_stays_so() {
+    let desk = Desk::new();
+    for suite in ["xwing", "x25519"] {
+        let bytes = desk.vector(&format!("encrypted-{suite}"));
+        let json = desk
+            .inspect(&["--json", "--body"], &bytes)
+            .expect(0, &[])
+            .json();
+        assert_eq!(json["header"]["suite"], suite);
+        assert_eq!(json["header"]["wrapped_to"].as_array().unwrap().len(), 2);
+        assert_eq!(json["contents"]["user_token"], "encrypted");
+        assert_eq!(json["contents"]["body"]["encrypted"], true);
+        assert!(json["contents"].get("content").is_none());
+        let record = desk.vector(&format!("keywrap-{suite}"));
+        desk.inspect(&[], &record)
+            .expect(0, &["keywrap", "wrapped to", "data key expires at"]);
+    }
+}
+
+#[test]
+fn frames_batches_replies_and_codes_are_told() {
+    let desk = Desk::new();
+    desk.inspect(&["--body"], &desk.vector("frame-of-3"))
+        .expect(0, &["3 of 9, 0, 9 bytes", "message 0", "message 2"]);
+    desk.inspect(&[], &desk.vector("batch-of-8-place-3"))
+        .expect(0, &["number 4 of 8 under one signature", "3 nodes"]);
+    desk.inspect(&[], &desk.vector("error-deadline"))
+        .expect(0, &["deadline", "decision id"]);
+    desk.inspect(&[], &desk.vector("coded-reply"))
+        .expect(0, &["for the requester alone"]);
+    desk.inspect(&[], &desk.vector("reply-of-several"))
+        .expect(0, &["no, more follow"]);
+}
+
+#[test]
+fn other_statements_are_recognised() {
+    let desk = Desk::new();
+    for (name, says) in [
+        ("credential-with-token-key", "spiffe://shop.example/gateway"),
+        ("request-for-a-credential", "request for a credential"),
+        ("kem-record", "key version"),
+        ("bundle", "issuing keys"),
+        ("policy", "revision"),
+        ("credential-workload-with-dots", "malformed (workload)"),
+    ] {
+        let run = desk.inspect(&[], &desk.vector(name));
+        assert!(run.out.contains(says), "{name}: {run:?}");
+        assert_eq!(run.code, i32::from(says.starts_with("malformed")));
+    }
+}
+
+#[test]
+fn a_genuine_envelope_is_accepted_where_it_belongs() {
+    let desk = Desk::new();
+    let bytes = desk.vector("event");
+    desk.verify(&["--subject", "orders.created"], &bytes)
+        .expect(
+            0,
+            &[
+                "signed by the root",
+                "revision 3",
+                "sealed by spiffe://shop.example/orders",
+                "accepted",
+            ],
+        );
+    desk.verify(&[], &bytes)
+        .expect(0, &["not compared: give --subject", "accepted"]);
+    let json = desk.verify(&["--json"], &bytes).expect(0, &[]).json();
+    assert_eq!(json["verdict"], "accepted");
+    // Encrypted: proven, and not read.
+    desk.verify(&[], &desk.vector("encrypted-x25519"))
+        .expect(0, &["encrypted", "accepted"]);
+    // A request with its reply subject, as it was dumped.
+    let dump = json!({
+        "Subject": "orders.created",
+        "Reply": "_INBOX.4f1a.p.77",
+        "Data": BASE64.encode(&desk.vector("request")),
+    });
+    desk.verify(&[], dump.to_string().as_bytes())
+        .expect(0, &["accepted"]);
+}
+
+#[test]
+fn what_a_receiver_refuses_is_refused_for_its_reason() {
+    let desk = Desk::new();
+    let event = desk.vector("event");
+    let refusals: [(&[&str], &[u8], &str); 6] = [
+        (&["--subject", "orders.create"], &event, "wrong_subject"),
+        (&["--reply-to", "admin"], &event, "wrong_reply_to"),
+        (&[], &desk.vector("another-body"), "bad_signature"),
+        (&[], &desk.vector("another-token"), "token_mismatch"),
+        (
+            &[],
+            &desk.vector("another-workloads-envelope"),
+            "wrong_credential",
+        ),
+        (&[], &desk.vector("wide-version"), "not_minimal"),
+    ];
+    for (args, bytes, reason) in refusals {
+        let run = desk.verify(&[args, &["--json"]].concat(), bytes);
+        let json = run.expect(1, &[]).json();
+        assert_eq!(json["verdict"], "refused");
+        assert_eq!(json["reason"], reason);
+    }
+    for (at, reason) in [
+        ("2027-01-15T08:00:41Z", "expired"),
+        ("2027-01-15T07:59:49Z", "future"),
+        ("2027-01-15T10:00:00Z", "credential_expired"),
+    ] {
+        desk.verify_at(at, &[], &event)
+            .expect(1, &["refused", reason]);
+    }
+    desk.verify_at("issued", &[], &event)
+        .expect(0, &["accepted"]);
+    desk.verify_at("2027-01-15T08:00:41Z", &[], &event)
+        .expect(1, &["--at issued"]);
+    desk.verify(&["--request", &"0".repeat(64)], &desk.vector("reply"))
+        .expect(1, &["refused", "wrong_request"]);
+    desk.verify(&[], &desk.vector("coded-reply"))
+        .expect(1, &["wrong_credential"]);
+}
+
+#[test]
+fn the_chain_must_hold_from_the_root_on() {
+    let desk = Desk::new();
+    let event = desk.vector("event");
+    let other = AuthoritySeed::from_random(AuthorityRole::Root, &[9; 32]);
+    desk.write("root.pub", other.public().to_string());
+    desk.verify(&[], &event)
+        .expect(1, &["trust bundle", "bad_signature"]);
+
+    let desk = Desk::new();
+    desk.write("policy", desk.policy("billing nkey"));
+    desk.verify(&[], &event)
+        .expect(1, &["credential", "foreign_nkey"]);
+
+    let desk = Desk::new();
+    let unnamed = TrustBundle {
+        trust_domain: TrustDomain::parse("shop.example").unwrap(),
+        version: 8,
+        issued_at: desk.now(),
+        expires_at: UnixMillis::from_millis(desk.now().as_millis() + 86_400_000),
+        issuing: Vec::<IssuingKey>::new(),
+        policy_keys: vec![*SigningKey::from_seed(&desk.seed("policy")).verifying_key()],
+    };
+    let root = SigningKey::from_seed(&desk.seed("root"));
+    desk.write("bundle", unnamed.sign(&root).unwrap());
+    desk.verify(&[], &event).expect(1, &["unknown_issuer"]);
+
+    let desk = Desk::new();
+    desk.write("root.pub", "no key");
+    desk.verify(&[], &event).expect(2, &["is no trust root"]);
+    desk.verify(&["--trust-domain", "no domain"], &event)
+        .expect(2, &["is no trust root"]);
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    let desk = Desk::new();
+    for command in ["inspect", "verify"] {
+        desk.bulla(&[command, "--help"], b"")
+            .expect(0, &["Examples", "Exit code"]);
+    }
+}
