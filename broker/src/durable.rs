@@ -13,7 +13,7 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{
     Config, ConsumerCreateStrictError, ConsumerCreateStrictErrorKind, DiscardPolicy,
-    RetentionPolicy, StorageType,
+    RetentionPolicy, Source, StorageType,
 };
 use async_nats::jetstream::{self, Context, ErrorCode};
 use bulla_policy::{Consumer, Policy, Retention, Stream};
@@ -53,7 +53,10 @@ impl Durable {
             all = false;
             tracing::warn!(error = %error, "nobody can consume a stream that forgets ids");
         }
-        for stream in policy.streams() {
+        // What is copied before its copies.
+        let mut streams: Vec<&Stream> = policy.streams().iter().collect();
+        streams.sort_by_key(|stream| stream.mirror().is_some());
+        for stream in streams {
             if let Err(error) = self.stream(stream).await {
                 all = false;
                 tracing::warn!(
@@ -150,7 +153,15 @@ fn configured(stream: &Stream) -> Config {
             .max_bytes()
             .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         max_messages: -1,
-        duplicate_window: stream.duplicates(),
+        mirror: stream.mirror().map(|origin| Source {
+            name: origin.to_owned(),
+            ..Source::default()
+        }),
+        duplicate_window: match stream.mirror() {
+            // Its stream has seen to that.
+            Some(_) => Duration::ZERO,
+            None => stream.duplicates(),
+        },
         num_replicas: usize::try_from(stream.replicas()).unwrap_or(1),
         deny_delete: true,
         deny_purge: true,

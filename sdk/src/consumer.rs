@@ -352,8 +352,12 @@ impl Consumer {
         };
         self.is_claimed = declared.retention() != Retention::Limits;
         let skew = self.shared.options.clock_skew;
-        let sound = settings::check_stream(&stream, declared, skew)
+        let mut sound = settings::check_stream(&stream, declared, skew)
             .and_then(|()| settings::check_consumer(&consumer));
+        if let Some(origin) = declared.mirror().and_then(|o| policy.policy().stream(o)) {
+            let copied = self.settings(reserved::stream_info(origin.name())).await?;
+            sound = sound.and_then(|()| settings::check_stream(&copied, origin, skew));
+        }
         if let Err(fault) = sound {
             self.shared.stats.count_refused("stream_misconfigured");
             tracing::error!(

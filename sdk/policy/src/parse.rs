@@ -57,6 +57,8 @@ pub(crate) struct StreamSpec {
     pub(crate) line: u32,
     /// What it stores, and where each stands.
     pub(crate) subjects: Vec<(SubjectPattern, Range<usize>)>,
+    /// The stream that it copies, and where that is said.
+    pub(crate) mirror: Option<(Arc<str>, Range<usize>)>,
     pub(crate) retention: Retention,
     pub(crate) max_age: Option<Duration>,
     pub(crate) duplicates: Duration,

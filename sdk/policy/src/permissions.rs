@@ -461,6 +461,9 @@ impl Lists {
             reserved::consumer_info(stream, consumer),
             reserved::stream_info(stream),
         ]);
+        if let Some(origin) = policy.stream(stream).and_then(Stream::mirror) {
+            self.publish_allow.insert(reserved::stream_info(origin));
+        }
         // A stream that forgets ids: the consumer remembers them.
         let forgets = policy.stream(stream).map(Stream::retention);
         if matches!(forgets, Some(Retention::WorkQueue | Retention::Interest)) {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::check;
 use crate::error::{PolicyErrors, Sink};
-use crate::parse::{self, Parsed, StreamSpec, SubjectSpec};
+use crate::parse::{self, Parsed};
 use crate::permissions;
 use crate::problem::Problem;
 use crate::requirements::{DEFAULT_MAX_AGE, Requirements, Stated};
@@ -19,6 +19,8 @@ use crate::rule::{Effect, Rule, Verb};
 use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
 use crate::warning::Warning;
+
+mod streams;
 
 /// A policy, checked and compiled.
 ///
@@ -216,57 +218,6 @@ impl Policy {
         Some(policy)
     }
 
-    fn add_streams(&mut self, streams: Vec<StreamSpec>, entries: &[SubjectSpec]) {
-        for (spec, index) in streams.into_iter().zip(0u32..) {
-            let longest_use = entries
-                .iter()
-                .filter(|entry| {
-                    spec.subjects
-                        .iter()
-                        .any(|(pattern, _)| entry.pattern.overlaps(pattern))
-                })
-                .filter_map(|entry| entry.stated.max_age)
-                .max()
-                .unwrap_or(DEFAULT_MAX_AGE);
-            for (pattern, _) in &spec.subjects {
-                self.stored.insert(pattern.tokens(), index);
-            }
-            self.streams.push(Stream {
-                name: spec.name,
-                subjects: spec.subjects.into_iter().map(|(p, _)| p).collect(),
-                retention: spec.retention,
-                max_age: spec.max_age.unwrap_or(longest_use).max(spec.duplicates),
-                duplicates: spec.duplicates,
-                max_bytes: spec.max_bytes,
-                replicas: spec.replicas,
-                longest_use,
-            });
-        }
-    }
-
-    fn granted_consumers(&self) -> Vec<Consumer> {
-        let mut out = Vec::new();
-        for rule in self.rules.iter().filter(|r| r.may_allow(Verb::Consume)) {
-            for (stream, name) in rule.on.iter().filter_map(check::named_consumer) {
-                let Ok(whole) = Subject::parse(&format!("{stream}.{name}")) else {
-                    continue;
-                };
-                for workload in &rule.who {
-                    if self.may_ever_at(*workload, Verb::Consume, &whole) {
-                        out.push(Consumer {
-                            stream: stream.into(),
-                            name: name.into(),
-                            workload: *workload,
-                        });
-                    }
-                }
-            }
-        }
-        out.sort_by(|a, b| (&a.stream, &a.name).cmp(&(&b.stream, &b.name)));
-        out.dedup();
-        out
-    }
-
     /// The trust domain that every workload of this policy belongs to.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -312,62 +263,6 @@ impl Policy {
     /// The ids of its rules, in order.
     pub fn rule_ids(&self) -> impl ExactSizeIterator<Item = &str> {
         self.rules.iter().map(|r| &*r.id)
-    }
-
-    /// Every stream that the policy declares, by name.
-    #[must_use]
-    pub fn streams(&self) -> &[Stream] {
-        &self.streams
-    }
-
-    /// The stream with this name.
-    #[must_use]
-    pub fn stream(&self, name: &str) -> Option<&Stream> {
-        let at = self.streams.binary_search_by(|s| s.name().cmp(name)).ok()?;
-        self.streams.get(at)
-    }
-
-    /// The stream that stores what is sent on `subject`.
-    #[must_use]
-    pub fn stream_of(&self, subject: &Subject) -> Option<&Stream> {
-        let mut found = None;
-        self.stored
-            .matches(subject.as_str(), &mut |index| found = Some(*index));
-        self.streams.get(found? as usize)
-    }
-
-    /// Every consumer that some rule grants and no unconditional deny rule
-    /// takes back, by stream and name.
-    #[must_use]
-    pub fn consumers(&self) -> &[Consumer] {
-        &self.consumers
-    }
-
-    /// The workload that a consumer belongs to.
-    #[must_use]
-    pub fn consumer_owner(&self, consumer: &Consumer) -> Option<&Workload> {
-        self.workload_at(consumer.workload)
-    }
-
-    /// For how long after it was stored something that this workload signed, a
-    /// message or a user's token, may still have to be verified: nothing unless
-    /// it may append, or mints tokens that others may append under.
-    #[must_use]
-    pub fn late_readers_of(&self, workload: &WorkloadId) -> Duration {
-        let signs = self.workload_by_id(workload).is_some_and(Workload::mints)
-            || self
-                .grants(workload)
-                .any(|g| g.effect == Effect::Allow && g.verb == Verb::Append);
-        let longest = self.streams.iter().map(Stream::longest_use).max();
-        longest.filter(|_| signs).unwrap_or_default()
-    }
-
-    /// The longest `max_age` that any entry states, at least
-    /// [`DEFAULT_MAX_AGE`]: for so long after it was sent or stored somebody
-    /// may still have to verify a message.
-    #[must_use]
-    pub fn longest_max_age(&self) -> Duration {
-        self.longest_max_age
     }
 
     /// What is worth a second look, by line.
@@ -422,11 +317,6 @@ impl Policy {
                     || stream.is_some_and(|stream| self.consumes(*index, stream))
             })
             .map(|(workload, _)| workload)
-    }
-
-    fn consumes(&self, workload: u32, stream: &Stream) -> bool {
-        let theirs = |c: &Consumer| c.workload == workload && c.stream == stream.name;
-        self.consumers.iter().any(theirs)
     }
 
     /// The workloads that may ever do this, by name.

@@ -7,6 +7,7 @@ use bulla_identity::{IdentityError, NkeyError, PatternError};
 use crate::requirements::Replay;
 use crate::rule::Verb;
 
+mod code;
 mod remedy;
 
 /// A `[subject]` entry and the replay mode that it states.
@@ -313,6 +314,18 @@ pub enum Problem {
     /// `consume` among verbs that are about subjects.
     #[error("`consume` stands beside verbs that are about subjects")]
     ConsumeAlone,
+    /// A key that a mirror has from its stream.
+    #[error("a mirror has its `{key}` from the stream that it copies")]
+    MirrorSays {
+        /// The key.
+        key: &'static str,
+    },
+    /// A mirror of something that cannot be mirrored.
+    #[error("`{origin}` is no stream that can be mirrored")]
+    MirrorOrigin {
+        /// The name found.
+        origin: String,
+    },
     /// No name of a consumer.
     #[error("`{name}` is not a consumer of a stream")]
     ConsumerName {
@@ -500,72 +513,6 @@ pub enum Problem {
         /// The bytes they take.
         actual: usize,
     },
-}
-
-impl Problem {
-    /// A stable name for the kind of error.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "too_large",
-            Self::Syntax { .. } => "syntax",
-            Self::MissingKey { .. } => "missing_key",
-            Self::UnknownKey { .. } => "unknown_key",
-            Self::WrongType { .. } => "wrong_type",
-            Self::UnknownValue { .. } => "unknown_value",
-            Self::Unsupported { .. } => "unsupported",
-            Self::Version { .. } => "version",
-            Self::EmptyList { .. } => "empty_list",
-            Self::TrustDomain(_) => "trust_domain",
-            Self::Name { .. } => "name",
-            Self::Nkey(_) => "nkey",
-            Self::NkeyKind { .. } => "nkey_kind",
-            Self::NkeyTwice { .. } => "nkey_twice",
-            Self::TagCollision { .. } => "tag_collision",
-            Self::UnknownWorkload { .. } => "unknown_workload",
-            Self::UnknownGroup { .. } => "unknown_group",
-            Self::GroupCycle { .. } => "group_cycle",
-            Self::Pattern { .. } => "pattern",
-            Self::Reserved { .. } => "reserved_subject",
-            Self::WildcardFirst { .. } => "wildcard_first",
-            Self::Duration { .. } => "duration",
-            Self::MaxAge { .. } => "max_age",
-            Self::LongAge { .. } => "long_age",
-            Self::ReplayContradiction { .. } => "replay_contradiction",
-            Self::StreamServed { .. } => "stream_served",
-            Self::UserOnOpen { .. } => "user_on_open",
-            Self::UserContradiction { .. } => "user_contradiction",
-            Self::StreamName { .. } => "stream_name",
-            Self::StreamReserved { .. } => "stream_reserved",
-            Self::StreamBounds { .. } => "stream_bounds",
-            Self::StreamOverlap { .. } => "stream_overlap",
-            Self::StreamUnstated { .. } => "stream_unstated",
-            Self::StreamMissing { .. } => "stream_missing",
-            Self::AppendNowhere { .. } => "append_nowhere",
-            Self::ConsumeAlone => "consume_alone",
-            Self::ConsumerName { .. } => "consumer_name",
-            Self::ConsumerNowhere { .. } => "consumer_nowhere",
-            Self::ConsumerTwice { .. } => "consumer_twice",
-            Self::WorkQueueShared { .. } => "work_queue_shared",
-            Self::RuleId { .. } => "rule_id",
-            Self::RuleIdTwice { .. } => "rule_id_twice",
-            Self::UnknownVerb { .. } => "unknown_verb",
-            Self::ConditionOnSubscribe { .. } => "condition_on_subscribe",
-            Self::ConditionOnOpen { .. } => "condition_on_open",
-            Self::ConditionOnNone { .. } => "condition_on_none",
-            Self::EmptyCondition => "empty_condition",
-            Self::Operators { .. } => "operators",
-            Self::EmptyRange { .. } => "empty_range",
-            Self::Number { .. } => "number",
-            Self::Scope { .. } => "scope",
-            Self::Braces { .. } => "braces",
-            Self::UnknownCapture { .. } => "unknown_capture",
-            Self::OpenEnd { .. } => "open_end",
-            Self::DenyCuts { .. } => "deny_cuts",
-            Self::TooManyGrants { .. } => "too_many_grants",
-            Self::PermissionsTooLarge { .. } => "permissions_too_large",
-        }
-    }
 }
 
 fn no_stream(subject: &str, other: Option<&ReplayEntry>) -> String {

@@ -56,6 +56,7 @@ impl fmt::Display for Retention {
 pub struct Stream {
     pub(crate) name: Arc<str>,
     pub(crate) subjects: Vec<SubjectPattern>,
+    pub(crate) mirror: Option<Arc<str>>,
     pub(crate) retention: Retention,
     pub(crate) max_age: Duration,
     pub(crate) duplicates: Duration,
@@ -71,10 +72,16 @@ impl Stream {
         &self.name
     }
 
-    /// What it stores.
+    /// What it stores; nothing by itself if it is a mirror.
     #[must_use]
     pub fn subjects(&self) -> &[SubjectPattern] {
         &self.subjects
+    }
+
+    /// The stream that it copies, with numbers and times, if it is a mirror.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&str> {
+        self.mirror.as_deref()
     }
 
     /// When it lets go of a message.

@@ -66,8 +66,21 @@ pub(crate) fn check_stream(
     is("retention", declared.retention().as_str().into())?;
     // Either gives messages another number or time than the appender was told.
     is_empty("sources")?;
-    is_empty("mirror")?;
     is_empty("subject_transform")?;
+    if let Some(origin) = declared.mirror() {
+        // Numbers and times are those of its stream, which is checked as well.
+        let whole = at("mirror").as_object().is_some_and(|mirror| {
+            let is_name = |(key, value): (&String, &Value)| key == "name" && value == origin;
+            mirror.len() == 1 && mirror.iter().all(is_name)
+        });
+        return if whole {
+            is("storage", "file".into())
+        } else {
+            let wanted = format!("a plain copy of `{origin}`");
+            Err(SettingFault::new("mirror", at("mirror"), wanted))
+        };
+    }
+    is_empty("mirror")?;
     match declared.retention() {
         Retention::Limits => {}
         Retention::WorkQueue | Retention::Interest => return Ok(()),
@@ -196,6 +209,28 @@ mod tests {
         assert_eq!(check_stream(&config, &declared("limits"), SKEW), Ok(()));
         let slow = Duration::from_secs(3);
         assert!(check_stream(&config, &declared("limits"), slow).is_err());
+    }
+
+    #[test]
+    fn a_mirror_copies_its_stream_and_nothing_else() {
+        let text = "version = 1\ntrust_domain = \"a.example\"\n[stream.S]\nmirror = \"T\"\n\
+                    [stream.T]\nsubjects = [\"s.>\"]\n\
+                    [subject.\"s.>\"]\nreplay = \"stream\"\nmax_age = \"1h\"\n";
+        let policy = Policy::parse("p.toml", text).unwrap();
+        let declared = policy.stream("S").unwrap();
+        let mut config = sound("limits");
+        config.insert("mirror".to_owned(), json!({ "name": "T" }));
+        assert_eq!(check_stream(&config, declared, SKEW), Ok(()));
+        for mirror in [
+            json!({ "name": "U" }),
+            json!({ "name": "T", "external": { "api": "$JS.x.API" } }),
+            json!({ "name": "T", "subject_transforms": [{ "src": "a", "dest": "b" }] }),
+            Value::Null,
+        ] {
+            config.insert("mirror".to_owned(), mirror);
+            let fault = check_stream(&config, declared, SKEW).unwrap_err();
+            assert_eq!(fault.setting(), "mirror");
+        }
     }
 
     #[test]

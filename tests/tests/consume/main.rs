@@ -41,6 +41,9 @@ attest = [{ nkey = "@mallory@" }]
 [stream.ORDERS]
 subjects = ["orders.>"]
 
+[stream.COPY]
+mirror = "ORDERS"
+
 [stream.JOBS]
 subjects = ["jobs.>"]
 retention = "workqueue"
@@ -96,7 +99,7 @@ on = ["orders.{id}.rumour"]
 id = "mail-consumes"
 who = ["mail"]
 may = ["consume"]
-on = ["ORDERS.mail", "JOBS.mail", "SECRETS.mail", "SHORT.mail"]
+on = ["ORDERS.mail", "COPY.mail", "JOBS.mail", "SECRETS.mail", "SHORT.mail"]
 
 [[allow]]
 id = "mail-watches"

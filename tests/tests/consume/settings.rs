@@ -33,20 +33,28 @@ async fn attack_33_a_reconfigured_stream_stops_its_consumers() {
     let mut orders = mail.consume("ORDERS", "mail").await.unwrap();
     let mut secrets = mail.consume("SECRETS", "mail").await.unwrap();
     let mut short = mail.consume("SHORT", "mail").await.unwrap();
+    let mut copy = mail.consume("COPY", "mail").await.unwrap();
     shop.append("orders.1.created", "before").await.unwrap();
     next(&mut orders).await.unwrap().ack().await.unwrap();
+    next(&mut copy).await.unwrap().ack().await.unwrap();
 
     // While they wait for messages.
     let window = Duration::from_millis(100);
     update(&bus, "ORDERS", |c| c.duplicate_window = window).await;
     update(&bus, "SECRETS", |c| c.max_messages_per_subject = 1).await;
     update(&bus, "SHORT", |c| c.discard = DiscardPolicy::Old).await;
-    let (orders_end, secrets_end, short_end) =
-        tokio::join!(next(&mut orders), next(&mut secrets), next(&mut short));
+    let (orders_end, secrets_end, short_end, copy_end) = tokio::join!(
+        next(&mut orders),
+        next(&mut secrets),
+        next(&mut short),
+        next(&mut copy)
+    );
+    // A mirror is as good as its stream.
+    assert_eq!(fault(&copy_end.unwrap_err()), "duplicate_window");
     assert_eq!(fault(&orders_end.unwrap_err()), "duplicate_window");
     assert_eq!(fault(&secrets_end.unwrap_err()), "max_msgs_per_subject");
     assert_eq!(fault(&short_end.unwrap_err()), "discard");
-    assert_eq!(mail.stats().refused_for("stream_misconfigured"), 3);
+    assert_eq!(mail.stats().refused_for("stream_misconfigured"), 4);
 
     // It stays stopped: what was forgotten meanwhile nobody knows.
     let was = Duration::from_secs(120);

@@ -138,6 +138,22 @@ async fn an_encrypted_event_waits_in_the_stream_for_its_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_consumed_as_its_stream_is() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    let mut copy = mail.consume("COPY", "mail").await.unwrap();
+    for want in 1..=2 {
+        let appended = shop.append("orders.1.created", "x").await.unwrap();
+        let delivery = next(&mut copy).await.unwrap();
+        let receipt = delivery.receipt();
+        assert_eq!((receipt.sequence(), appended.sequence()), (want, want));
+        assert_eq!(delivery.message().id(), appended.id());
+        delivery.ack().await.unwrap();
+    }
+    assert_eq!(state(&bus, "COPY", "mail").await, (0, 0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_interrupts_and_loses_nothing() {
     let mut bus = Bus::start(POLICY).await;
     let (shop, mail) = pair(&bus).await;

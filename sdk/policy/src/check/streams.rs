@@ -33,9 +33,24 @@ pub(crate) fn streams(parsed: &Parsed, sink: &mut Sink<'_>) {
             stored.insert(pattern.tokens(), (spec, pattern));
         }
     }
+    mirrors(parsed, sink);
     entries(parsed, &stored, sink);
     appends(parsed, &stored, sink);
     consumers(parsed, sink);
+}
+
+/// A mirror copies a stream that keeps what it stores.
+fn mirrors(parsed: &Parsed, sink: &mut Sink<'_>) {
+    for spec in &parsed.streams {
+        let Some((origin, span)) = &spec.mirror else {
+            continue;
+        };
+        let can = |s: &StreamSpec| s.retention == Retention::Limits && s.mirror.is_none();
+        if !parsed.streams.iter().any(|s| s.name == *origin && can(s)) {
+            let origin = origin.to_string();
+            sink.report(span, Problem::MirrorOrigin { origin });
+        }
+    }
 }
 
 /// Entries that say `stream` and streams' subjects belong to each other.

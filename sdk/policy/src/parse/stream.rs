@@ -18,6 +18,7 @@ use crate::stream::{
 
 const KEYS: &[&str] = &[
     "subjects",
+    "mirror",
     "retention",
     "max_age",
     "duplicates",
@@ -26,10 +27,10 @@ const KEYS: &[&str] = &[
     "storage",
 ];
 
-const LATER: &[(&str, &str)] = &[
-    ("sources", "leave it out: a source gets new timestamps"),
-    ("mirror", "leave it out"),
-];
+const LATER: &[(&str, &str)] = &[("sources", "leave it out: a source gets new timestamps")];
+
+/// What a mirror has from its stream, and does not say itself.
+const NOT_OF_MIRRORS: &[&str] = &["subjects", "retention", "duplicates"];
 
 pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<StreamSpec> {
     let Some(table) = node.and_then(|n| reader::table("stream", n, sink)) else {
@@ -50,8 +51,19 @@ pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Stream
             continue;
         };
         let fields = Fields::new(table, key.span(), "a stream", KEYS, LATER, sink);
+        let mirror = subject::word(&fields, "mirror", sink);
         let mut subjects = Vec::new();
-        if let Some(node) = fields.need("subjects", sink) {
+        let listed = if mirror.is_some() {
+            for key in NOT_OF_MIRRORS {
+                if let Some(node) = fields.get(key) {
+                    sink.report(&node.span(), Problem::MirrorSays { key });
+                }
+            }
+            None
+        } else {
+            fields.need("subjects", sink)
+        };
+        if let Some(node) = listed {
             for node in reader::list("subjects", "a list of subject patterns", node, sink) {
                 if let Some(pattern) = stored_pattern(node, sink) {
                     subjects.push((pattern, node.span()));
@@ -79,6 +91,7 @@ pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Stream
             name: name.into(),
             line: sink.line_of(key.span().start),
             subjects,
+            mirror: mirror.map(|(origin, span)| (origin.into(), span)),
             retention: retention.unwrap_or(Retention::Limits),
             max_age: bounded(&fields, "max_age", ages, "1m and 365d", sink),
             duplicates: bounded(&fields, "duplicates", windows, "1m and 1h", sink)

@@ -103,6 +103,10 @@ impl Problem {
             Self::ConsumeAlone => {
                 "give `consume` a rule of its own: its `on` names consumers, not subjects"
             }
+            Self::MirrorSays { .. } => "leave it out",
+            Self::MirrorOrigin { .. } => {
+                "name a declared stream with retention = \"limits\" that is no mirror itself"
+            }
             Self::ConsumerName { .. } => {
                 "write \"STREAM.CONSUMER\", two names of A-Z, a-z, 0-9, `-` and `_`; only a deny rule may have `*` for either"
             }

@@ -133,6 +133,56 @@ fn pol_70_what_a_stream_may_be_is_bounded() {
 }
 
 #[test]
+fn pol_70_a_mirror_copies_a_declared_stream() {
+    let copy = "[stream.COPY]\nmirror = \"ORDERS\"\n";
+    let rules = format!(
+        "{ORDERS}{copy}{}",
+        rule("allow", "r", &["mail"], &["consume"], &["COPY.mail"])
+    );
+    let policy = parse(&rules);
+    let stream = policy.stream("COPY").unwrap();
+    assert_eq!(
+        (stream.mirror(), stream.subjects().len()),
+        (Some("ORDERS"), 0)
+    );
+    assert_eq!(stream.longest_use(), Duration::from_secs(7 * 86_400));
+    assert_eq!(
+        policy.stream_of(&subject("orders.x")).unwrap().name(),
+        "ORDERS"
+    );
+    let recipients: Vec<_> = policy
+        .recipients(Verb::Append, &subject("orders.x"))
+        .map(|w| w.name().as_str())
+        .collect();
+    assert_eq!(recipients, ["mail"]);
+    let mail = permissions(&policy, "mail");
+    for stream in ["COPY", "ORDERS"] {
+        let info = format!("$BULLA.STREAM.INFO.{stream}");
+        assert!(mail.publish_allow.contains(&info), "{info}");
+    }
+    for line in [
+        "subjects = [\"x\"]",
+        "retention = \"limits\"",
+        "duplicates = \"2m\"",
+    ] {
+        let at = line.split(" = ").last().unwrap();
+        one_error(&format!("{ORDERS}{copy}{line}\n"), "mirror_says", at);
+    }
+    one_error(
+        &copy.replace("ORDERS", "OTHER"),
+        "mirror_origin",
+        "\"OTHER\"",
+    );
+    let chain = format!("{ORDERS}{copy}[stream.SECOND]\nmirror = \"COPY\"\n");
+    one_error(&chain, "mirror_origin", "\"COPY\"");
+    let queue = ORDERS.replace(
+        "[\"orders.>\"]\n[",
+        "[\"orders.>\"]\nretention = \"workqueue\"\n[",
+    );
+    one_error(&format!("{queue}{copy}"), "mirror_origin", "\"ORDERS\"");
+}
+
+#[test]
 fn pol_71_a_message_lies_in_one_stream() {
     let more = "[stream.ZZZ]\nsubjects = [\"orders.*.paid\"]\n";
     let message = one_error(
