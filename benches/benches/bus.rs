@@ -72,7 +72,26 @@ on = ["echo.signed", "raw.echo"]
 "#;
 
 /// Added to the policy for the rows of encrypted events, where they run.
-const ENCRYPTED: Option<&str> = None;
+const ENCRYPTED: Option<&str> = Some(
+    r#"
+[subject."encrypted.*"]
+protect = "encrypted"
+[subject."framed_encrypted"]
+protect = "encrypted"
+
+[[allow]]
+id = "ping-hides"
+who = ["ping"]
+may = ["publish"]
+on = ["encrypted.*", "framed_encrypted"]
+
+[[allow]]
+id = "pong-reads"
+who = ["pong"]
+may = ["subscribe"]
+on = ["encrypted.*", "framed_encrypted"]
+"#,
+);
 /// Added to the policy for the row of MAC replies, where it runs.
 const MAC: Option<&str> = None;
 

@@ -15,7 +15,7 @@ use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
 use crate::error::{LinkError, ReplyError, SendError, ServiceError};
 use crate::incoming::AnswerTo;
-use crate::letter::{Letter, Purpose};
+use crate::letter::{Letter, Purpose, Sharing};
 use crate::message::{IntoReply, Reply};
 use crate::own::Issuance;
 use crate::refusal::chain;
@@ -269,7 +269,7 @@ impl Replying {
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
         }
-        nats.publish(letter.subject.as_str().to_owned(), sealed.bytes)
+        nats.publish(letter.to.nats(), sealed.bytes)
             .await
             .map_err(|_| LinkError::Disconnected.into())
     }
@@ -277,7 +277,9 @@ impl Replying {
     fn letter(&self, purpose: Purpose, body: Bytes) -> Letter {
         let life = self.shared.options.request_timeout;
         let reply_to = self.to.reply_to.clone();
-        Letter::new(purpose, reply_to, body, clock::now(), life)
+        let mut letter = Letter::new(purpose, reply_to, body, clock::now(), life);
+        letter.sharing = Sharing::of_answers(&self.to.requirements);
+        letter
     }
 }
 

@@ -99,9 +99,9 @@ impl Outgoing<'_> {
     pub async fn append(self) -> Result<Appended, AppendError> {
         let (shared, timeout) = (self.shared, self.timeout);
         let addressed = self.address(Verb::Append).await?;
-        let subject = addressed.subject.as_str().to_owned();
+        let subject = addressed.route.subject.as_str().to_owned();
         let policy = shared.control.policy();
-        let Some(stream) = policy.policy().stream_of(&addressed.subject) else {
+        let Some(stream) = policy.policy().stream_of(&addressed.route.subject) else {
             return Err(AppendError::NoStream { subject });
         };
         let stream = stream.name().to_owned();

@@ -33,6 +33,7 @@ use crate::own::{Applicant, OwnCredential};
 use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
 use crate::requests::Responses;
+use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
 use crate::stats::Stats;
@@ -126,6 +127,7 @@ impl Client {
                 unlocker,
                 signer: Signer::start(desk, stats.clone()),
                 reply_keys: ReplyKeys::new(),
+                routes: Routes::default(),
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
                 appending: AtomicUsize::new(0),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerAddr, ServerError};
@@ -67,6 +68,8 @@ struct Refusals {
     disturbances: watch::Sender<u64>,
     waiting: broadcast::Sender<Violation>,
     unreported: Mutex<BTreeMap<String, u64>>,
+    /// Whether there are any of them, for the publishers, who ask each time.
+    has_unreported: AtomicBool,
     stats: Stats,
 }
 
@@ -92,6 +95,7 @@ impl Refusals {
         if unreported.len() < MAX_PENDING_REFUSALS || unreported.contains_key(subject) {
             let count = unreported.entry(subject.to_owned()).or_default();
             *count = count.saturating_add(1);
+            self.has_unreported.store(true, Ordering::Release);
         } else {
             self.stats.count_lost_violation();
         }
@@ -117,6 +121,7 @@ impl Connection {
             disturbances: watch::channel(0).0,
             waiting: broadcast::channel(VIOLATION_CHANNEL).0,
             unreported: Mutex::default(),
+            has_unreported: AtomicBool::new(false),
             stats: stats.clone(),
         });
         let tag = options.workload.tag();
@@ -202,16 +207,21 @@ impl Connection {
 
     /// Takes the refusals of publishes to `subject` that nobody was told of.
     pub(crate) fn take_refused_publishes(&self, subject: &str) -> u64 {
-        let mut unreported = self.refusals.unreported.lock();
-        if unreported.is_empty() {
+        if !self.refusals.has_unreported.load(Ordering::Acquire) {
             return 0;
         }
-        unreported.remove(subject).unwrap_or(0)
+        let mut unreported = self.refusals.unreported.lock();
+        let count = unreported.remove(subject).unwrap_or(0);
+        let any = !unreported.is_empty();
+        self.refusals.has_unreported.store(any, Ordering::Release);
+        count
     }
 
     /// Takes all refusals of publishes that nobody was told of.
     pub(crate) fn take_all_refused_publishes(&self) -> BTreeMap<String, u64> {
-        std::mem::take(&mut self.refusals.unreported.lock())
+        let mut unreported = self.refusals.unreported.lock();
+        self.refusals.has_unreported.store(false, Ordering::Release);
+        std::mem::take(&mut *unreported)
     }
 
     /// Asks nats-server or a broker; the answer comes to the half of the inbox

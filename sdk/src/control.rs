@@ -145,7 +145,16 @@ impl Control {
         self.0.policy.load_full()
     }
 
+    /// When the trust bundle in force ends.
+    pub(crate) fn bundle_expires_at(&self) -> UnixMillis {
+        self.0.bundle.load().bundle.expires_at
+    }
+
     /// Names the state of trust and policy; a newer one is larger.
+    ///
+    /// Whatever was found, verified or decided under another state is forgotten
+    /// by those who remember it: a change that is to take effect at once has to
+    /// make a newer one.
     pub(crate) fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }

@@ -186,19 +186,6 @@ pub enum SendError {
         /// Its name in the decision log.
         id: DecisionId,
     },
-    /// The subject's entry in the policy asks for something that this version
-    /// does not enforce.
-    #[error(
-        "`{subject}` asks for `{demand}`, which this version does not enforce ({id}): nothing was sent"
-    )]
-    NotEnforced {
-        /// The subject.
-        subject: String,
-        /// What it asks for.
-        demand: String,
-        /// The decision's name in the log.
-        id: DecisionId,
-    },
     /// The subject asks for encryption, and there is nothing to encrypt under.
     /// Nothing was sent.
     #[error("the message cannot be encrypted, and was not sent")]

@@ -11,17 +11,20 @@ use bulla_envelope::{
     ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow,
     SealedEnvelope, VerifiedCredential,
 };
-use bulla_identity::{Subject, UnixMillis, reserved};
+use bulla_identity::{Subject, UnixMillis};
+use bulla_keyring::KeyId;
 use bulla_policy::{APPEND_LIFE, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
-use crate::claims::{self, Claim};
+use crate::claims::{self, Claim, ClaimError};
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::message::{Facts, Message, Sender};
-use crate::not_enforced::NotEnforced;
+use crate::error::LinkError;
+use crate::message::{Facts, Message};
+use crate::origins::{Origin, Origins};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
 use crate::user::User;
@@ -66,6 +69,7 @@ pub(crate) struct Opener {
     /// nothing where every process gets everything.
     in_group: Option<String>,
     window: Mutex<ReplayWindow>,
+    origins: Mutex<Origins>,
     not_before: UnixMillis,
 }
 
@@ -94,6 +98,52 @@ pub(crate) struct Refused {
     pub(crate) code: ErrorCode,
 }
 
+/// A message from the bus, and how much of it has been given: it may carry
+/// several of ours, each of which is decided, taken into the replay window and
+/// delivered by itself.
+pub(crate) struct Current {
+    raw: async_nats::Message,
+    /// How many of its messages were given or refused.
+    done: usize,
+    /// None before it was judged.
+    sound: Option<Sound>,
+    /// The next message's claim, which goes on if nobody waits for it.
+    claiming: Option<JoinHandle<Result<Claim, ClaimError>>>,
+}
+
+/// An envelope that passed all but the replay window.
+struct Sound {
+    opened: OpenedEnvelope,
+    facts: Arc<Facts>,
+    answer_to: Option<AnswerTo>,
+    /// When either of them moves on, it is judged anew, in whole.
+    judged: Judged,
+}
+
+/// By which state of policy and trust, and by which time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Judged {
+    generation: u64,
+    now: UnixMillis,
+}
+
+impl Current {
+    pub(crate) fn new(raw: async_nats::Message) -> Self {
+        Self {
+            raw,
+            done: 0,
+            sound: None,
+            claiming: None,
+        }
+    }
+
+    /// Whether all of it was given or refused.
+    pub(crate) fn is_done(&self) -> bool {
+        let all = self.sound.as_ref().map_or(1, |s| s.opened.message_count());
+        self.done >= all
+    }
+}
+
 impl Opener {
     pub(crate) fn new(
         shared: Arc<Shared>,
@@ -107,45 +157,155 @@ impl Opener {
             role,
             in_group,
             window: Mutex::new(window),
+            origins: Mutex::default(),
             not_before,
         }
     }
 
-    /// Runs every check.
-    pub(crate) async fn open(&self, raw: async_nats::Message) -> Result<Received, Refused> {
-        let mut progress = Progress::default();
-        let subject = raw.subject.clone();
-        match self.pass(raw, &mut progress).await {
-            Ok(received) => {
-                self.shared.stats.count_delivered();
-                Ok(received)
+    /// Runs every check on what comes alone, as requests do.
+    pub(crate) async fn receive(&self, raw: async_nats::Message) -> Result<Received, Refused> {
+        let mut current = Current::new(raw);
+        let message = self.next(&mut current).await?;
+        let answer_to = current.sound.and_then(|sound| sound.answer_to);
+        Ok(Received { message, answer_to })
+    }
+
+    /// The next message of what came, not to be asked for when all was given.
+    ///
+    /// Cancel safe: dropped before it ends, it goes on where it was.
+    pub(crate) async fn next(&self, current: &mut Current) -> Result<Message, Refused> {
+        let judged = Judged {
+            // Read before the state that it names, so that a change in between
+            // makes what follows stale rather than wrongly fresh.
+            generation: self.shared.control.generation(),
+            now: clock::now(),
+        };
+        let sound = match &current.sound {
+            Some(sound) if sound.judged == judged => sound,
+            _ => {
+                let mut progress = Progress::default();
+                match self.pass(&current.raw, judged, &mut progress).await {
+                    Ok(sound) => {
+                        if current.done == 0 && sound.opened.message_count() > 1 {
+                            self.shared.stats.count_frame_received();
+                        }
+                        current.sound.insert(sound)
+                    }
+                    Err(refusal) => {
+                        progress.messages -= current.done.min(progress.messages);
+                        current.done = usize::MAX;
+                        return Err(self.refuse(&current.raw.subject, &progress, &refusal));
+                    }
+                }
             }
-            Err(refusal) => Err(self.refuse(&subject, &progress, &refusal)),
+        };
+        let place = current.done;
+        let given = self.take_once(sound, place, &mut current.claiming).await;
+        current.done += 1;
+        let message = given.map_err(|refusal| self.refuse_one(sound, &refusal))?;
+        self.log_allow(&sound.facts);
+        self.shared.stats.count_delivered();
+        Ok(Message {
+            payload: message.body,
+            id: message.id,
+            facts: Arc::clone(&sound.facts),
+        })
+    }
+
+    /// Takes one message of a sound envelope, once for ever: the last step.
+    async fn take_once(
+        &self,
+        sound: &Sound,
+        place: usize,
+        claiming: &mut Option<JoinHandle<Result<Claim, ClaimError>>>,
+    ) -> Result<bulla_envelope::Message, Refusal> {
+        let Sound { opened, judged, .. } = sound;
+        // There is one at each place that is asked for.
+        let message = opened
+            .message_at(place)
+            .unwrap_or_else(|| opened.first_message());
+        // With a claim under way it is in the window already.
+        if claiming.is_none() {
+            self.window.lock().commit(opened, &message, judged.now)?;
+            *claiming = self.claim(sound, &message);
+        }
+        let Some(claim) = claiming else {
+            return Ok(message);
+        };
+        let claimed = claim.await.unwrap_or(Err(LinkError::Disconnected.into()));
+        *claiming = None;
+        match claimed? {
+            Claim::Created => Ok(message),
+            Claim::Held => Err(Refusal::ReplayedElsewhere),
         }
     }
 
+    /// ENV-45: in a queue group, where the subject asks for it, one process of
+    /// all has each message. Whatever else comes of the claim is a refusal.
+    fn claim(
+        &self,
+        sound: &Sound,
+        message: &bulla_envelope::Message,
+    ) -> Option<JoinHandle<Result<Claim, ClaimError>>> {
+        let pattern = self.in_group.clone()?;
+        let Sound { opened, facts, .. } = sound;
+        match facts.permit.requirements().replay_for(true) {
+            Replay::Window => return None,
+            // Of what a stream stores the group gets copies: claimed like others.
+            Replay::Shared | Replay::Stream => {}
+        }
+        let (sender, id) = (opened.sender().key_id, message.id);
+        let skew = self.shared.options.clock_skew;
+        let life = claims::life_of(opened.expires_at(), skew, sound.judged.now);
+        let shared = Arc::clone(&self.shared);
+        Some(tokio::spawn(async move {
+            let claims = &shared.claims;
+            claims
+                .claim_message(shared.own_name(), &pattern, sender, id, life)
+                .await
+        }))
+    }
+
+    fn refuse_one(&self, sound: &Sound, refusal: &Refusal) -> Refused {
+        let facts = &sound.facts;
+        let progress = Progress {
+            origin: Some(Arc::clone(&facts.origin)),
+            user: facts.user.clone(),
+            answer_to: sound.answer_to.clone(),
+            messages: 1,
+        };
+        self.refuse(facts.origin.subject.as_str(), &progress, refusal)
+    }
+
+    /// All checks but the replay window.
     async fn pass(
         &self,
-        raw: async_nats::Message,
+        raw: &async_nats::Message,
+        judged: Judged,
         progress: &mut Progress,
-    ) -> Result<Received, Refusal> {
+    ) -> Result<Sound, Refusal> {
         let shared = &self.shared;
-        let now = clock::now();
-        let subject = Subject::parse(&raw.subject).map_err(|_| Refusal::Subject)?;
-        let sealed = SealedEnvelope::decode(raw.payload)?;
-        let credential = shared.control.credential(sealed.key_id(), now).await?;
-        let authentic = sealed.verify_with(&credential, &shared.roots)?;
-        progress.sender = Some(Sender {
-            workload: authentic.sender().workload.clone(),
-            key_id: authentic.sender().key_id,
-        });
+        let now = judged.now;
+        let sealed = SealedEnvelope::decode(raw.payload.clone())?;
+        let key_id = sealed.key_id();
+        let messages = sealed.messages_unverified();
+        let known = self.known(key_id, &raw.subject, judged);
+        let is_new = known.is_none();
+        let origin = match known {
+            Some(origin) => origin,
+            None => self.meet(key_id, &raw.subject, now).await?,
+        };
+        let authentic = sealed.verify_with(&origin.credential, &shared.roots)?;
+        progress.origin = Some(Arc::clone(&origin));
+        progress.messages = messages;
+        if is_new {
+            self.origins.lock().insert(judged.generation, &origin);
+        }
 
-        let policy = shared.control.policy();
         let leaf = authentic.leaf();
-        let requirements = policy.policy().requirements(&subject);
         // What a stream stores passes by here as well: its life until it is
         // stored, and where the stream's word goes to, which is nobody's to answer.
-        let is_append = self.is_append(&requirements);
+        let is_append = self.is_append(&origin.requirements);
         let checked = authentic.check(&Expectation {
             subject: &raw.subject,
             reply_to: raw.reply.as_deref().filter(|_| !is_append),
@@ -153,40 +313,28 @@ impl Opener {
             now,
             skew: shared.options.clock_skew,
             max_age: if is_append {
-                requirements.max_age.min(APPEND_LIFE)
+                origin.requirements.max_age.min(APPEND_LIFE)
             } else {
-                requirements.max_age
+                origin.requirements.max_age
             },
             not_before: self.not_before,
             request: None,
         })?;
         let answer_to = match checked.reply_to() {
             None => None,
-            Some(reply_to) => {
-                let inbox = reserved::inbox_peers(checked.sender().workload.tag());
-                let own = reply_to
-                    .strip_prefix(&inbox)
-                    .is_some_and(|rest| rest.starts_with('.'));
-                if !own {
-                    return Err(Refusal::ForeignInbox);
-                }
-                let reply_to = Subject::parse(reply_to).map_err(|_| Refusal::ForeignInbox)?;
-                Some(AnswerTo {
-                    reply_to,
-                    request: leaf,
-                    requester: Arc::clone(&credential),
-                    requirements,
-                })
-            }
+            Some(reply_to) if origin.owns_inbox(reply_to) => Some(AnswerTo {
+                reply_to: Subject::parse(reply_to).map_err(|_| Refusal::ForeignInbox)?,
+                request: leaf,
+                requester: Arc::clone(&origin.credential),
+                requirements: origin.requirements,
+            }),
+            Some(_) => return Err(Refusal::ForeignInbox),
         };
         progress.answer_to.clone_from(&answer_to);
-        let opened = shared.unlocker.open(checked, &requirements).await?;
-        // Both are refused rather than half obeyed until they are supported.
+        let opened = shared.unlocker.open(checked, &origin.requirements).await?;
+        // Refused rather than half obeyed until it is supported.
         if opened.limits().is_some() {
             return Err(Refusal::Limits);
-        }
-        if opened.message_count() != 1 {
-            return Err(Refusal::Frame);
         }
 
         let user = match opened.token() {
@@ -199,33 +347,24 @@ impl Opener {
         };
         progress.user.clone_from(&user);
 
-        let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
-        let first = opened.first_message();
-        self.window.lock().commit(&opened, &first, now)?;
-        self.claim(&opened, &first, &permit, now).await?;
-
-        self.log_allow(&opened, &subject, user.as_ref(), &permit);
+        let permit = self.decide(&origin, user.as_ref(), now)?;
         let facts = Facts {
-            subject,
-            sender: Sender {
-                workload: opened.sender().workload.clone(),
-                key_id: opened.sender().key_id,
-            },
             user,
-            id: first.id,
             leaf,
-            content_type: content_type(&opened),
+            content_type: opened
+                .content_type()
+                .map_or_else(unnamed_content, |text| origin.content_type(text)),
             headers: own_headers(&opened),
             issued_at: opened.issued_at(),
             traceparent: opened.traceparent(),
             permit,
+            origin,
         };
-        Ok(Received {
-            message: Message {
-                payload: first.body,
-                facts: Arc::new(facts),
-            },
+        Ok(Sound {
+            opened,
+            facts: Arc::new(facts),
             answer_to,
+            judged,
         })
     }
 
@@ -234,100 +373,105 @@ impl Opener {
         self.role == Role::Subscriber && requirements.replay == Some(Replay::Stream)
     }
 
-    /// ENV-45: in a queue group, where the subject asks for it, one process of
-    /// all has each message. Whatever else comes of the claim is a refusal.
-    async fn claim(
+    /// What is known already of a sender on a subject.
+    fn known(&self, key_id: KeyId, subject: &str, judged: Judged) -> Option<Arc<Origin>> {
+        let known = self
+            .origins
+            .lock()
+            .find(judged.generation, key_id, subject)?;
+        let earliest_now = judged.now.saturating_sub(self.shared.options.clock_skew);
+        // If not, looking it up says why.
+        (known.usable_until >= earliest_now).then_some(known)
+    }
+
+    /// Looks up who holds a key and what the policy says of the subject.
+    async fn meet(
         &self,
-        opened: &OpenedEnvelope,
-        message: &bulla_envelope::Message,
-        permit: &Permit,
+        key_id: KeyId,
+        subject: &str,
         now: UnixMillis,
-    ) -> Result<(), Refusal> {
-        let Some(pattern) = &self.in_group else {
-            return Ok(());
-        };
-        match permit.requirements().replay_for(true) {
-            Replay::Window => return Ok(()),
-            // Of what a stream stores the group gets copies: claimed like others.
-            Replay::Shared | Replay::Stream => {}
-        }
-        let shared = &self.shared;
-        let (sender, skew) = (opened.sender().key_id, shared.options.clock_skew);
-        let life = claims::life_of(opened.expires_at(), skew, now);
-        let claimed = shared
-            .claims
-            .claim_message(shared.own_name(), pattern, sender, message.id, life)
-            .await?;
-        match claimed {
-            Claim::Created => Ok(()),
-            Claim::Held => Err(Refusal::ReplayedElsewhere),
-        }
+    ) -> Result<Arc<Origin>, Refusal> {
+        let control = &self.shared.control;
+        let subject = Subject::parse(subject).map_err(|_| Refusal::Subject)?;
+        let credential = control.credential(key_id, now).await?;
+        let requirements = control.policy().policy().requirements(&subject);
+        let bundle_ends = control.bundle_expires_at();
+        Ok(Arc::new(Origin::new(
+            subject,
+            credential,
+            requirements,
+            bundle_ends,
+        )))
     }
 
     /// The sender may send it, and this process may receive it, for this user.
     fn decide(
         &self,
-        opened: &OpenedEnvelope,
-        subject: &Subject,
+        origin: &Origin,
         user: Option<&User>,
         now: UnixMillis,
     ) -> Result<Permit, Refusal> {
+        if user.is_none()
+            && let Some(permit) = origin.permit()
+        {
+            return Ok(permit.clone());
+        }
         let policy = self.shared.control.policy();
-        let user = user.map(User::claims);
         let ask = |workload, verb| {
             policy.policy().decide(&Request {
                 workload,
                 verb,
-                subject,
-                user,
+                subject: &origin.subject,
+                user: user.map(User::claims),
                 now,
             })
         };
-        let sent_by = if self.is_append(&policy.policy().requirements(subject)) {
+        let sent_by = if self.is_append(&origin.requirements) {
             Verb::Append
         } else {
             self.role.senders_verb()
         };
-        let permit = match ask(&opened.sender().workload, sent_by) {
+        let permit = match ask(&origin.sender.workload, sent_by) {
             Decision::Allow(permit) => permit,
             Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
         };
-        NotEnforced::check(&permit.requirements())?;
         match ask(&self.shared.options.workload, self.role.own_verb()) {
-            Decision::Allow(_) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::OwnPolicy(Box::new(denial))),
+            Decision::Allow(_) => {}
+            Decision::Deny(denial) => return Err(Refusal::OwnPolicy(Box::new(denial))),
         }
+        if user.is_none() {
+            origin.remember(&permit);
+        }
+        Ok(permit)
     }
 
-    fn log_allow(
-        &self,
-        opened: &OpenedEnvelope,
-        subject: &Subject,
-        user: Option<&User>,
-        permit: &Permit,
-    ) {
+    fn log_allow(&self, facts: &Facts) {
         decision_log::allow(
             decision_log::Subject {
                 enforcer: "receiver",
-                workload: opened.sender().workload.path(),
+                workload: facts.origin.sender.workload.path(),
                 verb: self.role.senders_verb().as_str(),
-                subject: subject.as_str(),
-                user: user.map(User::principal),
+                subject: facts.origin.subject.as_str(),
+                user: facts.user.as_ref().map(User::principal),
             },
-            permit.rule(),
+            facts.permit.rule(),
         );
     }
 
     fn refuse(&self, subject: &str, progress: &Progress, refusal: &Refusal) -> Refused {
-        self.shared.stats.count_refused(refusal.code());
+        let messages = progress.messages as u64;
+        self.shared
+            .stats
+            .count_refused_many(refusal.code(), messages);
         let rule = match refusal {
             Refusal::Policy(denial) | Refusal::OwnPolicy(denial) => denial.rule(),
             _ => None,
         };
+        let origin = progress.origin.as_ref();
         let decision = decision_log::deny(
             decision_log::Subject {
                 enforcer: "receiver",
-                workload: progress.sender.as_ref().map_or("?", |s| s.workload.path()),
+                workload: origin.map_or("?", |origin| origin.sender.workload.path()),
                 verb: self.role.senders_verb().as_str(),
                 subject,
                 user: progress.user.as_ref().map(User::principal),
@@ -354,18 +498,35 @@ impl Opener {
 }
 
 /// How far a message got before it was refused.
-#[derive(Default)]
 struct Progress {
-    sender: Option<Sender>,
+    /// Of whom, once that is proven.
+    origin: Option<Arc<Origin>>,
     user: Option<User>,
     answer_to: Option<AnswerTo>,
+    /// How many of ours it carries; one while nothing is proven.
+    messages: usize,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            origin: None,
+            user: None,
+            answer_to: None,
+            messages: 1,
+        }
+    }
 }
 
 pub(crate) fn content_type(opened: &OpenedEnvelope) -> ContentType {
-    opened.content_type().map_or(
-        ContentType::Other("application/octet-stream".into()),
-        ContentType::parse,
-    )
+    opened
+        .content_type()
+        .map_or_else(unnamed_content, ContentType::parse)
+}
+
+/// How a body is encoded whose sender does not say it.
+fn unnamed_content() -> ContentType {
+    ContentType::Other("application/octet-stream".into())
 }
 
 pub(crate) fn own_headers(opened: &OpenedEnvelope) -> Vec<(String, String)> {

@@ -9,17 +9,19 @@ use bulla_envelope::{
     TraceParent,
 };
 use bulla_identity::{Subject, UnixMillis};
+use bulla_policy::{Batch, Frames, Requirements};
 use bytes::Bytes;
 
 use crate::append::Slot;
 use crate::content::ContentType;
+use crate::routes::Route;
 use crate::user::User;
 use crate::vault::KeyInUse;
 
 /// What is going to be an envelope.
 pub(crate) struct Letter {
     pub(crate) purpose: Purpose,
-    pub(crate) subject: Subject,
+    pub(crate) to: To,
     pub(crate) body: Bytes,
     pub(crate) content_type: Option<ContentType>,
     pub(crate) headers: AppHeaders,
@@ -37,7 +39,44 @@ pub(crate) struct Letter {
     pub(crate) key: Option<Arc<KeyInUse>>,
     /// Whether the user token stays readable nevertheless.
     pub(crate) open_token: bool,
+    pub(crate) sharing: Sharing,
     id: MessageId,
+}
+
+/// Where it goes.
+#[derive(Clone)]
+pub(crate) enum To {
+    /// A subject that the policy names.
+    Route(Arc<Route>),
+    /// A reply subject, used once.
+    Inbox(Subject),
+}
+
+/// What it may share with those that wait at the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    /// An envelope, with messages to the same subject.
+    pub(crate) frame: bool,
+    /// A signature, with messages to other subjects.
+    pub(crate) batch: bool,
+}
+
+impl Sharing {
+    /// As far as the subject's policy allows.
+    pub(crate) fn of(requirements: &Requirements) -> Self {
+        Self {
+            frame: requirements.frames == Frames::Auto,
+            batch: requirements.batch == Batch::Shared,
+        }
+    }
+
+    /// Of answers to requests on a subject.
+    pub(crate) fn of_answers(requirements: &Requirements) -> Self {
+        Self {
+            frame: false,
+            ..Self::of(requirements)
+        }
+    }
 }
 
 /// What it is for.
@@ -59,18 +98,57 @@ pub(crate) enum Purpose {
 
 /// What a unit of weight holds, see [`Letter::weight`].
 const UNIT: usize = 1_024;
+/// How far apart the messages of a frame may have been issued: they share the
+/// time of the first, and none is to lose much of its life by that.
+const FRAME_SPREAD: Duration = Duration::from_millis(100);
+
+impl From<Arc<Route>> for To {
+    fn from(route: Arc<Route>) -> Self {
+        Self::Route(route)
+    }
+}
+
+impl From<Subject> for To {
+    fn from(inbox: Subject) -> Self {
+        Self::Inbox(inbox)
+    }
+}
+
+impl To {
+    pub(crate) fn subject(&self) -> &Subject {
+        match self {
+            Self::Route(route) => &route.subject,
+            Self::Inbox(subject) => subject,
+        }
+    }
+
+    /// The same for the NATS client.
+    pub(crate) fn nats(&self) -> async_nats::Subject {
+        match self {
+            Self::Route(route) => route.nats.clone(),
+            Self::Inbox(subject) => subject.as_str().into(),
+        }
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Route(a), Self::Route(b)) if Arc::ptr_eq(a, b) => true,
+            _ => self.subject() == other.subject(),
+        }
+    }
+}
 
 impl Letter {
     pub(crate) fn new(
         purpose: Purpose,
-        subject: Subject,
+        to: impl Into<To>,
         body: Bytes,
         issued_at: UnixMillis,
         life: Duration,
     ) -> Self {
         Self {
             purpose,
-            subject,
+            to: to.into(),
             body,
             content_type: None,
             headers: AppHeaders::new(),
@@ -83,7 +161,11 @@ impl Letter {
             under: None,
             key: None,
             open_token: false,
-            id: MessageId(rand::random()),
+            sharing: Sharing {
+                frame: false,
+                batch: true,
+            },
+            id: MessageId(rand::random::<u128>().to_be_bytes()),
         }
     }
 
@@ -98,7 +180,7 @@ impl Letter {
 
     /// What the sealer is to seal under a credential that ends then.
     pub(crate) fn draft(&self, credential_ends: UnixMillis) -> Draft<'_> {
-        let (to, at) = (&self.subject, self.issued_at);
+        let (to, at) = (self.to.subject(), self.issued_at);
         let until = at.saturating_add(self.life).min(credential_ends);
         let mut draft = match &self.purpose {
             Purpose::Event | Purpose::Append(_) => Draft::event(to, at, until, &self.body),
@@ -130,6 +212,32 @@ impl Letter {
             Purpose::Request { reply_to } => Some(reply_to),
             _ => None,
         }
+    }
+
+    /// Whether it may be a message of the frame that begins with `first`: an
+    /// event to the same subject whose header would say the same.
+    pub(crate) fn fits_frame_of(&self, first: &Self) -> bool {
+        let same_user = match (&self.user, &first.user) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.is_same_token(b),
+            _ => false,
+        };
+        self.sharing.frame
+            && first.sharing == self.sharing
+            && matches!(self.purpose, Purpose::Event)
+            && matches!(first.purpose, Purpose::Event)
+            && self.to.is(&first.to)
+            && same_user
+            && self.policy_revision == first.policy_revision
+            && self.content_type == first.content_type
+            && self.headers == first.headers
+            && self.parent == first.parent
+            && self.traceparent == first.traceparent
+            && self.life == first.life
+            && self.key.as_ref().map(Arc::as_ptr) == first.key.as_ref().map(Arc::as_ptr)
+            && self.open_token == first.open_token
+            && self.issued_at >= first.issued_at
+            && self.issued_at <= first.issued_at.saturating_add(FRAME_SPREAD)
     }
 
     /// How much room it takes while it waits: one, and one for each KiB of

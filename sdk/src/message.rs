@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
+use crate::origins::Origin;
 use crate::user::User;
 
 /// A verified message with payload `T`; raw [`Bytes`] unless it was decoded.
@@ -23,15 +24,14 @@ use crate::user::User;
 #[derive(Clone)]
 pub struct Message<T = Bytes> {
     pub(crate) payload: T,
+    pub(crate) id: MessageId,
     pub(crate) facts: Arc<Facts>,
 }
 
-/// Everything about a message but its payload.
+/// What the messages of an envelope have in common.
 pub(crate) struct Facts {
-    pub(crate) subject: Subject,
-    pub(crate) sender: Sender,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) user: Option<User>,
-    pub(crate) id: MessageId,
     pub(crate) leaf: LeafHash,
     pub(crate) content_type: ContentType,
     pub(crate) headers: Vec<(String, String)>,
@@ -83,7 +83,7 @@ impl<T> Message<T> {
     /// Which workload sent it.
     #[must_use]
     pub fn sender(&self) -> &Sender {
-        &self.facts.sender
+        &self.facts.origin.sender
     }
 
     /// The user on whose behalf it was sent.
@@ -95,13 +95,13 @@ impl<T> Message<T> {
     /// The subject that it was sent to, which is the one that it arrived on.
     #[must_use]
     pub fn subject(&self) -> &Subject {
-        &self.facts.subject
+        &self.facts.origin.subject
     }
 
     /// Its 16-byte random id.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        self.facts.id
+        self.id
     }
 
     /// How the payload is encoded.
@@ -165,6 +165,7 @@ impl Message<Bytes> {
     pub fn typed<T: DeserializeOwned>(self) -> Result<Message<T>, PayloadError> {
         Ok(Message {
             payload: self.decode()?,
+            id: self.id,
             facts: self.facts,
         })
     }
@@ -174,10 +175,10 @@ impl Message<Bytes> {
 impl<T> fmt::Debug for Message<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("subject", &self.facts.subject)
-            .field("sender", &self.facts.sender)
+            .field("subject", &self.facts.origin.subject)
+            .field("sender", &self.facts.origin.sender)
             .field("user", &self.facts.user)
-            .field("id", &self.facts.id)
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }

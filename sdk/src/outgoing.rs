@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{AppHeaders, MessageId, TraceParent};
-use bulla_identity::{Subject, UnixMillis};
+use bulla_identity::UnixMillis;
 use bulla_policy::{APPEND_LIFE, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,8 +14,8 @@ use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, SendError};
-use crate::letter::{Letter, Purpose};
-use crate::not_enforced::NotEnforced;
+use crate::letter::{Letter, Purpose, Sharing};
+use crate::routes::Route;
 use crate::shared::Shared;
 use crate::unlock::kem_of;
 use crate::user::User;
@@ -27,7 +27,7 @@ use crate::vault::KeyInUse;
 #[must_use = "nothing is sent before `publish` or `request`"]
 pub struct Outgoing<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    subject: String,
+    to: To,
     content_type: ContentType,
     body: Result<Bytes, PayloadError>,
     headers: Vec<(String, String)>,
@@ -35,6 +35,21 @@ pub struct Outgoing<'a> {
     context: Context,
     pub(crate) timeout: Duration,
     id: Option<MessageId>,
+}
+
+/// Where it goes: somewhere that was sent to lately, or a text not yet read.
+enum To {
+    Known(Arc<Route>),
+    Text(String),
+}
+
+impl To {
+    fn text(&self) -> &str {
+        match self {
+            Self::Known(route) => route.subject.as_str(),
+            Self::Text(text) => text,
+        }
+    }
 }
 
 enum UserChoice {
@@ -47,7 +62,10 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, subject: &str) -> Self {
         Self {
             shared,
-            subject: subject.to_owned(),
+            to: match shared.routes.find(subject) {
+                Some(route) => To::Known(route),
+                None => To::Text(subject.to_owned()),
+            },
             content_type: shared.options.content_type.clone(),
             body: Ok(Bytes::new()),
             headers: Vec::new(),
@@ -147,42 +165,44 @@ impl<'a> Outgoing<'a> {
     /// [`PublishError`]; a denial by policy is known before anything is sent.
     pub async fn publish(self) -> Result<(), PublishError> {
         let shared = self.shared;
-        let count = shared.connection.take_refused_publishes(&self.subject);
-        if count > 0 {
-            return Err(PublishError::EarlierRefused {
-                subject: self.subject,
-                count,
-            });
-        }
-        let count = shared.signer.take_unsent(&self.subject);
-        if count > 0 {
-            return Err(PublishError::EarlierUnsent {
-                subject: self.subject,
-                count,
-            });
-        }
+        self.tell_earlier_losses()?;
         let letter = self.address(Verb::Publish).await?.letter(Purpose::Event);
         Ok(shared.signer.post(letter).await?)
     }
 
+    /// What went wrong with earlier messages to this subject.
+    fn tell_earlier_losses(&self) -> Result<(), PublishError> {
+        let subject = self.to.text();
+        let count = self.shared.connection.take_refused_publishes(subject);
+        if count > 0 {
+            return Err(PublishError::EarlierRefused {
+                subject: subject.to_owned(),
+                count,
+            });
+        }
+        let count = self.shared.signer.take_unsent(subject);
+        if count > 0 {
+            return Err(PublishError::EarlierUnsent {
+                subject: subject.to_owned(),
+                count,
+            });
+        }
+        Ok(())
+    }
+
     /// Everything that can be said no to before sealing.
-    pub(crate) async fn address(self, verb: Verb) -> Result<Addressed<'a>, SendError> {
+    pub(crate) async fn address(self, verb: Verb) -> Result<Addressed, SendError> {
         let shared = self.shared;
-        let subject = Subject::parse(&self.subject).map_err(|source| SendError::Subject {
-            subject: self.subject.clone(),
-            source,
-        })?;
+        let route = match self.to {
+            To::Known(route) => shared.routes.renew(route, &shared.control),
+            To::Text(text) => shared.routes.learn(&text, &shared.control),
+        }?;
         let now = clock::now();
-        let policy = shared.control.policy();
         let user = match self.user {
             UserChoice::Nobody => None,
             // A subject that refuses users gets none from the context; one
             // that was named for this very message is an error below.
-            UserChoice::Inherit
-                if policy.policy().requirements(&subject).user == UserRule::None =>
-            {
-                None
-            }
+            UserChoice::Inherit if route.requirements.user == UserRule::None => None,
             UserChoice::Inherit => self.context.user.clone(),
             UserChoice::Token(token) => {
                 let user = shared.users.verify(&shared.control, &token, now).await;
@@ -196,16 +216,20 @@ impl<'a> Outgoing<'a> {
                 .check_times(now, shared.options.clock_skew)
                 .map_err(|e| SendError::User { reason: e.code() })?;
         }
-        let requirements = preflight(shared, verb, &subject, user.as_ref(), now)?;
+        let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;
         let key = match kem_of(&requirements) {
-            Some(suite) => Some(shared.vault.key_for(verb, &subject, suite, now).await?),
+            Some(suite) => Some(
+                shared
+                    .vault
+                    .key_for(verb, &route.subject, suite, now)
+                    .await?,
+            ),
             None => None,
         };
         Ok(Addressed {
-            shared,
             id: self.id,
             body: self.body?,
-            subject,
+            route,
             user,
             headers: app_headers(&self.headers)?,
             content_type: self.content_type,
@@ -231,19 +255,12 @@ fn app_headers(pairs: &[(String, String)]) -> Result<AppHeaders, SendError> {
 fn preflight(
     shared: &Shared,
     verb: Verb,
-    subject: &Subject,
+    route: &Route,
     user: Option<&User>,
     now: UnixMillis,
 ) -> Result<Requirements, SendError> {
-    let policy = shared.control.policy();
+    let subject = &route.subject;
     let workload = &shared.options.workload;
-    let decision = policy.policy().decide(&Request {
-        workload,
-        verb,
-        subject,
-        user: user.map(User::claims),
-        now,
-    });
     let what = decision_log::Subject {
         enforcer: "sender",
         workload: workload.path(),
@@ -251,17 +268,23 @@ fn preflight(
         subject: subject.as_str(),
         user: user.map(User::principal),
     };
+    if user.is_none()
+        && let Some(permit) = route.permit(verb)
+    {
+        decision_log::allow(what, permit.rule());
+        return Ok(permit.requirements());
+    }
+    let policy = shared.control.policy();
+    let decision = policy.policy().decide(&Request {
+        workload,
+        verb,
+        subject,
+        user: user.map(User::claims),
+        now,
+    });
     match decision {
         Decision::Allow(permit) => {
             let requirements = permit.requirements();
-            if let Err(demand) = NotEnforced::check(&requirements) {
-                let id = decision_log::deny(what, permit.rule(), &demand);
-                return Err(SendError::NotEnforced {
-                    subject: subject.as_str().to_owned(),
-                    demand: demand.to_string(),
-                    id,
-                });
-            }
             if verb == Verb::Publish && requirements.replay == Some(Replay::Stream) {
                 let id = decision_log::deny(what, permit.rule(), &"it must be appended");
                 return Err(SendError::MustAppend {
@@ -270,6 +293,9 @@ fn preflight(
                 });
             }
             decision_log::allow(what, permit.rule());
+            if user.is_none() {
+                route.remember(verb, permit);
+            }
             Ok(requirements)
         }
         Decision::Deny(denial) => {
@@ -283,9 +309,8 @@ fn preflight(
 }
 
 /// A message that the policy lets out.
-pub(crate) struct Addressed<'a> {
-    shared: &'a Arc<Shared>,
-    pub(crate) subject: Subject,
+pub(crate) struct Addressed {
+    pub(crate) route: Arc<Route>,
     body: Bytes,
     pub(crate) user: Option<User>,
     headers: AppHeaders,
@@ -298,7 +323,7 @@ pub(crate) struct Addressed<'a> {
     now: UnixMillis,
 }
 
-impl Addressed<'_> {
+impl Addressed {
     pub(crate) fn letter(self, purpose: Purpose) -> Letter {
         debug_assert_eq!(
             matches!(purpose, Purpose::Request { .. }),
@@ -310,7 +335,8 @@ impl Addressed<'_> {
             Verb::Append => self.requirements.max_age.min(APPEND_LIFE),
             _ => self.requirements.max_age,
         };
-        let mut letter = Letter::new(purpose, self.subject, self.body, self.now, life);
+        let revision = self.route.revision;
+        let mut letter = Letter::new(purpose, self.route, self.body, self.now, life);
         if let Some(id) = self.id {
             letter.set_id(id);
         }
@@ -321,7 +347,8 @@ impl Addressed<'_> {
         letter.headers = self.headers;
         letter.parent = self.context.parent;
         letter.traceparent = self.context.traceparent;
-        letter.policy_revision = Some(self.shared.control.policy().revision());
+        letter.policy_revision = Some(revision);
+        letter.sharing = Sharing::of(&self.requirements);
         letter
     }
 }

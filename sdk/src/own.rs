@@ -102,6 +102,21 @@ impl OwnCredential {
             .ok_or(SendError::CredentialExpired)
     }
 
+    /// Does something with the sealer in use: cheaper than to take it.
+    pub(crate) fn with_sealer<T>(
+        &self,
+        now: UnixMillis,
+        act: impl FnOnce(&Arc<Sealer>) -> T,
+    ) -> Result<T, SendError> {
+        let issuances = self.0.load();
+        issuances
+            .first()
+            .map(|issuance| &issuance.sealer)
+            .filter(|sealer| sealer.expires_at() > now)
+            .map(act)
+            .ok_or(SendError::CredentialExpired)
+    }
+
     /// The key id in use, and when it ends.
     pub(crate) fn key(&self) -> (KeyId, UnixMillis) {
         let issuances = self.0.load();

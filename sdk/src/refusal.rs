@@ -7,7 +7,6 @@ use bulla_token::TokenError;
 
 use crate::claims::ClaimError;
 use crate::control::LookupError;
-use crate::not_enforced::NotEnforced;
 use crate::reply_order::Misplaced;
 use crate::unlock::UnlockError;
 
@@ -34,7 +33,7 @@ pub(crate) enum Refusal {
     WeakSuite,
     #[error("its reply subject lies outside its sender's own inbox")]
     ForeignInbox,
-    #[error("a frame of several messages, which this version does not take here")]
+    #[error("a frame of several messages, which a stream does not take")]
     Frame,
     #[error("it narrows the user's authority, which this version cannot enforce")]
     Limits,
@@ -42,8 +41,6 @@ pub(crate) enum Refusal {
     User(#[from] UserRefusal),
     #[error("the subject asks for encryption, and it is not encrypted")]
     Unprotected,
-    #[error("the subject asks for {0}, which this version does not enforce")]
-    NotEnforced(#[from] NotEnforced),
     #[error("{0}")]
     Policy(Box<Denial>),
     #[error("this workload may not receive it: {0}")]
@@ -133,7 +130,6 @@ impl Refusal {
             Self::Limits => "limits_unsupported",
             Self::User(e) => e.code(),
             Self::Unprotected => "not_encrypted",
-            Self::NotEnforced(demand) => demand.code(),
             Self::Policy(denial) => denial.reason().code(),
             Self::OwnPolicy(_) => "receiver_not_granted",
             Self::Replay(e) => e.code(),

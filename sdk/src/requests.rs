@@ -106,7 +106,7 @@ impl Outgoing<'_> {
             source,
         })?;
         let mut asked = Asked {
-            subject: addressed.subject.clone(),
+            subject: addressed.route.subject.clone(),
             user: addressed.user.clone(),
             leaf: LeafHash([0; 32]),
             under: None,

@@ -16,6 +16,7 @@ use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
 use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
+use crate::routes::Routes;
 use crate::signer::Signer;
 use crate::stats::Stats;
 use crate::unlock::Unlocker;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) unlocker: Unlocker,
     /// What this process shares with those whom it asks and answers.
     pub(crate) reply_keys: ReplyKeys,
+    /// The subjects that this client sends to.
+    pub(crate) routes: Routes,
     /// What senders' batches have proven, for all that this client receives.
     pub(crate) roots: VerifiedRoots,
     /// Requests that are being handled now.

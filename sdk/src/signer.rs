@@ -20,18 +20,25 @@
 //! spoils a batch. Order is kept for each sender: nothing is sealed inline
 //! before all that was queued has been handed to the connection.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::sync::Arc;
+mod batch;
+#[cfg(test)]
+mod tests;
 
-use bulla_envelope::{LeafHash, MAX_ENVELOPE, SealError, Sealed, Sealer};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
+use self::batch::Batch;
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::{LinkError, SendError};
@@ -43,12 +50,6 @@ use crate::stats::Stats;
 /// What waits at most, in units of [`Letter::weight`]: 4,096 small messages,
 /// or about 4 MiB of large ones. Beyond it senders wait their turn.
 const WAITING: u32 = 4_096;
-/// Messages under one signature at most. The proof grows by 24 bytes each time
-/// this doubles, while the signature's share shrinks by less and less.
-const BATCH: usize = 256;
-/// Weight of a batch at most: its envelopes share one buffer, which lives until
-/// the last of them is written.
-const BATCH_WEIGHT: u32 = 1_024;
 /// How often the sealing task lets others run before it takes what waits.
 const YIELDS: usize = 2;
 /// Subjects for which lost messages are counted until somebody asks.
@@ -56,8 +57,12 @@ const MAX_UNSENT: usize = 1_024;
 
 /// What the signer stands on.
 pub(crate) trait Post: Send + Sync + 'static {
-    /// The sealer in use.
-    fn sealer(&self, now: UnixMillis) -> Result<Arc<Sealer>, SendError>;
+    /// Does something with the sealer in use.
+    fn with_sealer<T>(
+        &self,
+        now: UnixMillis,
+        act: impl FnOnce(&Arc<Sealer>) -> T,
+    ) -> Result<T, SendError>;
     /// The largest envelope that can be sent.
     fn max_payload(&self) -> usize;
     /// Hands an envelope to the connection.
@@ -75,8 +80,12 @@ pub(crate) struct Desk {
 }
 
 impl Post for Desk {
-    fn sealer(&self, now: UnixMillis) -> Result<Arc<Sealer>, SendError> {
-        self.own.sealer(now)
+    fn with_sealer<T>(
+        &self,
+        now: UnixMillis,
+        act: impl FnOnce(&Arc<Sealer>) -> T,
+    ) -> Result<T, SendError> {
+        self.own.with_sealer(now, act)
     }
 
     fn max_payload(&self) -> usize {
@@ -89,7 +98,7 @@ impl Post for Desk {
             return Ok(());
         }
         let nats = self.connection.nats();
-        let subject = letter.subject.as_str().to_owned();
+        let subject = letter.to.nats();
         match letter.reply_to() {
             None => nats.publish(subject, envelope).await,
             Some(reply_to) => {
@@ -117,12 +126,12 @@ struct Inner<P> {
     call: Notify,
     /// Something was settled.
     settled: Notify,
-    unsent: Mutex<BTreeMap<String, u64>>,
+    unsent: Unsent,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: Vec<Waiting>,
     /// The sealing task was called and has not yet found nothing to do.
     is_awake: bool,
     /// A sender seals its own message.
@@ -136,9 +145,51 @@ struct Queue {
 struct Waiting {
     letter: Letter,
     weight: u32,
-    /// Too near to the largest payload to carry a path.
-    is_alone: bool,
+    /// How long its envelope is at most if it is sealed alone.
+    size: usize,
     told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
+}
+
+impl Waiting {
+    /// Whether there is nobody any more who waits for its outcome.
+    fn is_abandoned(&self) -> bool {
+        self.told.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
+/// Accepted messages that were lost, by subject.
+#[derive(Default)]
+struct Unsent {
+    /// Whether there are none, for those who only look.
+    is_some: AtomicBool,
+    counts: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Unsent {
+    fn add(&self, subject: &str) {
+        let mut counts = self.counts.lock();
+        if counts.len() < MAX_UNSENT || counts.contains_key(subject) {
+            let count = counts.entry(subject.to_owned()).or_default();
+            *count = count.saturating_add(1);
+            self.is_some.store(true, Ordering::Release);
+        }
+    }
+
+    fn take(&self, subject: &str) -> u64 {
+        if !self.is_some.load(Ordering::Acquire) {
+            return 0;
+        }
+        let mut counts = self.counts.lock();
+        let count = counts.remove(subject).unwrap_or(0);
+        self.is_some.store(!counts.is_empty(), Ordering::Release);
+        count
+    }
+
+    fn take_all(&self) -> BTreeMap<String, u64> {
+        let mut counts = self.counts.lock();
+        self.is_some.store(false, Ordering::Release);
+        std::mem::take(&mut *counts)
+    }
 }
 
 /// Why something that was accepted was not sent.
@@ -176,7 +227,7 @@ impl<P: Post> Signer<P> {
             room: Semaphore::new(WAITING as usize),
             call: Notify::new(),
             settled: Notify::new(),
-            unsent: Mutex::default(),
+            unsent: Unsent::default(),
         });
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&inner).run(stop.clone()));
@@ -192,13 +243,13 @@ impl<P: Post> Signer<P> {
     ///
     /// Cancel safe: before it returns, the message is not queued.
     pub(crate) async fn post(&self, letter: Letter) -> Result<(), SendError> {
-        let is_alone = self.inner.check(&letter)?;
+        let size = self.inner.check(&letter)?;
         if self.inner.begin_inline() {
             // Whoever publishes once may do so again at once: the sealing task
             // looks, and what comes until then is a batch.
             return self.inner.send_inline(&letter, true).await.map(drop);
         }
-        self.inner.queue(letter, is_alone, None).await
+        self.inner.queue(letter, size, None).await
     }
 
     /// Sends an answer; `is_crowded` if others are about to send at the same
@@ -211,11 +262,11 @@ impl<P: Post> Signer<P> {
         letter: Letter,
         is_crowded: bool,
     ) -> Result<(), SendError> {
-        let is_alone = self.inner.check(&letter)?;
+        let size = self.inner.check(&letter)?;
         if !is_crowded && self.inner.begin_inline() {
             return self.inner.send_inline(&letter, false).await.map(drop);
         }
-        self.inner.queue(letter, is_alone, None).await
+        self.inner.queue(letter, size, None).await
     }
 
     /// Sends a message and tells its leaf; `is_crowded` as above.
@@ -226,12 +277,12 @@ impl<P: Post> Signer<P> {
         letter: Letter,
         is_crowded: bool,
     ) -> Result<LeafHash, SendError> {
-        let is_alone = self.inner.check(&letter)?;
+        let size = self.inner.check(&letter)?;
         if !is_crowded && self.inner.begin_inline() {
             return self.inner.send_inline(&letter, false).await;
         }
         let (told, told_to_us) = oneshot::channel();
-        self.inner.queue(letter, is_alone, Some(told)).await?;
+        self.inner.queue(letter, size, Some(told)).await?;
         match told_to_us.await {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(LinkError::Disconnected.into()),
@@ -258,41 +309,31 @@ impl<P: Post> Signer<P> {
     /// Takes the number of accepted messages to `subject` that were not sent
     /// and that nobody was told of.
     pub(crate) fn take_unsent(&self, subject: &str) -> u64 {
-        let mut unsent = self.inner.unsent.lock();
-        if unsent.is_empty() {
-            return 0;
-        }
-        unsent.remove(subject).unwrap_or(0)
+        self.inner.unsent.take(subject)
     }
 
     /// The same for all subjects.
     pub(crate) fn take_all_unsent(&self) -> BTreeMap<String, u64> {
-        std::mem::take(&mut self.inner.unsent.lock())
+        self.inner.unsent.take_all()
     }
 }
 
 impl<P: Post> Inner<P> {
-    /// Finds all that can be wrong with a draft; tells whether it is too near
-    /// to the largest payload for a place in a batch.
-    fn check(&self, letter: &Letter) -> Result<bool, SendError> {
-        let sealer = self.sealer_of(letter)?;
-        let limit = self.post.max_payload().min(MAX_ENVELOPE);
-        let actual = sealer.measure(&letter.draft(sealer.expires_at()))?;
+    /// Finds all that can be wrong with a draft; tells how long its envelope
+    /// is at most if it is sealed alone.
+    fn check(&self, letter: &Letter) -> Result<usize, SendError> {
+        let limit = self.limit();
+        let actual = self.with_sealer(letter, |sealer| {
+            sealer.measure(&letter.draft(sealer.expires_at()))
+        })?;
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
         }
-        Ok(actual + Sealer::BATCH_ROOM > limit)
+        Ok(actual)
     }
 
-    /// The one that the letter is bound to, or else the one in use.
-    fn sealer_of(&self, letter: &Letter) -> Result<Arc<Sealer>, SendError> {
-        match &letter.under {
-            None => self.post.sealer(letter.issued_at),
-            Some(sealer) if sealer.expires_at() <= letter.issued_at => {
-                Err(SendError::CredentialExpired)
-            }
-            Some(sealer) => Ok(Arc::clone(sealer)),
-        }
+    fn limit(&self) -> usize {
+        self.post.max_payload().min(MAX_ENVELOPE)
     }
 
     /// Whether the caller may seal by itself: nobody does, and nothing waits.
@@ -315,32 +356,51 @@ impl<P: Post> Inner<P> {
         }
         let sealed = sealed?;
         self.post.send(letter, sealed.bytes).await?;
+        self.stats.count_sent(1, false);
         Ok(sealed.leaf)
     }
 
     fn seal_inline(&self, letter: &Letter) -> Result<Sealed, SendError> {
-        let sealer = self.sealer_of(letter)?;
-        Ok(sealer.seal(&letter.draft(sealer.expires_at()), letter.id())?)
+        self.with_sealer(letter, |sealer| {
+            sealer.seal(&letter.draft(sealer.expires_at()), letter.id())
+        })
+    }
+
+    /// Does something with the sealer that the letter is bound to, or else with
+    /// the one in use.
+    fn with_sealer<T>(
+        &self,
+        letter: &Letter,
+        act: impl FnOnce(&Sealer) -> Result<T, SealError>,
+    ) -> Result<T, SendError> {
+        match &letter.under {
+            None => {
+                let done = self
+                    .post
+                    .with_sealer(letter.issued_at, |sealer| act(sealer))?;
+                Ok(done?)
+            }
+            Some(sealer) if sealer.expires_at() <= letter.issued_at => {
+                Err(SendError::CredentialExpired)
+            }
+            Some(sealer) => Ok(act(sealer)?),
+        }
     }
 
     async fn queue(
         &self,
         letter: Letter,
-        is_alone: bool,
+        size: usize,
         told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
     ) -> Result<(), SendError> {
         let weight = letter.weight().min(WAITING);
-        // In the order of asking, and never without letting others run for long.
-        match self.room.acquire_many(weight).await {
-            Ok(room) => room.forget(),
-            Err(_) => return Err(LinkError::Disconnected.into()),
-        }
+        self.make_room(weight).await?;
         let mut queue = self.queue.lock();
         queue.accepted += 1;
-        queue.waiting.push_back(Waiting {
+        queue.waiting.push(Waiting {
             letter,
             weight,
-            is_alone,
+            size,
             told,
         });
         if !queue.is_awake {
@@ -350,9 +410,21 @@ impl<P: Post> Inner<P> {
         Ok(())
     }
 
+    /// In the order of asking, and never without letting others run for long.
+    async fn make_room(&self, weight: u32) -> Result<(), LinkError> {
+        tokio::task::coop::consume_budget().await;
+        // Who waits already comes first: what becomes free is given to them.
+        let room = match self.room.try_acquire_many(weight) {
+            Err(TryAcquireError::NoPermits) => self.room.acquire_many(weight).await.ok(),
+            other => other.ok(),
+        };
+        room.ok_or(LinkError::Disconnected)?.forget();
+        Ok(())
+    }
+
     /// The sealing task.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut batch = Vec::new();
+        let mut taken = Vec::new();
         loop {
             let is_last = tokio::select! {
                 biased;
@@ -364,10 +436,10 @@ impl<P: Post> Inner<P> {
                 for _ in 0..YIELDS {
                     tokio::task::yield_now().await;
                 }
-                if !self.take(&mut batch) {
+                if !self.take(&mut taken) {
                     break;
                 }
-                self.send_batch(&mut batch).await;
+                self.send_all(&mut taken).await;
             }
             if is_last {
                 return;
@@ -375,109 +447,93 @@ impl<P: Post> Inner<P> {
         }
     }
 
-    /// Takes the next batch; or, if nothing waits, goes to sleep.
-    fn take(&self, batch: &mut Vec<Waiting>) -> bool {
+    /// Takes all that waits; or, if nothing does, goes to sleep.
+    fn take(&self, taken: &mut Vec<Waiting>) -> bool {
         let mut queue = self.queue.lock();
-        let mut weight = 0;
-        while batch.len() < BATCH {
-            match queue.waiting.front() {
-                Some(next) if batch.is_empty() || weight + next.weight <= BATCH_WEIGHT => {
-                    weight += next.weight;
-                    batch.extend(queue.waiting.pop_front());
-                }
-                _ => break,
-            }
-        }
-        queue.is_awake = !batch.is_empty();
+        std::mem::swap(&mut queue.waiting, taken);
+        queue.is_awake = !taken.is_empty();
         queue.is_awake
     }
 
-    async fn send_batch(&self, batch: &mut Vec<Waiting>) {
-        let mut weight: usize = 0;
-        let count = batch.len() as u64;
-        let mut sealed = self.seal_batch(batch).into_iter();
-        for waiting in batch.drain(..) {
-            let Waiting { letter, told, .. } = waiting;
-            weight += waiting.weight as usize;
-            let sealed = sealed.next().unwrap_or(Err(Failure::Abandoned));
-            let outcome = match sealed {
-                Ok(Sealed { bytes, leaf, .. }) => match self.post.send(&letter, bytes).await {
-                    Ok(()) => Ok(leaf),
-                    Err(error) => Err(Failure::Link(error)),
-                },
-                Err(failure) => Err(failure),
+    async fn send_all(&self, taken: &mut Vec<Waiting>) {
+        let mut rest = taken.as_mut_slice();
+        while !rest.is_empty() {
+            // One for the whole batch, whatever is renewed in the meantime.
+            let in_use = self.post.with_sealer(clock::now(), Arc::clone).ok();
+            let batch = Batch::cut(rest, self.limit(), in_use.as_ref());
+            let (now, later) = rest.split_at_mut(batch.len);
+            rest = later;
+            self.send_batch(now, &batch.units, batch.sealer.as_deref())
+                .await;
+        }
+        taken.clear();
+    }
+
+    async fn send_batch(
+        &self,
+        batch: &mut [Waiting],
+        units: &[Range<usize>],
+        sealer: Option<&Sealer>,
+    ) {
+        let outcomes = seal_units(batch, units, sealer);
+        for (unit, sealed) in units.iter().zip(outcomes) {
+            let Some(messages) = batch.get_mut(unit.clone()) else {
+                continue;
             };
-            match told {
-                // Nobody waits any more: nothing to tell.
-                Some(told) => drop(told.send(outcome)),
-                None => {
-                    if let Err(failure) = outcome {
-                        self.lose(&letter, failure);
-                    }
-                }
+            match sealed {
+                Ok(sealed) => self.send_unit(messages, sealed).await,
+                Err(_) if messages.len() > 1 => self.send_apart(messages, sealer).await,
+                Err(failure) => self.settle_unit(messages, Err(failure)),
             }
         }
+        let weight = batch.iter().map(|waiting| waiting.weight as usize).sum();
         self.room.add_permits(weight);
-        self.queue.lock().settled += count;
+        self.queue.lock().settled += batch.len() as u64;
         self.settled.notify_waiters();
     }
 
-    /// An outcome for each, in order.
-    fn seal_batch(&self, batch: &[Waiting]) -> Vec<Result<Sealed, Failure>> {
-        let Ok(sealer) = self.post.sealer(clock::now()) else {
-            return vec![Err(Failure::CredentialExpired); batch.len()];
-        };
-        let end = sealer.expires_at();
-        let mut outcomes = vec![Err(Failure::Abandoned); batch.len()];
-        let seal = |places: &mut Vec<usize>, outcomes: &mut Vec<Result<Sealed, Failure>>| {
-            let drafts: Vec<_> = places
-                .drain(..)
-                .filter_map(|place| Some((place, batch.get(place)?)))
-                .map(|(place, w)| (place, (w.letter.draft(end), w.letter.id())))
-                .collect();
-            let (places, drafts): (Vec<_>, Vec<_>) = drafts.into_iter().unzip();
-            let sealed: Vec<Result<Sealed, SealError>> = match sealer.seal_batch(&drafts) {
-                Ok(sealed) => sealed.into_iter().map(Ok).collect(),
-                // One that was sound when it queued is not any more; the
-                // others are not to suffer for it.
-                Err(_) => drafts.iter().map(|(d, id)| sealer.seal(d, *id)).collect(),
-            };
-            for (place, sealed) in places.into_iter().zip(sealed) {
-                if let Some(outcome) = outcomes.get_mut(place) {
-                    *outcome = sealed.map_err(Failure::Seal);
-                }
-            }
-        };
-        let mut together = Vec::with_capacity(batch.len());
-        for (place, waiting) in batch.iter().enumerate() {
-            if waiting
-                .told
-                .as_ref()
-                .is_some_and(oneshot::Sender::is_closed)
-            {
-                continue;
-            }
-            let other = waiting.letter.under.as_ref();
-            if let Some(other) = other.filter(|other| !Arc::ptr_eq(other, &sealer)) {
-                let draft = waiting.letter.draft(other.expires_at());
-                if let Some(outcome) = outcomes.get_mut(place) {
-                    let sealed = other.seal(&draft, waiting.letter.id());
-                    *outcome = sealed.map_err(Failure::Seal);
-                }
-            } else if waiting.is_alone {
-                seal(&mut vec![place], &mut outcomes);
-            } else {
-                together.push(place);
+    /// The messages of a frame that does not seal, each by itself: none is to
+    /// suffer for another.
+    async fn send_apart(&self, messages: &mut [Waiting], sealer: Option<&Sealer>) {
+        for message in messages {
+            let alone = std::slice::from_mut(message);
+            match seal_units(alone, std::slice::from_ref(&(0..1)), sealer).pop() {
+                Some(Ok(sealed)) => self.send_unit(alone, sealed).await,
+                Some(Err(failure)) => self.settle_unit(alone, Err(failure)),
+                None => self.settle_unit(alone, Err(Failure::Abandoned)),
             }
         }
-        if !together.is_empty() {
-            seal(&mut together, &mut outcomes);
+    }
+
+    async fn send_unit(&self, messages: &mut [Waiting], sealed: Sealed) {
+        let Some(first) = messages.first() else {
+            return;
+        };
+        let outcome = match self.post.send(&first.letter, sealed.bytes).await {
+            Ok(()) => {
+                self.stats
+                    .count_sent(messages.len() as u64, messages.len() > 1);
+                Ok(sealed.leaf)
+            }
+            Err(error) => Err(Failure::Link(error)),
+        };
+        self.settle_unit(messages, outcome);
+    }
+
+    /// Tells those who wait, and counts what is lost, message by message.
+    fn settle_unit(&self, messages: &mut [Waiting], outcome: Result<LeafHash, Failure>) {
+        for message in messages {
+            match (message.told.take(), outcome) {
+                // Nobody waits any more: nothing to tell.
+                (Some(told), _) => drop(told.send(outcome)),
+                (None, Err(failure)) => self.lose(&message.letter, failure),
+                (None, Ok(_)) => {}
+            }
         }
-        outcomes
     }
 
     fn lose(&self, letter: &Letter, failure: Failure) {
-        let subject = letter.subject.as_str();
+        let subject = letter.to.subject().as_str();
         let error = chain(&failure);
         if !matches!(letter.purpose, Purpose::Event) {
             self.stats.count_refused("reply_not_sent");
@@ -486,374 +542,56 @@ impl<P: Post> Inner<P> {
         }
         self.stats.count_refused("publish_not_sent");
         warn!(subject, error, "an accepted message could not be sent");
-        let mut unsent = self.unsent.lock();
-        if unsent.len() < MAX_UNSENT || unsent.contains_key(subject) {
-            let count = unsent.entry(subject.to_owned()).or_default();
-            *count = count.saturating_add(1);
-        }
+        self.unsent.add(subject);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use bulla_envelope::{
-        Credential, CredentialIssuer, CredentialRequest, Epoch, MessageId, RequestDraft,
-        RequestExpectation, SealedEnvelope, Terms,
+/// An outcome for each unit, in order.
+fn seal_units(
+    batch: &[Waiting],
+    units: &[Range<usize>],
+    sealer: Option<&Sealer>,
+) -> Vec<Result<Sealed, Failure>> {
+    let Some(sealer) = sealer else {
+        return vec![Err(Failure::CredentialExpired); units.len()];
     };
-    use bulla_identity::{NkeyKind, Subject, TrustDomain, WorkloadId, WorkloadName};
-    use bulla_keyring::{NkeySeed, SigningKey};
-    use tokio::sync::mpsc;
-
-    const MAX_PAYLOAD: usize = 64 * 1_024;
-
-    /// Hands envelopes to the test; closed doors keep them waiting.
-    struct Door {
-        sealer: Mutex<Option<Arc<Sealer>>>,
-        open: Semaphore,
-        out: mpsc::UnboundedSender<(String, Bytes)>,
-    }
-
-    #[derive(Clone)]
-    struct Handle(Arc<Door>);
-
-    impl Post for Handle {
-        fn sealer(&self, _: UnixMillis) -> Result<Arc<Sealer>, SendError> {
-            self.0
-                .sealer
-                .lock()
-                .clone()
-                .ok_or(SendError::CredentialExpired)
+    let end = sealer.expires_at();
+    let mut drafts = Vec::with_capacity(units.len());
+    let mut messages = Vec::with_capacity(batch.len());
+    for waiting in units.iter().filter_map(|unit| batch.get(unit.clone())) {
+        // What they share is what the first says; of times, the earliest.
+        if let Some(first) = waiting.first() {
+            drafts.push(first.letter.draft(end));
         }
-
-        fn max_payload(&self) -> usize {
-            MAX_PAYLOAD
-        }
-
-        async fn send(&self, letter: &Letter, envelope: Bytes) -> Result<(), LinkError> {
-            let pass = self.0.open.acquire().await;
-            pass.map_err(|_| LinkError::Disconnected)?.forget();
-            let subject = letter.subject.as_str().to_owned();
-            let _ = self.0.out.send((subject, envelope));
-            Ok(())
-        }
-    }
-
-    struct Scene {
-        signer: Arc<Signer<Handle>>,
-        door: Handle,
-        sent: mpsc::UnboundedReceiver<(String, Bytes)>,
-        stats: Stats,
-    }
-
-    const EVERYBODY: usize = Semaphore::MAX_PERMITS / 2;
-
-    fn scene(passes: usize) -> Scene {
-        let (out, sent) = mpsc::unbounded_channel();
-        let door = Handle(Arc::new(Door {
-            sealer: Mutex::new(Some(Arc::new(sealer()))),
-            open: Semaphore::new(passes),
-            out,
+        messages.extend(waiting.iter().map(|waiting| FrameMessage {
+            id: waiting.letter.id(),
+            body: &waiting.letter.body,
         }));
-        let stats = Stats::default();
-        Scene {
-            signer: Arc::new(Signer::start(door.clone(), stats.clone())),
-            door,
-            sent,
-            stats,
-        }
     }
-
-    fn sealer() -> Sealer {
-        let now = clock::now();
-        let minute = Duration::from_secs(60);
-        let domain = TrustDomain::parse("acme.example").unwrap();
-        let workload = WorkloadId::new(&domain, &WorkloadName::parse("orders").unwrap());
-        let nkey = NkeySeed::from_random(NkeyKind::User, &[3; 32]).unwrap();
-        let key = SigningKey::from_seed(&[4; 32]);
-        let request = RequestDraft {
-            workload: &workload,
-            message_key: &key,
-            process_keys: None,
-            token_key: None,
-            instance: [5; 16],
-            challenge: [6; 32],
-            requested_at: now,
-        };
-        let request = CredentialRequest::decode(&request.sign(Some(&nkey)))
-            .unwrap()
-            .verify(&RequestExpectation {
-                tag: workload.tag(),
-                challenge: &[6; 32],
-                anchors: &[nkey.public()],
-                now,
-                skew: minute,
-                max_age: minute,
-            })
-            .unwrap();
-        let terms = Terms {
-            not_before: now,
-            expires_at: now.saturating_add(minute),
-            serial: [7; 16],
-        };
-        let issuer = CredentialIssuer::new(SigningKey::from_seed(&[2; 32]));
-        let credential: Credential = issuer.issue(&request, terms).unwrap();
-        Sealer::new(&credential, key, Epoch([8; 8])).unwrap()
-    }
-
-    fn letter(subject: &str, body: impl Into<Bytes>) -> Letter {
-        let subject = Subject::parse(subject).unwrap();
-        let life = Duration::from_secs(10);
-        Letter::new(Purpose::Event, subject, body.into(), clock::now(), life)
-    }
-
-    /// How many envelopes share the signature of this one.
-    fn signatures(sent: &[(String, Bytes)]) -> usize {
-        let mut all: Vec<_> = sent.iter().map(|(_, b)| b.slice(b.len() - 64..)).collect();
-        all.sort();
-        all.dedup();
-        all.len()
-    }
-
-    fn all(scene: &mut Scene) -> Vec<(String, Bytes)> {
-        std::iter::from_fn(|| scene.sent.try_recv().ok()).collect()
-    }
-
-    #[tokio::test]
-    async fn at_idle_a_message_is_sent_by_its_own_task() {
-        let mut scene = scene(EVERYBODY);
-        scene.signer.post(letter("a", "x")).await.unwrap();
-        // The sealing task looks for more, finds nothing and sleeps again.
-        while scene.signer.inner.queue.lock().is_awake {
-            tokio::task::yield_now().await;
-        }
-        let signer = &scene.signer;
-        let leaf = signer.post_and_tell(letter("b", "x"), false).await.unwrap();
-        assert_eq!(signer.inner.queue.lock().accepted, 0, "neither was queued");
-        assert_ne!(leaf.0, [0; 32]);
-        assert_eq!(all(&mut scene).len(), 2);
-    }
-
-    /// One task in a loop gets batches too.
-    #[tokio::test]
-    async fn a_single_task_in_a_loop_shares_signatures_and_keeps_order() {
-        let mut scene = scene(EVERYBODY);
-        for n in 0..5_000u32 {
-            let body = n.to_be_bytes().to_vec();
-            scene.signer.post(letter("a", body)).await.unwrap();
-        }
-        scene.signer.settle().await;
-        let sent = all(&mut scene);
-        let bodies: Vec<_> = sent.iter().map(|(_, bytes)| sequence_of(bytes)).collect();
-        assert_eq!(bodies, (0..5_000).collect::<Vec<u64>>());
-        assert!(signatures(&sent) < 500, "{}", signatures(&sent));
-        for (_, bytes) in sent {
-            SealedEnvelope::decode(bytes).unwrap();
-        }
-    }
-
-    /// The four-byte body that stands before the proof.
-    fn sequence_of(bytes: &Bytes) -> u64 {
-        let found = (0..bytes.len() - 6)
-            .rev()
-            .find(|at| bytes[*at..*at + 2] == [0xc4, 4] && bytes[at + 6] == 0x94)
-            .unwrap();
-        u64::from(u32::from_be_bytes(
-            bytes[found + 2..found + 6].try_into().unwrap(),
-        ))
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn many_tasks_share_signatures_and_each_keeps_its_order() {
-        let mut scene = scene(EVERYBODY);
-        let tasks: Vec<_> = (0..64)
-            .map(|task| {
-                let signer = Arc::clone(&scene.signer);
-                tokio::spawn(async move {
-                    for n in 0..100u32 {
-                        let body = n.to_be_bytes().to_vec();
-                        let letter = letter(&format!("t.{task}"), body);
-                        if n % 3 == 0 {
-                            signer.post_and_tell(letter, true).await.unwrap();
-                        } else {
-                            signer.post(letter).await.unwrap();
-                        }
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        scene.signer.settle().await;
-        let sent = all(&mut scene);
-        assert_eq!(sent.len(), 6_400);
-        for task in 0..64 {
-            let to = format!("t.{task}");
-            let own = sent.iter().filter(|(s, _)| *s == to);
-            let order: Vec<_> = own.map(|(_, bytes)| sequence_of(bytes)).collect();
-            assert_eq!(order, (0..100).collect::<Vec<u64>>());
-        }
-        assert!(signatures(&sent) < 3_200, "{}", signatures(&sent));
-    }
-
-    /// A task that is dropped while the door is closed holds up nobody.
-    #[tokio::test]
-    async fn who_is_dropped_stalls_nobody_and_takes_nobody_along() {
-        let mut scene = scene(1);
-        scene.signer.post(letter("first", "x")).await.unwrap();
-        let mut waiting = Vec::new();
-        for n in 0..20 {
-            let signer = Arc::clone(&scene.signer);
-            waiting.push(tokio::spawn(async move {
-                signer
-                    .post_and_tell(letter(&format!("r.{n}"), "x"), true)
-                    .await
-            }));
-        }
-        while scene.signer.inner.queue.lock().accepted < 20 {
-            tokio::task::yield_now().await;
-        }
-        for task in waiting.iter().step_by(2) {
-            task.abort();
-        }
-        scene.door.0.open.add_permits(EVERYBODY);
-        for (n, task) in waiting.into_iter().enumerate() {
-            match task.await {
-                Ok(outcome) => assert!(outcome.is_ok() && n % 2 == 1),
-                Err(error) => assert!(error.is_cancelled() && n % 2 == 0),
+    let mut rest = messages.as_slice();
+    let sealing: Vec<SealUnit<'_>> = units
+        .iter()
+        .zip(&drafts)
+        .map(|(unit, draft)| {
+            let (own, others) = rest.split_at_checked(unit.len()).unwrap_or_default();
+            rest = others;
+            SealUnit {
+                draft,
+                messages: own,
             }
-        }
-        scene.signer.post(letter("last", "x")).await.unwrap();
-        scene.signer.settle().await;
-        let subjects: Vec<_> = all(&mut scene).into_iter().map(|(s, _)| s).collect();
-        for n in (1..20).step_by(2) {
-            assert!(subjects.contains(&format!("r.{n}")), "{subjects:?}");
-        }
-        assert_eq!(subjects.last().unwrap(), "last");
-        assert_eq!(
-            scene.signer.inner.room.available_permits(),
-            WAITING as usize
-        );
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_sealed_harms_no_neighbour() {
-        let mut scene = scene(EVERYBODY);
-        scene.signer.post(letter("a", "x")).await.unwrap();
-        let mut bad = letter("bad", "x");
-        bad.content_type = Some(crate::content::ContentType::Other("ä".into()));
-        assert!(matches!(
-            scene.signer.post(bad).await,
-            Err(SendError::Seal(_))
-        ));
-        let large = scene
-            .signer
-            .post(letter("large", vec![0; MAX_PAYLOAD]))
-            .await;
-        assert!(
-            matches!(large, Err(SendError::TooLarge { .. })),
-            "{large:?}"
-        );
-        // Fits alone and not beside others: it goes alone, in its place.
-        let mut edge = MAX_PAYLOAD - 100;
-        while scene
-            .signer
-            .inner
-            .check(&letter("edge", vec![0; edge]))
-            .is_err()
-        {
-            edge -= 1;
-        }
-        for subject in ["b", "edge", "c"] {
-            let body = if subject == "edge" { edge } else { 1 };
-            scene
-                .signer
-                .post(letter(subject, vec![0; body]))
-                .await
-                .unwrap();
-        }
-        scene.signer.settle().await;
-        let sent = all(&mut scene);
-        let subjects: Vec<_> = sent.iter().map(|(s, _)| s.as_str()).collect();
-        assert_eq!(subjects, ["a", "b", "edge", "c"]);
-        assert!(sent.iter().all(|(_, bytes)| bytes.len() <= MAX_PAYLOAD));
-    }
-
-    /// One of a batch that became unsound while it waited.
-    #[tokio::test]
-    async fn a_batch_that_does_not_seal_is_sealed_one_by_one() {
-        let scene = scene(EVERYBODY);
-        let mut batch: Vec<_> = (0..3)
-            .map(|_| Waiting {
-                letter: letter("a", "x"),
-                weight: 1,
-                is_alone: false,
-                told: None,
+        })
+        .collect();
+    match sealer.seal_units(&sealing) {
+        Ok(sealed) => sealed.into_iter().map(Ok).collect(),
+        Err(error) if sealing.len() == 1 => vec![Err(error.into())],
+        // One that was sound when it queued is not any more; the others
+        // are not to suffer for it.
+        Err(_) => sealing
+            .iter()
+            .map(|unit| {
+                let mut sealed = sealer.seal_units(std::slice::from_ref(unit))?;
+                sealed.pop().ok_or(Failure::Abandoned)
             })
-            .collect();
-        batch[1].letter.content_type = Some(crate::content::ContentType::Other("ä".into()));
-        let outcomes = scene.signer.inner.seal_batch(&batch);
-        let sound: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
-        assert_eq!(sound, [true, false, true]);
-        assert_ne!(batch[0].letter.id(), MessageId([0; 16]));
-    }
-
-    #[tokio::test]
-    async fn what_is_lost_after_it_was_accepted_is_told() {
-        let scene = scene(EVERYBODY);
-        for _ in 0..4 {
-            scene.signer.post(letter("a", "x")).await.unwrap();
-        }
-        *scene.door.0.sealer.lock() = None;
-        scene.signer.settle().await;
-        let error = scene.signer.post(letter("a", "x")).await;
-        assert!(matches!(error, Err(SendError::CredentialExpired)));
-        assert_eq!(scene.signer.take_unsent("b"), 0);
-        // The first was sealed inline.
-        assert_eq!(scene.signer.take_unsent("a"), 3);
-        assert_eq!(scene.signer.take_unsent("a"), 0, "told once");
-        assert_eq!(scene.stats.refused_for("publish_not_sent"), 3);
-        assert!(scene.signer.take_all_unsent().is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_bounded_and_senders_wait_in_turn() {
-        let mut scene = scene(1);
-        scene.signer.post(letter("a", "x")).await.unwrap();
-        let signer = Arc::clone(&scene.signer);
-        let flood = tokio::spawn(async move {
-            for n in 0..3 * WAITING {
-                let body = n.to_be_bytes().to_vec();
-                signer.post(letter("f", body)).await.unwrap();
-            }
-        });
-        for _ in 0..1_000 {
-            tokio::task::yield_now().await;
-        }
-        assert!(!flood.is_finished(), "it waits for room");
-        assert_eq!(scene.signer.inner.queue.lock().accepted, u64::from(WAITING));
-        scene.door.0.open.add_permits(EVERYBODY);
-        flood.await.unwrap();
-        scene.signer.settle().await;
-        assert_eq!(all(&mut scene).len(), 1 + 3 * WAITING as usize);
-    }
-
-    /// A client that is dropped sends what it accepted.
-    #[tokio::test]
-    async fn what_was_accepted_is_sent_after_the_signer_is_dropped() {
-        let mut scene = scene(EVERYBODY);
-        for _ in 0..100 {
-            scene.signer.post(letter("a", "x")).await.unwrap();
-        }
-        let Scene { signer, door, .. } = scene;
-        drop((signer, door));
-        let mut count = 0;
-        while scene.sent.recv().await.is_some() {
-            count += 1;
-        }
-        assert_eq!(count, 100);
+            .collect(),
     }
 }

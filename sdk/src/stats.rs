@@ -12,7 +12,10 @@ pub struct Stats(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    sent: AtomicU64,
+    frames_sent: AtomicU64,
     delivered: AtomicU64,
+    frames_received: AtomicU64,
     slow_consumer: AtomicU64,
     late_replies: AtomicU64,
     ids_taken: AtomicU64,
@@ -22,6 +25,25 @@ struct Inner {
 }
 
 impl Stats {
+    /// Messages that were sealed and handed to the connection: events,
+    /// requests and answers.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// NATS messages that were sent and carried several events.
+    #[must_use]
+    pub fn frames_sent(&self) -> u64 {
+        self.0.frames_sent.load(Ordering::Relaxed)
+    }
+
+    /// NATS messages that were received, were sound and carried several events.
+    #[must_use]
+    pub fn frames_received(&self) -> u64 {
+        self.0.frames_received.load(Ordering::Relaxed)
+    }
+
     /// Messages that passed every check and reached a handler or subscription.
     #[must_use]
     pub fn delivered(&self) -> u64 {
@@ -80,14 +102,29 @@ impl Stats {
             .fetch_add(workloads as u64, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_sent(&self, messages: u64, in_frame: bool) {
+        self.0.sent.fetch_add(messages, Ordering::Relaxed);
+        if in_frame {
+            self.0.frames_sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn count_frame_received(&self) {
+        self.0.frames_received.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn count_delivered(&self) {
         self.0.delivered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refused(&self, code: &'static str) {
+        self.count_refused_many(code, 1);
+    }
+
+    pub(crate) fn count_refused_many(&self, code: &'static str, messages: u64) {
         let mut refused = self.0.refused.lock();
         let count = refused.entry(code).or_default();
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(messages);
     }
 
     pub(crate) fn count_slow_consumer(&self) {

@@ -23,7 +23,7 @@ use crate::connection::Violation;
 use crate::content::ContentType;
 use crate::decision_log;
 use crate::error::{LinkError, ReplyError, SendError, ServiceError, SubscribeError};
-use crate::incoming::{Opener, Received, Refused, Role};
+use crate::incoming::{Current, Opener, Received, Refused, Role};
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
 use crate::shared::Shared;
@@ -41,6 +41,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 pub struct Subscription {
     opener: Opener,
     raw: async_nats::Subscriber,
+    /// What was taken from the bus and is not yet given in whole.
+    current: Option<Current>,
 }
 
 impl Subscription {
@@ -50,19 +52,32 @@ impl Subscription {
         group: bool,
     ) -> Result<Self, SubscribeError> {
         let (opener, raw) = listen(shared, pattern, Role::Subscriber, group).await?;
-        Ok(Self { opener, raw })
+        Ok(Self {
+            opener,
+            raw,
+            current: None,
+        })
     }
 
     /// The next event that passes every check; `None` when the subscription
-    /// has ended. Refused messages are counted, logged and skipped.
+    /// has ended. Refused messages are counted, logged and skipped. Events that
+    /// travelled together come one after the other, each judged when it is asked
+    /// for.
     ///
-    /// Cancel safe between messages: what has been taken from the bus and is
-    /// being checked when the future is dropped is lost.
+    /// Cancel safe: nothing that was taken from the bus is lost when the future
+    /// is dropped.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
-            let raw = self.raw.next().await?;
-            if let Ok(received) = self.opener.open(raw).await {
-                return Some(received.message);
+            let current = match &mut self.current {
+                Some(current) => current,
+                none => none.insert(Current::new(self.raw.next().await?)),
+            };
+            let message = self.opener.next(current).await;
+            if current.is_done() {
+                self.current = None;
+            }
+            if let Ok(message) = message {
+                return Some(message);
             }
         }
     }
@@ -179,7 +194,7 @@ struct Worker<H> {
 impl<H: Handler> Worker<H> {
     async fn work(&self, raw: async_nats::Message) {
         let _handled = Handled::begin(&self.shared);
-        let sent = match self.opener.open(raw).await {
+        let sent = match self.opener.receive(raw).await {
             Ok(Received { message, answer_to }) => {
                 // Every request has a reply subject [ENV-12].
                 let Some(to) = answer_to else { return };
@@ -362,7 +377,8 @@ async fn listen(
     let not_before = shared.not_before(role, &subject, now);
     // Earlier messages would be refused: in a queue group another replica
     // takes them while this one waits.
-    tokio::time::sleep(not_before.saturating_since(now)).await;
+    let from = not_before.saturating_add(clock::GRAIN);
+    tokio::time::sleep(from.saturating_since(now)).await;
 
     let mut watch = shared.connection.watch();
     let nats = shared.connection.nats();

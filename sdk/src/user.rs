@@ -61,6 +61,10 @@ impl User {
         &self.0.token
     }
 
+    pub(crate) fn is_same_token(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.token == other.0.token
+    }
+
     pub(crate) fn verified(&self) -> &TransactionToken {
         &self.0.verified
     }

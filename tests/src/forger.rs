@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Credential, CredentialIssuer, CredentialRequest, Draft, Epoch, LeafHash, MessageId,
-    ProcessKeys, ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
+    Credential, CredentialIssuer, CredentialRequest, Draft, Epoch, FrameMessage, LeafHash,
+    MessageId, ProcessKeys, ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
 };
 use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
 use bulla_keyring::{
@@ -25,6 +25,8 @@ pub struct Forger {
     /// For what the sealer would not seal.
     key: SigningKey,
     exchange: ExchangeSecret,
+    seeds: Seeds,
+    epoch: Epoch,
 }
 
 impl Forger {
@@ -133,13 +135,26 @@ impl Forger {
     }
 
     fn new(credential: Credential, seeds: &Seeds) -> Self {
+        Self::with_epoch(credential, seeds, Epoch(random()))
+    }
+
+    /// Another process with the same key and epoch, whose counter begins anew:
+    /// what it seals first has sequence numbers that were used already.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self::with_epoch(self.credential.clone(), &self.seeds, self.epoch)
+    }
+
+    fn with_epoch(credential: Credential, seeds: &Seeds, epoch: Epoch) -> Self {
         let key = || SigningKey::from_seed(&seeds.message);
-        let sealer = Sealer::new(&credential, key(), Epoch(random()));
+        let sealer = Sealer::new(&credential, key(), epoch);
         Self {
             sealer: sealer.expect("the credential's key"),
             credential,
             key: key(),
             exchange: ExchangeSecret::from_seed(&seeds.exchange),
+            seeds: *seeds,
+            epoch,
         }
     }
 
@@ -188,6 +203,24 @@ impl Forger {
         let mut draft = Draft::event(&subject, at, expires, body);
         draft.content_type = Some("application/msgpack");
         self.seal(&draft)
+    }
+
+    /// A frame of events as of `at`.
+    #[must_use]
+    pub fn frame(&self, subject: &str, at: UnixMillis, bodies: &[&[u8]]) -> Bytes {
+        let subject = parsed(subject);
+        let expires = at.saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::event(&subject, at, expires, &[]);
+        draft.content_type = Some("application/msgpack");
+        let messages: Vec<_> = bodies
+            .iter()
+            .map(|body| FrameMessage {
+                id: MessageId(random()),
+                body,
+            })
+            .collect();
+        let sealed = self.sealer.seal_frame(&draft, &messages);
+        sealed.expect("a sealed frame").bytes
     }
 
     /// A request as of `at`.
@@ -309,6 +342,7 @@ impl Forger {
 }
 
 /// The secrets of one process.
+#[derive(Clone, Copy, Debug)]
 struct Seeds {
     message: [u8; 32],
     exchange: [u8; 32],

@@ -580,6 +580,12 @@ impl OpenedEnvelope {
         (0..self.message_count()).map(|index| self.message(index))
     }
 
+    /// One of them by its place.
+    #[must_use]
+    pub fn message_at(&self, index: usize) -> Option<Message> {
+        (index < self.message_count()).then(|| self.message(index))
+    }
+
     fn message(&self, index: usize) -> Message {
         let sealed = self.sealed();
         let content = &self.content;

@@ -333,6 +333,12 @@ impl SealedEnvelope {
         self.message_id(0)
     }
 
+    /// How many messages the envelope claims to carry.
+    #[must_use]
+    pub const fn messages_unverified(&self) -> usize {
+        self.header.messages()
+    }
+
     /// Proves that the holder of `credential` sealed exactly these bytes.
     ///
     /// # Errors

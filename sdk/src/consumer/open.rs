@@ -23,7 +23,7 @@ use crate::control::LookupError;
 use crate::decision_log;
 use crate::incoming::{content_type, own_headers};
 use crate::message::{Facts, Message, Sender};
-use crate::not_enforced::NotEnforced;
+use crate::origins::Origin;
 use crate::refusal::{Refusal, StoredRefusal, UserRefusal, chain};
 use crate::user::User;
 
@@ -147,14 +147,10 @@ impl Consumer {
             },
             permit.rule(),
         );
+        let ends = credential.expires_at();
         let facts = Facts {
-            subject,
-            sender: Sender {
-                workload: opened.sender().workload.clone(),
-                key_id: opened.sender().key_id,
-            },
+            origin: Arc::new(Origin::new(subject, credential, requirements, ends)),
             user,
-            id: first.id,
             leaf,
             content_type: content_type(&opened),
             headers: own_headers(&opened),
@@ -164,6 +160,7 @@ impl Consumer {
         };
         Ok(Message {
             payload: first.body,
+            id: first.id,
             facts: Arc::new(facts),
         })
     }
@@ -186,10 +183,7 @@ impl Consumer {
             now,
         });
         match decision {
-            Decision::Allow(permit) => {
-                NotEnforced::check(&permit.requirements())?;
-                Ok(permit)
-            }
+            Decision::Allow(permit) => Ok(permit),
             Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
         }
     }

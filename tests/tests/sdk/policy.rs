@@ -44,39 +44,6 @@ async fn a_denial_is_explained_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_policy_demands_and_nobody_enforces_yet_is_refused_at_both_ends() {
-    for (demand, subject, code) in [(
-        "batch = \"per-subject\"",
-        "back.echo",
-        "separate_batches_unsupported",
-    )] {
-        let policy = format!("{POLICY}\n[subject.\"{subject}\"]\n{demand}\n");
-        let bus = Bus::start(&policy).await;
-        let (front, back) = (bus.client("front").await, bus.client("back").await);
-        let _service = back
-            .serve("back.echo", async |_: Message<String>| {
-                Ok::<_, ServiceError>("ran")
-            })
-            .await
-            .unwrap();
-        let error = front.request::<_, String>(subject, "x").await.unwrap_err();
-        let RequestError::Send(SendError::NotEnforced { demand: named, .. }) = error else {
-            panic!("{demand}: {error}")
-        };
-        assert_eq!(named, demand);
-        let forger = Forger::genuine(&bus, "front").await;
-        let raw = bus.raw_client("front").await;
-        let inbox = bus.peer_inbox("front", "x");
-        let sealed = forger.request(subject, &inbox, now(), b"\xa1x");
-        raw.publish_with_reply(subject, inbox, sealed)
-            .await
-            .unwrap();
-        eventually(|| back.stats().refused_for(code) == 1).await;
-        assert_eq!(back.stats().delivered(), 0);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_nats_server_refuses_later_reaches_the_caller() {
     let bus = Bus::start(POLICY).await;
     let front = bus.client("front").await;

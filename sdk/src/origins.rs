@@ -1,0 +1,144 @@
+//! What a listener knows of where messages come from: a subject and a proven
+//! sender. One more message from there costs no look-up and no decision.
+//!
+//! All of it holds for one state of policy and trust, and is forgotten when that
+//! changes: the credential was found and verified under it, the requirements
+//! and the permit are the policy's. A permit is remembered only of messages
+//! without a user; besides the state it depended on the sender, the subject and
+//! the listener's own verb and workload. Times are judged for every message.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bulla_envelope::VerifiedCredential;
+use bulla_identity::{Subject, UnixMillis, reserved};
+use bulla_keyring::KeyId;
+use bulla_policy::{Permit, Requirements};
+use parking_lot::Mutex;
+
+use crate::content::ContentType;
+use crate::message::Sender;
+
+/// Origins that a listener remembers; then it forgets them all and begins
+/// anew. None is remembered before its sender has proven itself.
+const MAX_ORIGINS: usize = 4_096;
+
+/// A subject and who sends there.
+pub(crate) struct Origin {
+    pub(crate) subject: Subject,
+    pub(crate) sender: Sender,
+    pub(crate) credential: Arc<VerifiedCredential>,
+    pub(crate) requirements: Requirements,
+    /// When the credential or what vouches for it ends.
+    pub(crate) usable_until: UnixMillis,
+    /// Both decisions for a message without a user: the sender's and our own.
+    permit: OnceLock<Permit>,
+    inbox: OnceLock<String>,
+    /// How the last message was encoded: most often the next is too.
+    content_type: Mutex<ContentType>,
+}
+
+impl Origin {
+    pub(crate) fn new(
+        subject: Subject,
+        credential: Arc<VerifiedCredential>,
+        requirements: Requirements,
+        usable_until: UnixMillis,
+    ) -> Self {
+        Self {
+            subject,
+            sender: Sender {
+                workload: credential.workload().clone(),
+                key_id: credential.id(),
+            },
+            usable_until: usable_until.min(credential.expires_at()),
+            credential,
+            requirements,
+            permit: OnceLock::new(),
+            inbox: OnceLock::new(),
+            content_type: Mutex::default(),
+        }
+    }
+
+    /// The permit of an earlier message without a user.
+    pub(crate) fn permit(&self) -> Option<&Permit> {
+        self.permit.get()
+    }
+
+    /// Remembers the permit of a message without a user.
+    pub(crate) fn remember(&self, permit: &Permit) {
+        // Another task was faster: it asked the same.
+        let _ = self.permit.set(permit.clone());
+    }
+
+    /// Whether a reply subject lies in the sender's own inbox.
+    pub(crate) fn owns_inbox(&self, reply_to: &str) -> bool {
+        let inbox = self
+            .inbox
+            .get_or_init(|| reserved::inbox_peers(self.sender.workload.tag()));
+        reply_to
+            .strip_prefix(inbox.as_str())
+            .is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// The content type that a header names.
+    pub(crate) fn content_type(&self, text: &str) -> ContentType {
+        let mut last = self.content_type.lock();
+        if last.as_str() != text {
+            *last = ContentType::parse(text);
+        }
+        last.clone()
+    }
+}
+
+/// The origins of one listener.
+#[derive(Default)]
+pub(crate) struct Origins {
+    /// The state of policy and trust that they are of.
+    generation: u64,
+    /// The one that was asked for last.
+    last: Option<Arc<Origin>>,
+    by_sender: HashMap<KeyId, HashMap<Box<str>, Arc<Origin>>>,
+    count: usize,
+}
+
+impl Origins {
+    /// What is known under this state of policy and trust.
+    pub(crate) fn find(
+        &mut self,
+        generation: u64,
+        key_id: KeyId,
+        subject: &str,
+    ) -> Option<Arc<Origin>> {
+        if self.generation != generation {
+            return None;
+        }
+        if let Some(last) = &self.last
+            && last.sender.key_id == key_id
+            && last.subject.as_str() == subject
+        {
+            return Some(Arc::clone(last));
+        }
+        let found = self.by_sender.get(&key_id)?.get(subject)?;
+        self.last = Some(Arc::clone(found));
+        Some(Arc::clone(found))
+    }
+
+    /// Remembers an origin that has proven itself under this state.
+    pub(crate) fn insert(&mut self, generation: u64, origin: &Arc<Origin>) {
+        if self.generation > generation {
+            return;
+        }
+        if self.generation < generation || self.count >= MAX_ORIGINS {
+            *self = Self {
+                generation,
+                ..Self::default()
+            };
+        }
+        let subjects = self.by_sender.entry(origin.sender.key_id).or_default();
+        let subject = origin.subject.as_str().into();
+        if subjects.insert(subject, Arc::clone(origin)).is_none() {
+            self.count += 1;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What is known of the subjects that this process sends to, so that one more
+//! message to a subject costs no text, no parsing and no decision of its own.
+//!
+//! A decision is remembered only for messages without a user, and only for the
+//! state of policy and trust under which it was taken: a route of another
+//! state is never used. What it depended on is the workload (one for each
+//! process), the verb, the subject and that state; no rule depends on the time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bulla_identity::Subject;
+use bulla_policy::{Permit, Requirements, Verb};
+use parking_lot::Mutex;
+
+use crate::control::Control;
+use crate::error::SendError;
+
+/// Shards, so that tasks which send at the same time do not wait for each other.
+const SHARDS: usize = 16;
+/// Subjects that a shard remembers; then it forgets them all and begins anew,
+/// which costs each the work that is saved here, once.
+const ROUTES_PER_SHARD: usize = 512;
+
+/// A subject that is sent to, and what the policy says of it.
+pub(crate) struct Route {
+    pub(crate) subject: Subject,
+    /// The same for the NATS client.
+    pub(crate) nats: async_nats::Subject,
+    pub(crate) requirements: Requirements,
+    pub(crate) revision: u64,
+    /// The state of policy and trust that this was true of.
+    generation: u64,
+    publish: OnceLock<Permit>,
+    request: OnceLock<Permit>,
+}
+
+impl Route {
+    /// The permit of an earlier message with this verb and without a user.
+    pub(crate) fn permit(&self, verb: Verb) -> Option<&Permit> {
+        self.place(verb)?.get()
+    }
+
+    /// Remembers the permit of a message without a user.
+    pub(crate) fn remember(&self, verb: Verb, permit: Permit) {
+        if let Some(place) = self.place(verb) {
+            // Another task was faster: it asked the same.
+            let _ = place.set(permit);
+        }
+    }
+
+    fn place(&self, verb: Verb) -> Option<&OnceLock<Permit>> {
+        match verb {
+            Verb::Publish => Some(&self.publish),
+            Verb::Request => Some(&self.request),
+            _ => None,
+        }
+    }
+}
+
+/// The routes of one client.
+#[derive(Default)]
+pub(crate) struct Routes {
+    shards: [Mutex<HashMap<Box<str>, Arc<Route>>>; SHARDS],
+}
+
+impl Routes {
+    /// What is remembered of a subject, of whatever state.
+    pub(crate) fn find(&self, subject: &str) -> Option<Arc<Route>> {
+        self.shard(subject)?.lock().get(subject).cloned()
+    }
+
+    /// The same route, or a new one if policy or trust have changed.
+    pub(crate) fn renew(
+        &self,
+        route: Arc<Route>,
+        control: &Control,
+    ) -> Result<Arc<Route>, SendError> {
+        if route.generation == control.generation() {
+            return Ok(route);
+        }
+        self.learn(route.subject.as_str(), control)
+    }
+
+    /// The route to a subject under the present state.
+    pub(crate) fn learn(&self, subject: &str, control: &Control) -> Result<Arc<Route>, SendError> {
+        let parsed = Subject::parse(subject).map_err(|source| SendError::Subject {
+            subject: subject.to_owned(),
+            source,
+        })?;
+        // Read before the policy that it names, so that a change in between
+        // makes the route stale rather than wrongly fresh.
+        let generation = control.generation();
+        let policy = control.policy();
+        let route = Arc::new(Route {
+            nats: subject.into(),
+            requirements: policy.policy().requirements(&parsed),
+            revision: policy.revision(),
+            subject: parsed,
+            generation,
+            publish: OnceLock::new(),
+            request: OnceLock::new(),
+        });
+        if let Some(shard) = self.shard(subject) {
+            let mut shard = shard.lock();
+            if shard.len() >= ROUTES_PER_SHARD && !shard.contains_key(subject) {
+                shard.clear();
+            }
+            shard.insert(subject.into(), Arc::clone(&route));
+        }
+        Ok(route)
+    }
+
+    fn shard(&self, subject: &str) -> Option<&Mutex<HashMap<Box<str>, Arc<Route>>>> {
+        // Where subjects differ is mostly at their end.
+        let end = subject
+            .bytes()
+            .rev()
+            .take(4)
+            .map(usize::from)
+            .sum::<usize>();
+        self.shards.get((end + subject.len()) % SHARDS)
+    }
+}
