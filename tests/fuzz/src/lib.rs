@@ -15,6 +15,8 @@ mod answers;
 #[path = "../../../sdk/src/broker_protocol.rs"]
 mod broker_protocol;
 mod canonical;
+#[path = "../../../sdk/src/consumer/delivery.rs"]
+mod delivery;
 mod envelopes;
 mod names;
 mod policies;

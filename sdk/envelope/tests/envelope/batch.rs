@@ -53,6 +53,27 @@ fn every_index_of_every_batch_opens_alone() {
     }
 }
 
+/// ENV-24: up to the sealer's own cap, place by place.
+#[test]
+fn every_place_of_every_batch_up_to_256_verifies() {
+    let process = orders();
+    let credential = process.verified();
+    let to = subject("a");
+    let draft = Draft::event(&to, NOW, after(30), b"x");
+    let sealer = process.sealer();
+    for count in 1..=256 {
+        let batch = vec![(draft.clone(), id(7)); count];
+        let sealed = sealer.seal_batch(&batch).unwrap();
+        assert_eq!(sealed.len(), count);
+        for (place, envelope) in sealed.iter().enumerate() {
+            let verified = SealedEnvelope::decode(envelope.bytes.clone())
+                .unwrap()
+                .verify(&credential);
+            assert!(verified.is_ok(), "{place} of {count}");
+        }
+    }
+}
+
 fn verifies(parts: &Parts, process: &Process) -> bool {
     SealedEnvelope::decode(parts.encode())
         .is_ok_and(|sealed| sealed.verify(&process.verified()).is_ok())
