@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Credential, CredentialIssuer, CredentialRequest, Draft, Epoch, FrameMessage, LeafHash,
-    MessageId, ProcessKeys, ReplyBinding, RequestDraft, RequestExpectation, Sealer, Terms,
+    Credential, CredentialIssuer, CredentialRequest, DataKeyDraft, Draft, Encryption, Epoch,
+    FrameMessage, LeafHash, MessageId, ProcessKeys, Recipient, ReplyBinding, RequestDraft,
+    RequestExpectation, Sealer, SealingKey, Terms,
 };
 use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
 use bulla_keyring::{
@@ -193,6 +194,50 @@ impl Forger {
             .expect("the control stream")
             .await
             .expect("an acknowledgement");
+    }
+
+    /// A data key of this process, made of `secret` and wrapped to a workload.
+    #[must_use]
+    pub fn data_key(&self, bus: &Bus, recipient: &str, secret: &[u8; 32]) -> SealingKey {
+        let (sender, recipient_id) = (self.credential.claimed_workload(), bus.workload(recipient));
+        let kem = KemSuite::XWing;
+        let draft = DataKeyDraft {
+            kem,
+            trust_domain: bus.policy().trust_domain(),
+            sender,
+            epoch: self.sealer.epoch(),
+            expires_at: now().saturating_add(Duration::from_secs(60)),
+            max_uses: 1_000,
+            process: std::process::id(),
+        };
+        let key = bus.seed(recipient).kem_secret(kem, 1, &recipient_id);
+        let recipients = [Recipient {
+            workload: &recipient_id,
+            key: key.public(),
+        }];
+        SealingKey::new(&draft, &recipients, secret, random).expect("a data key")
+    }
+
+    /// A request under a data key that rides along.
+    #[must_use]
+    pub fn encrypted_request(
+        &self,
+        subject: &str,
+        reply_to: &str,
+        body: &[u8],
+        key: &SealingKey,
+    ) -> Bytes {
+        let (subject, reply_to) = (parsed(subject), parsed(reply_to));
+        let expires = now().saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::request(&subject, &reply_to, now(), expires, body);
+        draft.content_type = Some("application/msgpack");
+        draft.encryption = Some(Encryption {
+            key,
+            inline_wraps: true,
+            open_token: false,
+            process: std::process::id(),
+        });
+        self.seal(&draft)
     }
 
     /// An event as of `at`.

@@ -12,6 +12,7 @@
 mod claims;
 mod clock;
 mod downgrade;
+mod encrypted;
 mod keys;
 mod leaks;
 mod macs;
@@ -39,6 +40,8 @@ attest = [{ nkey = "@shop@" }]
 attest = [{ nkey = "@pay@" }]
 [workload.mallory]
 attest = [{ nkey = "@mallory@" }]
+[workload.bank]
+attest = [{ nkey = "@bank@" }]
 # Sees what whoever runs nats-server sees.
 [workload.wiretap]
 attest = [{ nkey = "@wiretap@" }]
@@ -49,6 +52,8 @@ user = "required"
 max_age = "1s"
 [subject."pay.fast"]
 replies = "mac"
+[subject."vault.>"]
+protect = "encrypted"
 
 [[allow]]
 id = "shop-asks"
@@ -69,6 +74,27 @@ may = ["serve"]
 on = ["pay.charge", "pay.refund", "pay.users_only", "pay.quick", "pay.fast"]
 
 [[allow]]
+id = "vault-puts"
+who = ["shop", "mallory"]
+may = ["request"]
+on = ["vault.put"]
+[[allow]]
+id = "vault-copies"
+who = ["shop"]
+may = ["request"]
+on = ["vault.copy"]
+[[allow]]
+id = "pay-keeps"
+who = ["pay"]
+may = ["serve"]
+on = ["vault.put"]
+[[allow]]
+id = "bank-keeps"
+who = ["bank"]
+may = ["serve"]
+on = ["vault.copy"]
+
+[[allow]]
 id = "both-tell"
 who = ["shop", "mallory"]
 may = ["publish"]
@@ -84,7 +110,7 @@ on = ["news.shop"]
 id = "wiretap-listens"
 who = ["wiretap"]
 may = ["subscribe"]
-on = ["pay.charge", "pay.refund"]
+on = ["pay.charge", "pay.refund", "vault.put"]
 "#;
 
 struct Scene {
