@@ -1,9 +1,10 @@
 //! Listening: subscriptions to events, and services that answer requests.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bulla_envelope::ErrorCode;
@@ -122,6 +123,8 @@ impl Service {
         tasks.spawn({
             let (stop, tasks) = (stop.clone(), tasks.clone());
             let mut draining = false;
+            // Taken from the subscription to see whether something waits there.
+            let mut waiting = None;
             async move {
                 loop {
                     // A place first: what waits, waits in the subscription,
@@ -129,7 +132,9 @@ impl Service {
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                         break;
                     };
-                    let request = if draining {
+                    let request = if let Some(request) = waiting.take() {
+                        Some(request)
+                    } else if draining {
                         // Gives what has arrived; bounded, because a connection
                         // that is gone never says that this was all.
                         tokio::time::timeout(DRAIN_LIMIT, raw.next())
@@ -151,10 +156,19 @@ impl Service {
                     };
                     let Some(request) = request else { break };
                     let worker = Arc::clone(&worker);
-                    tasks.spawn(async move {
+                    let mut work = Box::pin(async move {
                         worker.work(request).await;
                         drop(place);
                     });
+                    // Most handlers finish in one go, and a task of their own
+                    // would cost more than they do. But nobody is to wait for
+                    // one that does not: only while nothing else has come.
+                    waiting = raw.next().now_or_never().flatten();
+                    let is_done = waiting.is_none()
+                        && poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
+                    if !is_done {
+                        tasks.spawn(work);
+                    }
                 }
             }
         });
