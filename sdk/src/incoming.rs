@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use bulla_envelope::{
-    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayLimits, ReplayWindow,
-    SealedEnvelope, VerifiedCredential,
+    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayError, ReplayLimits,
+    ReplayWindow, SealedEnvelope, VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::alarm::ClonedKey;
 use crate::claims::{self, Claim, ClaimError};
 use crate::clock;
 use crate::content::ContentType;
@@ -226,7 +227,7 @@ impl Opener {
             .unwrap_or_else(|| opened.first_message());
         // With a claim under way it is in the window already.
         if claiming.is_none() {
-            self.window.lock().commit(opened, &message, judged.now)?;
+            self.commit(opened, &message, judged.now)?;
             *claiming = self.claim(sound, &message);
         }
         let Some(claim) = claiming else {
@@ -238,6 +239,26 @@ impl Opener {
             Claim::Created => Ok(message),
             Claim::Held => Err(Refusal::ReplayedElsewhere),
         }
+    }
+
+    /// ENV-40: each message once. Two with one number are an alarm (ENV-44).
+    fn commit(
+        &self,
+        opened: &OpenedEnvelope,
+        message: &bulla_envelope::Message,
+        now: UnixMillis,
+    ) -> Result<(), ReplayError> {
+        let committed = self.window.lock().commit(opened, message, now);
+        if let Err(ReplayError::Cloned { accepted, offered }) = committed {
+            let cloned = ClonedKey {
+                opened,
+                message,
+                accepted,
+                offered,
+            };
+            cloned.raise(&self.shared.stats);
+        }
+        committed
     }
 
     /// ENV-45: in a queue group, where the subject asks for it, one process of

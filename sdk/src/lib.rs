@@ -51,6 +51,7 @@
 //! A subject that asks for encryption is encrypted to whom the policy lets
 //! receive there; a missing key is an error, never plaintext.
 
+mod alarm;
 mod answers;
 mod append;
 mod claims;
@@ -90,6 +91,7 @@ mod vault;
 
 pub mod broker_protocol;
 
+pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
 pub use append::Appended;
 pub use bulla_envelope::{DecisionId, LeafHash, MessageId, TraceParent};

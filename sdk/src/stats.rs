@@ -22,6 +22,7 @@ struct Inner {
     lost_violations: AtomicU64,
     recipients_without_key: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
+    alarms: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Stats {
@@ -60,6 +61,13 @@ impl Stats {
     #[must_use]
     pub fn refused_for(&self, code: &str) -> u64 {
         self.0.refused.lock().get(code).copied().unwrap_or(0)
+    }
+
+    /// Alarms, by their stable code: signs that a key is in other hands. Each is
+    /// told in full under [`ALARM_TARGET`](crate::ALARM_TARGET).
+    #[must_use]
+    pub fn alarms(&self) -> BTreeMap<&'static str, u64> {
+        self.0.alarms.lock().clone()
     }
 
     /// Times that the NATS client reported a full subscription channel: at
@@ -115,6 +123,12 @@ impl Stats {
 
     pub(crate) fn count_delivered(&self) {
         self.0.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_alarm(&self, code: &'static str) {
+        let mut alarms = self.0.alarms.lock();
+        let count = alarms.entry(code).or_default();
+        *count = count.saturating_add(1);
     }
 
     pub(crate) fn count_refused(&self, code: &'static str) {

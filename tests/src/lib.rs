@@ -36,6 +36,7 @@
 mod bus;
 mod cable;
 mod dissected;
+mod events;
 mod forger;
 mod raw_socket;
 mod sealed;
@@ -43,5 +44,6 @@ mod sealed;
 pub use bus::{BrokerHandle, Bus, BusOptions};
 pub use cable::Cable;
 pub use dissected::{Dissected, bin, uint};
+pub use events::{Fields, events, listen};
 pub use forger::{Forger, leaf_of, now};
 pub use raw_socket::RawSocket;

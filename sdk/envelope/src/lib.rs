@@ -147,7 +147,7 @@ pub use opened::{
     OpenedEnvelope, Sender,
 };
 pub use reader::EncodingError;
-pub use replay::{ReplayError, ReplayLimits, ReplayWindow};
+pub use replay::{LeafPrefix, ReplayError, ReplayLimits, ReplayWindow};
 pub use request::{
     CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys,
     RequestDraft, RequestError, RequestExpectation,

@@ -1,6 +1,7 @@
 //! Replay: an exact memory of what was accepted, for as long as it could come again.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::{UnixMillis, WorkloadId};
@@ -63,6 +64,22 @@ pub struct ReplayWindow {
     next_burial: UnixMillis,
 }
 
+/// Enough of a leaf to find its envelope in a recording: 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LeafPrefix(pub [u8; 8]);
+
+impl fmt::Display for LeafPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for LeafPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LeafPrefix({self})")
+    }
+}
+
 /// Why a message is not accepted by the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
@@ -72,7 +89,12 @@ pub enum ReplayError {
     /// Another message was accepted under the same key, epoch and sequence:
     /// two processes hold that key, or one was restored from a snapshot.
     #[error("another message was accepted under the same key, epoch and sequence")]
-    Cloned,
+    Cloned {
+        /// The first bytes of the leaf that was accepted.
+        accepted: LeafPrefix,
+        /// The first bytes of the leaf that came now.
+        offered: LeafPrefix,
+    },
     /// It has expired by the window's time.
     #[error("the message has expired")]
     Expired,
@@ -96,7 +118,7 @@ impl ReplayError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Replayed => "replayed",
-            Self::Cloned => "cloned_key",
+            Self::Cloned { .. } => "cloned_key",
             Self::Expired => "expired",
             Self::WorkloadFull { .. } => "replay_workload_full",
             Self::Full { .. } => "replay_full",
@@ -123,7 +145,7 @@ struct Key {
 struct Trace {
     epoch: Epoch,
     sequence: u64,
-    leaf: [u8; 8],
+    leaf: LeafPrefix,
 }
 
 #[derive(Debug, Default)]
@@ -309,13 +331,15 @@ impl Key {
     /// What a sequence number that was seen before means.
     fn tell_apart(&self, entry: &Entry) -> ReplayError {
         let ours = entry.trace();
-        let cloned = self.recent.iter().any(|seen| {
+        let other = self.recent.iter().find(|seen| {
             seen.epoch == ours.epoch && seen.sequence == ours.sequence && seen.leaf != ours.leaf
         });
-        if cloned {
-            ReplayError::Cloned
-        } else {
-            ReplayError::Replayed
+        match other {
+            Some(other) => ReplayError::Cloned {
+                accepted: other.leaf,
+                offered: ours.leaf,
+            },
+            None => ReplayError::Replayed,
         }
     }
 }
@@ -325,7 +349,7 @@ impl Entry {
         Trace {
             epoch: self.epoch,
             sequence: self.sequence,
-            leaf: self.leaf.0.first_chunk().copied().unwrap_or_default(),
+            leaf: LeafPrefix(self.leaf.0.first_chunk().copied().unwrap_or_default()),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod claims;
 mod clock;
+mod clones;
 mod downgrade;
 mod encrypted;
 mod keys;
