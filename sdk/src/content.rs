@@ -57,7 +57,10 @@ impl ContentType {
     pub fn encode<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, PayloadError> {
         match self {
             Self::MessagePack => Ok(rmp_serde::to_vec_named(value)?.into()),
-            Self::Json => Ok(serde_json::to_vec(value)?.into()),
+            Self::Json => match serde_json::to_vec(value) {
+                Ok(json) => Ok(json.into()),
+                Err(_) => Err(PayloadError::Encode { format: JSON }),
+            },
             Self::Other(text) => Err(PayloadError::ContentType(text.clone())),
         }
     }
@@ -89,27 +92,82 @@ impl fmt::Debug for ContentType {
     }
 }
 
-/// Why a payload could not be encoded or decoded. Never holds the payload.
-#[derive(Debug, thiserror::Error)]
+/// Why a payload could not be encoded or decoded.
+///
+/// It never holds a part of the payload: what serde says of one quotes the value
+/// that it met, and errors end up in logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PayloadError {
     /// Neither MessagePack nor JSON.
     #[error("the content type `{0}` is not one that the SDK encodes or decodes: use the raw bytes")]
     ContentType(Arc<str>),
-    /// The value does not serialize as MessagePack.
-    #[error("cannot encode the payload as MessagePack")]
-    EncodeMessagePack(#[from] rmp_serde::encode::Error),
-    /// The bytes are not a MessagePack encoding of the type that was asked for.
-    #[error("the payload is not the MessagePack that was expected")]
-    DecodeMessagePack(#[from] rmp_serde::decode::Error),
-    /// The value does not serialize as JSON, or the bytes are not the JSON asked for.
-    #[error("the payload does not fit its JSON type")]
-    Json(#[from] serde_json::Error),
+    /// The value's own `Serialize` fails.
+    #[error("cannot encode the payload as {format}")]
+    Encode {
+        /// MessagePack or JSON.
+        format: &'static str,
+    },
+    /// The bytes end before the value does.
+    #[error("the payload ends before its {format} does")]
+    Truncated {
+        /// MessagePack or JSON.
+        format: &'static str,
+    },
+    /// The bytes are not of the format.
+    #[error("the payload is not {format}")]
+    Malformed {
+        /// MessagePack or JSON.
+        format: &'static str,
+    },
+    /// The format's, and not the type that was asked for.
+    #[error("the payload is not the {format} that was expected")]
+    Mismatch {
+        /// MessagePack or JSON.
+        format: &'static str,
+    },
     /// A whole value, and then more.
     #[error("{count} bytes follow the payload's value")]
     TrailingBytes {
         /// How many.
         count: usize,
     },
+}
+
+const MESSAGE_PACK: &str = "MessagePack";
+const JSON: &str = "JSON";
+
+impl From<rmp_serde::encode::Error> for PayloadError {
+    fn from(_: rmp_serde::encode::Error) -> Self {
+        Self::Encode {
+            format: MESSAGE_PACK,
+        }
+    }
+}
+
+impl From<rmp_serde::decode::Error> for PayloadError {
+    fn from(error: rmp_serde::decode::Error) -> Self {
+        use rmp_serde::decode::Error;
+        let format = MESSAGE_PACK;
+        match error {
+            Error::InvalidMarkerRead(_) | Error::InvalidDataRead(_) => Self::Truncated { format },
+            Error::DepthLimitExceeded => Self::Malformed { format },
+            _ => Self::Mismatch { format },
+        }
+    }
+}
+
+impl From<serde_json::Error> for PayloadError {
+    fn from(error: serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        let format = JSON;
+        match error.classify() {
+            Category::Io => Self::Encode { format },
+            Category::Syntax => Self::Malformed { format },
+            Category::Eof => Self::Truncated { format },
+            Category::Data => Self::Mismatch { format },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +193,38 @@ mod tests {
                 "{content:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_error_quotes_nothing_of_the_payload() {
+        const SECRET: &str = "attack-at-dawn";
+        let mut texts = String::new();
+        for content in [ContentType::MessagePack, ContentType::Json] {
+            let secret = content.encode(SECRET).unwrap();
+            let map = content
+                .encode(&std::collections::BTreeMap::from([("id", SECRET)]))
+                .unwrap();
+            for error in [
+                content.decode::<u64>(&secret).unwrap_err(),
+                content.decode::<Order>(&map).unwrap_err(),
+                content.decode::<String>(&secret[..9]).unwrap_err(),
+                content.decode::<Mood>(&secret).unwrap_err(),
+                content
+                    .decode::<u64>(&[b"7 ", SECRET.as_bytes()].concat())
+                    .unwrap_err(),
+            ] {
+                texts += &format!("{error} {error:?} ");
+                let source = std::error::Error::source(&error);
+                assert!(source.is_none(), "{error:?}");
+            }
+        }
+        assert!(!texts.contains("attack"), "{texts}");
+        assert!(!texts.contains("97"), "{texts}");
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Mood {
+        Good,
     }
 
     #[test]

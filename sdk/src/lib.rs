@@ -50,6 +50,13 @@
 //!
 //! A subject that asks for encryption is encrypted to whom the policy lets
 //! receive there; a missing key is an error, never plaintext.
+//!
+//! # Security
+//!
+//! Nothing in this crate logs, prints in `Debug` or quotes in an error a token, a
+//! key or a payload. The NATS client below it does, at TRACE: a program that
+//! installs its own `tracing` subscriber keeps the target `async_nats` at DEBUG or
+//! above, as `bulla_process::init_tracing` does.
 
 mod alarm;
 mod answers;

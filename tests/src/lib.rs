@@ -40,6 +40,7 @@ mod events;
 mod forger;
 mod raw_socket;
 mod sealed;
+mod shop;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
 pub use cable::Cable;
@@ -47,3 +48,4 @@ pub use dissected::{Dissected, bin, uint};
 pub use events::{Fields, events, listen};
 pub use forger::{Forger, leaf_of, now};
 pub use raw_socket::RawSocket;
+pub use shop::{KID, SHOP_POLICY, Shop, signing_input};

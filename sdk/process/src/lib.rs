@@ -20,7 +20,7 @@ mod readiness;
 pub mod secret_file;
 mod shutdown;
 
-pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing};
+pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing, withheld};
 pub use readiness::{READY_TARGET, Readiness};
 pub use secret_file::SecretFileError;
 pub use shutdown::shutdown_signal;

@@ -3,8 +3,11 @@
 use std::io::IsTerminal as _;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// How log events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl std::fmt::Display for LogFormat {
 ///
 /// What is logged is chosen by the variable [`LOG_VARIABLE`] in the syntax of
 /// `tracing-subscriber`'s filters, by default `info` for Bulla and `warn` for
-/// the NATS client.
+/// the NATS client, and never what [`withheld`] leaves out.
 ///
 /// # Errors
 /// If the filter does not parse, or a subscriber is already installed.
@@ -63,6 +66,7 @@ pub fn init_tracing(format: LogFormat) -> Result<(), LogsError> {
             .with_env_filter(filter)
             .with_writer(std::io::stdout)
             .finish()
+            .with(withheld())
             .try_init(),
         LogFormat::Pretty => tracing_subscriber::fmt()
             .compact()
@@ -71,9 +75,28 @@ pub fn init_tracing(format: LogFormat) -> Result<(), LogsError> {
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .finish()
+            .with(withheld())
             .try_init(),
     };
     installed.map_err(|_| LogsError::AlreadyInstalled)
+}
+
+/// Leaves out what no filter may ask for: the NATS client's events at TRACE, which
+/// quote every message that it reads, with user tokens and bodies.
+///
+/// [`init_tracing`] does; a program that installs a subscriber of its own adds
+/// this layer to it.
+#[must_use]
+pub fn withheld<S: Subscriber>() -> impl Layer<S> {
+    FilterFn::new(|event: &Metadata<'_>| {
+        *event.level() != tracing::Level::TRACE || !is_of_nats_client(event.target())
+    })
+}
+
+fn is_of_nats_client(target: &str) -> bool {
+    target
+        .strip_prefix("async_nats")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Why logging could not be set up.
