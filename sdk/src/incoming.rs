@@ -8,23 +8,20 @@
 use std::sync::Arc;
 
 use bulla_envelope::{
-    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, ReplayError, ReplayLimits,
-    ReplayWindow, SealedEnvelope, VerifiedCredential,
+    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope, VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
 use bulla_policy::{APPEND_LIFE, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::task::JoinHandle;
 
-use crate::alarm::ClonedKey;
-use crate::claims::{self, Claim, ClaimError};
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::error::LinkError;
 use crate::message::{Facts, Message};
+use crate::once::{Once, Share};
 use crate::origins::{Origin, Origins};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
@@ -66,10 +63,7 @@ impl Role {
 pub(crate) struct Opener {
     shared: Arc<Shared>,
     role: Role,
-    /// The pattern that the members of this workload's queue group listen to;
-    /// nothing where every process gets everything.
-    in_group: Option<String>,
-    window: Mutex<ReplayWindow>,
+    once: Once,
     origins: Mutex<Origins>,
     not_before: UnixMillis,
 }
@@ -108,8 +102,11 @@ pub(crate) struct Current {
     done: usize,
     /// None before it was judged.
     sound: Option<Sound>,
-    /// The next message's claim, which goes on if nobody waits for it.
-    claiming: Option<JoinHandle<Result<Claim, ClaimError>>>,
+    /// What a member of a queue group has taken of it.
+    share: Option<Share>,
+    /// Whether it was looked at before its turn, and needs no claim.
+    is_seen: bool,
+    needs_none: bool,
 }
 
 /// An envelope that passed all but the replay window.
@@ -134,7 +131,9 @@ impl Current {
             raw,
             done: 0,
             sound: None,
-            claiming: None,
+            share: None,
+            is_seen: false,
+            needs_none: false,
         }
     }
 
@@ -152,12 +151,10 @@ impl Opener {
         in_group: Option<String>,
         not_before: UnixMillis,
     ) -> Self {
-        let window = ReplayWindow::new(ReplayLimits::default(), shared.options.clock_skew);
         Self {
+            once: Once::new(Arc::clone(&shared), in_group),
             shared,
             role,
-            in_group,
-            window: Mutex::new(window),
             origins: Mutex::default(),
             not_before,
         }
@@ -175,23 +172,13 @@ impl Opener {
     ///
     /// Cancel safe: dropped before it ends, it goes on where it was.
     pub(crate) async fn next(&self, current: &mut Current) -> Result<Message, Refused> {
-        let judged = Judged {
-            // Read before the state that it names, so that a change in between
-            // makes what follows stale rather than wrongly fresh.
-            generation: self.shared.control.generation(),
-            now: clock::now(),
-        };
+        let judged = self.judged();
         let sound = match &current.sound {
             Some(sound) if sound.judged == judged => sound,
             _ => {
                 let mut progress = Progress::default();
                 match self.pass(&current.raw, judged, &mut progress).await {
-                    Ok(sound) => {
-                        if current.done == 0 && sound.opened.message_count() > 1 {
-                            self.shared.stats.count_frame_received();
-                        }
-                        current.sound.insert(sound)
-                    }
+                    Ok(sound) => current.sound.insert(sound),
                     Err(refusal) => {
                         progress.messages -= current.done.min(progress.messages);
                         current.done = usize::MAX;
@@ -201,7 +188,10 @@ impl Opener {
             }
         };
         let place = current.done;
-        let given = self.take_once(sound, place, &mut current.claiming).await;
+        let given = self.take_once(sound, place, &mut current.share).await;
+        if place == 0 && sound.opened.message_count() > 1 {
+            self.shared.stats.count_frame_received();
+        }
         current.done += 1;
         let message = given.map_err(|refusal| self.refuse_one(sound, &refusal))?;
         self.log_allow(&sound.facts);
@@ -218,73 +208,63 @@ impl Opener {
         &self,
         sound: &Sound,
         place: usize,
-        claiming: &mut Option<JoinHandle<Result<Claim, ClaimError>>>,
+        share: &mut Option<Share>,
     ) -> Result<bulla_envelope::Message, Refusal> {
         let Sound { opened, judged, .. } = sound;
         // There is one at each place that is asked for.
         let message = opened
             .message_at(place)
             .unwrap_or_else(|| opened.first_message());
-        // With a claim under way it is in the window already.
-        if claiming.is_none() {
-            self.commit(opened, &message, judged.now)?;
-            *claiming = self.claim(sound, &message);
+        if share.is_none() {
+            *share = self.share(sound);
         }
-        let Some(claim) = claiming else {
-            return Ok(message);
-        };
-        let claimed = claim.await.unwrap_or(Err(LinkError::Disconnected.into()));
-        *claiming = None;
-        match claimed? {
-            Claim::Created => Ok(message),
-            Claim::Held => Err(Refusal::ReplayedElsewhere),
+        match share {
+            Some(share) => share.give(place).await?,
+            None => self.once.commit(opened, &message, judged.now)?,
         }
+        Ok(message)
     }
 
-    /// ENV-40: each message once. Two with one number are an alarm (ENV-44).
-    fn commit(
-        &self,
-        opened: &OpenedEnvelope,
-        message: &bulla_envelope::Message,
-        now: UnixMillis,
-    ) -> Result<(), ReplayError> {
-        let committed = self.window.lock().commit(opened, message, now);
-        if let Err(ReplayError::Cloned { accepted, offered }) = committed {
-            let cloned = ClonedKey {
-                opened,
-                message,
-                accepted,
-                offered,
-            };
-            cloned.raise(&self.shared.stats);
-        }
-        committed
+    /// Whether other processes get what this one does not.
+    pub(crate) const fn is_in_group(&self) -> bool {
+        self.once.is_in_group()
     }
 
-    /// ENV-45: in a queue group, where the subject asks for it, one process of
-    /// all has each message. Whatever else comes of the claim is a refusal.
-    fn claim(
-        &self,
-        sound: &Sound,
-        message: &bulla_envelope::Message,
-    ) -> Option<JoinHandle<Result<Claim, ClaimError>>> {
-        let pattern = self.in_group.clone()?;
-        let Sound { opened, facts, .. } = sound;
-        match facts.permit.requirements().replay_for(true) {
-            Replay::Window => return None,
-            // Of what a stream stores the group gets copies: claimed like others.
-            Replay::Shared | Replay::Stream => {}
+    fn share(&self, sound: &Sound) -> Option<Share> {
+        let requirements = sound.facts.permit.requirements();
+        self.once
+            .share(&sound.opened, &requirements, sound.judged.now)
+    }
+
+    /// Asks for the claim of an envelope before its turn, once. False if it needs
+    /// none, or has to wait for something before that is known; what is to be
+    /// refused is refused when its turn comes.
+    pub(crate) fn claim_ahead(&self, current: &mut Current) -> bool {
+        if !current.is_seen {
+            current.is_seen = true;
+            let judged = self.judged();
+            let mut progress = Progress::default();
+            let passed = self.pass(&current.raw, judged, &mut progress);
+            match passed.now_or_never() {
+                Some(Ok(sound)) => {
+                    current.share = self.share(&sound);
+                    current.needs_none = current.share.is_none();
+                    current.sound = Some(sound);
+                }
+                Some(Err(_)) => {}
+                None => current.needs_none = true,
+            }
         }
-        let (sender, id) = (opened.sender().key_id, message.id);
-        let skew = self.shared.options.clock_skew;
-        let life = claims::life_of(opened.expires_at(), skew, sound.judged.now);
-        let shared = Arc::clone(&self.shared);
-        Some(tokio::spawn(async move {
-            let claims = &shared.claims;
-            claims
-                .claim_message(shared.own_name(), &pattern, sender, id, life)
-                .await
-        }))
+        !current.needs_none
+    }
+
+    fn judged(&self) -> Judged {
+        Judged {
+            // Read before the state that it names, so that a change in between
+            // makes what follows stale rather than wrongly fresh.
+            generation: self.shared.control.generation(),
+            now: clock::now(),
+        }
     }
 
     fn refuse_one(&self, sound: &Sound, refusal: &Refusal) -> Refused {

@@ -76,6 +76,7 @@ mod jetstream;
 mod kems;
 mod letter;
 mod message;
+mod once;
 mod options;
 mod origins;
 mod outgoing;

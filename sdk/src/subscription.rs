@@ -1,5 +1,6 @@
 //! Listening: subscriptions to events, and services that answer requests.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -36,14 +37,18 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// How long a draining service waits for the end of what has arrived.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
+/// How many messages of a queue group are claimed before the first of them is given.
+const CLAIMS_AHEAD: usize = 64;
+
 /// Verified events from a subject pattern, in the order of their arrival.
 ///
 /// Dropping it unsubscribes.
 pub struct Subscription {
     opener: Opener,
     raw: async_nats::Subscriber,
-    /// What was taken from the bus and is not yet given in whole.
-    current: Option<Current>,
+    /// What was taken from the bus and is not yet given in whole, in the order
+    /// of its arrival.
+    taken: VecDeque<Current>,
 }
 
 impl Subscription {
@@ -56,7 +61,7 @@ impl Subscription {
         Ok(Self {
             opener,
             raw,
-            current: None,
+            taken: VecDeque::new(),
         })
     }
 
@@ -69,16 +74,39 @@ impl Subscription {
     /// is dropped.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
-            let current = match &mut self.current {
-                Some(current) => current,
-                none => none.insert(Current::new(self.raw.next().await?)),
+            if self.taken.is_empty() {
+                self.taken.push_back(Current::new(self.raw.next().await?));
+            }
+            self.claim_ahead();
+            let Some(current) = self.taken.front_mut() else {
+                continue;
             };
             let message = self.opener.next(current).await;
             if current.is_done() {
-                self.current = None;
+                self.taken.pop_front();
             }
             if let Ok(message) = message {
                 return Some(message);
+            }
+        }
+    }
+
+    /// In a queue group a claim goes to a stream and back. While it is under
+    /// way, others for what has arrived already go after it.
+    fn claim_ahead(&mut self) {
+        if !self.opener.is_in_group() {
+            return;
+        }
+        for place in 0..CLAIMS_AHEAD {
+            if place == self.taken.len() {
+                let Some(raw) = self.raw.next().now_or_never().flatten() else {
+                    return;
+                };
+                self.taken.push_back(Current::new(raw));
+            }
+            let current = self.taken.get_mut(place);
+            if !current.is_some_and(|current| self.opener.claim_ahead(current)) {
+                return;
             }
         }
     }

@@ -87,6 +87,50 @@ async fn attack_01_a_replayed_event_reaches_one_member_of_a_group_and_every_plai
     }
 }
 
+/// Claims for what comes next are under way while the first one is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_takes_each_event_once_and_in_order() {
+    let scene = Scene::start().await;
+    let second = scene.bus.client("pay").await;
+    let mut tap = scene.bus.tap("news.shop").await;
+    let mut members = Vec::new();
+    for client in [&scene.pay, &second] {
+        let mut events = client.queue_subscribe("news.shop").await.unwrap();
+        members.push(tokio::spawn(async move {
+            let (mut all, pause) = (Vec::new(), Duration::from_millis(800));
+            while let Ok(Some(event)) = tokio::time::timeout(pause, events.next()).await {
+                all.push(event.decode::<u32>().unwrap());
+            }
+            all
+        }));
+    }
+    for number in 0..1_000u32 {
+        scene.shop.publish("news.shop", &number).await.unwrap();
+        if number % 100 == 99 {
+            scene.shop.flush().await.unwrap();
+        }
+    }
+    let mut all = Vec::new();
+    for member in members {
+        let took = member.await.unwrap();
+        assert!(!took.is_empty());
+        assert!(took.is_sorted(), "{took:?}");
+        all.extend(took);
+    }
+    all.sort_unstable();
+    assert_eq!(all, (0..1_000).collect::<Vec<_>>());
+    // One claim for each envelope, however many messages share it.
+    let mut envelopes = 0;
+    while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(300), tap.next()).await {
+        envelopes += 1;
+    }
+    let context = async_nats::jetstream::new(scene.bus.js_client().await);
+    let mut stream = context.get_stream(reserved::CLAIMS_STREAM).await.unwrap();
+    let claims = stream.info().await.unwrap().state.messages;
+    assert_eq!(claims, envelopes);
+    assert!(claims < 1_000, "nothing shared a frame");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_20_without_the_claims_stream_nothing_is_handled() {
     let mut scene = Scene::start().await;
