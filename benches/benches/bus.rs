@@ -93,7 +93,25 @@ on = ["encrypted.*", "framed_encrypted"]
 "#,
 );
 /// Added to the policy for the row of MAC replies, where it runs.
-const MAC: Option<&str> = None;
+const MAC: Option<&str> = Some(
+    r#"
+[subject."echo.mac"]
+replay  = "window"
+replies = "mac"
+
+[[allow]]
+id = "ping-asks-for-codes"
+who = ["ping"]
+may = ["request"]
+on = ["echo.mac"]
+
+[[allow]]
+id = "pong-codes"
+who = ["pong"]
+may = ["serve"]
+on = ["echo.mac"]
+"#,
+);
 
 /// Who talks to whom.
 struct Scene {
