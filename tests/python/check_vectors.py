@@ -5,6 +5,7 @@
 Prints what disagrees, then how many passed and failed; exit code 1 if any failed.
 """
 
+import hashlib
 import json
 import sys
 from functools import cache
@@ -313,6 +314,72 @@ def judge_policy_succession(vectors, vector, given, stage):
     return {"revision": offered.revision}
 
 
+def judge_head(vectors, vector, given, stage):
+    stage[0] = "open"
+    head = trust.open_head(
+        octets(vector["bytes"]), vectors.bundle(given), given["now"], given["skew"]
+    )
+    return {
+        "trust_domain": head.trust_domain,
+        "bundle": head.bundle,
+        "policy": {"number": head.policy[0], "hash": head.policy[1].hex()},
+        "revocations": {
+            "number": head.revocations[0],
+            "hash": head.revocations[1].hex(),
+        },
+        "time": head.time,
+    }
+
+
+def open_revocations(vectors, data, given):
+    return trust.open_revocations(
+        octets(data), vectors.bundle(given), given["now"], given["skew"]
+    )
+
+
+def judge_revocations(vectors, vector, given, stage):
+    stage[0] = "open"
+    revocations = open_revocations(vectors, vector["bytes"], given)
+    kinds = "workload", "key", "user", "token"
+    return {
+        "trust_domain": revocations.trust_domain,
+        "sequence": revocations.sequence,
+        "issued_at": revocations.issued_at,
+        "entries": [
+            {
+                "kind": kinds[kind],
+                "value": value.hex() if kind == 1 else value,
+                "since": since,
+                "made_at": made_at,
+                "reason": reason,
+            }
+            for kind, value, since, made_at, reason in revocations.entries
+        ],
+    }
+
+
+def judge_revocations_succession(vectors, vector, given, stage):
+    held = open_revocations(vectors, given["held"], given)
+    offered = open_revocations(vectors, vector["bytes"], given)
+    stage[0] = "open"
+    trust.succeed(offered.sequence, held.sequence, offered == held)
+    return {"sequence": offered.sequence}
+
+
+def judge_head_about(vectors, vector, given, stage):
+    """ENV-101 and ENV-105: a head, and what is held."""
+    stage[0] = "open"
+    head = trust.open_head(
+        octets(vector["bytes"]), vectors.bundle(given), given["now"], given["skew"]
+    )
+    held = octets(given["held"])
+    number = open_revocations(vectors, given["held"], given).sequence
+    how = trust.compare(head.revocations, (number, hashlib.sha256(held).digest()))
+    if how in ("ahead", "contradiction"):
+        raise Refused(how)
+    return {"revocations": how}
+
+
 def judge_replay(vectors, vector, given, _):
     credential = vectors.credential(given["credential"])
     window = Window(given["skew"])
@@ -339,6 +406,10 @@ JUDGES = {
     "policy": judge_policy,
     "policy-succession": judge_policy_succession,
     "kem-record": judge_kem_record,
+    "head": judge_head,
+    "head-about-revocations": judge_head_about,
+    "revocations": judge_revocations,
+    "revocations-succession": judge_revocations_succession,
     "replay": judge_replay,
 }
 

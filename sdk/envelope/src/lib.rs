@@ -21,7 +21,8 @@
 //!                                                    ReplayWindow::commit       once
 //!
 //! root ─signs─► TrustBundle ─names─► issuing key ─signs─► Credential ◄─countersigns─ workload's nkey
-//!                         └─names─► policy key ──signs─► SignedPolicy
+//!                         ├─names─► policy key ──signs─► SignedPolicy, RevocationList
+//!                         └─names─► issuing key ─signs─► Head: which of all these are the newest
 //! ```
 //!
 //! What is deliberately absent: user tokens beyond their hash (bulla-token),
@@ -107,6 +108,8 @@ mod credential;
 mod data_key;
 mod draft;
 mod format;
+mod freshness;
+mod head;
 mod header;
 mod kem_record;
 mod limits;
@@ -115,6 +118,7 @@ mod opened;
 mod reader;
 mod replay;
 mod request;
+mod revocation;
 mod roots;
 mod sealed;
 mod sealer;
@@ -134,6 +138,8 @@ pub use data_key::{
 };
 pub use draft::{Draft, Encryption, FrameMessage};
 pub use format::{ErrorCode, Field, Kind, ShapeError, Suite};
+pub use freshness::{Bounds, Freshness, Heard, Stale};
+pub use head::{Comparison, Head, HeadError, Holdings, MAX_HEAD, Mark};
 pub use header::{ErrorReport, ReplyBinding};
 pub use kem_record::KemRecord;
 pub use limits::{
@@ -151,6 +157,10 @@ pub use replay::{LeafPrefix, ReplayError, ReplayLimits, ReplayWindow};
 pub use request::{
     CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys,
     RequestDraft, RequestError, RequestExpectation,
+};
+pub use revocation::{
+    MAX_REVOCATION_LIST, MAX_REVOCATION_REASON, MAX_REVOCATIONS, Revocation, RevocationError,
+    RevocationList, Revoked,
 };
 pub use roots::VerifiedRoots;
 pub use sealed::{DecodeError, SealedEnvelope, VerifyError};

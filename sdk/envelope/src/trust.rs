@@ -25,7 +25,7 @@ pub const MAX_POLICY: usize = 8 * 1024 * 1024;
 /// Longest time that an issuing key may be trusted from the bundle's issue on.
 pub const MAX_ISSUING_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 const MAX_TRUST_DOMAIN: usize = 255;
 
 /// Whom to believe: the brokers' issuing keys and the operator's policy keys.
@@ -360,7 +360,7 @@ impl SignedPolicy {
     }
 }
 
-fn check_succession(offered: u64, held: u64, same: bool) -> Result<(), SuccessionError> {
+pub(crate) fn check_succession(offered: u64, held: u64, same: bool) -> Result<(), SuccessionError> {
     if offered < held {
         return Err(SuccessionError::Rollback { held, offered });
     }
@@ -370,7 +370,7 @@ fn check_succession(offered: u64, held: u64, same: bool) -> Result<(), Successio
     Ok(())
 }
 
-fn signed(statement: &[u8], signature: &Signature) -> Vec<u8> {
+pub(crate) fn signed(statement: &[u8], signature: &Signature) -> Vec<u8> {
     let mut out = Vec::with_capacity(statement.len() + 80);
     writer::array(&mut out, 2);
     writer::bin(&mut out, statement);
@@ -378,7 +378,7 @@ fn signed(statement: &[u8], signature: &Signature) -> Vec<u8> {
     out
 }
 
-fn split(bytes: &[u8], limit: usize) -> Result<(&[u8], Signature), TrustError> {
+pub(crate) fn split(bytes: &[u8], limit: usize) -> Result<(&[u8], Signature), TrustError> {
     if bytes.len() > limit {
         return Err(TrustError::TooLarge {
             limit,
@@ -403,18 +403,18 @@ fn count(len: usize) -> Result<u32, TrustError> {
         })
 }
 
-fn version(reader: &mut Reader<'_>) -> Result<(), TrustError> {
+pub(crate) fn version(reader: &mut Reader<'_>) -> Result<(), TrustError> {
     match reader.uint()? {
         VERSION => Ok(()),
         version => Err(TrustError::UnsupportedVersion { version }),
     }
 }
 
-fn trust_domain(reader: &mut Reader<'_>) -> Result<TrustDomain, TrustError> {
+pub(crate) fn trust_domain(reader: &mut Reader<'_>) -> Result<TrustDomain, TrustError> {
     let (_, text) = reader.string(MAX_TRUST_DOMAIN)?;
     TrustDomain::parse(text).map_err(|_| TrustError::TrustDomain)
 }
 
-fn key(reader: &mut Reader<'_>) -> Result<VerifyingKey, TrustError> {
+pub(crate) fn key(reader: &mut Reader<'_>) -> Result<VerifyingKey, TrustError> {
     VerifyingKey::from_bytes(&reader.bin_of()?).map_err(|_| TrustError::Key)
 }

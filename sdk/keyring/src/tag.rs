@@ -54,6 +54,10 @@ tags! {
         TrustBundle = b"\xffbulla/v1/trust-bundle\0",
         /// A policy revision, by the policy key.
         Policy = b"\xffbulla/v1/policy\0",
+        /// What is in force at a moment, by a broker's issuing key.
+        Head = b"\xffbulla/v1/head\0",
+        /// What is revoked, by the policy key.
+        Revocations = b"\xffbulla/v1/revocations\0",
         /// A workload's KEM public keys, by its nkey.
         KemRecord = b"\xffbulla/v1/kem-record\0",
         /// Id of a data key: a commitment to it.

@@ -68,6 +68,18 @@ pub const TARGETS: &[Target] = &[
         &["credential-request"],
     ),
     target("trust_bundle", statements::bundle, 64, &["trust-bundle"]),
+    target(
+        "head",
+        statements::head,
+        64,
+        &["head", "head-about-revocations"],
+    ),
+    target(
+        "revocations",
+        statements::revocations,
+        64,
+        &["revocations", "revocations-succession"],
+    ),
     target("policy_record", statements::policy, 64, &["policy"]),
     target("policy_text", policies::text, 4096, &[]),
     target("access_token", tokens::access, 512, &[]),

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Credential, CredentialRequest, KemRecord, RequestExpectation, SignedPolicy, TrustBundle,
+    Bounds, Credential, CredentialRequest, Freshness, Head, KemRecord, RequestExpectation,
+    RevocationList, Revoked, SignedPolicy, TrustBundle,
 };
 use bulla_keyring::{KemPublic, KemSuite, Signature, Tag};
 
@@ -134,6 +135,56 @@ pub fn policy(data: &[u8]) {
     assert!(signed || SHOP.is_genuine(&bytes), "a forgery opens");
     let again = opened.sign(&SHOP.policy).expect("it was short enough");
     assert_eq!(again, bytes, "one encoding only");
+}
+
+pub fn head(data: &[u8]) {
+    let (bytes, signed) = genuine_or(data, |statement| {
+        array(&[
+            bin(statement),
+            signature(SHOP.issuing.sign(Tag::Head, &[statement])),
+        ])
+    });
+    let Ok(opened) = Head::open(&bytes, &SHOP.bundle, SHOP.now, SHOP.skew) else {
+        return;
+    };
+    assert!(signed || SHOP.is_genuine(&bytes), "a forgery opens");
+    canonical::assert(&canonical::bytes_at(&canonical::assert(&bytes), 0));
+    if signed {
+        assert_eq!(opened.sign(&SHOP.issuing), bytes, "one encoding only");
+    }
+    // What it names is confirmed by it, and nothing is older than nothing.
+    let mut freshness = Freshness::new(Bounds::default(), SHOP.skew);
+    let heard = freshness.hear(&opened, &opened.names, Duration::ZERO);
+    assert!(!heard.is_ahead() && !heard.is_contradiction());
+    let is_recent = opened.time.saturating_add(Bounds::default().revocations)
+        >= SHOP.now.saturating_sub(SHOP.skew);
+    assert_eq!(freshness.check(SHOP.now, Duration::ZERO).is_ok(), is_recent);
+}
+
+pub fn revocations(data: &[u8]) {
+    let (bytes, signed) = genuine_or(data, |statement| {
+        array(&[
+            bin(statement),
+            signature(SHOP.policy.sign(Tag::Revocations, &[statement])),
+        ])
+    });
+    let Ok(opened) = RevocationList::open(&bytes, &SHOP.bundle, SHOP.now, SHOP.skew) else {
+        return;
+    };
+    assert!(signed || SHOP.is_genuine(&bytes), "a forgery opens");
+    canonical::assert(&canonical::bytes_at(&canonical::assert(&bytes), 0));
+    assert_eq!(opened.check_succession(&opened), Ok(()));
+    let again = opened.sign(&SHOP.policy).expect("it was opened");
+    assert_eq!(again, bytes, "one encoding only");
+    for entry in opened.entries() {
+        let since = match &entry.what {
+            Revoked::Workload(id) => opened.workload_since(id),
+            Revoked::Key(id) => opened.key_since(*id),
+            Revoked::User(name) => opened.user_since(name),
+            Revoked::Token(name) => opened.token_since(name),
+        };
+        assert_eq!(since, Some(entry.since), "what is there is found");
+    }
 }
 
 fn array(elements: &[Vec<u8>]) -> Vec<u8> {

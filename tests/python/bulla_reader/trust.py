@@ -1,6 +1,7 @@
-"""Trust bundles and policies: ENV-55 to ENV-57."""
+"""Trust bundles, policies, heads and revocation lists: ENV-55 to ENV-57, ENV-100 to ENV-103."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from . import ed25519
@@ -11,6 +12,12 @@ from .refusal import Refused
 MAX_BUNDLE = 16 * 1024
 MAX_POLICY = 8 * 1024 * 1024
 MAX_KEYS = 128
+MAX_HEAD = 1024
+MAX_REVOCATION_LIST = 512 * 1024
+MAX_REVOCATIONS = 8192
+MAX_WORKLOAD = 2048
+MAX_NAME = 512
+MAX_REASON = 256
 MAX_DOMAIN = 255
 WEEK = 7 * 24 * 60 * 60 * 1000
 
@@ -31,6 +38,23 @@ class Policy:
     revision: int
     issued_at: int
     text: str
+
+
+@dataclass
+class Head:
+    trust_domain: str
+    bundle: int
+    policy: tuple
+    revocations: tuple
+    time: int
+
+
+@dataclass
+class Revocations:
+    trust_domain: str
+    sequence: int
+    issued_at: int
+    entries: list
 
 
 def split(data, limit):
@@ -116,6 +140,109 @@ def open_policy(data, bundle, now, skew):
     if issued_at > now + skew:
         raise Refused("future")
     return Policy(domain, revision, issued_at, text)
+
+
+def open_head(data, bundle, now, skew):
+    """ENV-100."""
+    if now > bundle.expires_at + skew:
+        raise Refused("expired")
+    statement, signature = split(data, MAX_HEAD)
+    reader = Reader(statement)
+    reader.array_of(9)
+    version(reader)
+    domain = trust_domain(reader)
+    key = ed25519.key(reader.bytes_of(32))
+    bundle_version = reader.uint()
+    policy = reader.uint(), reader.bytes_of(32)
+    revocations = reader.uint(), reader.bytes_of(32)
+    time = reader.uint()
+    reader.finish()
+    if domain != bundle.trust_domain:
+        raise Refused("foreign_domain")
+    if key not in bundle.issuing:
+        raise Refused("unknown_issuer")
+    if now > bundle.issuing[key] + skew:
+        raise Refused("issuer_expired")
+    if not ed25519.verifies(key, "head", statement, signature):
+        raise Refused("bad_signature")
+    if time > now + skew:
+        raise Refused("future")
+    return Head(domain, bundle_version, policy, revocations, time)
+
+
+def open_revocations(data, bundle, now, skew):
+    """ENV-102."""
+    if now > bundle.expires_at + skew:
+        raise Refused("expired")
+    statement, signature = split(data, MAX_REVOCATION_LIST)
+    reader = Reader(statement)
+    reader.array_of(6)
+    version(reader)
+    domain = trust_domain(reader)
+    key = ed25519.key(reader.bytes_of(32))
+    if domain != bundle.trust_domain:
+        raise Refused("foreign_domain")
+    if key not in bundle.policy_keys:
+        raise Refused("unknown_key")
+    if not ed25519.verifies(key, "revocations", statement, signature):
+        raise Refused("bad_signature")
+    sequence, issued_at = reader.uint(), reader.uint()
+    count = reader.array()
+    if count > MAX_REVOCATIONS:
+        raise Refused("too_long")
+    entries, last = [], None
+    for _ in range(count):
+        kind, value, since, made_at, reason = entry(reader, domain)
+        place = kind, value if kind == 1 else value.encode()
+        if last is not None and last >= place:
+            raise Refused("entry_order")
+        if not since <= made_at <= issued_at:
+            raise Refused("entry_times")
+        last = place
+        entries.append((kind, value, since, made_at, reason))
+    reader.finish()
+    if sequence == 0:
+        raise Refused("sequence")
+    if issued_at > now + skew:
+        raise Refused("future")
+    return Revocations(domain, sequence, issued_at, entries)
+
+
+def entry(reader, domain):
+    reader.array_of(5)
+    kind = reader.uint()
+    if kind == 0:
+        value = reader.text(MAX_WORKLOAD)
+        if not re.fullmatch(rf"spiffe://{re.escape(domain)}(/[a-zA-Z0-9._-]+)+", value):
+            raise Refused("entry_name")
+        if any(part in (".", "..") for part in value.split("/")[3:]):
+            raise Refused("entry_name")
+    elif kind == 1:
+        value = reader.bytes_of(16)
+    elif kind in (2, 3):
+        value = reader.text(MAX_NAME)
+        if not clean(value):
+            raise Refused("entry_name")
+    else:
+        raise Refused("unknown_entry")
+    since, made_at = reader.uint(), reader.uint()
+    reason = None
+    if not reader.nil():
+        reason = reader.text(MAX_REASON)
+        if not clean(reason):
+            raise Refused("entry_reason")
+    return kind, value, since, made_at, reason
+
+
+def clean(text):
+    return text != "" and not any(unicodedata.category(c) == "Cc" for c in text)
+
+
+def compare(named, held):
+    """ENV-101, of numbers with their hashes."""
+    if named[0] != held[0]:
+        return "behind" if named[0] < held[0] else "ahead"
+    return "same" if named[1] == held[1] else "contradiction"
 
 
 def succeed(number, other, same):

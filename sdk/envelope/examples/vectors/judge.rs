@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    CheckedEnvelope, Credential, CredentialRequest, Expectation, KemRecord, KeyReference, Kind,
-    LeafHash, OpenedEnvelope, OpeningKey, ReplayLimits, ReplayWindow, RequestExpectation,
-    SealedEnvelope, SignedPolicy, Suite, TrustBundle, VerifiedCredential, VerifiedRoots,
+    CheckedEnvelope, Comparison, Credential, CredentialRequest, Expectation, Head, KemRecord,
+    KeyReference, Kind, LeafHash, Mark, OpenedEnvelope, OpeningKey, ReplayLimits, ReplayWindow,
+    RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy, Suite, TrustBundle,
+    VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
@@ -41,6 +42,10 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
         "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
         "policy-succession" => policy_succession(file, &with, &bytes),
         "kem-record" => kem_record(&with, &bytes),
+        "head" => open_head(file, &with, &bytes).map(|head| head_json(&head)),
+        "head-about-revocations" => head_about(file, &with, &bytes),
+        "revocations" => open_revocations(file, &with, &bytes).map(|list| revocations_json(&list)),
+        "revocations-succession" => revocations_succession(file, &with, &bytes),
         "replay" => return replay(file, &with, vector),
         what => panic!("`{what}` is nothing that there are vectors of"),
     };
@@ -349,6 +354,39 @@ fn policy_succession(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
     Ok(json!({ "revision": offered.revision }))
 }
 
+fn open_head(file: &File, with: &With, bytes: &[u8]) -> Verdict<Verified<Head>> {
+    Head::open(bytes, &file_bundle(file, with), now(with), skew(with))
+        .map_err(|e| ("open", e.code()))
+}
+
+fn open_revocations(file: &File, with: &With, bytes: &[u8]) -> Verdict<Verified<RevocationList>> {
+    RevocationList::open(bytes, &file_bundle(file, with), now(with), skew(with))
+        .map_err(|e| ("open", e.code()))
+}
+
+fn revocations_succession(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let held = open_revocations(file, with, &with.held.as_ref().unwrap().to_vec()).unwrap();
+    let offered = open_revocations(file, with, bytes).unwrap();
+    offered
+        .check_succession(&held)
+        .map_err(|e| ("open", e.code()))?;
+    Ok(json!({ "sequence": offered.sequence }))
+}
+
+/// ENV-101: what a head says of the list that is held.
+fn head_about(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let head = open_head(file, with, bytes)?;
+    let record = with.held.as_ref().unwrap().to_vec();
+    let held = open_revocations(file, with, &record).unwrap();
+    let held = Mark::of(held.sequence, &record);
+    match head.names.revocations.compare(&held) {
+        Comparison::Same => Ok(json!({ "revocations": "same" })),
+        Comparison::Behind => Ok(json!({ "revocations": "behind" })),
+        Comparison::Ahead => Err(("open", "ahead")),
+        Comparison::Contradiction => Err(("open", "contradiction")),
+    }
+}
+
 fn replay(file: &File, with: &With, vector: &Vector) -> Outcome {
     let mut window = ReplayWindow::new(ReplayLimits::default(), skew(with));
     for (at, step) in vector.steps.iter().enumerate() {
@@ -450,6 +488,32 @@ fn policy_json(policy: &SignedPolicy) -> Value {
         "revision": policy.revision,
         "issued_at": policy.issued_at.as_millis(),
         "text": policy.text,
+    })
+}
+
+fn head_json(head: &Head) -> Value {
+    let mark = |mark: &Mark| json!({ "number": mark.number, "hash": hex(&mark.hash) });
+    json!({
+        "trust_domain": head.trust_domain.as_str(),
+        "bundle": head.names.bundle,
+        "policy": mark(&head.names.policy),
+        "revocations": mark(&head.names.revocations),
+        "time": head.time.as_millis(),
+    })
+}
+
+fn revocations_json(list: &RevocationList) -> Value {
+    json!({
+        "trust_domain": list.trust_domain.as_str(),
+        "sequence": list.sequence,
+        "issued_at": list.issued_at.as_millis(),
+        "entries": list.entries().iter().map(|entry| json!({
+            "kind": entry.what.kind(),
+            "value": entry.what.value(),
+            "since": entry.since.as_millis(),
+            "made_at": entry.made_at.as_millis(),
+            "reason": entry.reason,
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -32,6 +32,7 @@ mod encoding;
 mod encryption;
 pub mod file;
 mod good;
+mod heads;
 pub mod judge;
 mod kem_records;
 mod people;
@@ -60,6 +61,7 @@ pub fn generate() -> File {
     vectors.extend(requests::vectors());
     vectors.extend(credentials::vectors());
     vectors.extend(trust::vectors());
+    vectors.extend(heads::vectors());
     vectors.extend(encryption::vectors());
     vectors.extend(wraps::vectors());
     vectors.extend(codes::vectors());

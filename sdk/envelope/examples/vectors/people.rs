@@ -311,7 +311,9 @@ const ABOUT: &[&str] = &[
      and max_age. what = trust-bundle: open it with root, trust_domain, now and skew. \
      what = policy: open it with bundle, now and skew. what = kem-record: decode it, verify it for \
      workload and anchors.",
-    "what = trust-bundle-succession, policy-succession: both open; may the bytes replace what is \
+    "what = head, revocations: open it with bundle, now and skew. what = head-about-revocations: \
+     open the head; may one who holds the list go on by it?",
+    "what = trust-bundle-succession, policy-succession, revocations-succession: both open; may the bytes replace what is \
      held? what = replay: the steps come to one replay window, one after the other, each having \
      passed all else.",
     "Times are milliseconds since 1970; skew and max_age are milliseconds.",

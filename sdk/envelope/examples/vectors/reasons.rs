@@ -10,6 +10,24 @@ pub fn table() -> BTreeMap<String, String> {
 }
 
 const REASONS: &[(&str, &str)] = &[
+    (
+        "ahead",
+        "a head names a newer record than the one that is held",
+    ),
+    (
+        "contradiction",
+        "a head names another record under the number that is held",
+    ),
+    ("entry_name", "an entry names what cannot be"),
+    ("entry_order", "entries that do not ascend"),
+    ("entry_reason", "a reason that is empty or not clean"),
+    (
+        "entry_times",
+        "revoked after it was said, or said after it was signed",
+    ),
+    ("issuer_expired", "the time of the issuing key is over"),
+    ("sequence", "lists are numbered from 1"),
+    ("unknown_entry", "an entry of a kind that there is not"),
     ("bad_ciphertext", "the body does not decrypt"),
     ("bad_mac", "a code does not verify"),
     (

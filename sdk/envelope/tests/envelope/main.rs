@@ -16,6 +16,7 @@ mod encoding;
 mod encryption;
 mod fixture;
 mod frame;
+mod heads;
 mod oracle;
 mod roots;
 mod roundtrip;
