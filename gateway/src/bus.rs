@@ -96,6 +96,10 @@ pub trait Bus: Send + Sync + 'static {
         deadline: Duration,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
 
+    /// The audiences that the policy gives this subject: what a route's tokens
+    /// reach where it says nothing itself.
+    fn audiences(&self, subject: &Subject) -> Vec<String>;
+
     /// Whether a message could be sent now.
     fn ready(&self) -> bool;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulla_identity::UnixMillis;
+use bulla_identity::{Subject, UnixMillis};
 use bulla_token::ValidatedToken;
 use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -160,12 +160,13 @@ impl<B: Bus> Edge<B> {
         } else {
             self.read_body(&route, &head, body).await?
         };
+        let token = self.mint(&route, &subject, user.as_ref(), now)?;
         let message = BusMessage {
             subject,
             payload,
             content_type,
             headers,
-            token: self.mint(user.as_ref(), now)?,
+            token,
             traceparent: trace::next_traceparent(&head.headers),
         };
         self.send(&route, message).await
@@ -185,6 +186,7 @@ impl<B: Bus> Edge<B> {
                 policies,
                 scopes,
                 optional_scopes,
+                ..
             } => (policies, scopes, optional_scopes),
         };
         let refuse = |error: AuthError| deny(refused_token(error), error.code());
@@ -238,13 +240,25 @@ impl<B: Bus> Edge<B> {
         }
     }
 
-    fn mint(&self, user: Option<&User>, now: UnixMillis) -> Result<Option<String>, Refusal> {
+    fn mint(
+        &self,
+        route: &Route,
+        subject: &Subject,
+        user: Option<&User>,
+        now: UnixMillis,
+    ) -> Result<Option<String>, Refusal> {
         let Some(user) = user else { return Ok(None) };
+        let reach = match &route.access {
+            Access::Jwt {
+                reach: Some(reach), ..
+            } => reach.clone(),
+            Access::Jwt { reach: None, .. } | Access::Public => self.bus.audiences(subject),
+        };
         let key = self.bus.token_key().ok_or(Problem::Unavailable)?;
         let scopes: Vec<&str> = user.scopes.iter().map(String::as_str).collect();
         let minted = self
             .minter
-            .mint(&user.validated, &scopes, &key, user.leeway, now);
+            .mint(&user.validated, &scopes, reach, &key, user.leeway, now);
         minted.map(Some).map_err(|error| match error {
             // The client's token ends within a second.
             bulla_token::MintError::Lifetime { .. } => deny(Problem::InvalidToken, "token_expired"),

@@ -32,8 +32,9 @@ impl Minter {
         }
     }
 
-    /// A token for one request: the user, what is left of the scopes, the claims that
-    /// the configuration lists, and who issued the client's token (`idp`).
+    /// A token for one request: the user, what is left of the scopes, the verticals
+    /// that the route reaches, the claims that the configuration lists, and who issued
+    /// the client's token (`idp`).
     ///
     /// It ends no later than the client's token, whose leeway is granted too, and than
     /// the credential that publishes our key.
@@ -41,6 +42,7 @@ impl Minter {
         &self,
         user: &ValidatedToken,
         scopes: &[&str],
+        reach: Vec<String>,
         key: &TokenKey,
         leeway: Duration,
         now: UnixMillis,
@@ -53,6 +55,7 @@ impl Minter {
             self.workload.as_str(),
         );
         claims.scope = scopes.join(" ");
+        claims.reach = reach;
         claims.context = self.context(user);
         claims.issued = now;
         claims.expires = now

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_token::{AccessTokenValidator, ValidationPolicy};
+use bulla_identity::WorkloadName;
+use bulla_token::{AccessTokenValidator, MAX_REACH, ValidationPolicy};
 use http::{HeaderName, Method, StatusCode};
 
 use crate::config::{IssuerConfig, Limits};
@@ -173,7 +174,7 @@ impl RouteReader<'_> {
             "auth",
             "write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it",
         );
-        let only_jwt = ["issuer", "audience", "scope", "optional_scope"];
+        let only_jwt = ["issuer", "audience", "scope", "optional_scope", "reach"];
         match auth {
             Some(auth) if auth.value == "jwt" => self.jwt(s),
             Some(auth) if auth.value == "public" => {
@@ -219,6 +220,7 @@ impl RouteReader<'_> {
         );
         let scopes = read_scopes(s, "scope");
         let optional_scopes = read_scopes(s, "optional_scope");
+        let reach = read_reach(s);
         let (named, audiences) = (named?, audiences?);
         if let Some(empty) = audiences.iter().find(|a| a.value.is_empty()) {
             s.problem(&empty.span, "`audience` is empty");
@@ -250,6 +252,7 @@ impl RouteReader<'_> {
             policies,
             scopes,
             optional_scopes,
+            reach,
         })
     }
 
@@ -307,6 +310,25 @@ fn read_scopes(s: &mut Section<'_>, key: &'static str) -> Vec<String> {
         }
     }
     scopes
+}
+
+/// Names of audiences, spelt as in a policy.
+fn read_reach(s: &mut Section<'_>) -> Option<Vec<String>> {
+    let texts = s.texts("reach")?;
+    if texts.len() > MAX_REACH {
+        s.problem(
+            &s.span(),
+            format!("`reach` names more than {MAX_REACH} audiences"),
+        );
+    }
+    let mut reach = Vec::new();
+    for text in texts {
+        match WorkloadName::parse(&text.value) {
+            Ok(_) => reach.push(text.value),
+            Err(why) => s.problem(&text.span, format!("`reach`: {why}")),
+        }
+    }
+    Some(reach)
 }
 
 fn read_content_types(s: &mut Section<'_>) -> Vec<String> {

@@ -80,6 +80,9 @@ pub enum Access {
         scopes: Vec<String>,
         /// Scopes that travel on if the token has them.
         optional_scopes: Vec<String>,
+        /// The verticals that the user's token may be spent in; where nothing is
+        /// said, those of the route's own subject.
+        reach: Option<Vec<String>>,
     },
 }
 

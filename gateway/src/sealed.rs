@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use bulla_identity::Subject;
 use bulla_sdk::{
     Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
     ServiceErrorCode, TraceParent,
@@ -37,6 +38,13 @@ impl Bus for Client {
             .await
             .map_err(|_| BusError::Timeout)?
             .map_err(publish_error)
+    }
+
+    fn audiences(&self, subject: &Subject) -> Vec<String> {
+        let policy = self.policy();
+        let audiences = policy.policy().requirements(subject).audiences;
+        let names = policy.policy().audience_names(audiences);
+        names.map(str::to_owned).collect()
     }
 
     fn ready(&self) -> bool {

@@ -111,6 +111,8 @@ pub(crate) enum UserRefusal {
     ForeignRequester,
     #[error("it outlives the credential that minted it")]
     OutlivesCredential,
+    #[error("it reaches further than the tokens of the workload that minted it may")]
+    BeyondMinter,
 }
 
 impl Refusal {
@@ -155,6 +157,7 @@ impl UserRefusal {
             Self::MayNotMint => "token_may_not_mint",
             Self::ForeignRequester => "token_foreign_requester",
             Self::OutlivesCredential => "token_outlives_credential",
+            Self::BeyondMinter => "token_beyond_minter",
         }
     }
 }

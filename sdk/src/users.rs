@@ -81,6 +81,9 @@ impl Users {
         if token_verified.expires() > credential.expires_at() {
             return Err(UserRefusal::OutlivesCredential);
         }
+        if !token_verified.reach().all(|name| minter.may_reach(name)) {
+            return Err(UserRefusal::BeyondMinter);
+        }
         // The signature of an authorised minter was just verified.
         let user = User::new(Verified::danger_assert(token_verified), token);
         self.verified.insert(key, user.clone());

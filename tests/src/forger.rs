@@ -327,6 +327,17 @@ impl Forger {
         self.seal(&draft)
     }
 
+    /// An event on behalf of the user of `token`.
+    #[must_use]
+    pub fn event_for_user(&self, subject: &str, at: UnixMillis, body: &[u8], token: &str) -> Bytes {
+        let subject = parsed(subject);
+        let expires = at.saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::event(&subject, at, expires, body);
+        draft.content_type = Some("application/msgpack");
+        draft.token = Some(token.as_bytes());
+        self.seal(&draft)
+    }
+
     /// The one reply to the request with this leaf.
     #[must_use]
     pub fn reply(&self, reply_to: &str, request: LeafHash, body: &[u8]) -> Bytes {

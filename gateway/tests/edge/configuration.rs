@@ -283,6 +283,7 @@ fn each_key_of_the_gateway_is_checked() {
         ("[listen]", "[transaction]\nlifetime = \"6m\"\n[listen]"),
         ("[listen]", "[transaction]\nclaims = [\"sub\"]\n[listen]"),
         ("[listen]", "[transaction]\nclaims = [\"idp\"]\n[listen]"),
+        ("[listen]", "[transaction]\nclaims = [\"reach\"]\n[listen]"),
         ("[listen]", "[admin]\n[listen]"),
         ("[listen]", "[limit]\n[listen]"),
     ] {
@@ -331,4 +332,27 @@ fn a_missing_file_is_one_clear_sentence() {
     let dir = tempfile::TempDir::new().unwrap();
     let file = write_config(dir.path(), "http://127.0.0.1:1", &Options::default());
     assert!(GatewayConfig::load(&file).is_ok());
+}
+
+#[test]
+fn the_reach_of_a_route_is_names_of_audiences() {
+    let with = |line: &str| changed("mode = \"request\"", &format!("mode = \"request\"\n{line}"));
+    assert_eq!(with("reach = [\"retail\", \"back-office\"]"), [""; 0]);
+    assert_eq!(with("reach = []"), [""; 0]);
+    for bad in ["\"Retail\"", "[\"\"]", "[\"a.b\"]", "[1]", "true"] {
+        assert_eq!(with(&format!("reach = {bad}")).len(), 1, "{bad}");
+    }
+    let public = ROUTE
+        .lines()
+        .filter(|line| !line.starts_with("issuer") && !line.starts_with("audience"))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("\"jwt\"", "\"public\"");
+    let [only] = &route_errors(&format!("{public}\nreach = [\"retail\"]"))[..] else {
+        panic!("one error");
+    };
+    assert!(
+        only.contains("`reach` means nothing on a public route"),
+        "{only}"
+    );
 }

@@ -282,3 +282,35 @@ async fn the_trace_of_the_client_goes_on() {
     edge.order().send().await.unwrap();
     assert_eq!(edge.bus.last().traceparent.len(), 55);
 }
+
+#[tokio::test]
+async fn a_token_reaches_what_its_route_says_or_else_its_subjects_audience() {
+    let edge = Edge::start().await;
+    let token = edge.issuer.token_with(json!({"reach": ["everything"]}));
+    edge.get("/v1/orders/1")
+        .bearer_auth(&token)
+        .send()
+        .await
+        .unwrap();
+    let reach =
+        |message| -> Vec<String> { transaction(&message).reach().map(str::to_owned).collect() };
+    // Not what the client's token says.
+    assert_eq!(reach(edge.bus.last()), ["retail"]);
+
+    let stated = ROUTES.replacen(
+        "optional_scope =",
+        "reach = [\"retail\", \"billing\"]\noptional_scope =",
+        1,
+    );
+    let edge = Edge::with(Options {
+        routes: Some(stated.leak()),
+        ..Options::default()
+    })
+    .await;
+    edge.get("/v1/orders/1")
+        .bearer_auth(edge.issuer.token())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(reach(edge.bus.last()), ["retail", "billing"]);
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bulla_gateway::{Bus, BusError, BusMessage, BusReply, Gateway, GatewayConfig, TokenKey};
-use bulla_identity::{TrustDomain, UnixMillis};
+use bulla_identity::{Subject, TrustDomain, UnixMillis};
 use bulla_token::{TokenSigningKey, TransactionToken, verify_transaction_token};
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD as B64;
@@ -232,6 +232,12 @@ impl Bus for TestBus {
 
     async fn publish(&self, message: BusMessage, deadline: Duration) -> Result<(), BusError> {
         self.request(message, deadline).await.map(|_| ())
+    }
+
+    /// As a policy would say that gives orders to retail.
+    fn audiences(&self, subject: &Subject) -> Vec<String> {
+        let is_order = subject.as_str().starts_with("orders.");
+        is_order.then(|| "retail".to_owned()).into_iter().collect()
     }
 
     fn ready(&self) -> bool {

@@ -50,6 +50,24 @@ impl Claims {
         self.scopes().any(|s| s == scope)
     }
 
+    /// The verticals of the `reach` claim, a list of texts; nothing when it is
+    /// absent or of another type: a missing reach reaches nothing, not all.
+    pub fn reach(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .get("reach")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_str)
+    }
+
+    /// Whether `audience` is among [`Claims::reach`], compared byte for byte.
+    #[must_use]
+    pub fn reaches(&self, audience: &str) -> bool {
+        self.reach().any(|name| name == audience)
+    }
+
     /// The JSON object itself.
     #[must_use]
     pub fn as_map(&self) -> &Map<String, Value> {
@@ -95,6 +113,21 @@ mod tests {
         ] {
             assert_eq!(claims(v).scopes().count(), 0);
         }
+    }
+
+    #[test]
+    fn a_missing_or_odd_reach_reaches_nothing() {
+        for v in [
+            json!({}),
+            json!({"reach": null}),
+            json!({"reach": "retail"}),
+            json!({"reach": {"retail": true}}),
+            json!({"reach": [["retail"], 1, null]}),
+        ] {
+            assert!(!claims(v).reaches("retail"));
+        }
+        let c = claims(json!({"reach": [1, "retail"]}));
+        assert!(c.reaches("retail") && !c.reaches("retai") && !c.reaches(""));
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub enum Reason {
     UserForbidden,
     /// An allow rule is there, but the user does not meet its condition.
     ConditionFailed,
+    /// The subject belongs to a vertical that the user's token does not reach.
+    OutOfReach,
 }
 
 impl Reason {
@@ -125,6 +127,7 @@ impl Reason {
             Self::UserRequired => "user_required",
             Self::UserForbidden => "user_forbidden",
             Self::ConditionFailed => "condition_failed",
+            Self::OutOfReach => "out_of_reach",
         }
     }
 }
@@ -147,6 +150,8 @@ struct Detail {
     subject: String,
     rule: Option<NamedRule>,
     condition: Option<FailedCondition>,
+    /// What the user's token does not reach.
+    audience: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +208,13 @@ impl Denial {
         self.detail.rule.as_ref().map(|r| r.line)
     }
 
+    /// The audience that the user's token does not reach
+    /// ([`Reason::OutOfReach`]).
+    #[must_use]
+    pub fn audience(&self) -> Option<&str> {
+        self.detail.audience.as_deref()
+    }
+
     /// The condition of the nearest rule that failed.
     #[must_use]
     pub fn condition(&self) -> Option<&FailedCondition> {
@@ -218,6 +230,7 @@ impl fmt::Display for Denial {
             subject,
             rule,
             condition,
+            audience,
         } = &*self.detail;
         let name = workload.path();
         match (self.reason, rule) {
@@ -251,6 +264,11 @@ impl fmt::Display for Denial {
             (Reason::UserForbidden, _) => write!(
                 f,
                 "`{subject}` says user = \"none\", and this message carries a user"
+            ),
+            (Reason::OutOfReach, _) => write!(
+                f,
+                "`{subject}` belongs to `{}`, which this user's token does not reach",
+                audience.as_deref().unwrap_or("?")
             ),
             (Reason::ConditionFailed, Some(rule)) => write!(
                 f,
@@ -344,6 +362,12 @@ impl Policy {
             }
             _ => {}
         }
+        if let Some(user) = request.user
+            && !requirements.audiences.is_empty()
+            && let Some(audience) = self.out_of_reach(requirements.audiences, user)
+        {
+            return self.deny_reach(request, nearest, audience);
+        }
         match seen.allows.and_then(|r| self.rules.get(r as usize)) {
             Some(rule) => Decision::Allow(Permit {
                 rule: rule.id.clone(),
@@ -379,6 +403,7 @@ impl Policy {
                 subject: pattern.to_string(),
                 rule: rule.map(named),
                 condition: None,
+                audience: None,
             }),
         };
         let Some(trie) = self.index_of(workload).and_then(|w| self.rules_of(w)) else {
@@ -481,6 +506,22 @@ impl Policy {
                 subject: request.subject.to_string(),
                 rule: rule.and_then(|r| self.rules.get(r as usize)).map(named),
                 condition,
+                audience: None,
+            }),
+        })
+    }
+
+    #[cold]
+    fn deny_reach(&self, request: &Request<'_>, rule: Option<u32>, audience: &str) -> Decision {
+        Decision::Deny(Denial {
+            reason: Reason::OutOfReach,
+            detail: Box::new(Detail {
+                workload: request.workload.clone(),
+                verb: request.verb,
+                subject: request.subject.to_string(),
+                rule: rule.and_then(|r| self.rules.get(r as usize)).map(named),
+                condition: None,
+                audience: Some(audience.into()),
             }),
         })
     }

@@ -35,6 +35,8 @@ pub(crate) struct WorkloadSpec {
     pub(crate) span: Range<usize>,
     pub(crate) nkeys: Vec<Nkey>,
     pub(crate) mints: bool,
+    /// What its tokens reach at most; everything where nothing is said.
+    pub(crate) reach: Option<Vec<Box<str>>>,
 }
 
 /// A `[subject."PATTERN"]`.
@@ -80,6 +82,8 @@ pub(crate) struct Parsed {
     pub(crate) trust_domain: Option<TrustDomain>,
     pub(crate) workloads: Vec<WorkloadSpec>,
     pub(crate) subjects: Vec<SubjectSpec>,
+    /// What the subjects name as their audiences, sorted.
+    pub(crate) audiences: Vec<Box<str>>,
     /// Sorted by name.
     pub(crate) streams: Vec<StreamSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
@@ -125,7 +129,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
     }
     parsed.workloads = workload::workloads(top.get("workload"), sink);
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
-    parsed.subjects = subject::subjects(top.get("subject"), sink);
+    (parsed.subjects, parsed.audiences) = subject::subjects(top.get("subject"), sink);
     parsed.streams = stream::streams(top.get("stream"), sink);
     parsed.rules = rule::rules(top.get("allow"), top.get("deny"), &names, sink);
     parsed

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::{
-    Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
+    Claims, Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
 };
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ use crate::error::{PolicyErrors, Sink};
 use crate::parse::{self, Parsed};
 use crate::permissions;
 use crate::problem::Problem;
-use crate::requirements::{DEFAULT_MAX_AGE, Requirements, Stated};
+use crate::requirements::{Audiences, DEFAULT_MAX_AGE, Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
 use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
@@ -38,6 +38,8 @@ pub struct Policy {
     /// Per workload, the rules that name it, by their patterns.
     index: Vec<Trie<Entry>>,
     subjects: Trie<Stated>,
+    /// Sorted; their places are what [`Audiences`] counts.
+    audiences: Vec<Box<str>>,
     /// Who may, on some condition, request what.
     pub(crate) requesters: Trie<(u32, Entry)>,
     warnings: Vec<Warning>,
@@ -64,6 +66,7 @@ pub struct Workload {
     tag: WorkloadTag,
     nkeys: Vec<Nkey>,
     mints: bool,
+    reach: Option<Vec<Box<str>>>,
 }
 
 impl Workload {
@@ -95,6 +98,13 @@ impl Workload {
     #[must_use]
     pub fn mints(&self) -> bool {
         self.mints
+    }
+
+    /// Whether the tokens that it mints may reach this audience.
+    #[must_use]
+    pub fn may_reach(&self, audience: &str) -> bool {
+        let at_most = self.reach.as_ref();
+        self.mints && at_most.is_none_or(|names| names.iter().any(|name| **name == *audience))
     }
 }
 
@@ -160,6 +170,7 @@ impl Policy {
             rules: Vec::new(),
             index: Vec::new(),
             subjects: Trie::default(),
+            audiences: parsed.audiences,
             requesters: Trie::default(),
             warnings: Vec::new(),
             streams: Vec::new(),
@@ -190,6 +201,7 @@ impl Policy {
                 tag,
                 nkeys: spec.nkeys,
                 mints: spec.mints,
+                reach: spec.reach,
             });
         }
         for spec in &parsed.subjects {
@@ -279,6 +291,23 @@ impl Policy {
         self.subjects
             .matches(subject.as_str(), &mut |s| stated = stated.and(*s));
         stated.or_default()
+    }
+
+    /// The names of audiences, sorted.
+    pub fn audience_names(&self, audiences: Audiences) -> impl Iterator<Item = &str> {
+        let names = audiences
+            .places()
+            .filter_map(|place| self.audiences.get(place));
+        names.map(|name| &**name)
+    }
+
+    /// The first of these audiences that a user's token does not reach. One
+    /// that is not known is not reached.
+    pub(crate) fn out_of_reach(&self, audiences: Audiences, user: &Claims) -> Option<&str> {
+        audiences
+            .places()
+            .map(|place| self.audiences.get(place).map_or("?", |name| &**name))
+            .find(|name| !user.reaches(name))
     }
 
     /// Whether some user, or none, lets `workload` do this: what nats-server

@@ -256,6 +256,21 @@ pub enum Problem {
         other: String,
     },
 
+    /// An audience where no user is.
+    #[error("no user travels here, and only a user's token reaches an `audience`")]
+    AudienceWithoutUser,
+    /// More audiences than are told apart.
+    #[error("the policy names {actual} audiences; at most {limit} are allowed")]
+    TooManyAudiences {
+        /// The most allowed.
+        limit: usize,
+        /// How many there are.
+        actual: usize,
+    },
+    /// A reach of tokens that nobody may mint.
+    #[error("`reach` bounds the tokens that a workload mints, and this one mints none")]
+    ReachWithoutMint,
+
     // Streams.
     /// No name of a stream.
     #[error("`{name}` is not a name of a stream")]

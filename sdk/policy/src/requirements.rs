@@ -227,6 +227,39 @@ impl fmt::Display for Replay {
     }
 }
 
+/// The verticals that subjects belong to: which of the policy's audiences a
+/// user's token has to reach, all of them. Ask [`Policy::audience_names`] for
+/// the names.
+///
+/// [`Policy::audience_names`]: crate::Policy::audience_names
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audiences(u64);
+
+impl Audiences {
+    /// The most audiences that a policy names.
+    pub(crate) const MOST: usize = 64;
+
+    /// The audience of this place in the policy's list, below
+    /// [`Audiences::MOST`].
+    pub(crate) const fn one(place: u32) -> Self {
+        Self(1 << (place % 64))
+    }
+
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether no audience is asked for.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn places(self) -> impl Iterator<Item = usize> {
+        (0..Self::MOST).filter(move |place| self.0 >> place & 1 == 1)
+    }
+}
+
 /// What a subject demands, after every `[subject]` entry that matches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirements {
@@ -255,6 +288,9 @@ pub struct Requirements {
     /// Protection against replay as far as an entry states it; ask
     /// [`Requirements::replay_for`].
     pub replay: Option<Replay>,
+    /// What a user's token has to reach; nothing unless an entry says so. A
+    /// message without a user needs no reach.
+    pub audiences: Audiences,
 }
 
 impl Requirements {
@@ -283,6 +319,8 @@ pub(crate) struct Stated {
     pub(crate) batch: Option<Batch>,
     pub(crate) replies: Option<Replies>,
     pub(crate) replay: Option<Replay>,
+    /// Of several entries all count.
+    pub(crate) audiences: Audiences,
 }
 
 impl Stated {
@@ -298,6 +336,7 @@ impl Stated {
             batch: self.batch.max(other.batch),
             replies: self.replies.max(other.replies),
             replay: self.replay.max(other.replay),
+            audiences: self.audiences.and(other.audiences),
         }
     }
 
@@ -317,6 +356,7 @@ impl Stated {
             batch: self.batch.unwrap_or(Batch::Shared),
             replies: self.replies.unwrap_or(Replies::Signed),
             replay: self.replay,
+            audiences: self.audiences,
         }
     }
 }
@@ -345,6 +385,7 @@ mod tests {
             batch: Some(Batch::Shared),
             replies: Some(Replies::Mac),
             replay: Some(Replay::Window),
+            audiences: Audiences::one(0),
         };
         let b = Stated {
             protect: Some(Protect::Open),
@@ -356,6 +397,7 @@ mod tests {
             batch: Some(Batch::PerSubject),
             replies: Some(Replies::Signed),
             replay: Some(Replay::Shared),
+            audiences: Audiences::one(63),
         };
         assert_eq!(a.and(b), b.and(a));
         let both = a.and(b).or_default();
@@ -368,6 +410,7 @@ mod tests {
         assert_eq!(both.batch, Batch::PerSubject);
         assert_eq!(both.replies, Replies::Signed);
         assert_eq!(both.replay, Some(Replay::Shared));
+        assert_eq!(both.audiences.places().collect::<Vec<_>>(), [0, 63]);
         // What nobody contradicts stands, though a default is stricter.
         let alone = a.and(Stated::default()).or_default();
         assert_eq!((alone.suite, alone.open_token), (Suite::X25519, true));

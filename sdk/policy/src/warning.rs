@@ -18,9 +18,23 @@ enum Kind {
         rule: String,
         rule_line: u32,
     },
+    AudienceUnreached {
+        subject: String,
+        audience: String,
+    },
 }
 
 impl Warning {
+    pub(crate) fn audience_unreached(line: u32, subject: &SubjectPattern, audience: &str) -> Self {
+        Self {
+            line,
+            kind: Kind::AudienceUnreached {
+                subject: subject.to_string(),
+                audience: audience.to_owned(),
+            },
+        }
+    }
+
     pub(crate) fn window_in_queue_group(line: u32, subject: &SubjectPattern, rule: &Rule) -> Self {
         Self {
             line,
@@ -37,6 +51,7 @@ impl Warning {
     pub const fn code(&self) -> &'static str {
         match self.kind {
             Kind::WindowInQueueGroup { .. } => "window_in_queue_group",
+            Kind::AudienceUnreached { .. } => "audience_unreached",
         }
     }
 
@@ -57,6 +72,9 @@ impl Warning {
             } => format!(
                 "`{subject}` says replay = \"window\" and rule `{rule}` (line {rule_line}) serves it: in a queue group of n replicas this alone would allow n executions"
             ),
+            Kind::AudienceUnreached { subject, audience } => format!(
+                "`{subject}` belongs to the audience `{audience}`, and no workload mints tokens that may reach it: no user ever gets there"
+            ),
         }
     }
 
@@ -66,6 +84,9 @@ impl Warning {
         match self.kind {
             Kind::WindowInQueueGroup { .. } => {
                 "say replay = \"shared\", or leave it out: what is served is then claimed once for the whole group"
+            }
+            Kind::AudienceUnreached { .. } => {
+                "add the audience to the `reach` of a workload that mints, or mend its spelling"
             }
         }
     }

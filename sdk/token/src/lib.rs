@@ -73,7 +73,7 @@ pub use algorithm::Algorithm;
 pub use error::{Blame, JwksError, MintError, PolicyError, TokenError};
 pub use jwks::{IgnoredKey, KeySet, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use transaction::{
-    MAX_TRANSACTION_LIFETIME, TRANSACTION_TYP, TokenSigningKey, TransactionClaims,
+    MAX_REACH, MAX_TRANSACTION_LIFETIME, TRANSACTION_TYP, TokenSigningKey, TransactionClaims,
     TransactionToken, is_reserved_context_name, mint_transaction_token, trust_domain_uri,
     unverified_kid, verify_transaction_token,
 };

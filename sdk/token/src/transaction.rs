@@ -61,6 +61,13 @@ const RESERVED: [&str; 16] = [
     "client_id",
 ];
 
+/// The member of `tctx` that names the verticals which a token reaches. It is set
+/// by [`TransactionClaims::reach`] alone.
+pub(crate) const REACH: &str = "reach";
+
+/// The most verticals that a token reaches.
+pub const MAX_REACH: usize = 64;
+
 /// The `iss` and `aud` of every transaction token of a trust domain:
 /// `spiffe://` and its name.
 #[must_use]
@@ -112,6 +119,9 @@ pub struct TransactionClaims {
     pub scope: String,
     /// `req_wl`: the workload that asked for the token, a SPIFFE id.
     pub requesting_workload: String,
+    /// `tctx.reach`: the verticals that it reaches, at most [`MAX_REACH`]. On a
+    /// subject of any other it is refused; without one it reaches none.
+    pub reach: Vec<String>,
     /// `tctx`: facts about the user and the transaction that policies may ask for.
     pub context: Map<String, Value>,
     /// `rctx`: facts about the request, for the record only.
@@ -134,6 +144,7 @@ impl TransactionClaims {
             txn: txn.into(),
             principal: principal.into(),
             scope: String::new(),
+            reach: Vec::new(),
             requesting_workload: requesting_workload.into(),
             context: Map::new(),
             request_context: Map::new(),
@@ -183,6 +194,9 @@ pub fn mint_transaction_token(
     if claims.context.keys().any(|k| is_reserved_context_name(k)) {
         return Err(MintError::ReservedContextName);
     }
+    if claims.reach.len() > MAX_REACH || !claims.reach.iter().all(|name| is_vertical(name)) {
+        return Err(MintError::BadClaim(REACH));
+    }
     // Each stands one level below the payload.
     for (name, context) in [("tctx", &claims.context), ("rctx", &claims.request_context)] {
         if !within_depth(context.values(), MAX_DEPTH - 2) {
@@ -213,6 +227,11 @@ pub fn mint_transaction_token(
         "req_wl": claims.requesting_workload,
         "tctx": claims.context,
     });
+    if let (Some(Value::Object(context)), false) =
+        (payload.get_mut("tctx"), claims.reach.is_empty())
+    {
+        context.insert(REACH.to_owned(), claims.reach.clone().into());
+    }
     if let (Some(map), false) = (payload.as_object_mut(), claims.request_context.is_empty()) {
         map.insert(
             "rctx".to_owned(),
@@ -290,8 +309,14 @@ pub fn verify_transaction_token(
         Some(Value::Object(map)) => map.clone(),
         Some(_) => return Err(TokenError::BadClaim("tctx")),
     };
-    if context.keys().any(|k| is_reserved_context_name(k)) {
+    if context
+        .keys()
+        .any(|k| k != REACH && is_reserved_context_name(k))
+    {
         return Err(TokenError::ReservedContextName);
+    }
+    if !context.get(REACH).is_none_or(is_reach) {
+        return Err(TokenError::BadClaim(REACH));
     }
     if claims.get("rctx").is_some_and(|v| !v.is_object()) {
         return Err(TokenError::BadClaim("rctx"));
@@ -313,10 +338,25 @@ pub fn verify_transaction_token(
     Ok(verified)
 }
 
-/// Whether `tctx` may not use this name: it would replace a registered claim.
+/// Whether `tctx` may not use this name for what a client's token says: it would
+/// replace a registered claim, or what the edge itself says of the token's reach.
 #[must_use]
 pub fn is_reserved_context_name(name: &str) -> bool {
-    RESERVED.contains(&name)
+    name == REACH || RESERVED.contains(&name)
+}
+
+fn is_reach(value: &Value) -> bool {
+    value.as_array().is_some_and(|names| {
+        names.len() <= MAX_REACH && names.iter().all(|v| v.as_str().is_some_and(is_vertical))
+    })
+}
+
+/// Whether it is spelt as a policy spells audiences.
+fn is_vertical(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_'))
 }
 
 fn transaction_header(token: &str) -> Result<(Compact<'_>, String), TokenError> {
@@ -379,6 +419,11 @@ impl TransactionToken {
     /// The scopes that are left of the user's.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.policy_claims.scopes()
+    }
+
+    /// The verticals that it reaches.
+    pub fn reach(&self) -> impl Iterator<Item = &str> {
+        self.policy_claims.reach()
     }
 
     /// The workload that the token was minted for, a SPIFFE id.

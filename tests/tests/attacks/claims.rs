@@ -20,14 +20,6 @@ async fn replica(scene: &Scene) -> (Client, Service) {
     (client, service)
 }
 
-async fn eventually(what: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !what() {
-        assert!(tokio::time::Instant::now() < deadline, "it never came");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_01_a_replay_to_a_second_replica_runs_once() {
     let scene = Scene::start().await;

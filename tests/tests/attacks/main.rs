@@ -18,6 +18,7 @@ mod keys;
 mod leaks;
 mod macs;
 mod proofs;
+mod reach;
 mod replay;
 mod replies;
 
@@ -258,6 +259,15 @@ async fn no_responder_is_told_at_once() {
         "{error}"
     );
     assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+/// Waits for something that other tasks bring about.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "it did not come about");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn request_of(forger: &Forger, subject: &str, reply_to: &str) -> Bytes {

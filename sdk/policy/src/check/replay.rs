@@ -61,8 +61,28 @@ pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
             ))
         })
         .collect();
+    out.extend(unreached(parsed));
     out.sort_by_key(Warning::line);
     out
+}
+
+/// Entries whose audience the tokens of no minter may reach.
+fn unreached(parsed: &Parsed) -> impl Iterator<Item = Warning> {
+    let reached = |audience: &str| {
+        let mut minters = parsed.workloads.iter().filter(|workload| workload.mints);
+        minters.any(|minter| match &minter.reach {
+            None => true,
+            Some(reach) => reach.iter().any(|name| **name == *audience),
+        })
+    };
+    parsed.subjects.iter().flat_map(move |spec| {
+        let named = spec.stated.audiences.places();
+        let names = named.filter_map(|place| parsed.audiences.get(place));
+        names
+            .filter(|name| !reached(name))
+            .map(|name| Warning::audience_unreached(spec.line, &spec.pattern, name))
+            .collect::<Vec<_>>()
+    })
 }
 
 /// A pattern that some rule lets requests travel on.

@@ -1,17 +1,18 @@
 //! `[subject."PATTERN"]`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use bulla_identity::{SubjectPattern, reserved};
+use bulla_identity::{SubjectPattern, WorkloadName, reserved};
 
 use super::SubjectSpec;
 use super::reader::{self, Fields, Node};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::{
-    Batch, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies, SHORTEST_MAX_AGE, Stated,
-    Suite, UserRule,
+    Audiences, Batch, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies, SHORTEST_MAX_AGE,
+    Stated, Suite, UserRule,
 };
 
 const KEYS: &[&str] = &[
@@ -25,28 +26,33 @@ const KEYS: &[&str] = &[
     "replies",
     "replay",
     "chain",
+    "audience",
 ];
 
-const LATER: &[(&str, &str)] = &[(
-    "audience",
-    "leave it out: who may be reached is said by the rules",
-)];
-
-pub(super) fn subjects(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<SubjectSpec> {
-    let Some(table) = node.and_then(|n| reader::table("subject", n, sink)) else {
-        return Vec::new();
-    };
+/// The entries, and the audiences that they name, sorted.
+pub(super) fn subjects(
+    node: Option<Node<'_>>,
+    sink: &mut Sink<'_>,
+) -> (Vec<SubjectSpec>, Vec<Box<str>>) {
     let mut out = Vec::new();
+    let mut named: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
+    let Some(table) = node.and_then(|n| reader::table("subject", n, sink)) else {
+        return (out, Vec::new());
+    };
     for (key, node) in table {
         let pattern = pattern(key.get_ref(), &key.span(), sink);
         let Some(table) = reader::table(key.get_ref(), node, sink) else {
             continue;
         };
-        let fields = Fields::new(table, key.span(), "a subject", KEYS, LATER, sink);
+        let fields = Fields::new(table, key.span(), "a subject", KEYS, &[], sink);
         let stated = stated(&fields, sink);
         chain(&fields, sink);
+        let audience = audience(&fields, &stated, sink);
         let place = |key: &str| fields.get(key).map(|node| node.span());
         if let Some(pattern) = pattern {
+            if let Some(audience) = audience {
+                named.entry(audience).or_default().push(out.len());
+            }
             out.push(SubjectSpec {
                 pattern,
                 span: key.span(),
@@ -57,8 +63,45 @@ pub(super) fn subjects(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Subje
             });
         }
     }
-    out.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-    out
+    if named.len() > Audiences::MOST {
+        let problem = Problem::TooManyAudiences {
+            limit: Audiences::MOST,
+            actual: named.len(),
+        };
+        sink.report(&(0..0), problem);
+        named.clear();
+    }
+    for (entries, place) in named.values().zip(0u32..) {
+        for index in entries {
+            if let Some(spec) = out.get_mut(*index) {
+                spec.stated.audiences = Audiences::one(place);
+            }
+        }
+    }
+    out.sort_by(|a: &SubjectSpec, b| a.pattern.cmp(&b.pattern));
+    (out, named.into_keys().collect())
+}
+
+/// The vertical that an entry's subjects belong to. Only a user's token reaches
+/// one, so it means nothing where there is never a user.
+fn audience(fields: &Fields<'_>, stated: &Stated, sink: &mut Sink<'_>) -> Option<Box<str>> {
+    let (word, span) = word(fields, "audience", sink)?;
+    if stated.protect == Some(Protect::Open) || stated.user == Some(UserRule::None) {
+        sink.report(&span, Problem::AudienceWithoutUser);
+    }
+    vertical(word, &span, sink)
+}
+
+/// The name of a vertical: spelt as names of workloads are.
+pub(super) fn vertical(word: &str, span: &Range<usize>, sink: &mut Sink<'_>) -> Option<Box<str>> {
+    match WorkloadName::parse(word) {
+        Ok(name) => Some(name.as_str().into()),
+        Err(source) => {
+            let name = reader::printable(word);
+            sink.report(span, Problem::Name { name, source });
+            None
+        }
+    }
 }
 
 /// A pattern outside the reserved spaces, as far as its first token tells.
@@ -150,6 +193,7 @@ fn stated(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Stated {
             sink,
         ),
         replay,
+        audiences: Audiences::default(),
     }
 }
 

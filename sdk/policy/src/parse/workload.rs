@@ -6,7 +6,7 @@ use std::ops::Range;
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
 
 use super::reader::{self, Fields, Node};
-use super::{MAX_GRANTS, WorkloadSpec};
+use super::{MAX_GRANTS, WorkloadSpec, subject};
 use crate::error::Sink;
 use crate::problem::Problem;
 
@@ -34,7 +34,8 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
         };
         const LATER: &[(&str, &str)] = &[("expires", "remove the workload when its time is over")];
         let what = "a workload";
-        let fields = Fields::new(table, key.span(), what, &["attest", "mints"], LATER, sink);
+        const KEYS: &[&str] = &["attest", "mints", "reach"];
+        let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
         let mut nkeys = Vec::new();
         if let Some(node) = fields.need("attest", sink) {
             for node in reader::list("attest", "a list such as [{ nkey = \"U…\" }]", node, sink) {
@@ -56,16 +57,42 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
             .get("mints")
             .and_then(|n| reader::boolean("mints", n, sink))
             .unwrap_or(false);
+        let reach = fields.get("reach").map(|node| {
+            if !mints {
+                sink.report(&node.span(), Problem::ReachWithoutMint);
+            }
+            verticals(node, sink)
+        });
         if let Some(name) = parsed {
             out.push(WorkloadSpec {
                 name,
                 span: key.span(),
                 nkeys,
                 mints,
+                reach,
             });
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+/// A list of verticals, sorted; it may be empty, and reaches nothing then.
+fn verticals(node: Node<'_>, sink: &mut Sink<'_>) -> Vec<Box<str>> {
+    let Some(array) = node.get_ref().as_array() else {
+        reader::wrong_type("reach", "a list of audiences", node, sink);
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for node in array.iter() {
+        if let Some(word) = reader::text("reach", node, sink)
+            && let Some(name) = subject::vertical(word, &node.span(), sink)
+        {
+            out.push(name);
+        }
+    }
+    out.sort();
+    out.dedup();
     out
 }
 

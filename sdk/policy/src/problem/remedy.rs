@@ -83,6 +83,13 @@ impl Problem {
             }
             Self::UserOnOpen { .. } => "raise the protection to \"signed\", or leave the user out",
             Self::UserContradiction { .. } => "make the patterns disjoint, or choose one",
+            Self::AudienceWithoutUser => {
+                "leave the audience out, or let users travel: protect \"signed\" or \"encrypted\", user \"optional\" or \"required\""
+            }
+            Self::TooManyAudiences { .. } => {
+                "an audience is a vertical of many subjects: name fewer"
+            }
+            Self::ReachWithoutMint => "add `mints = true`, or leave the reach out",
             Self::StreamName { .. } => "use A-Z, a-z, 0-9, `-` and `_`, at most 64 characters",
             Self::StreamReserved { .. } => {
                 "rename it: names that start with `BULLA_`, `KV_` or `OBJ_` have a meaning already"

@@ -401,3 +401,64 @@ fn a_policy_is_shared_between_threads() {
     shared::<Policy>();
     shared::<Decision>();
 }
+
+const VERTICALS: &str = r#"
+[subject."shop.>"]
+audience = "retail"
+[subject."shop.admin.>"]
+audience = "back-office"
+
+[[allow]]
+id = "asks"
+who = ["checkout"]
+may = ["request", "publish"]
+on = ["shop.>", "free.>"]
+[[allow]]
+id = "serves"
+who = ["orders"]
+may = ["serve"]
+on = ["shop.>"]
+"#;
+
+#[test]
+fn pol_29_a_token_is_spent_only_in_the_audiences_that_it_reaches() {
+    let policy = parse(VERTICALS);
+    let alice = |reach: Value| Some(json!({"sub": "alice", "reach": reach}));
+    let reason = |who: &str, verb, on: &str, user| match decide(&policy, who, verb, on, user) {
+        Decision::Allow(_) => None,
+        Decision::Deny(denial) => Some((denial.reason(), denial.audience().map(str::to_owned))),
+    };
+    let beyond = |audience: &str| Some((Reason::OutOfReach, Some(audience.to_owned())));
+    // Sender and server alike.
+    for (who, verb) in [("checkout", Verb::Request), ("orders", Verb::Serve)] {
+        let asked = |on: &str, user| reason(who, verb, on, user);
+        assert_eq!(asked("shop.buy", alice(json!(["retail"]))), None);
+        assert_eq!(asked("shop.buy", alice(json!(["ops", "retail"]))), None);
+        for reach in [json!(["ops"]), json!([]), json!("retail"), json!(null)] {
+            assert_eq!(asked("shop.buy", alice(reach)), beyond("retail"));
+        }
+        let without = Some(json!({"sub": "alice"}));
+        assert_eq!(asked("shop.buy", without), beyond("retail"));
+        // Every audience of the subject, not one of them.
+        let retail = alice(json!(["retail"]));
+        assert_eq!(asked("shop.admin.x", retail), beyond("back-office"));
+        let both = alice(json!(["retail", "back-office"]));
+        assert_eq!(asked("shop.admin.x", both), None);
+        // Nothing is spent without a user.
+        assert_eq!(asked("shop.buy", None), None);
+    }
+    let free = reason("checkout", Verb::Publish, "free.x", alice(json!([])));
+    assert_eq!(free, None);
+    let denial = denied(decide(
+        &policy,
+        "checkout",
+        Verb::Request,
+        "shop.buy",
+        alice(json!(["ops"])),
+    ));
+    assert_eq!(
+        denial.to_string(),
+        "`shop.buy` belongs to `retail`, which this user's token does not reach"
+    );
+    assert_eq!(denial.rule(), Some("asks"));
+}

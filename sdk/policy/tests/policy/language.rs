@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, Subject, SubjectPattern, WorkloadName};
 use bulla_policy::{
-    Batch, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy, PolicyErrors, Protect, Replay,
-    Replies, Requirements, Suite, UserRule, Verb,
+    Audiences, Batch, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy, PolicyErrors,
+    Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
 };
 
 use crate::shop::nkey;
@@ -350,6 +350,7 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
         batch: Batch::Shared,
         replies: Replies::Signed,
         replay: None,
+        audiences: Audiences::default(),
     };
     assert_eq!(requirements("", "any.thing"), want);
     assert_eq!(requirements("[subject.\"any.*\"]", "any.thing"), want);
@@ -357,12 +358,8 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
 
 #[test]
 fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
-    for (line, at) in [
-        ("chain = \"proven\"", "\"proven\""),
-        ("audience = \"retail\"", "audience"),
-    ] {
-        one_error(&with(&format!("[subject.x]\n{line}")), "unsupported", at);
-    }
+    let proven = with("[subject.x]\nchain = \"proven\"");
+    one_error(&proven, "unsupported", "\"proven\"");
     for line in [
         "replay = \"exactly-once\"",
         "suite = \"kyber\"",
@@ -399,6 +396,101 @@ fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
     );
     let all = "[subject.x]\nchain = \"reported\"";
     assert!(Policy::parse("p.toml", &with(all)).is_ok());
+}
+
+#[test]
+fn pol_29_a_subject_belongs_to_every_audience_that_an_entry_names() {
+    let text = "[subject.\"a.>\"]\naudience = \"retail\"\n\
+                [subject.\"*.x\"]\naudience = \"back-office\"\n";
+    let policy = Policy::parse("p.toml", &with(text)).unwrap();
+    let names = |subject: &str| -> Vec<String> {
+        let audiences = policy
+            .requirements(&Subject::parse(subject).unwrap())
+            .audiences;
+        policy
+            .audience_names(audiences)
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(names("a.x"), ["back-office", "retail"]);
+    assert_eq!(names("a.y"), ["retail"]);
+    assert_eq!(names("b.y"), [""; 0]);
+}
+
+#[test]
+fn pol_29_audiences_that_mean_nothing_are_refused() {
+    for name in ["", "Retail", "re tail", "re.tail", "*", "{x}"] {
+        let text = with(&format!("[subject.x]\naudience = \"{name}\""));
+        one_error(&text, "name", &format!("\"{name}\""));
+    }
+    let list = with("[subject.x]\naudience = [\"retail\"]");
+    one_error(&list, "wrong_type", "[\"retail\"]");
+    for demand in ["protect = \"open\"", "user = \"none\""] {
+        let text = with(&format!("[subject.x]\n{demand}\naudience = \"retail\""));
+        one_error(&text, "audience_without_user", "\"retail\"");
+    }
+    let many: String = (0..65)
+        .map(|n| format!("[subject.x{n}]\naudience = \"a{n}\"\n"))
+        .collect();
+    let errors = refused(&with(&many));
+    assert_eq!(errors.errors()[0].code(), "too_many_audiences", "{errors}");
+    let most = many.replacen("a64", "a63", 1);
+    assert!(Policy::parse("p.toml", &with(&most)).is_ok());
+}
+
+#[test]
+fn pol_13_the_reach_of_a_minter() {
+    let minter = |more: &str| with(&format!("workload.a.{more}\n"));
+    one_error(
+        &minter("reach = [\"retail\"]"),
+        "reach_without_mint",
+        "[\"retail\"]",
+    );
+    one_error(
+        &minter("mints = true\nworkload.a.reach = \"retail\""),
+        "wrong_type",
+        "\"retail\"",
+    );
+    one_error(
+        &minter("mints = true\nworkload.a.reach = [\"Retail\"]"),
+        "name",
+        "\"Retail\"",
+    );
+    let may_reach = |text: &str, audience: &str| {
+        let policy = Policy::parse("p.toml", text).unwrap();
+        let a = policy.workload(&WorkloadName::parse("a").unwrap()).unwrap();
+        a.may_reach(audience)
+    };
+    let bounded = minter("mints = true\nworkload.a.reach = [\"retail\"]");
+    assert!(may_reach(&bounded, "retail") && !may_reach(&bounded, "ops"));
+    let none = minter("mints = true\nworkload.a.reach = []");
+    assert!(!may_reach(&none, "retail"));
+    assert!(may_reach(&minter("mints = true"), "retail"));
+    assert!(!may_reach(&with(""), "retail"));
+}
+
+#[test]
+fn pol_28_an_audience_that_no_minter_reaches_is_warned_of() {
+    let warned = |more: &str| -> Vec<(&'static str, String)> {
+        let text = with(&format!("{more}\n[subject.x]\naudience = \"retail\"\n"));
+        let policy = Policy::parse("p.toml", &text).unwrap();
+        let warnings = policy.warnings().iter();
+        warnings.map(|w| (w.code(), w.message())).collect()
+    };
+    for unreached in [
+        "",
+        "workload.a.mints = true\nworkload.a.reach = [\"retai\"]",
+        "workload.a.mints = true\nworkload.a.reach = []",
+    ] {
+        let [(code, message)] = &warned(unreached)[..] else {
+            panic!("one warning: {unreached}");
+        };
+        assert_eq!(*code, "audience_unreached");
+        assert!(message.contains("`retail`"), "{message}");
+    }
+    assert_eq!(warned("workload.a.mints = true"), []);
+    let named = "workload.a.mints = true\nworkload.a.reach = [\"retail\"]";
+    assert_eq!(warned(named), []);
 }
 
 #[test]

@@ -348,3 +348,41 @@ fn debug_output_shows_no_key_and_no_values() {
     );
     assert!(!seen.contains("alice") && !seen.contains("buyer"), "{seen}");
 }
+
+#[test]
+fn a_reach_is_a_list_of_names_that_only_the_minter_states() {
+    let mut claims = wanted();
+    claims.reach = vec!["retail".into(), "back-office".into()];
+    let seen = verify(&mint(&claims).unwrap()).unwrap();
+    assert_eq!(seen.reach().collect::<Vec<_>>(), ["retail", "back-office"]);
+    assert_eq!(
+        seen.policy_claims().get("reach"),
+        Some(&json!(["retail", "back-office"]))
+    );
+    let none = verify(&mint(&wanted()).unwrap()).unwrap();
+    assert_eq!(none.reach().count(), 0);
+    assert_eq!(none.policy_claims().get("reach"), None);
+
+    // Not by what a client's token says.
+    let mut copied = wanted();
+    copied.context.insert("reach".into(), json!(["retail"]));
+    assert_eq!(mint(&copied), Err(MintError::ReservedContextName));
+    let too_many = (0..65).map(|n| format!("a{n}")).collect();
+    for bad in [vec![String::new()], vec!["Retail".into()], too_many] {
+        let mut claims = wanted();
+        claims.reach = bad;
+        assert_eq!(mint(&claims), Err(MintError::BadClaim("reach")));
+    }
+    for odd in [
+        json!("retail"),
+        json!(null),
+        json!({"retail": true}),
+        json!(["retail", 1]),
+        json!([["retail"]]),
+        json!(["re tail"]),
+        json!(vec!["a"; 65]),
+    ] {
+        let error = forge(json!({}), json!({"tctx": {"reach": odd}}));
+        assert_eq!(error, TokenError::BadClaim("reach"));
+    }
+}
