@@ -110,6 +110,8 @@ impl Pair {
             version: 1,
             issued_at: NOW,
             expires_at,
+            root: *root.verifying_key(),
+            former_roots: Vec::new(),
             issuing: vec![IssuingKey {
                 key: *issuing.verifying_key(),
                 expires_at,
@@ -118,7 +120,7 @@ impl Pair {
         };
         let bundle = bundle.sign(&root).unwrap();
         let bundle =
-            TrustBundle::open(&bundle, root.verifying_key(), &domain, NOW, MINUTE).unwrap();
+            TrustBundle::open(&bundle, &[*root.verifying_key()], &domain, NOW, MINUTE).unwrap();
         let terms = Terms {
             not_before: NOW,
             expires_at,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::SubscribeError;
-use bulla_envelope::{CredentialIssuer, SuccessionError};
+use bulla_envelope::SuccessionError;
 use bulla_identity::reserved;
 use bulla_process::Readiness;
 use bytes::Bytes;
@@ -18,7 +18,9 @@ use crate::config::BrokerConfig;
 use crate::connection::{self, ConnectionError};
 use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
 use crate::durable::Durable;
+use crate::files::Files;
 use crate::follow::{self, Follower};
+use crate::issuing::Issuers;
 use crate::trust::{Anchor, Held, HeldBundle, HeldPolicy, Succession, TrustFault};
 
 /// Runs a broker until `stop`.
@@ -39,7 +41,6 @@ pub async fn run(
     let anchor = Anchor::of(&config);
     let bundle = anchor.bundle(&config.bundle, clock::now())?;
     let policy = bundle.policy(&config.policy, clock::now())?;
-    let issuing = *config.keys.issuing.public().verifying_key();
 
     let url = &config.nats_url;
     let disturbed = Arc::new(Notify::new());
@@ -52,26 +53,24 @@ pub async fn run(
     )?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;
-    if bundle
-        .issues_until(&issuing)
-        .is_none_or(|until| until <= clock::now())
-    {
+    let held = Held::new(bundle, policy, clock::now());
+    if !held.is_vouched() {
+        return Err(TrustFault::Unvouched.into());
+    }
+    let issuers = Issuers::new(config.keys.issuing);
+    issuers.follow(&held.bundle);
+    if issuers.current(&held.bundle, clock::now()).is_none() {
         return Err(TrustFault::NotAnIssuer.into());
     }
-    let admissions = Admissions::from_policy(&policy.policy)?;
-    let revision = policy.signed.revision;
+    let admissions = Admissions::from_policy(&held.policy.policy)?;
+    let revision = held.policy.signed.revision;
     let mut durable = Durable::new(js.clone());
-    durable.make(&policy.policy, revision).await;
-    let version = bundle.bundle.version;
+    durable.make(&held.policy.policy, revision).await;
+    let version = held.bundle.bundle.version;
 
     let plane = Arc::new(
-        ControlPlane::new(
-            CredentialIssuer::new(config.keys.issuing.into_signing_key()),
-            config.credential_lifetime,
-            Held { bundle, policy },
-            stream.clone(),
-        )
-        .map_err(BrokerError::Random)?,
+        ControlPlane::new(issuers, config.credential_lifetime, held, stream.clone())
+            .map_err(BrokerError::Random)?,
     );
     let broker_id = plane.broker_id().to_owned();
     let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
@@ -86,6 +85,7 @@ pub async fn run(
     let held_by = Arc::clone(&plane);
     let follower = Follower {
         anchor,
+        files: Files::new(config.files),
         plane,
         callout,
         stream,
@@ -122,6 +122,8 @@ async fn publish_bundle(
     anchor: &Anchor,
     ours: HeldBundle,
 ) -> Result<HeldBundle, BrokerError> {
+    // What lies there may be by a root that ours followed.
+    let anchor = anchor.and_roots_of(&ours);
     publish(
         stream,
         reserved::CTL_BUNDLE,
@@ -159,7 +161,10 @@ async fn publish<T: Succession>(
                 Ok(stored) => match ours.check_succession(&stored) {
                     Ok(()) if *stored.bytes() == *ours.bytes() => return Ok(ours),
                     Ok(()) => sequence,
-                    Err(SuccessionError::Rollback { held, offered }) => {
+                    // A newer one by a root that was replaced is no newer one.
+                    Err(SuccessionError::Rollback { held, offered })
+                        if stored.check_succession(&ours).is_ok() =>
+                    {
                         tracing::warn!(
                             what,
                             held,

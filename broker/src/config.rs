@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_identity::{NkeyKind, TrustDomain};
-use bulla_keyring::{AuthorityKey, AuthorityRole, AuthoritySeed, CurveSeed, NkeySeed};
+use bulla_keyring::{AuthorityKey, AuthorityRole, CurveSeed, NkeySeed};
 use bulla_process::{Zeroizing, secret_file};
 use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::callout::Group;
 use crate::cli::chain;
+use crate::issuing::IssuingKeys;
 
 /// A broker's settings, keys included.
 #[derive(Debug)]
@@ -25,14 +26,26 @@ pub struct BrokerConfig {
     pub keys: BrokerKeys,
     /// The trust domain that it serves.
     pub trust_domain: TrustDomain,
-    /// The public key that it trusts above all.
-    pub root: AuthorityKey,
+    /// The public keys that it trusts above all: one, or several while the root
+    /// is replaced.
+    pub roots: Vec<AuthorityKey>,
     /// The signed trust bundle.
     pub bundle: Bytes,
     /// The signed policy.
     pub policy: Bytes,
+    /// Where these two were read, to be looked at again.
+    pub files: TrustFiles,
     /// How long a message credential is good for.
     pub credential_lifetime: Duration,
+}
+
+/// The files of the operator that a broker follows.
+#[derive(Debug, Clone)]
+pub struct TrustFiles {
+    /// The signed trust bundle.
+    pub bundle: PathBuf,
+    /// The signed policy.
+    pub policy: PathBuf,
 }
 
 /// The secrets of one broker.
@@ -46,8 +59,8 @@ pub struct BrokerKeys {
     pub auth: NkeySeed,
     /// The broker's user in the account `JS` (`SU…`).
     pub js: NkeySeed,
-    /// Signs message credentials.
-    pub issuing: AuthoritySeed,
+    /// Sign message credentials.
+    pub issuing: IssuingKeys,
 }
 
 impl BrokerConfig {
@@ -73,15 +86,18 @@ impl BrokerConfig {
         let auth = reader.nkey("keys.auth", &raw.keys.auth, NkeyKind::User);
         let js = reader.nkey("keys.js", &raw.keys.js, NkeyKind::User);
         let xkey = reader.secret("keys.xkey", &raw.keys.xkey, CurveSeed::parse);
-        let issuing = reader.secret("keys.issuing", &raw.keys.issuing, |text| {
-            AuthoritySeed::parse(AuthorityRole::Issuing, text)
-        });
+        let issuing = IssuingKeys::read(&dir.join(&raw.keys.issuing));
+        let issuing = reader.check("keys.issuing", issuing.map_err(|error| chain(&error)));
         let domain = TrustDomain::parse(&raw.trust.domain);
         let trust_domain = reader.check("trust.domain", domain);
-        let root = reader.public("trust.root", &raw.trust.root);
+        let roots = reader.public("trust.root", &raw.trust.root);
         let bundle = reader.bytes("trust.bundle", &raw.trust.bundle);
         let policy = reader.bytes("trust.policy", &raw.trust.policy);
 
+        let files = TrustFiles {
+            bundle: dir.join(&raw.trust.bundle),
+            policy: dir.join(&raw.trust.policy),
+        };
         let problems = reader.problems;
         match (
             group,
@@ -92,7 +108,7 @@ impl BrokerConfig {
             xkey,
             issuing,
             trust_domain,
-            root,
+            roots,
             bundle,
             policy,
         ) {
@@ -105,7 +121,7 @@ impl BrokerConfig {
                 Some(xkey),
                 Some(issuing),
                 Some(trust_domain),
-                Some(root),
+                Some(roots),
                 Some(bundle),
                 Some(policy),
             ) if problems.is_empty() => Ok(Self {
@@ -119,9 +135,10 @@ impl BrokerConfig {
                     issuing,
                 },
                 trust_domain,
-                root,
+                roots,
                 bundle,
                 policy,
+                files,
                 credential_lifetime,
             }),
             _ => Err(ConfigError {
@@ -173,10 +190,10 @@ impl Reader<'_> {
         Some(seed)
     }
 
-    fn public(&mut self, key: &str, path: &Path) -> Option<AuthorityKey> {
+    fn public(&mut self, key: &str, path: &Path) -> Option<Vec<AuthorityKey>> {
         let bytes = self.bytes(key, path)?;
         let text = String::from_utf8_lossy(&bytes);
-        let parsed = AuthorityKey::parse(AuthorityRole::Root, &text)
+        let parsed = AuthorityKey::parse_list(AuthorityRole::Root, &text)
             .map_err(|error| format!("`{}`: {error}", path.display()));
         self.check(key, parsed)
     }

@@ -29,8 +29,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::{Client, Message, SubscribeError};
 use bulla_envelope::{
-    CredentialDecodeError, CredentialIssuer, CredentialRequest, IssueError, MAX_CREDENTIAL_LIFE,
-    RequestError, RequestExpectation, Terms,
+    CredentialDecodeError, CredentialRequest, IssueError, MAX_CREDENTIAL_LIFE, RequestError,
+    RequestExpectation, Terms,
 };
 use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
 use bulla_policy::Workload;
@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::decision::Decision;
+use crate::issuing::Issuers;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
 use quota::Quota;
@@ -57,7 +58,7 @@ pub(crate) use streams::{open_for_workloads, open_taken};
 pub(crate) struct ControlPlane {
     broker_id: String,
     challenger: Challenger,
-    issuer: CredentialIssuer,
+    issuers: Issuers,
     lifetime: Duration,
     held: ArcSwap<Held>,
     quota: Mutex<Quota>,
@@ -67,7 +68,7 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) fn new(
-        issuer: CredentialIssuer,
+        issuers: Issuers,
         lifetime: Duration,
         held: Held,
         stream: ControlStream,
@@ -80,7 +81,7 @@ impl ControlPlane {
             // Fresh for each process: a challenge of an earlier one is void.
             broker_id: HEXLOWER.encode(&id),
             challenger: Challenger::new(&secret),
-            issuer,
+            issuers,
             lifetime,
             held: ArcSwap::from_pointee(held),
             quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
@@ -105,11 +106,9 @@ impl ControlPlane {
         self.held.store(Arc::new(held));
     }
 
-    /// Until when the held bundle lets this broker issue, if it still does.
-    pub(crate) fn issues_until(&self, held: &Held, now: UnixMillis) -> Option<UnixMillis> {
-        held.bundle
-            .issues_until(self.issuer.verifying_key())
-            .filter(|until| *until > now)
+    /// The keys that this broker may issue with.
+    pub(crate) const fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// Listens for requests. They are answered by [`Requests::serve`].
@@ -205,13 +204,19 @@ impl ControlPlane {
         request: &[u8],
         now: UnixMillis,
     ) -> Result<(String, Bytes), Refusal> {
+        if !held.is_vouched() {
+            return Err(Refusal::Unvouched);
+        }
         let workload = workload.ok_or(Refusal::UnknownWorkload)?;
         let request = CredentialRequest::decode(request)?;
         if request.token_key().is_some() && !workload.mints() {
             return Err(Refusal::MayNotMint);
         }
         let request = self.verify(request, workload, tag, now)?;
-        let issues_until = self.issues_until(held, now).ok_or(Refusal::NotAnIssuer)?;
+        let (issuer, issues_until) = self
+            .issuers
+            .current(&held.bundle, now)
+            .ok_or(Refusal::NotAnIssuer)?;
         let expires_at = now
             .saturating_add(self.lifetime)
             .min(request.requested_at().saturating_add(MAX_CREDENTIAL_LIFE))
@@ -224,7 +229,7 @@ impl ControlPlane {
             expires_at,
             serial,
         };
-        let credential = self.issuer.issue(&request, terms)?;
+        let credential = issuer.issue(&request, terms)?;
         let key_id = credential.id().to_hex();
         let bytes = Bytes::copy_from_slice(credential.as_bytes());
         // First where receivers look for it, then to the process.
@@ -332,6 +337,8 @@ enum Refusal {
     Request(#[from] RequestError),
     #[error("the request names a token key, but the policy does not let this workload mint")]
     MayNotMint,
+    #[error("the trust bundle does not name the key that signed the policy in force")]
+    Unvouched,
     #[error("the trust bundle no longer lets this broker issue")]
     NotAnIssuer,
     #[error("{0}")]

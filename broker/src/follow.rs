@@ -1,5 +1,9 @@
-//! Follows the control stream: a newer trust bundle or policy is in force in
-//! this broker without a restart.
+//! Follows the control stream and the operator's files: a newer trust bundle or
+//! policy is in force in this broker, and everywhere, without a restart.
+//!
+//! An operator replaces the files that `broker.toml` names, of any one broker.
+//! They are looked at every few seconds, and at once on SIGHUP; what is newer
+//! than the stream's goes onto the stream.
 //!
 //! The republished news is a hint that can be lost, the stream is the truth: it
 //! is looked at after every disturbance of the connection and every few
@@ -18,6 +22,7 @@ use async_nats::{Client, SubscribeError, Subscriber};
 use bulla_identity::reserved;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::callout::{AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
+use crate::files::Files;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
 
 /// Listens for news of bundle and policy, to be taken by [`Follower::run`].
@@ -37,6 +43,7 @@ pub(crate) async fn listen(client: &Client) -> Result<Subscriber, SubscribeError
 /// Keeps the control plane and the callout up to date.
 pub(crate) struct Follower {
     pub(crate) anchor: Anchor,
+    pub(crate) files: Files,
     pub(crate) plane: Arc<ControlPlane>,
     pub(crate) callout: Arc<Callout>,
     pub(crate) stream: ControlStream,
@@ -49,6 +56,13 @@ impl Follower {
     /// Follows until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut log = Log::default();
+        let mut asked = match signal(SignalKind::hangup()) {
+            Ok(asked) => Some(asked),
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP cannot be listened for: files are looked at in turn");
+                None
+            }
+        };
         let follow = async {
             let mut next_look = Instant::now() + pause();
             loop {
@@ -58,6 +72,8 @@ impl Follower {
                         continue;
                     }
                     () = self.disturbed.notified() => {}
+                    // The operator does not want to wait.
+                    Some(()) = hung_up(&mut asked) => {}
                     () = sleep_until(next_look) => {}
                 }
                 self.look(&mut log).await;
@@ -78,7 +94,7 @@ impl Follower {
                 log.outcome("trust bundle", taken);
                 // A policy that did not hold under the old one may hold now.
                 if is_new {
-                    self.look(log).await;
+                    self.take_last(log).await;
                 }
             }
             reserved::NEWS_POLICY => {
@@ -89,23 +105,100 @@ impl Follower {
         }
     }
 
-    /// Takes what lies on the stream.
-    async fn look(&self, log: &mut Log) {
-        let taken = match self.last(reserved::CTL_BUNDLE).await {
-            Ok(record) => self.take_bundle(&record),
+    /// Puts what the operator's files hold onto the stream, and takes what lies
+    /// there.
+    async fn look(&mut self, log: &mut Log) {
+        self.plane.issuers().read_again();
+        // A policy first, while its key still counts; one whose key is new, with
+        // the bundle that names it.
+        let _ = self.offer_policy(log).await;
+        if self.offer_bundle(log).await {
+            self.take_last(log).await;
+            self.offer_policy(log).await;
+        }
+        self.take_last(log).await;
+        let held = self.plane.held();
+        let issuer = self.plane.issuers().current(&held.bundle, clock::now());
+        log.issuing(issuer.is_some());
+    }
+
+    /// Whether the bundle in the file is new and now lies on the stream.
+    async fn offer_bundle(&mut self, log: &mut Log) -> bool {
+        let held = self.plane.held();
+        let offered = self.files.bundle(|record| {
+            let newer = held.newer_bundle(&self.anchor, record, clock::now())?;
+            Ok(newer.is_some())
+        });
+        self.offer(reserved::CTL_BUNDLE, "trust bundle file", offered, log)
+            .await
+    }
+
+    /// The same for the policy.
+    async fn offer_policy(&mut self, log: &mut Log) -> bool {
+        let held = self.plane.held();
+        let offered = self.files.policy(|record| {
+            let Some(signed) = held.newer_policy(record, clock::now())? else {
+                return Ok(false);
+            };
+            // What no broker could go by is not put there.
+            let policy = HeldPolicy::read(record.clone(), signed)?;
+            Admissions::from_policy(&policy.policy)?;
+            Ok(true)
+        });
+        self.offer(reserved::CTL_POLICY, "policy file", offered, log)
+            .await
+    }
+
+    async fn offer(
+        &self,
+        subject: &str,
+        what: &'static str,
+        offered: Result<Option<Bytes>, FollowFault>,
+        log: &mut Log,
+    ) -> bool {
+        let written = match offered {
+            Ok(None) => return false,
+            Ok(Some(record)) => self.write(subject, record).await,
             Err(fault) => Err(fault),
         };
-        log.outcome("trust bundle", taken);
-        let taken = match self.last(reserved::CTL_POLICY).await {
+        let is_written = matches!(written, Ok(true));
+        if is_written {
+            tracing::info!(what, "put onto the control stream");
+        }
+        log.outcome(what, written);
+        is_written
+    }
+
+    async fn write(&self, subject: &str, record: Bytes) -> Result<bool, FollowFault> {
+        let previous = self
+            .stream
+            .last(subject)
+            .await?
+            .map_or(0, |last| last.sequence);
+        // Another broker may have been faster: then the next look tells.
+        Ok(self.stream.replace(subject, record, previous).await?)
+    }
+
+    /// Takes what lies on the stream.
+    async fn take_last(&self, log: &mut Log) {
+        let bundle = self.last(reserved::CTL_BUNDLE).await;
+        let policy = self.last(reserved::CTL_POLICY).await;
+        // A bundle may drop the key of the policy that is held: the newer one
+        // first, if it can be, so that nothing is refused in between.
+        if let (Ok(bundle), Ok(policy)) = (&bundle, &policy)
+            && *bundle != self.plane.held().bundle.bytes
+        {
+            let _ = self.take_policy(policy.clone()).await;
+        }
+        log.outcome(
+            "trust bundle",
+            bundle.and_then(|record| self.take_bundle(&record)),
+        );
+        let taken = match policy {
             Ok(record) => self.take_policy(record).await,
             Err(fault) => Err(fault),
         };
         log.outcome("policy", taken);
-        let may_issue = self
-            .plane
-            .issues_until(&self.plane.held(), clock::now())
-            .is_some();
-        log.issuing(may_issue);
     }
 
     async fn last(&self, subject: &str) -> Result<Bytes, FollowFault> {
@@ -126,16 +219,17 @@ impl Follower {
             version = bundle.bundle.version,
             "a new trust bundle is in force"
         );
-        if let Err(fault) = bundle.signed_policy(&held.policy.bytes, now) {
-            tracing::warn!(
-                reason = chain(&fault),
-                "the policy in force does not hold under the new trust bundle: sign a new revision"
-            );
+        self.plane.issuers().follow(&bundle);
+        let was_vouched = held.is_vouched();
+        let held = Held::new(bundle, held.policy.clone(), now);
+        if !held.is_vouched() {
+            tracing::warn!("{}: until then nobody is admitted", TrustFault::Unvouched);
+            self.callout.fall_silent();
+        } else if !was_vouched {
+            self.callout
+                .admit(Admissions::from_policy(&held.policy.policy)?);
         }
-        self.plane.hold(Held {
-            bundle,
-            policy: held.policy.clone(),
-        });
+        self.plane.hold(held);
         Ok(true)
     }
 
@@ -159,10 +253,8 @@ impl Follower {
         );
         // Nothing between the two can fail or wait.
         self.callout.admit(admissions);
-        self.plane.hold(Held {
-            bundle: held.bundle.clone(),
-            policy,
-        });
+        self.plane
+            .hold(Held::new(held.bundle.clone(), policy, clock::now()));
         Ok(true)
     }
 }
@@ -204,9 +296,16 @@ impl Log {
     }
 }
 
-/// Why a record of the control stream is not taken.
+async fn hung_up(asked: &mut Option<Signal>) -> Option<()> {
+    match asked {
+        Some(asked) => asked.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why a record of the control stream, or a file, is not taken.
 #[derive(Debug, thiserror::Error)]
-enum FollowFault {
+pub(crate) enum FollowFault {
     #[error(transparent)]
     Trust(#[from] TrustFault),
     #[error(transparent)]
@@ -215,6 +314,8 @@ enum FollowFault {
     Stream(#[from] StreamError),
     #[error("there is none any more")]
     Missing,
+    #[error("it cannot be read")]
+    File(#[from] std::io::Error),
     #[error("reading it ended in a fault of the program")]
     Unreadable,
 }

@@ -34,13 +34,16 @@ mod decision;
 mod dev;
 mod durable;
 pub mod engine;
+mod files;
 mod follow;
+mod issuing;
 pub mod nats_config;
 pub mod provision;
 mod trust;
 
 pub use broker::{BrokerError, run};
-pub use config::{BrokerConfig, BrokerKeys, ConfigError};
+pub use config::{BrokerConfig, BrokerKeys, ConfigError, TrustFiles};
 pub use connection::ConnectionError;
 pub use control::StreamError;
+pub use issuing::{IssuingKeys, IssuingKeysError};
 pub use trust::TrustFault;

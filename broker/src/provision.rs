@@ -112,9 +112,9 @@ impl Provision {
             None => 1,
             Some(bytes) => {
                 let long_ago = Duration::from_secs(u64::from(u32::MAX));
-                let key = root.signing_key().verifying_key();
+                let key = *root.signing_key().verifying_key();
                 // However old it is: only its number counts here.
-                match TrustBundle::open(&bytes, key, domain, now, long_ago) {
+                match TrustBundle::open(&bytes, &[key], domain, now, long_ago) {
                     Ok(bundle) => bundle.version.saturating_add(1),
                     Err(_) => 1,
                 }
@@ -126,6 +126,8 @@ impl Provision {
             version,
             issued_at: now,
             expires_at,
+            root: *root.public().verifying_key(),
+            former_roots: Vec::new(),
             issuing: vec![IssuingKey {
                 key: *issuing.public().verifying_key(),
                 expires_at,
@@ -155,10 +157,10 @@ impl Provision {
         ) {
             (Some(bytes), Some(bundle)) => {
                 let root = self.authority("root.key", AuthorityRole::Root)?;
-                let root = root.signing_key().verifying_key();
+                let root = *root.signing_key().verifying_key();
                 let domain = policy.trust_domain();
                 let ahead = Duration::from_secs(u64::from(u32::MAX));
-                TrustBundle::open(&bundle, root, domain, now, Duration::ZERO)
+                TrustBundle::open(&bundle, &[root], domain, now, Duration::ZERO)
                     .and_then(|bundle| SignedPolicy::open(&bytes, &bundle, now, ahead))
                     .ok()
             }

@@ -31,9 +31,28 @@ pub(crate) struct HeldPolicy {
 pub(crate) struct Held {
     pub(crate) bundle: HeldBundle,
     pub(crate) policy: HeldPolicy,
+    /// Whether the bundle names the key that signed the policy.
+    is_vouched: bool,
 }
 
 impl Held {
+    /// Both together, from now on.
+    pub(crate) fn new(bundle: HeldBundle, policy: HeldPolicy, now: UnixMillis) -> Self {
+        let opened = bundle.signed_policy(&policy.bytes, now);
+        let is_vouched = !matches!(opened, Err(TrustFault::Policy(TrustError::UnknownKey)));
+        Self {
+            bundle,
+            policy,
+            is_vouched,
+        }
+    }
+
+    /// Whether the bundle names the key that signed the policy. If not, nobody
+    /// is admitted and nothing issued by it.
+    pub(crate) const fn is_vouched(&self) -> bool {
+        self.is_vouched
+    }
+
     /// The bundle of this record if it is newer than ours, nothing if it is ours.
     pub(crate) fn newer_bundle(
         &self,
@@ -44,7 +63,8 @@ impl Held {
         if *record == self.bundle.bytes {
             return Ok(None);
         }
-        let offered = anchor.bundle(record, now)?;
+        // The succession says which of the roots still count.
+        let offered = anchor.and_roots_of(&self.bundle).bundle(record, now)?;
         offered
             .check_succession(&self.bundle)
             .map_err(|source| TrustFault::Succession {
@@ -72,7 +92,9 @@ impl Held {
                 what: "policy",
                 source,
             })?;
-        Ok((offered.revision > self.policy.signed.revision).then_some(offered))
+        // The same by another key counts where the first key counts no more.
+        let is_newer = offered.revision > self.policy.signed.revision || !self.is_vouched();
+        Ok(is_newer.then_some(offered))
     }
 }
 
@@ -105,21 +127,31 @@ impl Succession for HeldPolicy {
 /// Whom a bundle must come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Anchor {
-    root: VerifyingKey,
+    roots: Vec<VerifyingKey>,
     domain: TrustDomain,
 }
 
 impl Anchor {
     pub(crate) fn of(config: &BrokerConfig) -> Self {
         Self {
-            root: *config.root.verifying_key(),
+            roots: config.roots.iter().map(|r| *r.verifying_key()).collect(),
             domain: config.trust_domain.clone(),
         }
     }
 
+    /// Also what a root of this bundle signed: its own, which may have followed
+    /// the pinned one, and those before it.
+    pub(crate) fn and_roots_of(&self, held: &HeldBundle) -> Self {
+        let mut wider = self.clone();
+        wider.roots.push(held.bundle.root);
+        let former = held.bundle.former_roots.iter();
+        wider.roots.extend(former.map(|former| *former.key()));
+        wider
+    }
+
     /// Opens a bundle.
     pub(crate) fn bundle(&self, bytes: &Bytes, now: UnixMillis) -> Result<HeldBundle, TrustFault> {
-        let bundle = TrustBundle::open(bytes, &self.root, &self.domain, now, CLOCK_SKEW)
+        let bundle = TrustBundle::open(bytes, &self.roots, &self.domain, now, CLOCK_SKEW)
             .map_err(TrustFault::Bundle)?;
         Ok(HeldBundle {
             bytes: bytes.clone(),
@@ -198,6 +230,11 @@ pub enum TrustFault {
         /// How.
         source: SuccessionError,
     },
+    /// The policy's key is gone.
+    #[error(
+        "the policy in force is signed by a key that the trust bundle does not name: sign it with one that it names"
+    )]
+    Unvouched,
     /// The bundle does not let this broker issue.
     #[error(
         "the trust bundle does not name this broker's issuing key, or no longer: sign a bundle that does"
@@ -206,6 +243,17 @@ pub enum TrustFault {
 }
 
 impl TrustFault {
+    /// Whether it is sound, and older than what is held.
+    pub(crate) const fn is_rollback(&self) -> bool {
+        matches!(
+            self,
+            Self::Succession {
+                source: SuccessionError::Rollback { .. },
+                ..
+            }
+        )
+    }
+
     /// Whether it was sound once: its time is over, or its signer is no longer
     /// trusted.
     pub(crate) fn is_outlived(&self) -> bool {
@@ -215,6 +263,7 @@ impl TrustFault {
             Self::PolicyText(_)
             | Self::Contradiction { .. }
             | Self::Succession { .. }
+            | Self::Unvouched
             | Self::NotAnIssuer => false,
         }
     }

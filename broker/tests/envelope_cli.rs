@@ -417,7 +417,7 @@ fn the_chain_must_hold_from_the_root_on() {
     let other = AuthoritySeed::from_random(AuthorityRole::Root, &[9; 32]);
     desk.write("root.pub", other.public().to_string());
     desk.verify(&[], &event)
-        .expect(1, &["trust bundle", "bad_signature"]);
+        .expect(1, &["trust bundle", "unknown_root"]);
 
     let desk = Desk::new();
     desk.write("policy", desk.policy("billing nkey"));
@@ -425,15 +425,17 @@ fn the_chain_must_hold_from_the_root_on() {
         .expect(1, &["credential", "foreign_nkey"]);
 
     let desk = Desk::new();
+    let root = SigningKey::from_seed(&desk.seed("root"));
     let unnamed = TrustBundle {
         trust_domain: TrustDomain::parse("shop.example").unwrap(),
         version: 8,
         issued_at: desk.now(),
         expires_at: UnixMillis::from_millis(desk.now().as_millis() + 86_400_000),
+        root: *root.verifying_key(),
+        former_roots: Vec::new(),
         issuing: Vec::<IssuingKey>::new(),
         policy_keys: vec![*SigningKey::from_seed(&desk.seed("policy")).verifying_key()],
     };
-    let root = SigningKey::from_seed(&desk.seed("root"));
     desk.write("bundle", unnamed.sign(&root).unwrap());
     desk.verify(&[], &event).expect(1, &["unknown_issuer"]);
 

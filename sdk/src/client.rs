@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulla_envelope::{Epoch, VerifiedRoots};
 use bulla_identity::{NkeyKind, UnixMillis, WorkloadId};
-use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed};
+use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed, VerifyingKey};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -57,7 +57,7 @@ impl Client {
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
         let started = clock::now();
         let seed = Arc::new(read_seed(&options)?);
-        let root = read_root(&options)?;
+        let roots = read_roots(&options)?;
         let stats = Stats::default();
         let deadline = tokio::time::Instant::now() + options.connect_timeout;
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -65,7 +65,7 @@ impl Client {
         let connection = Connection::open(&options, Arc::clone(&seed), stats.clone()).await?;
         let control = Control::open(
             connection.clone(),
-            root,
+            &roots,
             &options.workload,
             options.clock_skew,
             left(),
@@ -417,12 +417,13 @@ fn read_seed(options: &ConnectOptions) -> Result<NkeySeed, ConnectError> {
         })
 }
 
-fn read_root(options: &ConnectOptions) -> Result<AuthorityKey, ConnectError> {
+fn read_roots(options: &ConnectOptions) -> Result<Vec<VerifyingKey>, ConnectError> {
     let path = &options.trust_root_file;
     let text = std::fs::read_to_string(path).map_err(|source| ConnectError::TrustRoot {
         path: path.clone(),
         source,
     })?;
-    AuthorityKey::parse(AuthorityRole::Root, text.trim())
-        .map_err(|_| ConnectError::TrustRootKey { path: path.clone() })
+    let keys = AuthorityKey::parse_list(AuthorityRole::Root, &text)
+        .map_err(|_| ConnectError::TrustRootKey { path: path.clone() })?;
+    Ok(keys.iter().map(|key| *key.verifying_key()).collect())
 }

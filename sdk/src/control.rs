@@ -22,9 +22,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::StatusCode;
-use bulla_envelope::{Credential, SignedPolicy, TrustBundle};
+use bulla_envelope::{Credential, SignedPolicy, TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadTag, reserved};
-use bulla_keyring::{AuthorityKey, KeyId};
+use bulla_keyring::{KeyId, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -47,9 +47,11 @@ const REFRESH_SECONDS: std::ops::Range<f64> = 8.0..12.0;
 
 /// The policy in force, with where it stands in its history.
 pub struct PolicyState {
-    policy: Policy,
+    policy: Arc<Policy>,
     signed: Verified<SignedPolicy>,
     record: Bytes,
+    /// Whether the trust bundle in force names the key that signed it.
+    is_vouched: bool,
 }
 
 /// The trust bundle in force, with the record that it was read from.
@@ -70,6 +72,13 @@ impl PolicyState {
     pub fn revision(&self) -> u64 {
         self.signed.revision
     }
+
+    /// Whether the trust bundle in force still names the key that signed it. If
+    /// not, nothing is sent or received until a policy by another key comes.
+    #[must_use]
+    pub fn is_vouched(&self) -> bool {
+        self.is_vouched
+    }
 }
 
 /// The control plane as this process sees it; cloning shares it.
@@ -78,7 +87,8 @@ pub(crate) struct Control(Arc<Inner>);
 
 struct Inner {
     connection: Connection,
-    root: AuthorityKey,
+    /// What is pinned. It counts until a bundle is held.
+    roots: Vec<VerifyingKey>,
     domain: TrustDomain,
     skew: Duration,
     bundle: ArcSwap<BundleState>,
@@ -94,7 +104,7 @@ impl Control {
     /// Follows the control stream; returns once bundle and policy are there.
     pub(crate) async fn open(
         connection: Connection,
-        root: AuthorityKey,
+        roots: &[VerifyingKey],
         workload: &WorkloadId,
         skew: Duration,
         patience: Duration,
@@ -113,7 +123,7 @@ impl Control {
 
         let give_up = tokio::time::Instant::now() + patience;
         let (bundle, policy) = loop {
-            match snapshot(&connection, &root, &domain, skew).await {
+            match snapshot(&connection, roots, &domain, skew).await {
                 Ok(both) => break both,
                 // A broker that has just started publishes in a moment.
                 Err(ControlError::Missing { .. } | ControlError::Link(_))
@@ -126,7 +136,7 @@ impl Control {
         };
         let inner = Arc::new(Inner {
             connection,
-            root,
+            roots: roots.to_vec(),
             domain,
             skew,
             bundle: ArcSwap::from_pointee(bundle),
@@ -183,20 +193,49 @@ async fn look_again(inner: Weak<Inner>, mut disturbances: watch::Receiver<u64>) 
             () = tokio::time::sleep(pause) => {}
         }
         let Some(inner) = inner.upgrade() else { break };
-        for (subject, news) in [
-            (reserved::CTL_BUNDLE, reserved::NEWS_BUNDLE),
-            (reserved::CTL_POLICY, reserved::NEWS_POLICY),
-        ] {
-            match fetch(&inner.connection, subject, SNAPSHOT_TIMEOUT).await {
-                Ok(Some(record)) => inner.learn(news, record),
-                Ok(None) => warn!(subject, "the control stream has lost a record"),
-                Err(error) => debug!(subject, %error, "the control stream cannot be read"),
-            }
-        }
+        inner.look().await;
     }
 }
 
 impl Inner {
+    /// Takes bundle and policy as they lie on the stream.
+    async fn look(&self) {
+        let mut records = [None, None];
+        let subjects = [reserved::CTL_BUNDLE, reserved::CTL_POLICY];
+        for (record, subject) in records.iter_mut().zip(subjects) {
+            match fetch(&self.connection, subject, SNAPSHOT_TIMEOUT).await {
+                Ok(Some(found)) => *record = Some(found),
+                Ok(None) => warn!(subject, "the control stream has lost a record"),
+                Err(error) => debug!(subject, %error, "the control stream cannot be read"),
+            }
+        }
+        let [bundle, policy] = records;
+        if let (Some(bundle), Some(policy)) = (&bundle, &policy) {
+            self.learn_before(bundle, policy);
+        }
+        for (news, record) in [
+            (reserved::NEWS_BUNDLE, bundle),
+            (reserved::NEWS_POLICY, policy),
+        ] {
+            if let Some(record) = record {
+                self.learn(news, record);
+            }
+        }
+    }
+
+    /// Takes the policy before a bundle that drops the key of the one held, if
+    /// the old bundle names the new policy's key as well. An operator publishes
+    /// them in that order; who sees both at once must not fall between.
+    fn learn_before(&self, bundle: &Bytes, policy: &Bytes) {
+        let now = clock::now();
+        let (held, in_force) = (self.bundle.load_full(), self.policy.load_full());
+        if held.record == *bundle || in_force.record == *policy {
+            return;
+        }
+        // What it does not like it says when it is its turn.
+        let _ = self.learn_policy(policy.clone(), now);
+    }
+
     /// Takes one record, for what its bytes prove.
     fn learn(&self, subject: &str, record: Bytes) {
         let now = clock::now();
@@ -234,18 +273,53 @@ impl Inner {
         if held.record == record {
             return Ok(());
         }
-        let offered = open_bundle(&record, &self.root, &self.domain, now, self.skew)
-            .map_err(|e| chain(&e))?;
+        // The pinned roots, for a reason of its own; the succession decides.
+        let mut roots = self.roots.clone();
+        roots.push(held.bundle.root);
+        let offered =
+            open_bundle(&record, &roots, &self.domain, now, self.skew).map_err(|e| chain(&e))?;
         offered
             .check_succession(&held.bundle)
             .map_err(|e| e.to_string())?;
         info!(version = offered.version, "a new trust bundle is in force");
+        let vouched = self.vouched_policy(&offered, now);
         self.bundle.store(Arc::new(BundleState {
             bundle: offered,
             record,
         }));
+        if let Some(vouched) = vouched {
+            self.policy.store(Arc::new(vouched));
+        }
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// The policy in force as it is under `bundle`, if that makes a difference:
+    /// one whose key the bundle does not name counts no more.
+    fn vouched_policy(
+        &self,
+        bundle: &Verified<TrustBundle>,
+        now: UnixMillis,
+    ) -> Option<PolicyState> {
+        let held = self.policy.load_full();
+        let opened = SignedPolicy::open(&held.record, bundle, now, self.skew);
+        let is_vouched = !matches!(opened, Err(TrustError::UnknownKey));
+        if is_vouched == held.is_vouched {
+            return None;
+        }
+        if !is_vouched {
+            warn!(
+                revision = held.revision(),
+                "the policy in force is signed by a key that the new trust bundle does not name: \
+                 nothing is sent or received until one by another key comes"
+            );
+        }
+        Some(PolicyState {
+            policy: Arc::clone(&held.policy),
+            signed: held.signed.clone(),
+            record: held.record.clone(),
+            is_vouched,
+        })
     }
 
     fn learn_policy(&self, record: Bytes, now: UnixMillis) -> Result<(), String> {
@@ -259,7 +333,8 @@ impl Inner {
         signed
             .check_succession(&held.signed)
             .map_err(|e| e.to_string())?;
-        if signed.revision == held.revision() {
+        // The same by another key counts where the first key counts no more.
+        if signed.revision == held.revision() && held.is_vouched {
             return Ok(());
         }
         let offered = parse_policy(signed, record).map_err(|e| chain(&e))?;
@@ -272,7 +347,7 @@ impl Inner {
 
 async fn snapshot(
     connection: &Connection,
-    root: &AuthorityKey,
+    roots: &[VerifyingKey],
     domain: &TrustDomain,
     skew: Duration,
 ) -> Result<(BundleState, PolicyState), ControlError> {
@@ -283,7 +358,7 @@ async fn snapshot(
     };
     let now = clock::now();
     let record = get(reserved::CTL_BUNDLE, "trust bundle").await?;
-    let bundle = open_bundle(&record, root, domain, now, skew)?;
+    let bundle = open_bundle(&record, roots, domain, now, skew)?;
     let bundle = BundleState { bundle, record };
     let record = get(reserved::CTL_POLICY, "policy").await?;
     let policy = parse_policy(open_signed(&record, &bundle.bundle, now, skew)?, record)?;
@@ -292,16 +367,14 @@ async fn snapshot(
 
 fn open_bundle(
     record: &[u8],
-    root: &AuthorityKey,
+    roots: &[VerifyingKey],
     domain: &TrustDomain,
     now: UnixMillis,
     skew: Duration,
 ) -> Result<Verified<TrustBundle>, ControlError> {
-    TrustBundle::open(record, root.verifying_key(), domain, now, skew).map_err(|e| {
-        ControlError::Invalid {
-            what: "trust bundle",
-            reason: chain(&e),
-        }
+    TrustBundle::open(record, roots, domain, now, skew).map_err(|e| ControlError::Invalid {
+        what: "trust bundle",
+        reason: chain(&e),
     })
 }
 
@@ -325,9 +398,10 @@ fn parse_policy(
         return Err(invalid_policy(reason.to_owned()));
     }
     Ok(PolicyState {
-        policy,
+        policy: Arc::new(policy),
         signed,
         record,
+        is_vouched: true,
     })
 }
 

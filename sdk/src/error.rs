@@ -226,6 +226,10 @@ pub enum SendError {
     /// This process's credential has run out and no broker renews it.
     #[error("the message credential has expired and no broker has renewed it")]
     CredentialExpired,
+    /// The trust bundle dropped the key that signed the policy in force, and no
+    /// policy by another key has come.
+    #[error("the policy in force is signed by a key that the trust bundle names no more")]
+    PolicyUnvouched,
     /// Not connected.
     #[error("cannot reach nats-server")]
     Link(#[from] LinkError),

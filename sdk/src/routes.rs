@@ -92,6 +92,9 @@ impl Routes {
         // makes the route stale rather than wrongly fresh.
         let generation = control.generation();
         let policy = control.policy();
+        if !policy.is_vouched() {
+            return Err(SendError::PolicyUnvouched);
+        }
         let route = Arc::new(Route {
             nats: subject.into(),
             requirements: policy.policy().requirements(&parsed),

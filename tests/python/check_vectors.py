@@ -274,6 +274,8 @@ def judge_bundle(_, vector, given, stage):
         "version": bundle.version,
         "issued_at": bundle.issued_at,
         "expires_at": bundle.expires_at,
+        "root": bundle.root.hex(),
+        "former_roots": [key.hex() for key in bundle.former_roots],
         "issuing": [
             {"key": key.hex(), "expires_at": end} for key, end in bundle.issuing.items()
         ],
@@ -302,6 +304,7 @@ def judge_bundle_succession(_, vector, given, stage):
     held = trust.open_bundle(octets(given["held"]), given)
     offered = trust.open_bundle(octets(vector["bytes"]), given)
     stage[0] = "open"
+    trust.follows(offered, held)
     trust.succeed(offered.version, held.version, offered == held)
     return {"version": offered.version}
 

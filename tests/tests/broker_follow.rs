@@ -79,7 +79,7 @@ async fn publish_bundle(bus: &Bus, change: impl FnOnce(&mut TrustBundle)) {
     let domain = bus.policy().trust_domain();
     let held = TrustBundle::open(
         &record,
-        public.verifying_key(),
+        &[*public.verifying_key()],
         domain,
         now(),
         Duration::ZERO,

@@ -63,7 +63,14 @@ async fn bundle(bus: &Bus, client: &Client) -> Verified<TrustBundle> {
     let bytes = direct_get(client, reserved::CTL_BUNDLE).await.payload;
     let domain = bus.policy().trust_domain();
     let key = root(bus);
-    TrustBundle::open(&bytes, key.verifying_key(), domain, now(), Duration::ZERO).unwrap()
+    TrustBundle::open(
+        &bytes,
+        &[*key.verifying_key()],
+        domain,
+        now(),
+        Duration::ZERO,
+    )
+    .unwrap()
 }
 
 async fn direct_get(client: &Client, subject: &str) -> Message {

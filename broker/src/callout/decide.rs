@@ -44,6 +44,11 @@ impl Callout {
         self.admissions.store(Some(Arc::new(admissions)));
     }
 
+    /// From now on nobody is answered: there is no policy to go by.
+    pub(crate) fn fall_silent(&self) {
+        self.admissions.store(None);
+    }
+
     /// The answer to one message, or why there is none.
     ///
     /// `sender` is the header in which the server names its xkey.

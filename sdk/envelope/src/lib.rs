@@ -47,10 +47,13 @@
 //!     version: 1,
 //!     issued_at: now,
 //!     expires_at: end,
+//!     root: *root.verifying_key(),
+//!     former_roots: vec![],
 //!     issuing: vec![IssuingKey { key: *issuing.verifying_key(), expires_at: end }],
 //!     policy_keys: vec![],
 //! };
-//! let bundle = TrustBundle::open(&bundle.sign(&root)?, root.verifying_key(), &domain, now, skew)?;
+//! let pinned = [*root.verifying_key()];
+//! let bundle = TrustBundle::open(&bundle.sign(&root)?, &pinned, &domain, now, skew)?;
 //!
 //! // A process asks for a credential, its workload's nkey vouches, the broker issues.
 //! let nkey = NkeySeed::from_random(NkeyKind::User, &[3; 32])?;
@@ -108,6 +111,7 @@ mod credential;
 mod data_key;
 mod draft;
 mod format;
+mod former_root;
 mod freshness;
 mod head;
 mod header;
@@ -138,6 +142,7 @@ pub use data_key::{
 };
 pub use draft::{Draft, Encryption, FrameMessage};
 pub use format::{ErrorCode, Field, Kind, ShapeError, Suite};
+pub use former_root::{FormerRoot, MAX_FORMER_ROOTS};
 pub use freshness::{Bounds, Freshness, Heard, Stale};
 pub use head::{Comparison, Head, HeadError, Holdings, MAX_HEAD, Mark};
 pub use header::{ErrorReport, ReplyBinding};

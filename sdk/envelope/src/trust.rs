@@ -3,6 +3,7 @@
 //! ```text
 //! bundle    = [ statement, signature by the root ]
 //! statement = [ 1, trust domain, version, issued-at, expires-at,
+//!               root, [ former root … ],                                       oldest first
 //!               [ [ issuing key, expires-at ] … ], [ policy key … ] ]          keys ascending
 //! policy    = [ statement, signature by a policy key of the bundle ]
 //! statement = [ 1, trust domain, policy key, revision, issued-at, text ]
@@ -13,6 +14,7 @@ use std::time::Duration;
 use bulla_identity::{TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{Signature, SigningKey, Tag, VerifyingKey};
 
+use crate::former_root::{FormerRoot, MAX_FORMER_ROOTS};
 use crate::reader::{EncodingError, Reader};
 use crate::writer;
 
@@ -42,6 +44,11 @@ pub struct TrustBundle {
     pub issued_at: UnixMillis,
     /// When nothing may be judged by it any more.
     pub expires_at: UnixMillis,
+    /// The root that signs this bundle.
+    pub root: VerifyingKey,
+    /// Roots before it, oldest first: each vouches for the next one, the last
+    /// for `root`. Whoever pins one of them takes this bundle too.
+    pub former_roots: Vec<FormerRoot>,
     /// Who may issue credentials.
     pub issuing: Vec<IssuingKey>,
     /// Who may sign policies. No broker holds such a key.
@@ -105,6 +112,15 @@ pub enum TrustError {
     /// Keys that are repeated or not in ascending order.
     #[error("its keys are repeated or out of order")]
     KeyOrder,
+    /// One root twice: the way from the oldest to the newest would be a circle.
+    #[error("it names a root twice")]
+    RootTwice,
+    /// Neither the root that signs it nor a former one is trusted here.
+    #[error("it is not by a root that is pinned here, nor by one that followed it")]
+    UnknownRoot,
+    /// A former root does not vouch for the next one.
+    #[error("a former root does not vouch for the one that followed it")]
+    RootSuccession,
     /// An issuing key that would be trusted for too long.
     #[error("an issuing key ends more than 7 days after the bundle's issue")]
     IssuingLifeTooLong,
@@ -132,6 +148,9 @@ impl TrustError {
             Self::ForeignDomain => "foreign_domain",
             Self::Key => "key",
             Self::KeyOrder => "key_order",
+            Self::RootTwice => "root_twice",
+            Self::UnknownRoot => "unknown_root",
+            Self::RootSuccession => "root_succession",
             Self::IssuingLifeTooLong => "issuing_life_too_long",
             Self::Future => "future",
             Self::Expired => "expired",
@@ -157,6 +176,10 @@ pub enum SuccessionError {
         /// Both.
         version: u64,
     },
+    /// By another root than the one that is held, and not by one that followed
+    /// it: a root that was replaced does not come back.
+    #[error("it is by a root that was replaced, or by a foreign one")]
+    RootRollback,
 }
 
 impl SuccessionError {
@@ -166,43 +189,44 @@ impl SuccessionError {
         match self {
             Self::Rollback { .. } => "rollback",
             Self::Equivocation { .. } => "equivocation",
+            Self::RootRollback => "root_rollback",
         }
     }
 }
 
 impl TrustBundle {
-    /// Signs the bundle with the offline root. The keys' order does not matter.
+    /// Signs the bundle with the offline root, which it must name as its root.
+    /// The keys' order does not matter.
     ///
     /// # Errors
     /// [`TrustError`] if receivers would refuse it for what it says.
     pub fn sign(&self, root: &SigningKey) -> Result<Vec<u8>, TrustError> {
-        let mut issuing = self.issuing.clone();
-        issuing.sort_by_key(|issuing| *issuing.key.as_bytes());
-        let mut policy_keys = self.policy_keys.clone();
-        policy_keys.sort_by_key(|key| *key.as_bytes());
+        let statement = self.statement()?;
+        self.proven(&statement, &root.sign(Tag::TrustBundle, &[&statement]))
+    }
 
-        let mut statement = Vec::with_capacity(256);
-        writer::array(&mut statement, 7);
-        writer::uint(&mut statement, VERSION);
-        writer::string(&mut statement, self.trust_domain.as_str());
-        writer::uint(&mut statement, self.version);
-        writer::uint(&mut statement, self.issued_at.as_millis());
-        writer::uint(&mut statement, self.expires_at.as_millis());
-        writer::array(&mut statement, count(issuing.len())?);
-        for issuing in &issuing {
-            writer::array(&mut statement, 2);
-            writer::bin(&mut statement, issuing.key.as_bytes());
-            writer::uint(&mut statement, issuing.expires_at.as_millis());
-        }
-        writer::array(&mut statement, count(policy_keys.len())?);
-        for key in &policy_keys {
-            writer::bin(&mut statement, key.as_bytes());
-        }
-        let bytes = signed(&statement, &root.sign(Tag::TrustBundle, &[&statement]));
+    /// The bytes that the root signs, for a root that is not in this process.
+    ///
+    /// # Errors
+    /// [`TrustError::TooLarge`] for too many keys.
+    pub fn to_sign(&self) -> Result<Vec<u8>, TrustError> {
+        Ok(Tag::TrustBundle.message(&[&self.statement()?]))
+    }
+
+    /// The bundle with the root's signature over [`TrustBundle::to_sign`].
+    ///
+    /// # Errors
+    /// [`TrustError`] if receivers would refuse it.
+    pub fn signed(&self, signature: &Signature) -> Result<Vec<u8>, TrustError> {
+        self.proven(&self.statement()?, signature)
+    }
+
+    fn proven(&self, statement: &[u8], signature: &Signature) -> Result<Vec<u8>, TrustError> {
+        let bytes = signed(statement, signature);
         // What nobody would open is not made.
         Self::open(
             &bytes,
-            root.verifying_key(),
+            &[self.root],
             &self.trust_domain,
             self.issued_at,
             Duration::ZERO,
@@ -210,24 +234,72 @@ impl TrustBundle {
         Ok(bytes)
     }
 
-    /// Decodes strictly and proves that the root signed it for this domain,
-    /// and that it is valid now.
+    fn statement(&self) -> Result<Vec<u8>, TrustError> {
+        let mut issuing = self.issuing.clone();
+        issuing.sort_by_key(|issuing| *issuing.key.as_bytes());
+        let mut policy_keys = self.policy_keys.clone();
+        policy_keys.sort_by_key(|key| *key.as_bytes());
+
+        let mut statement = Vec::with_capacity(256);
+        writer::array(&mut statement, 9);
+        writer::uint(&mut statement, VERSION);
+        writer::string(&mut statement, self.trust_domain.as_str());
+        writer::uint(&mut statement, self.version);
+        writer::uint(&mut statement, self.issued_at.as_millis());
+        writer::uint(&mut statement, self.expires_at.as_millis());
+        writer::bin(&mut statement, self.root.as_bytes());
+        writer::array(
+            &mut statement,
+            count(self.former_roots.len(), MAX_FORMER_ROOTS)?,
+        );
+        for former in &self.former_roots {
+            former.write(&mut statement);
+        }
+        writer::array(&mut statement, count(issuing.len(), MAX_BUNDLE_KEYS)?);
+        for issuing in &issuing {
+            writer::array(&mut statement, 2);
+            writer::bin(&mut statement, issuing.key.as_bytes());
+            writer::uint(&mut statement, issuing.expires_at.as_millis());
+        }
+        writer::array(&mut statement, count(policy_keys.len(), MAX_BUNDLE_KEYS)?);
+        for key in &policy_keys {
+            writer::bin(&mut statement, key.as_bytes());
+        }
+        Ok(statement)
+    }
+
+    /// Decodes strictly and proves that one of `roots`, or a root that followed
+    /// one of them, signed it for this domain, and that it is valid now.
+    ///
+    /// `roots` are the pinned ones; a process that holds a bundle goes by that
+    /// bundle's [`root`](Self::root) and by
+    /// [`check_succession`](Self::check_succession).
     ///
     /// # Errors
     /// [`TrustError`] names the first thing that does not fit.
     pub fn open(
         bytes: &[u8],
-        root: &VerifyingKey,
+        roots: &[VerifyingKey],
         trust_domain: &TrustDomain,
         now: UnixMillis,
         skew: Duration,
     ) -> Result<Verified<Self>, TrustError> {
         let (statement, signature) = split(bytes, MAX_BUNDLE)?;
-        root.verify(Tag::TrustBundle, &[statement], &signature)
-            .map_err(|_| TrustError::BadSignature)?;
         let bundle = Self::read(statement)?;
+        // Before any signature: a stranger's bundle costs no cryptography.
+        if !roots.iter().any(|root| bundle.is_under(root)) {
+            return Err(TrustError::UnknownRoot);
+        }
+        bundle
+            .root
+            .verify(Tag::TrustBundle, &[statement], &signature)
+            .map_err(|_| TrustError::BadSignature)?;
         if bundle.trust_domain != *trust_domain {
             return Err(TrustError::ForeignDomain);
+        }
+        let next = bundle.former_roots.iter().skip(1).map(FormerRoot::key);
+        for (former, next) in bundle.former_roots.iter().zip(next.chain([&bundle.root])) {
+            former.verify(trust_domain, next)?;
         }
         let latest = bundle.issued_at.saturating_add(MAX_ISSUING_LIFE);
         if bundle.issuing.iter().any(|key| key.expires_at > latest) {
@@ -242,14 +314,25 @@ impl TrustBundle {
         Ok(Verified::danger_assert(bundle))
     }
 
+    /// Whether `root` is this bundle's root or one before it.
+    #[must_use]
+    pub fn is_under(&self, root: &VerifyingKey) -> bool {
+        self.root == *root || self.former_roots.iter().any(|former| former.key() == root)
+    }
+
     fn read(statement: &[u8]) -> Result<Self, TrustError> {
         let mut reader = Reader::new(statement);
-        reader.array_of(7)?;
+        reader.array_of(9)?;
         version(&mut reader)?;
         let trust_domain = trust_domain(&mut reader)?;
         let number = reader.uint()?;
         let issued_at = UnixMillis::from_millis(reader.uint()?);
         let expires_at = UnixMillis::from_millis(reader.uint()?);
+        let root = key(&mut reader)?;
+        let mut former_roots = Vec::new();
+        for _ in 0..reader.array(MAX_FORMER_ROOTS)? {
+            former_roots.push(FormerRoot::read(&mut reader)?);
+        }
         let mut issuing = Vec::new();
         for _ in 0..reader.array(MAX_BUNDLE_KEYS)? {
             reader.array_of(2)?;
@@ -268,21 +351,34 @@ impl TrustBundle {
         if !ascending {
             return Err(TrustError::KeyOrder);
         }
+        let mut all: Vec<_> = former_roots.iter().map(|former| *former.key()).collect();
+        all.push(root);
+        all.sort_by_key(|key| *key.as_bytes());
+        if !all.is_sorted_by(|a, b| a.as_bytes() < b.as_bytes()) {
+            return Err(TrustError::RootTwice);
+        }
         Ok(Self {
             trust_domain,
             version: number,
             issued_at,
             expires_at,
+            root,
+            former_roots,
             issuing,
             policy_keys,
         })
     }
 
-    /// Whether this bundle may replace `held`: it is newer, or the same.
+    /// Whether this bundle may replace `held`: it is newer, or the same, and by
+    /// its root or one that followed it.
     ///
     /// # Errors
-    /// [`SuccessionError`] for an older one or another of the same version.
+    /// [`SuccessionError`] for an older one, another of the same version, or
+    /// one by a root that was replaced.
     pub fn check_succession(&self, held: &Self) -> Result<(), SuccessionError> {
+        if !self.is_under(&held.root) {
+            return Err(SuccessionError::RootRollback);
+        }
         check_succession(self.version, held.version, self == held)
     }
 }
@@ -293,17 +389,41 @@ impl SignedPolicy {
     /// # Errors
     /// [`TrustError::TooLarge`] if the text is too long.
     pub fn sign(&self, key: &SigningKey) -> Result<Vec<u8>, TrustError> {
+        let statement = self.statement(key.verifying_key());
+        let bytes = signed(&statement, &key.sign(Tag::Policy, &[&statement]));
+        split(&bytes, MAX_POLICY)?;
+        Ok(bytes)
+    }
+
+    /// The bytes that the policy key signs, for one that is not in this process.
+    #[must_use]
+    pub fn to_sign(&self, key: &VerifyingKey) -> Vec<u8> {
+        Tag::Policy.message(&[&self.statement(key)])
+    }
+
+    /// The revision with the key's signature over [`SignedPolicy::to_sign`].
+    ///
+    /// # Errors
+    /// [`TrustError`] if the signature does not verify or the text is too long.
+    pub fn signed(&self, key: &VerifyingKey, signature: &Signature) -> Result<Vec<u8>, TrustError> {
+        let statement = self.statement(key);
+        key.verify(Tag::Policy, &[&statement], signature)
+            .map_err(|_| TrustError::BadSignature)?;
+        let bytes = signed(&statement, signature);
+        split(&bytes, MAX_POLICY)?;
+        Ok(bytes)
+    }
+
+    fn statement(&self, key: &VerifyingKey) -> Vec<u8> {
         let mut statement = Vec::with_capacity(self.text.len() + 256);
         writer::array(&mut statement, 6);
         writer::uint(&mut statement, VERSION);
         writer::string(&mut statement, self.trust_domain.as_str());
-        writer::bin(&mut statement, key.verifying_key().as_bytes());
+        writer::bin(&mut statement, key.as_bytes());
         writer::uint(&mut statement, self.revision);
         writer::uint(&mut statement, self.issued_at.as_millis());
         writer::string(&mut statement, &self.text);
-        let bytes = signed(&statement, &key.sign(Tag::Policy, &[&statement]));
-        split(&bytes, MAX_POLICY)?;
-        Ok(bytes)
+        statement
     }
 
     /// Decodes strictly and proves that a policy key of the bundle signed it.
@@ -393,14 +513,11 @@ pub(crate) fn split(bytes: &[u8], limit: usize) -> Result<(&[u8], Signature), Tr
     Ok((statement, signature))
 }
 
-fn count(len: usize) -> Result<u32, TrustError> {
+fn count(len: usize, limit: usize) -> Result<u32, TrustError> {
     u32::try_from(len)
         .ok()
-        .filter(|_| len <= MAX_BUNDLE_KEYS)
-        .ok_or(TrustError::TooLarge {
-            limit: MAX_BUNDLE_KEYS,
-            actual: len,
-        })
+        .filter(|_| len <= limit)
+        .ok_or(TrustError::TooLarge { limit, actual: len })
 }
 
 pub(crate) fn version(reader: &mut Reader<'_>) -> Result<(), TrustError> {

@@ -57,6 +57,9 @@ pub enum AuthorityKeyError {
         /// How it begins.
         after: &'static str,
     },
+    /// More keys than a file may pin.
+    #[error("more than {MAX_PINNED} keys")]
+    TooMany,
     /// The checksum does not fit.
     #[error("the key's checksum is wrong: a character was changed or lost")]
     Checksum,
@@ -64,6 +67,9 @@ pub enum AuthorityKeyError {
     #[error(transparent)]
     Key(#[from] KeyError),
 }
+
+/// Most keys that a file pins.
+pub const MAX_PINNED: usize = 8;
 
 impl AuthorityRole {
     const fn secret_prefix(self) -> &'static str {
@@ -155,6 +161,29 @@ impl AuthorityKey {
         let bytes = parse(role.public_prefix(), text)?;
         let key = VerifyingKey::from_bytes(&bytes)?;
         Ok(Self { role, key })
+    }
+
+    /// Reads the keys that a file pins: one on each line, at least one and at
+    /// most [`MAX_PINNED`]. Empty lines and those that begin with `#` are
+    /// skipped.
+    ///
+    /// # Errors
+    /// [`AuthorityKeyError`] for the first line that is no such key.
+    pub fn parse_list(role: AuthorityRole, text: &str) -> Result<Vec<Self>, AuthorityKeyError> {
+        let lines = text.lines().map(str::trim);
+        let mut keys = Vec::new();
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if keys.len() == MAX_PINNED {
+                return Err(AuthorityKeyError::TooMany);
+            }
+            keys.push(Self::parse(role, line)?);
+        }
+        if keys.is_empty() {
+            return Err(AuthorityKeyError::WrongKind {
+                expected: role.public_prefix(),
+            });
+        }
+        Ok(keys)
     }
 
     /// What the key may sign.
@@ -250,6 +279,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_file_pins_one_key_or_several() {
+        let key = |n| AuthoritySeed::from_random(AuthorityRole::Root, &[n; 32]).public();
+        let parse = |text: &str| AuthorityKey::parse_list(AuthorityRole::Root, text);
+        let (one, two) = (key(1), key(2));
+        assert_eq!(parse(&one.to_string()), Ok(vec![one]));
+        let text = format!("# since May\n  {one}\n\n{two}\n# old");
+        assert_eq!(parse(&text), Ok(vec![one, two]));
+        for nothing in ["", "\n\n", "# a comment"] {
+            assert!(matches!(
+                parse(nothing),
+                Err(AuthorityKeyError::WrongKind { .. })
+            ));
+        }
+        assert!(parse(&format!("{one}\nrubbish")).is_err());
+        let many: Vec<_> = (0..9).map(|n| key(n).to_string()).collect();
+        assert_eq!(parse(&many.join("\n")), Err(AuthorityKeyError::TooMany));
+        assert_eq!(parse(&many[..8].join("\n")).unwrap().len(), 8);
     }
 
     #[test]

@@ -46,7 +46,7 @@ mod seed_text;
 mod signing;
 mod tag;
 
-pub use authority::{AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed};
+pub use authority::{AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, MAX_PINNED};
 pub use curve::{BoxError, CurveSeed};
 pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
 pub use exchange::{BadMac, ExchangeError, ExchangePublic, ExchangeSecret, MacKey};

@@ -52,6 +52,8 @@ tags! {
         Credential = b"\xffbulla/v1/credential\0",
         /// A trust bundle, by the offline root.
         TrustBundle = b"\xffbulla/v1/trust-bundle\0",
+        /// Which root takes its place, by a root.
+        RootSuccession = b"\xffbulla/v1/root-succession\0",
         /// A policy revision, by the policy key.
         Policy = b"\xffbulla/v1/policy\0",
         /// What is in force at a moment, by a broker's issuing key.
@@ -78,8 +80,12 @@ tags! {
 }
 
 impl Tag {
-    /// The bytes that are signed: tag ‖ parts.
-    pub(crate) fn message(self, parts: &[&[u8]]) -> Vec<u8> {
+    /// The bytes that are signed: tag ‖ parts. For keys that sign outside this
+    /// process; a key in it signs with [`SigningKey::sign`](crate::SigningKey::sign).
+    ///
+    /// All parts but the last must have a fixed length or carry it.
+    #[must_use]
+    pub fn message(self, parts: &[&[u8]]) -> Vec<u8> {
         let tag = self.as_bytes();
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut message = Vec::with_capacity(tag.len() + len);

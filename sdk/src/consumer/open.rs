@@ -263,7 +263,10 @@ fn check_age(
 fn pause(refusal: &Refusal, times: u64) -> Option<Duration> {
     let heals = match refusal {
         Refusal::Credential(
-            LookupError::Throttled | LookupError::Resting | LookupError::Unreachable(_),
+            LookupError::Throttled
+            | LookupError::Resting
+            | LookupError::Unreachable(_)
+            | LookupError::PolicyUnvouched,
         )
         | Refusal::Claim(_)
         | Refusal::Stored(StoredRefusal::InFuture) => true,

@@ -60,6 +60,8 @@ pub(crate) enum LookupError {
     Misfiled,
     #[error("the policy has no such workload")]
     UnknownWorkload,
+    #[error("the trust bundle does not name the key that signed the policy in force")]
+    PolicyUnvouched,
     #[error("the credential does not verify")]
     Verify(#[from] VerifyError),
 }
@@ -74,6 +76,7 @@ impl LookupError {
             Self::Decode(_) => "credential_malformed",
             Self::Misfiled => "credential_misfiled",
             Self::UnknownWorkload => "credential_unknown_workload",
+            Self::PolicyUnvouched => "policy_unvouched",
             Self::Verify(e) => e.code(),
         }
     }
@@ -264,6 +267,9 @@ impl Inner {
         let credential = Credential::decode(bytes)?;
         if expected.is_some_and(|id| id != credential.id()) {
             return Err(LookupError::Misfiled);
+        }
+        if !policy.is_vouched() {
+            return Err(LookupError::PolicyUnvouched);
         }
         let workload = policy
             .policy()

@@ -118,6 +118,8 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
         version: 1,
         issued_at: now,
         expires_at,
+        root: *root.verifying_key(),
+        former_roots: Vec::new(),
         issuing: vec![IssuingKey {
             key: *issuing.verifying_key(),
             expires_at,
@@ -125,7 +127,8 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
         policy_keys: Vec::new(),
     };
     let bundle = bundle.sign(&root).unwrap();
-    let bundle = TrustBundle::open(&bundle, root.verifying_key(), &domain, now, MINUTE).unwrap();
+    let bundle =
+        TrustBundle::open(&bundle, &[*root.verifying_key()], &domain, now, MINUTE).unwrap();
     let credential = CredentialIssuer::new(issuing)
         .issue(&request, terms)
         .unwrap();

@@ -53,8 +53,8 @@ impl Shop {
         let key = |name: &str| SigningKey::from_seed(&seed(&vectors, name));
         let root = key("root");
         let bundle = octets(&vectors["bundle"]);
-        let bundle =
-            TrustBundle::open(&bundle, root.verifying_key(), &domain, now, skew).expect("a bundle");
+        let bundle = TrustBundle::open(&bundle, &[*root.verifying_key()], &domain, now, skew)
+            .expect("a bundle");
         let nkey =
             NkeySeed::from_random(NkeyKind::User, &seed(&vectors, "orders nkey")).expect("a seed");
         let anchors = vec![nkey.public()];

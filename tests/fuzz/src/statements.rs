@@ -109,13 +109,19 @@ pub fn bundle(data: &[u8]) {
             signature(SHOP.root.sign(Tag::TrustBundle, &[statement])),
         ])
     });
-    let root = SHOP.root.verifying_key();
-    let Ok(opened) = TrustBundle::open(&bytes, root, &SHOP.domain, SHOP.now, SHOP.skew) else {
+    let roots = [*SHOP.root.verifying_key()];
+    let Ok(opened) = TrustBundle::open(&bytes, &roots, &SHOP.domain, SHOP.now, SHOP.skew) else {
         return;
     };
     assert!(signed || SHOP.is_genuine(&bytes), "a forgery opens");
     canonical::assert(&canonical::bytes_at(&canonical::assert(&bytes), 0));
     assert_eq!(opened.check_succession(&opened), Ok(()));
+    assert!(opened.is_under(SHOP.root.verifying_key()));
+    if opened.root != *SHOP.root.verifying_key() {
+        // Nobody but the root says who follows it.
+        assert!(SHOP.is_genuine(&bytes), "a foreign root is followed");
+        return;
+    }
     // A bundle that ends before its issue is not signed again.
     if let Ok(again) = opened.sign(&SHOP.root) {
         assert_eq!(again, bytes, "one encoding only");

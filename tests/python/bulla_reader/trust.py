@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import ed25519
 from .credentials import version
-from .encoding import Reader
+from .encoding import Reader, pack
 from .refusal import Refused
 
 MAX_BUNDLE = 16 * 1024
@@ -18,6 +18,7 @@ MAX_REVOCATIONS = 8192
 MAX_WORKLOAD = 2048
 MAX_NAME = 512
 MAX_REASON = 256
+MAX_FORMER_ROOTS = 8
 MAX_DOMAIN = 255
 WEEK = 7 * 24 * 60 * 60 * 1000
 
@@ -28,6 +29,8 @@ class Bundle:
     version: int
     issued_at: int
     expires_at: int
+    root: bytes
+    former_roots: list
     issuing: dict
     policy_keys: list
 
@@ -75,9 +78,9 @@ def trust_domain(reader):
     return text
 
 
-def keys(reader, read):
+def keys(reader, read, most=MAX_KEYS):
     count = reader.array()
-    if count > MAX_KEYS:
+    if count > most:
         raise Refused("too_long")
     return [read(reader) for _ in range(count)]
 
@@ -87,6 +90,16 @@ def issuing_key(reader):
     return ed25519.key(reader.bytes_of(32)), reader.uint()
 
 
+def former_root(reader):
+    reader.array_of(2)
+    return ed25519.key(reader.bytes_of(32)), reader.bytes_of(64)
+
+
+def succession(domain, former, following):
+    """What `former` signs so that `following` takes its place: ENV-58."""
+    return pack([1, domain, former, following])
+
+
 def ascend(keys):
     return all(a < b for a, b in zip(keys, keys[1:]))
 
@@ -94,28 +107,40 @@ def ascend(keys):
 def open_bundle(data, expected):
     """ENV-55."""
     statement, signature = split(data, MAX_BUNDLE)
-    root = bytes.fromhex(expected["root"])
-    if not ed25519.verifies(root, "trust-bundle", statement, signature):
-        raise Refused("bad_signature")
     reader = Reader(statement)
-    reader.array_of(7)
+    reader.array_of(9)
     version(reader)
     domain = trust_domain(reader)
     number, issued_at, expires_at = reader.uint(), reader.uint(), reader.uint()
+    root = ed25519.key(reader.bytes_of(32))
+    former = keys(reader, former_root, MAX_FORMER_ROOTS)
     issuing = keys(reader, issuing_key)
     policy_keys = keys(reader, lambda reader: ed25519.key(reader.bytes_of(32)))
     reader.finish()
     if not ascend([key for key, _ in issuing]) or not ascend(policy_keys):
         raise Refused("key_order")
+    roots = [key for key, _ in former] + [root]
+    if len(set(roots)) != len(roots):
+        raise Refused("root_twice")
+    if not any(bytes.fromhex(pinned) in roots for pinned in expected["roots"]):
+        raise Refused("unknown_root")
+    if not ed25519.verifies(root, "trust-bundle", statement, signature):
+        raise Refused("bad_signature")
     if domain != expected["trust_domain"]:
         raise Refused("foreign_domain")
+    for (key, vouches), following in zip(former, roots[1:]):
+        said = succession(domain, key, following)
+        if not ed25519.verifies(key, "root-succession", said, vouches):
+            raise Refused("root_succession")
     if any(end > issued_at + WEEK for _, end in issuing):
         raise Refused("issuing_life_too_long")
     if issued_at > expected["now"] + expected["skew"]:
         raise Refused("future")
     if expected["now"] > expires_at + expected["skew"]:
         raise Refused("expired")
-    return Bundle(domain, number, issued_at, expires_at, dict(issuing), policy_keys)
+    return Bundle(
+        domain, number, issued_at, expires_at, root, roots[:-1], dict(issuing), policy_keys
+    )
 
 
 def open_policy(data, bundle, now, skew):
@@ -243,6 +268,12 @@ def compare(named, held):
     if named[0] != held[0]:
         return "behind" if named[0] < held[0] else "ahead"
     return "same" if named[1] == held[1] else "contradiction"
+
+
+def follows(offered, held):
+    """ENV-58: whether a bundle is by the root of the one held, or one after it."""
+    if held.root != offered.root and held.root not in offered.former_roots:
+        raise Refused("root_rollback")
 
 
 def succeed(number, other, same):

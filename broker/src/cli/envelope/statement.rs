@@ -29,11 +29,13 @@ pub(super) fn kind_of(bytes: &[u8]) -> Option<Statement> {
         return None;
     }
     let inner = statement(parts)?;
-    match (inner.len(), inner.get(1)?) {
-        (7, Value::Binary(_)) => Some(Statement::Credential),
-        (7, Value::String(_)) => Some(Statement::Bundle),
-        (6, _) => Some(Statement::Policy),
-        (5, _) => Some(Statement::KemRecord),
+    match (inner.len(), inner.get(1)?, inner.get(2)?) {
+        (7, Value::Binary(_), _) => Some(Statement::Credential),
+        // A head has as many elements, and a key here.
+        (9, Value::String(_), Value::Integer(_)) => Some(Statement::Bundle),
+        // And a revocation list as many as a policy, whose last is a text.
+        (6, ..) if inner.last().is_some_and(Value::is_str) => Some(Statement::Policy),
+        (5, ..) => Some(Statement::KemRecord),
         _ => None,
     }
 }
@@ -142,6 +144,8 @@ fn bundle_statement(section: &mut Section, parts: &[Value]) {
         version,
         issued_at,
         expires_at,
+        root,
+        former_roots,
         issuing,
         policy_keys,
     ] = parts
@@ -152,6 +156,15 @@ fn bundle_statement(section: &mut Section, parts: &[Value]) {
     section.number("version", version.as_u64().unwrap_or_default());
     section.time("issued at", issued_at.as_u64().unwrap_or_default());
     section.time("expires at", expires_at.as_u64().unwrap_or_default());
+    let root = root.as_slice().map(hex).unwrap_or_default();
+    section.text("root", &root);
+    let former: Vec<String> = list(former_roots)
+        .iter()
+        .filter_map(|entry| Some(hex(entry.as_array()?.first()?.as_slice()?)))
+        .collect();
+    if !former.is_empty() {
+        section.row("former roots", json!(former), former.join("\n"));
+    }
     let issuing: Vec<(String, u64)> = list(issuing)
         .iter()
         .filter_map(|entry| match entry.as_array()?.as_slice() {

@@ -8,7 +8,7 @@ use bulla_envelope::{
     Credential, Expectation, Kind, LeafHash, SealedEnvelope, SignedPolicy, TrustBundle,
 };
 use bulla_identity::{Subject, TrustDomain, UnixMillis};
-use bulla_keyring::{AuthorityKey, AuthorityKeyError, AuthorityRole};
+use bulla_keyring::{AuthorityKey, AuthorityKeyError, AuthorityRole, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -197,7 +197,7 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
     let credential = Input::read(&args.credential)?;
     let bundle = Input::read(&args.bundle)?;
     let policy = Input::read(&args.policy)?;
-    let root = root(&args.trust_root)?;
+    let roots = roots(&args.trust_root)?;
     let domain = match &args.trust_domain {
         Some(text) => Some(TrustDomain::parse(text).map_err(|_| Failure::Domain(text.clone()))?),
         None => None,
@@ -213,21 +213,23 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
         envelope,
         outline,
         now,
-        root,
+        roots,
         domain,
     };
     Ok(given.judge(&credential.bytes, &bundle.bytes, &policy.bytes, findings))
 }
 
-fn root(path: &Path) -> Result<AuthorityKey, Failure> {
+fn roots(path: &Path) -> Result<Vec<VerifyingKey>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|source| Failure::Read {
         path: path.to_owned(),
         source,
     })?;
-    AuthorityKey::parse(AuthorityRole::Root, &text).map_err(|source| Failure::Root {
+    let keys = AuthorityKey::parse_list(AuthorityRole::Root, &text);
+    let keys = keys.map_err(|source| Failure::Root {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(keys.iter().map(|key| *key.verifying_key()).collect())
 }
 
 /// Everything that was given but the statements.
@@ -236,7 +238,7 @@ struct Given<'a> {
     envelope: Input,
     outline: Outline,
     now: UnixMillis,
-    root: AuthorityKey,
+    roots: Vec<VerifyingKey>,
     domain: Option<TrustDomain>,
 }
 
@@ -261,7 +263,7 @@ impl Given<'_> {
                 .map_err(|e| refused("credential", "workload", &e))?,
         };
         let (now, skew) = (self.now, CLOCK_SKEW);
-        let bundle = TrustBundle::open(bundle, self.root.verifying_key(), &domain, now, skew)
+        let bundle = TrustBundle::open(bundle, &self.roots, &domain, now, skew)
             .map_err(|e| refused("trust bundle", e.code(), &e))?;
         findings.hold(
             "trust bundle",

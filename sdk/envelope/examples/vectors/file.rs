@@ -147,9 +147,9 @@ pub struct With {
     pub workload: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
-    /// Bundles: the pinned root.
+    /// Bundles: the pinned roots.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub root: Option<String>,
+    pub roots: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_domain: Option<String>,
     /// Successions: what is held.
@@ -184,7 +184,7 @@ impl With {
             bundle: this.bundle.or(other.bundle),
             workload: this.workload.or(other.workload),
             challenge: this.challenge.or(other.challenge),
-            root: this.root.or(other.root),
+            roots: this.roots.or(other.roots),
             trust_domain: this.trust_domain.or(other.trust_domain),
             held: this.held.or(other.held),
         }

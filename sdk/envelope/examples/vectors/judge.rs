@@ -314,10 +314,13 @@ fn keys_json(request: &CredentialRequest) -> Option<Value> {
 }
 
 fn open_bundle(with: &With, bytes: &[u8]) -> Verdict<Verified<TrustBundle>> {
-    let root = unhex(with.root.as_deref().unwrap()).try_into().unwrap();
+    let roots = with.roots.as_deref().unwrap().iter().map(|root| {
+        let root = unhex(root).try_into().unwrap();
+        VerifyingKey::from_bytes(&root).unwrap()
+    });
     TrustBundle::open(
         bytes,
-        &VerifyingKey::from_bytes(&root).unwrap(),
+        &roots.collect::<Vec<_>>(),
         &TrustDomain::parse(with.trust_domain.as_deref().unwrap()).unwrap(),
         now(with),
         skew(with),
@@ -474,6 +477,12 @@ fn bundle_json(bundle: &TrustBundle) -> Value {
         "version": bundle.version,
         "issued_at": bundle.issued_at.as_millis(),
         "expires_at": bundle.expires_at.as_millis(),
+        "root": hex(bundle.root.as_bytes()),
+        "former_roots": bundle
+            .former_roots
+            .iter()
+            .map(|former| hex(former.key().as_bytes()))
+            .collect::<Vec<_>>(),
         "issuing": bundle.issuing.iter().map(|key| json!({
             "key": hex(key.key.as_bytes()),
             "expires_at": key.expires_at.as_millis(),

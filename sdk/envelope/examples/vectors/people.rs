@@ -93,6 +93,8 @@ pub fn unsigned_bundle() -> TrustBundle {
         version: 7,
         issued_at: at(-HOUR),
         expires_at: at(30 * DAY),
+        root: *key("root").verifying_key(),
+        former_roots: Vec::new(),
         issuing: vec![
             IssuingKey {
                 key: *key("issuing").verifying_key(),
@@ -284,7 +286,7 @@ pub fn file() -> File {
             anchors: Some(vec![orders().nkey().public().to_string()]),
             workload: Some(orders().workload.as_str().to_owned()),
             challenge: Some(hex(&challenge())),
-            root: Some(hex(key("root").verifying_key().as_bytes())),
+            roots: Some(vec![hex(key("root").verifying_key().as_bytes())]),
             trust_domain: Some(DOMAIN.to_owned()),
             ..With::default()
         },
@@ -308,7 +310,7 @@ const ABOUT: &[&str] = &[
      and decrypt it.",
     "what = credential: decode it, verify it by bundle and anchors at now with skew. \
      what = credential-request: decode it, verify it for workload, challenge, anchors, now, skew \
-     and max_age. what = trust-bundle: open it with root, trust_domain, now and skew. \
+     and max_age. what = trust-bundle: open it with the pinned roots, trust_domain, now and skew. \
      what = policy: open it with bundle, now and skew. what = kem-record: decode it, verify it for \
      workload and anchors.",
     "what = head, revocations: open it with bundle, now and skew. what = head-about-revocations: \

@@ -146,6 +146,15 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("replayed", "the message was accepted before"),
     ("rollback", "a lower number than what is held"),
+    (
+        "root_rollback",
+        "a bundle by a root that was replaced, or by one that did not follow it",
+    ),
+    (
+        "root_succession",
+        "a former root does not vouch for the next one",
+    ),
+    ("root_twice", "a bundle that names a root twice"),
     ("same_key", "token key and message key are one"),
     ("token_key_proof", "the asker does not hold the token key"),
     (
@@ -179,6 +188,10 @@ const REASONS: &[(&str, &str)] = &[
     ("unknown_field", "a header key that there is not"),
     ("unknown_issuer", "the bundle does not name the issuing key"),
     ("unknown_key", "the bundle does not name the policy key"),
+    (
+        "unknown_root",
+        "a bundle by a root that is not pinned and that no pinned one leads to",
+    ),
     ("unsupported_kind", "a kind that there is not"),
     ("unsupported_suite", "a suite that there is not"),
     ("unsupported_version", "another version"),

@@ -1,6 +1,6 @@
 //! ENV-55 to ENV-57: trust bundles and policies.
 
-use bulla_envelope::{SignedPolicy, TrustBundle};
+use bulla_envelope::{FormerRoot, SignedPolicy, TrustBundle};
 use bulla_identity::TrustDomain;
 use bulla_keyring::{SigningKey, Tag};
 
@@ -13,6 +13,8 @@ pub fn vectors() -> Vec<Vector> {
     let mut out = Vec::new();
     out.extend(bundles());
     out.extend(bad_bundles());
+    out.extend(roots());
+    out.extend(bad_roots());
     out.extend(policies());
     out.extend(successions());
     out
@@ -22,8 +24,10 @@ pub fn vectors() -> Vec<Vector> {
 const DOMAIN_NAME: usize = 1;
 const ISSUED_AT: usize = 3;
 const EXPIRES_AT: usize = 4;
-const ISSUING: usize = 5;
-const POLICY_KEYS: usize = 6;
+const ROOT: usize = 5;
+const FORMER_ROOTS: usize = 6;
+const ISSUING: usize = 7;
+const POLICY_KEYS: usize = 8;
 
 fn bundle_of(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
     let mut statement = elements(&unbin(&elements(&bundle_bytes())[0]));
@@ -33,6 +37,45 @@ fn bundle_of(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
 
 fn signed_as(statement: &[u8], by: &str, tag: Tag) -> Vec<u8> {
     signed(statement, key(by).sign(tag, &[statement]).as_bytes())
+}
+
+/// Each root vouches for the next one; the last is the bundle's.
+fn chain(roots: &[&str]) -> Vec<FormerRoot> {
+    roots
+        .windows(2)
+        .map(|pair| FormerRoot::vouch(&domain(), &key(pair[0]), key(pair[1]).verifying_key()))
+        .collect()
+}
+
+/// By the last of these roots, which followed the others.
+fn rooted(roots: &[&str]) -> TrustBundle {
+    TrustBundle {
+        root: *key(roots[roots.len() - 1]).verifying_key(),
+        former_roots: chain(roots),
+        ..unsigned_bundle()
+    }
+}
+
+fn rooted_bytes(roots: &[&str]) -> Vec<u8> {
+    rooted(roots).sign(&key(roots[roots.len() - 1])).unwrap()
+}
+
+/// A bundle by the second root, with what the first is to have said.
+fn with_former(former: Vec<Vec<u8>>) -> Vec<u8> {
+    let mut statement = elements(&unbin(&elements(&rooted_bytes(&["root", "root 2"]))[0]));
+    statement[FORMER_ROOTS] = array(&former);
+    signed_as(&array(&statement), "root 2", Tag::TrustBundle)
+}
+
+fn former(former: &str, signature: &[u8]) -> Vec<u8> {
+    array(&[bin(key(former).verifying_key().as_bytes()), bin(signature)])
+}
+
+fn pinned(names: &[&str]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| hex(key(name).verifying_key().as_bytes()))
+        .collect()
 }
 
 fn keys(seeds: &[&str]) -> Vec<[u8; 32]> {
@@ -239,9 +282,9 @@ fn bad_bundles() -> Vec<Vector> {
         "trailing_bytes",
     ));
     out.push(refuse(
-        "bundle-statement-of-eight",
+        "bundle-statement-of-ten",
         "55",
-        "an eighth element",
+        "a tenth element",
         &bundle_of(|statement| statement.push(vec![0xc0])),
         "wrong_length",
     ));
@@ -273,9 +316,9 @@ fn bad_bundles() -> Vec<Vector> {
             "55",
             "another root is pinned",
             &genuine,
-            "bad_signature",
+            "unknown_root",
         )
-        .with(|with| with.root = Some(hex(key("stranger").verifying_key().as_bytes()))),
+        .with(|with| with.roots = Some(pinned(&["stranger"]))),
     );
     out.push(
         refuse(
@@ -314,6 +357,163 @@ fn bad_bundles() -> Vec<Vector> {
         &vec![0; 16 * 1024 + 1],
         "too_large",
     ));
+    out
+}
+
+/// ENV-58.
+fn roots() -> Vec<Vector> {
+    let accept = |name: &str, about: &str, roots: &[&str], pins: &[&str]| {
+        Vector::accept(name, "trust-bundle", &["58"], about, &rooted_bytes(roots))
+            .with(|with| with.roots = Some(pinned(pins)))
+    };
+    let nine = [
+        "root", "root 2", "root 3", "root 4", "root 5", "root 6", "root 7", "root 8", "root 9",
+    ];
+    vec![
+        accept(
+            "bundle-by-the-next-root",
+            "the pinned root vouches for the one that signs",
+            &["root", "root 2"],
+            &["root"],
+        ),
+        accept(
+            "bundle-by-the-next-root-pinned",
+            "the root that signs is pinned, the former one is not",
+            &["root", "root 2"],
+            &["root 2"],
+        ),
+        accept(
+            "bundle-by-one-of-two-pinned-roots",
+            "one of two pinned roots signs",
+            &["root 2"],
+            &["root", "root 2"],
+        ),
+        accept(
+            "bundle-by-the-root-after-the-next",
+            "from the pinned root over another to the one that signs",
+            &["root", "root 2", "root 3"],
+            &["root"],
+        ),
+        accept(
+            "bundle-with-eight-former-roots",
+            "as many as may be",
+            &nine,
+            &["root"],
+        ),
+    ]
+}
+
+fn bad_roots() -> Vec<Vector> {
+    let refuse = |name: &str, rule: &str, about: &str, bytes: &[u8], why: &str| {
+        let why = format!("open/{why}");
+        Vector::refuse(name, "trust-bundle", &[rule], about, bytes, &why)
+    };
+    let next = |by: &str, to: &str| FormerRoot::vouch(&domain(), &key(by), key(to).verifying_key());
+    let said =
+        |by: &str, statement: &[u8], tag| key(by).sign(tag, &[statement]).as_bytes().to_vec();
+    let root_2 = *key("root 2").verifying_key();
+    let honest = FormerRoot::to_sign(&domain(), key("root").verifying_key(), &root_2);
+    let statement = &honest[Tag::RootSuccession.as_bytes().len()..];
+    let evil = TrustDomain::parse("evil.example").unwrap();
+    let elsewhere = FormerRoot::to_sign(&evil, key("root").verifying_key(), &root_2);
+    let elsewhere = &elsewhere[Tag::RootSuccession.as_bytes().len()..];
+    let another = FormerRoot::to_sign(
+        &domain(),
+        key("root").verifying_key(),
+        key("root 3").verifying_key(),
+    );
+    let another = &another[Tag::RootSuccession.as_bytes().len()..];
+    let mut out = Vec::new();
+    for (name, rule, about, signature) in [
+        (
+            "bundle-succession-by-the-successor",
+            "58",
+            "the new root vouches for itself",
+            said("root 2", statement, Tag::RootSuccession),
+        ),
+        (
+            "bundle-succession-to-another-root",
+            "58",
+            "the pinned root vouches for another root",
+            said("root", another, Tag::RootSuccession),
+        ),
+        (
+            "bundle-succession-of-another-domain",
+            "58",
+            "the pinned root vouches in another trust domain",
+            said("root", elsewhere, Tag::RootSuccession),
+        ),
+        (
+            "bundle-succession-under-another-tag",
+            "60",
+            "the pinned root's signature under another tag",
+            said("root", statement, Tag::TrustBundle),
+        ),
+    ] {
+        let bytes = with_former(vec![former("root", &signature)]);
+        out.push(refuse(name, rule, about, &bytes, "root_succession"));
+    }
+    let good = said("root", statement, Tag::RootSuccession);
+    out.push(refuse(
+        "bundle-root-twice",
+        "58",
+        "the root that signs is a former one too",
+        &with_former(vec![
+            former("root 2", &said("root 2", statement, Tag::RootSuccession)),
+            former("root", &good),
+        ]),
+        "root_twice",
+    ));
+    out.push(refuse(
+        "bundle-with-nine-former-roots",
+        "58",
+        "more than may be",
+        &with_former(vec![former("root", &good); 9]),
+        "too_long",
+    ));
+    out.push(refuse(
+        "bundle-succession-without-signature",
+        "58",
+        "a former root vouches with nothing",
+        &with_former(vec![array(&[bin(key("root").verifying_key().as_bytes())])]),
+        "wrong_length",
+    ));
+    // Only the way behind the pinned root is broken: it is refused all the same.
+    let broken = TrustBundle {
+        former_roots: vec![next("root", "root 3"), next("root 2", "root 3")],
+        ..rooted(&["root 2", "root 3"])
+    };
+    let broken = signed_as(
+        &broken.to_sign().unwrap()[Tag::TrustBundle.as_bytes().len()..],
+        "root 3",
+        Tag::TrustBundle,
+    );
+    out.push(
+        refuse(
+            "bundle-succession-broken-before-the-pin",
+            "58",
+            "every former root vouches for its next one, also before the pinned one",
+            &broken,
+            "root_succession",
+        )
+        .with(|with| with.roots = Some(pinned(&["root 2"]))),
+    );
+    out.push(refuse(
+        "bundle-by-a-root-that-nobody-vouches-for",
+        "58",
+        "the pinned root is not on the way to the one that signs",
+        &rooted_bytes(&["root 2", "root 3"]),
+        "unknown_root",
+    ));
+    for (name, about, key) in UNSOUND_KEYS {
+        out.push(refuse(
+            &format!("bundle-root-{name}"),
+            "55",
+            &format!("the root is {about}"),
+            &bundle_of(|statement| statement[ROOT] = bin(&key)),
+            "key",
+        ));
+    }
     out
 }
 
@@ -522,6 +722,63 @@ fn successions() -> Vec<Vector> {
             "the same number with other contents",
             &other,
             "open/equivocation",
+        )));
+    }
+    out.extend(root_successions());
+    out
+}
+
+/// ENV-58: a root that was replaced does not come back.
+fn root_successions() -> Vec<Vector> {
+    let bundle = |version: u64, roots: &[&str]| {
+        let bundle = TrustBundle {
+            version,
+            ..rooted(roots)
+        };
+        bundle.sign(&key(roots[roots.len() - 1])).unwrap()
+    };
+    let held = bundle(7, &["root", "root 2"]);
+    let over = |vector: Vector| {
+        vector.with(|with| {
+            with.held = Some(Octets::of(&held));
+            with.roots = Some(pinned(&["root", "root 2"]));
+        })
+    };
+    let what = "trust-bundle-succession";
+    let mut out = Vec::new();
+    for (name, about, bytes) in [
+        (
+            "trust-bundle-by-the-next-root",
+            "a root that followed",
+            bundle(8, &["root", "root 2", "root 3"]),
+        ),
+        (
+            "trust-bundle-without-former-roots",
+            "by the root of the one that is held, which names no other any more",
+            bundle(8, &["root 2"]),
+        ),
+    ] {
+        out.push(over(Vector::accept(name, what, &["58"], about, &bytes)));
+    }
+    for (name, about, bytes) in [
+        (
+            "trust-bundle-by-the-former-root",
+            "a higher number by the root that was replaced, pinned still",
+            bundle(8, &["root"]),
+        ),
+        (
+            "trust-bundle-by-another-next-root",
+            "the root that was replaced vouches for another one",
+            bundle(8, &["root", "root 3"]),
+        ),
+    ] {
+        out.push(over(Vector::refuse(
+            name,
+            what,
+            &["58"],
+            about,
+            &bytes,
+            "open/root_rollback",
         )));
     }
     out

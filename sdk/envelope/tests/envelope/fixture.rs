@@ -52,6 +52,8 @@ pub fn unsigned_bundle() -> TrustBundle {
         version: 7,
         issued_at: after(-3600),
         expires_at: after(30 * 24 * 3600),
+        root: *SigningKey::from_seed(&ROOT).verifying_key(),
+        former_roots: Vec::new(),
         issuing: vec![IssuingKey {
             key: *SigningKey::from_seed(&ISSUING).verifying_key(),
             expires_at: after(5 * 24 * 3600),
@@ -63,7 +65,7 @@ pub fn unsigned_bundle() -> TrustBundle {
 pub fn open_bundle(bundle: &TrustBundle) -> Verified<TrustBundle> {
     let root = SigningKey::from_seed(&ROOT);
     let bytes = bundle.sign(&root).unwrap();
-    TrustBundle::open(&bytes, root.verifying_key(), &domain(), NOW, SKEW).unwrap()
+    TrustBundle::open(&bytes, &[*root.verifying_key()], &domain(), NOW, SKEW).unwrap()
 }
 
 pub fn bundle() -> Verified<TrustBundle> {

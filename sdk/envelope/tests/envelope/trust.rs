@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bulla_envelope::{IssuingKey, SignedPolicy, SuccessionError, TrustBundle, TrustError};
+use bulla_envelope::{
+    FormerRoot, IssuingKey, SignedPolicy, SuccessionError, TrustBundle, TrustError,
+};
 use bulla_identity::TrustDomain;
 use bulla_keyring::{SigningKey, Tag};
 
@@ -16,7 +18,7 @@ fn root() -> SigningKey {
 fn open_at(bytes: &[u8], seconds: i64) -> Result<TrustBundle, TrustError> {
     TrustBundle::open(
         bytes,
-        root().verifying_key(),
+        &[*root().verifying_key()],
         &domain(),
         after(seconds),
         SKEW,
@@ -63,12 +65,12 @@ fn a_bundle_is_for_one_root_one_domain_one_time() {
     );
     let other = SigningKey::from_seed(&POLICY);
     assert_eq!(
-        TrustBundle::open(&bytes, other.verifying_key(), &domain(), NOW, SKEW).unwrap_err(),
-        TrustError::BadSignature
+        TrustBundle::open(&bytes, &[*other.verifying_key()], &domain(), NOW, SKEW).unwrap_err(),
+        TrustError::UnknownRoot
     );
     let foreign = TrustDomain::parse("evil.example").unwrap();
     assert_eq!(
-        TrustBundle::open(&bytes, root().verifying_key(), &foreign, NOW, SKEW).unwrap_err(),
+        TrustBundle::open(&bytes, &[*root().verifying_key()], &foreign, NOW, SKEW).unwrap_err(),
         TrustError::ForeignDomain
     );
 }
@@ -115,11 +117,13 @@ fn what_the_root_would_not_be_believed_is_not_signed() {
 fn a_root_signed_bundle_with_disordered_or_unsound_keys_is_refused() {
     let sign = |keys: &[[u8; 32]]| {
         let statement = [
-            &[0x97, 0x01][..],
+            &[0x99, 0x01][..],
             &string("acme.example"),
             &uint(1),
             &uint(NOW.as_millis()),
             &uint(after(60).as_millis()),
+            &bin(root().verifying_key().as_bytes()),
+            &[0x90],
             &[0x90, 0x90 + keys.len() as u8],
             &keys.iter().flat_map(|key| bin(key)).collect::<Vec<_>>(),
         ]
@@ -228,4 +232,103 @@ fn statements_of_one_kind_never_pass_for_another() {
                 .is_err()
         );
     }
+}
+
+fn root_of(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[100 + n; 32])
+}
+
+/// Version `version` by the last of these roots, each of which vouches for the next.
+fn rooted(version: u64, roots: &[u8]) -> TrustBundle {
+    let vouch = |pair: &[u8]| {
+        let next = *root_of(pair[1]).verifying_key();
+        FormerRoot::vouch(&domain(), &root_of(pair[0]), &next)
+    };
+    TrustBundle {
+        version,
+        root: *root_of(roots[roots.len() - 1]).verifying_key(),
+        former_roots: roots.windows(2).map(vouch).collect(),
+        ..unsigned_bundle()
+    }
+}
+
+fn open_with(bundle: &TrustBundle, by: u8, pins: &[u8]) -> Result<TrustBundle, TrustError> {
+    let bytes = bundle.sign(&root_of(by))?;
+    let pins: Vec<_> = pins.iter().map(|n| *root_of(*n).verifying_key()).collect();
+    TrustBundle::open(&bytes, &pins, &domain(), NOW, SKEW).map(|bundle| bundle.into_inner())
+}
+
+/// ENV-58: who pins the old root follows it to the new one; who pins the new
+/// one needs nobody's word.
+#[test]
+fn a_new_root_is_followed_from_every_pin_on_the_way() {
+    let bundle = rooted(8, &[1, 2, 3]);
+    for pin in [1, 2, 3] {
+        assert_eq!(open_with(&bundle, 3, &[pin]).as_ref(), Ok(&bundle));
+    }
+    assert_eq!(open_with(&bundle, 3, &[4]), Err(TrustError::UnknownRoot));
+    assert_eq!(open_with(&bundle, 3, &[]), Err(TrustError::UnknownRoot));
+    // A root signs its own bundles only.
+    assert_eq!(open_with(&bundle, 1, &[1]), Err(TrustError::BadSignature));
+}
+
+#[test]
+fn a_root_that_nobody_vouches_for_is_not_followed() {
+    let mut forged = rooted(8, &[1, 2]);
+    // The thief's key in the honest chain, and the honest word for another.
+    let word = rooted(8, &[1, 3]).former_roots;
+    forged.former_roots = word;
+    assert_eq!(open_with(&forged, 2, &[1]), Err(TrustError::RootSuccession));
+    let mut circle = rooted(8, &[1, 2]);
+    circle.root = *root_of(1).verifying_key();
+    assert_eq!(open_with(&circle, 1, &[1]), Err(TrustError::RootTwice));
+}
+
+#[test]
+fn a_root_that_was_replaced_does_not_come_back() {
+    let held = rooted(8, &[1, 2]);
+    let succession = |version, roots: &[u8]| rooted(version, roots).check_succession(&held);
+    assert_eq!(succession(9, &[1, 2]), Ok(()));
+    assert_eq!(succession(9, &[2]), Ok(()));
+    assert_eq!(succession(9, &[2, 3]), Ok(()));
+    // However high the number, and also by another successor.
+    for roots in [&[1][..], &[1, 3], &[3]] {
+        let refused = succession(99, roots).unwrap_err();
+        assert_eq!(refused, SuccessionError::RootRollback);
+        assert_eq!(refused.code(), "root_rollback");
+    }
+}
+
+/// What an outside signer signs gives the same bundle, and another signature none.
+#[test]
+fn bundles_and_policies_can_be_signed_elsewhere() {
+    let bundle = rooted(8, &[1, 2]);
+    // The bytes are what `SigningKey` would sign: the tag and the statement.
+    let sign = |tag: Tag, message: &[u8]| {
+        let statement = message.strip_prefix(tag.as_bytes()).unwrap();
+        root_of(2).sign(tag, &[statement])
+    };
+    let signature = sign(Tag::TrustBundle, &bundle.to_sign().unwrap());
+    let signed = bundle.signed(&signature).unwrap();
+    assert_eq!(signed, bundle.sign(&root_of(2)).unwrap());
+    let other = root_of(2).sign(Tag::TrustBundle, &[b"something else"]);
+    assert_eq!(bundle.signed(&other), Err(TrustError::BadSignature));
+
+    let (one, two) = (root_of(2), root_of(3));
+    let (one, two) = (one.verifying_key(), two.verifying_key());
+    let word = sign(
+        Tag::RootSuccession,
+        &FormerRoot::to_sign(&domain(), one, two),
+    );
+    let vouched = FormerRoot::vouched(&domain(), one, two, word).unwrap();
+    assert_eq!(vouched, FormerRoot::vouch(&domain(), &root_of(2), two));
+    assert_eq!(
+        FormerRoot::vouched(&domain(), one, two, other),
+        Err(TrustError::RootSuccession)
+    );
+
+    let policy = policy(3, "version = 1");
+    let signature = sign(Tag::Policy, &policy.to_sign(one));
+    assert_eq!(policy.signed(one, &signature), policy.sign(&root_of(2)));
+    assert_eq!(policy.signed(one, &other), Err(TrustError::BadSignature));
 }
