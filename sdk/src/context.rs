@@ -8,6 +8,8 @@
 
 use std::future::Future;
 
+use bulla_envelope::{Limits, LimitsError};
+
 use crate::user::User;
 
 tokio::task_local! {
@@ -45,6 +47,27 @@ impl Context {
     #[must_use]
     pub fn without_user(mut self) -> Self {
         self.user = None;
+        self
+    }
+
+    /// The same context with less of its user's authority. Limits add up: what
+    /// was taken away before, here or by the services before this one, stays
+    /// away. A context without a user is left as it is.
+    ///
+    /// # Errors
+    /// [`LimitsError::TooLarge`] if all limits together take too much room.
+    pub fn narrowed(mut self, limits: &Limits) -> Result<Self, LimitsError> {
+        if let Some(user) = &self.user {
+            self.user = Some(user.narrowed(limits)?);
+        }
+        Ok(self)
+    }
+
+    /// The same context on behalf of this user, for example one that
+    /// an exchange gave.
+    #[must_use]
+    pub fn with_user(mut self, user: User) -> Self {
+        self.user = Some(user);
         self
     }
 

@@ -8,6 +8,7 @@ use bulla_policy::Denial;
 
 use crate::content::PayloadError;
 use crate::decision_log::DecisionId;
+use crate::user::MissingScope;
 
 mod streams;
 
@@ -492,6 +493,13 @@ impl From<PayloadError> for ServiceError {
 
 /// A failed request of a handler becomes an unavailable dependency for its own
 /// caller: nothing of the inner error travels outward.
+/// The caller learns that the user may not, not what is missing.
+impl From<MissingScope> for ServiceError {
+    fn from(_: MissingScope) -> Self {
+        Self::new(ServiceErrorCode::Forbidden, "the user may not do this")
+    }
+}
+
 impl From<RequestError> for ServiceError {
     fn from(error: RequestError) -> Self {
         tracing::warn!(

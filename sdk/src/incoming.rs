@@ -333,19 +333,8 @@ impl Opener {
         };
         progress.answer_to.clone_from(&answer_to);
         let opened = shared.unlocker.open(checked, &origin.requirements).await?;
-        // Refused rather than half obeyed until it is supported.
-        if opened.limits().is_some() {
-            return Err(Refusal::Limits);
-        }
-
-        let user = match opened.token() {
-            None => None,
-            Some(token) => {
-                let token = std::str::from_utf8(&token)
-                    .map_err(|_| crate::refusal::UserRefusal::NotText)?;
-                Some(shared.users.verify(&shared.control, token, now).await?)
-            }
-        };
+        let users = &shared.users;
+        let user = users.of_message(&shared.control, &opened, now, now).await?;
         progress.user.clone_from(&user);
 
         let permit = self.decide(&origin, user.as_ref(), now)?;

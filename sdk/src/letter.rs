@@ -194,6 +194,7 @@ impl Letter {
         };
         draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
+        draft.limits = self.user.as_ref().and_then(User::encoded_limits);
         draft.parent = self.parent;
         draft.traceparent = self.traceparent;
         draft.policy_revision = self.policy_revision;
@@ -219,7 +220,7 @@ impl Letter {
     pub(crate) fn fits_frame_of(&self, first: &Self) -> bool {
         let same_user = match (&self.user, &first.user) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.is_same_token(b),
+            (Some(a), Some(b)) => a.is_same(b),
             _ => false,
         };
         self.sharing.frame

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{AppHeaders, MessageId, TraceParent};
+use bulla_envelope::{AppHeaders, Limits, MessageId, TraceParent};
 use bulla_identity::UnixMillis;
 use bulla_policy::{APPEND_LIFE, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
@@ -32,6 +32,7 @@ pub struct Outgoing<'a> {
     body: Result<Bytes, PayloadError>,
     headers: Vec<(String, String)>,
     user: UserChoice,
+    limits: Limits,
     context: Context,
     pub(crate) timeout: Duration,
     id: Option<MessageId>,
@@ -56,6 +57,7 @@ enum UserChoice {
     Inherit,
     Nobody,
     Token(String),
+    Verified(User),
 }
 
 impl<'a> Outgoing<'a> {
@@ -70,6 +72,7 @@ impl<'a> Outgoing<'a> {
             body: Ok(Bytes::new()),
             headers: Vec::new(),
             user: UserChoice::Inherit,
+            limits: Limits::none(),
             context: Context::current(),
             timeout: shared.options.request_timeout,
             id: None,
@@ -111,6 +114,28 @@ impl<'a> Outgoing<'a> {
     /// that minted it. Everywhere else the user comes along by itself.
     pub fn user_token(mut self, token: impl Into<String>) -> Self {
         self.user = UserChoice::Token(token.into());
+        self
+    }
+
+    /// Sends on behalf of this user, whom this process has verified: one that it
+    /// kept of a message, or that an exchange
+    /// gave.
+    pub fn user(mut self, user: User) -> Self {
+        self.user = UserChoice::Verified(user);
+        self
+    }
+
+    /// Takes something off the user's authority before the message leaves. It
+    /// adds to what the services before this one took off and to what an earlier
+    /// call said; nothing ever comes back. Without a user it means nothing.
+    ///
+    /// # Security
+    /// The receiver, and whoever it passes the user on to with this SDK, is held
+    /// to the limits. A receiver that is compromised holds the token, and can
+    /// leave the limits out: see `chain = "proven"` and
+    /// an exchange for what stops that.
+    pub fn narrow(mut self, limits: &Limits) -> Self {
+        self.limits = self.limits.and(limits);
         self
     }
 
@@ -210,10 +235,19 @@ impl<'a> Outgoing<'a> {
                     reason: refusal.code(),
                 })?)
             }
+            UserChoice::Verified(user) => Some(user),
+        };
+        let user = match user {
+            Some(user) if !self.limits.is_none() => {
+                let narrowed = user.narrowed(&self.limits);
+                Some(narrowed.map_err(|_| SendError::User {
+                    reason: "limits_too_large",
+                })?)
+            }
+            user => user,
         };
         if let Some(user) = &user {
-            user.verified()
-                .check_times(now, shared.options.clock_skew)
+            user.check_times(now, shared.options.clock_skew)
                 .map_err(|e| SendError::User { reason: e.code() })?;
         }
         let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;

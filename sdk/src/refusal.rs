@@ -35,8 +35,6 @@ pub(crate) enum Refusal {
     ForeignInbox,
     #[error("a frame of several messages, which a stream does not take")]
     Frame,
-    #[error("it narrows the user's authority, which this version cannot enforce")]
-    Limits,
     #[error("the user is refused")]
     User(#[from] UserRefusal),
     #[error("the subject asks for encryption, and it is not encrypted")]
@@ -113,6 +111,10 @@ pub(crate) enum UserRefusal {
     OutlivesCredential,
     #[error("it reaches further than the tokens of the workload that minted it may")]
     BeyondMinter,
+    #[error("the limits under which it came cannot be read")]
+    BadLimits,
+    #[error("the limits under which it came have ended its time")]
+    LimitsEnded,
 }
 
 impl Refusal {
@@ -129,7 +131,6 @@ impl Refusal {
             Self::WeakSuite => "weak_suite",
             Self::ForeignInbox => "foreign_inbox",
             Self::Frame => "frame_unsupported",
-            Self::Limits => "limits_unsupported",
             Self::User(e) => e.code(),
             Self::Unprotected => "not_encrypted",
             Self::Policy(denial) => denial.reason().code(),
@@ -158,6 +159,8 @@ impl UserRefusal {
             Self::ForeignRequester => "token_foreign_requester",
             Self::OutlivesCredential => "token_outlives_credential",
             Self::BeyondMinter => "token_beyond_minter",
+            Self::BadLimits => "bad_limits",
+            Self::LimitsEnded => "limits_ended",
         }
     }
 }

@@ -322,9 +322,6 @@ impl Asked {
             let requirements = policy.policy().requirements(&self.subject);
             shared.unlocker.open(checked, &requirements).await?
         };
-        if opened.limits().is_some() {
-            return Err(Refusal::Limits);
-        }
         let workload = &opened.sender().workload;
         match policy.policy().decide(&Request {
             workload,

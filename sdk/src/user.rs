@@ -2,71 +2,172 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bulla_envelope::{Limits, LimitsError};
 use bulla_identity::{Claims, UnixMillis, Verified};
 use bulla_token::TransactionToken;
 
-/// A user whose transaction token was verified by this process.
-///
-/// It carries the token itself, so that what a handler sends on can carry it
-/// too; nothing hands the token out.
-#[derive(Clone)]
-pub struct User(Arc<Inner>);
+use crate::refusal::UserRefusal;
 
-struct Inner {
+/// A user whose transaction token was verified by this process, under the limits
+/// with which the token came.
+///
+/// What it says is what is left of the token: scopes, reach and claims are the
+/// narrowed ones. It carries the token itself, so that what a handler sends on
+/// can carry it too, under limits that are at least as narrow; nothing hands the
+/// token out.
+#[derive(Clone)]
+pub struct User {
+    token: Arc<Token>,
+    narrowed: Option<Arc<Narrowed>>,
+}
+
+struct Token {
     verified: Verified<TransactionToken>,
-    token: Box<str>,
+    text: Box<str>,
+}
+
+/// What limits leave of it.
+struct Narrowed {
+    limits: Limits,
+    /// The limits as an envelope carries them.
+    encoded: Box<[u8]>,
+    claims: Claims,
+}
+
+/// A user without a scope that the work needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the user does not have the scope `{scope}`")]
+pub struct MissingScope {
+    scope: String,
+}
+
+impl MissingScope {
+    /// The scope that is missing.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
 }
 
 impl User {
     pub(crate) fn new(verified: Verified<TransactionToken>, token: &str) -> Self {
-        Self(Arc::new(Inner {
-            verified,
-            token: token.into(),
-        }))
+        Self {
+            token: Arc::new(Token {
+                verified,
+                text: token.into(),
+            }),
+            narrowed: None,
+        }
     }
 
     /// The user's name, the token's `sub`.
     #[must_use]
     pub fn principal(&self) -> &str {
-        self.0.verified.principal()
+        self.token.verified.principal()
     }
 
     /// What conditions of the policy see of the user: `sub`, `scope` and the
-    /// facts of the token's `tctx`.
+    /// facts of the token's `tctx`, as far as limits leave them.
     #[must_use]
     pub fn claims(&self) -> &Claims {
-        self.0.verified.policy_claims()
+        match &self.narrowed {
+            Some(narrowed) => &narrowed.claims,
+            None => self.token.verified.policy_claims(),
+        }
     }
 
-    /// Whether the token carries this scope.
+    /// The scopes that the user has here.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.claims().scopes()
+    }
+
+    /// Whether the user has this scope here.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         self.claims().has_scope(scope)
     }
 
+    /// Asks for a scope, in a handler that needs more than the policy asked for.
+    ///
+    /// # Errors
+    /// [`MissingScope`], which a handler may answer with as it is: the caller
+    /// learns that it is forbidden.
+    pub fn require_scope(&self, scope: &str) -> Result<(), MissingScope> {
+        if self.has_scope(scope) {
+            Ok(())
+        } else {
+            Err(MissingScope {
+                scope: scope.to_owned(),
+            })
+        }
+    }
+
     /// The id of the call chain that the token was minted for.
     #[must_use]
     pub fn transaction(&self) -> &str {
-        self.0.verified.txn()
+        self.token.verified.txn()
     }
 
-    /// When the token ends.
+    /// When the user's authority ends: with the token, or where limits end it.
     #[must_use]
     pub fn expires(&self) -> UnixMillis {
-        self.0.verified.expires()
+        let token = self.token.verified.expires();
+        let limits = self.narrowed.as_ref().and_then(|n| n.limits.end());
+        limits.map_or(token, |end| end.min(token))
+    }
+
+    /// What was taken off the token on its way here, and by [`User::narrowed`].
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let narrowed = self.narrowed.as_ref();
+        narrowed.map_or_else(Limits::none, |narrowed| narrowed.limits.clone())
+    }
+
+    /// The same user with less authority. What was taken away before stays away,
+    /// whatever `limits` say.
+    ///
+    /// # Errors
+    /// [`LimitsError::TooLarge`] if all limits together take too much room.
+    pub fn narrowed(&self, limits: &Limits) -> Result<Self, LimitsError> {
+        let limits = self.limits().and(limits);
+        let Some(encoded) = limits.encode()? else {
+            return Ok(self.clone());
+        };
+        let claims = limits.apply(self.token.verified.policy_claims());
+        Ok(Self {
+            token: Arc::clone(&self.token),
+            narrowed: Some(Arc::new(Narrowed {
+                limits,
+                encoded: encoded.into(),
+                claims,
+            })),
+        })
     }
 
     pub(crate) fn token(&self) -> &str {
-        &self.0.token
+        &self.token.text
     }
 
-    pub(crate) fn is_same_token(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.token == other.0.token
+    /// The limits that go with the token.
+    pub(crate) fn encoded_limits(&self) -> Option<&[u8]> {
+        self.narrowed.as_ref().map(|narrowed| &*narrowed.encoded)
     }
 
-    pub(crate) fn verified(&self) -> &TransactionToken {
-        &self.0.verified
+    /// Whether an envelope says the same of both.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let token = Arc::ptr_eq(&self.token, &other.token) || self.token() == other.token();
+        token && self.encoded_limits() == other.encoded_limits()
+    }
+
+    /// Asks before each use whether it is in its time.
+    pub(crate) fn check_times(&self, now: UnixMillis, skew: Duration) -> Result<(), UserRefusal> {
+        self.token.verified.check_times(now, skew)?;
+        match self.narrowed.as_ref().and_then(|n| n.limits.end()) {
+            Some(end) if end.saturating_add(skew) < now => Err(UserRefusal::LimitsEnded),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -76,6 +177,7 @@ impl fmt::Debug for User {
         f.debug_struct("User")
             .field("principal", &self.principal())
             .field("expires", &self.expires())
+            .field("is_narrowed", &self.narrowed.is_some())
             .finish_non_exhaustive()
     }
 }

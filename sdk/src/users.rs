@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulla_envelope::{Limits, OpenedEnvelope};
 use bulla_identity::{UnixMillis, Verified};
 use bulla_keyring::KeyId;
 use bulla_token::{token_digest, unverified_kid, verify_transaction_token};
@@ -41,6 +42,29 @@ impl Users {
         self.verify_as_of(control, token, now, now).await
     }
 
+    /// The user of a message, under the limits that it carries, at the time `at`
+    /// when it was used.
+    pub(crate) async fn of_message(
+        &self,
+        control: &Control,
+        opened: &OpenedEnvelope,
+        at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Option<User>, UserRefusal> {
+        let Some(token) = opened.token() else {
+            return Ok(None);
+        };
+        let token = std::str::from_utf8(&token).map_err(|_| UserRefusal::NotText)?;
+        let user = self.verify_as_of(control, token, at, now).await?;
+        let Some(limits) = opened.limits() else {
+            return Ok(Some(user));
+        };
+        let limits = Limits::decode(&limits).map_err(|_| UserRefusal::BadLimits)?;
+        let user = user.narrowed(&limits).map_err(|_| UserRefusal::BadLimits)?;
+        user.check_times(at, self.skew)?;
+        Ok(Some(user))
+    }
+
     /// The same of a token that was used at a time `at` in the past.
     pub(crate) async fn verify_as_of(
         &self,
@@ -51,7 +75,7 @@ impl Users {
     ) -> Result<User, UserRefusal> {
         let key = (token_digest(token), control.generation());
         if let Some(user) = self.verified.get(&key) {
-            user.verified().check_times(at, self.skew)?;
+            user.check_times(at, self.skew)?;
             return Ok(user);
         }
         let kid = unverified_kid(token)?;

@@ -10,7 +10,7 @@ import json
 import sys
 from functools import cache
 
-from bulla_reader import credentials, envelope, kem, trust
+from bulla_reader import credentials, envelope, kem, narrowing, trust
 from bulla_reader.refusal import Refused
 from bulla_reader.replay import Window
 
@@ -383,6 +383,19 @@ def judge_head_about(vectors, vector, given, stage):
     return {"revocations": how}
 
 
+def judge_limits(_, vector, given, stage):
+    limits = narrowing.decode(octets(vector["bytes"]))
+    held = given.get("held")
+    earlier = narrowing.decode(octets(held)) if held else {}
+    both = narrowing.together(limits, earlier)
+    return {
+        # As sets: the encoding is checked by decoding it.
+        "limits": both,
+        "narrows": both == limits,
+        "claims": narrowing.apply(both, given["claims"]),
+    }
+
+
 def judge_replay(vectors, vector, given, _):
     credential = vectors.credential(given["credential"])
     window = Window(given["skew"])
@@ -413,6 +426,7 @@ JUDGES = {
     "head-about-revocations": judge_head_about,
     "revocations": judge_revocations,
     "revocations-succession": judge_revocations_succession,
+    "limits": judge_limits,
     "replay": judge_replay,
 }
 
@@ -459,6 +473,8 @@ def main():
     for vector in vectors.file["vectors"]:
         stage, reason, gives = vectors.judge(vector)
         expected = vector.get("stage"), vector.get("reason"), plain(vector.get("gives"))
+        if vector["what"] == "limits":
+            expected[2]["limits"] = narrowing.decode(expected[2]["limits"])
         if (stage, reason, gives) == expected:
             passed += 1
         else:

@@ -327,6 +327,25 @@ impl Forger {
         self.seal(&draft)
     }
 
+    /// A request on behalf of the user of `token` under these limits.
+    #[must_use]
+    pub fn limited_request(
+        &self,
+        subject: &str,
+        reply_to: &str,
+        body: &[u8],
+        token: &str,
+        limits: &[u8],
+    ) -> Bytes {
+        let (subject, reply_to) = (parsed(subject), parsed(reply_to));
+        let expires = now().saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::request(&subject, &reply_to, now(), expires, body);
+        draft.content_type = Some("application/msgpack");
+        draft.token = Some(token.as_bytes());
+        draft.limits = Some(limits);
+        self.seal(&draft)
+    }
+
     /// An event on behalf of the user of `token`.
     #[must_use]
     pub fn event_for_user(&self, subject: &str, at: UnixMillis, body: &[u8], token: &str) -> Bytes {

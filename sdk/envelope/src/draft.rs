@@ -6,7 +6,7 @@ use crate::data_key::SealingKey;
 use crate::format::{Field, Kind, Suite};
 use crate::header::{self, ErrorReport, ReplyBinding};
 use crate::limits::{MAX_LIFE, MAX_LIMITS, MAX_TOKEN};
-use crate::{AppHeaders, LeafHash, MessageId, SealError, TraceParent};
+use crate::{AppHeaders, LeafHash, Limits, MessageId, SealError, TraceParent};
 
 /// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
 /// [`Draft::reply`] or [`Draft::error`]; the optional fields are set afterwards.
@@ -26,7 +26,8 @@ pub struct Draft<'a> {
     pub content_type: Option<&'a str>,
     /// The user's token, unchanged.
     pub token: Option<&'a [u8]>,
-    /// What narrows the user's authority; only beside a token.
+    /// What narrows the user's authority, as [`Limits::encode`] gives it; only
+    /// beside a token.
     pub limits: Option<&'a [u8]>,
     /// What a reply answers.
     pub binding: Option<ReplyBinding>,
@@ -223,11 +224,6 @@ impl<'a> Draft<'a> {
             });
         }
         if let Some(limits) = self.limits {
-            if limits.is_empty() {
-                return Err(SealError::InvalidField {
-                    field: Field::Limits,
-                });
-            }
             if limits.len() > MAX_LIMITS {
                 return Err(SealError::FieldTooLong {
                     field: Field::Limits,
@@ -235,6 +231,9 @@ impl<'a> Draft<'a> {
                     actual: limits.len(),
                 });
             }
+            Limits::decode(limits).map_err(|_| SealError::InvalidField {
+                field: Field::Limits,
+            })?;
         }
         if let Some(token) = self.token.filter(|token| token.len() > MAX_TOKEN) {
             return Err(SealError::TokenTooLong {

@@ -9,7 +9,7 @@ use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS};
 use crate::reader::{Reader, Span};
 use crate::sealer::Stamp;
 use crate::writer::{self, Sink};
-use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, RecipientSet, TraceParent};
+use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, Limits, RecipientSet, TraceParent};
 
 /// What a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,7 @@ impl Fields {
     }
 
     fn read_value(&mut self, field: Field, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let bytes = reader.bytes();
         let invalid = DecodeError::InvalidField { field };
         match field {
             Field::Suite => {
@@ -170,9 +171,7 @@ impl Fields {
             Field::TokenHash => self.token_hash = reader.bin_of()?,
             Field::Limits => {
                 self.limits = reader.bin(MAX_LIMITS)?;
-                if self.limits.len() == 0 {
-                    return Err(invalid);
-                }
+                Limits::decode(self.limits.of(bytes))?;
             }
             Field::Request => self.request = reader.bin_of()?,
             Field::ReplyIndex => {

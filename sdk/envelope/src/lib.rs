@@ -118,6 +118,7 @@ mod header;
 mod kem_record;
 mod limits;
 mod names;
+mod narrowing;
 mod opened;
 mod reader;
 mod replay;
@@ -153,6 +154,7 @@ pub use limits::{
     MAX_RECIPIENTS, MAX_TOKEN,
 };
 pub use names::{DecisionId, Epoch, LeafHash, MessageId};
+pub use narrowing::{Limits, LimitsError};
 pub use opened::{
     AuthenticEnvelope, CheckError, CheckedEnvelope, Expectation, Message, OpenError,
     OpenedEnvelope, Sender,

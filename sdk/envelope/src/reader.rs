@@ -120,6 +120,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What spans are places in.
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Where the next value begins.
     pub(crate) const fn position(&self) -> usize {
         self.at

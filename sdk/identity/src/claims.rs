@@ -1,6 +1,8 @@
 //! What a token says of a user.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -10,25 +12,70 @@ use serde_json::{Map, Value};
 /// that they came from. `Debug` prints the names of the claims only, because
 /// values are personal data.
 #[derive(Clone, PartialEq, Default)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims {
+    map: Map<String, Value>,
+    /// As they were before they were narrowed.
+    whole: Option<Arc<Claims>>,
+}
 
 impl Claims {
     /// Wraps a JSON object.
     #[must_use]
     pub fn from_map(map: Map<String, Value>) -> Self {
-        Self(map)
+        Self { map, whole: None }
+    }
+
+    /// What is left when of each of these claims only some texts are kept: of
+    /// `scope` those words, of a list those elements. A single value that is none
+    /// of them becomes an empty list; a claim that is absent stays absent.
+    ///
+    /// What the claims were is kept as [`Claims::whole`]: a rule that denies a
+    /// user for a claim must not be escaped by narrowing that claim.
+    #[must_use]
+    pub fn narrowed<'k>(
+        &self,
+        kept: impl IntoIterator<Item = (&'k str, &'k BTreeSet<String>)>,
+    ) -> Self {
+        let mut map = self.map.clone();
+        for (claim, kept) in kept {
+            match map.get_mut(claim) {
+                None => {}
+                Some(Value::String(scope)) if claim == "scope" => {
+                    let left: Vec<_> = scope.split(' ').filter(|s| kept.contains(*s)).collect();
+                    *scope = left.join(" ");
+                }
+                Some(value) => keep(value, kept),
+            }
+        }
+        let whole = self.whole.clone();
+        Self {
+            map,
+            whole: Some(whole.unwrap_or_else(|| Arc::new(self.clone()))),
+        }
+    }
+
+    /// The claims before anything was taken away; themselves if nothing was.
+    #[must_use]
+    pub fn whole(&self) -> &Self {
+        self.whole.as_deref().unwrap_or(self)
+    }
+
+    /// Whether something was taken away.
+    #[must_use]
+    pub const fn is_narrowed(&self) -> bool {
+        self.whole.is_some()
     }
 
     /// One claim by its name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.map.get(name)
     }
 
     /// The user's name: the JWT `sub` claim, never a NATS subject.
     #[must_use]
     pub fn principal(&self) -> Option<&str> {
-        self.0.get("sub").and_then(Value::as_str)
+        self.map.get("sub").and_then(Value::as_str)
     }
 
     /// The scopes of the space-separated `scope` claim ([RFC 8693 §4.2]);
@@ -36,7 +83,7 @@ impl Claims {
     ///
     /// [RFC 8693 §4.2]: https://www.rfc-editor.org/rfc/rfc8693#section-4.2
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.0
+        self.map
             .get("scope")
             .and_then(Value::as_str)
             .unwrap_or_default()
@@ -53,7 +100,7 @@ impl Claims {
     /// The verticals of the `reach` claim, a list of texts; nothing when it is
     /// absent or of another type: a missing reach reaches nothing, not all.
     pub fn reach(&self) -> impl Iterator<Item = &str> {
-        self.0
+        self.map
             .get("reach")
             .and_then(Value::as_array)
             .map(Vec::as_slice)
@@ -71,13 +118,28 @@ impl Claims {
     /// The JSON object itself.
     #[must_use]
     pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+        &self.map
+    }
+}
+
+/// Takes out of a claim what is not kept. What remains satisfies no test of a
+/// policy that the whole claim does not satisfy: so a null, which none can be
+/// asked of, stays one, and what is taken away whole is an empty list, which
+/// equals nothing and is present as it was before.
+fn keep(value: &mut Value, kept: &BTreeSet<String>) {
+    match value {
+        Value::Null => {}
+        Value::Array(list) => list.retain(|v| v.as_str().is_some_and(|text| kept.contains(text))),
+        Value::String(text) if kept.contains(text) => {}
+        Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            *value = Value::Array(Vec::new());
+        }
     }
 }
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.map.keys()).finish()
     }
 }
 

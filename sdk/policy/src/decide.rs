@@ -7,7 +7,7 @@ use bulla_identity::{
     Claims, PatternToken, Subject, SubjectPattern, UnixMillis, WorkloadId, reserved,
 };
 
-use crate::condition::{Scene, TestOutcome};
+use crate::condition::{Condition, Scene, TestOutcome};
 use crate::policy::{Entry, Policy};
 use crate::requirements::{Requirements, Stated, UserRule};
 use crate::rule::{Effect, Rule, Verb};
@@ -459,7 +459,19 @@ impl Policy {
         };
         match rule.effect {
             Effect::Deny => {
-                if rule.user.as_ref().is_none_or(|c| c.denies(scene)) {
+                // Nobody escapes a deny rule by taking a claim off: it is asked
+                // of what the token says, too.
+                let whole = request.user.filter(|user| user.is_narrowed());
+                let denies = |c: &Condition| {
+                    c.denies(scene)
+                        || whole.is_some_and(|user| {
+                            c.denies(Scene {
+                                user: Some(user.whole()),
+                                ..scene
+                            })
+                        })
+                };
+                if rule.user.as_ref().is_none_or(denies) {
                     seen.denies = first(seen.denies, entry.rule);
                 }
             }

@@ -107,9 +107,6 @@ impl Consumer {
             request: None,
         })?;
         let opened = shared.unlocker.open(checked, &requirements).await?;
-        if opened.limits().is_some() {
-            return Err(Refusal::Limits);
-        }
         if opened.message_count() != 1 {
             return Err(Refusal::Frame);
         }
@@ -119,14 +116,8 @@ impl Consumer {
             return Err(StoredRefusal::OtherId.into());
         }
 
-        let user = match opened.token() {
-            None => None,
-            Some(token) => {
-                let token = std::str::from_utf8(&token).map_err(|_| UserRefusal::NotText)?;
-                let users = &shared.users;
-                Some(users.verify_as_of(&shared.control, token, at, now).await?)
-            }
-        };
+        let users = &shared.users;
+        let user = users.of_message(&shared.control, &opened, at, now).await?;
         progress.user.clone_from(&user);
         let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
         if self.is_claimed {

@@ -18,6 +18,7 @@ mod canonical;
 #[path = "../../../sdk/src/consumer/delivery.rs"]
 mod delivery;
 mod envelopes;
+mod limits;
 mod names;
 mod policies;
 mod shop;
@@ -59,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     target("resealed", envelopes::resealed, 64, &["envelope"]),
     target("decrypted", envelopes::decrypted, 64, &[]),
     target("wraps", envelopes::wraps, 32, &[]),
+    target("limits", limits::all, 64, &["limits"]),
     target("kem_record", statements::kem_record, 64, &["kem-record"]),
     target("credential", statements::credential, 64, &["credential"]),
     target(

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from . import ed25519
+from . import ed25519, narrowing
 from .encoding import Reader
 from .refusal import Refused
 
@@ -218,8 +218,7 @@ def content_type(reader):
 
 def limits(reader):
     value = reader.bytes(MAX_LIMITS)
-    if not value:
-        raise Refused("invalid_field")
+    narrowing.decode(value)
     return value
 
 

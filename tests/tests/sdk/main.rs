@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod limits;
 mod messages;
 mod policy;
 mod streams;

@@ -152,9 +152,12 @@ pub struct With {
     pub roots: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_domain: Option<String>,
-    /// Successions: what is held.
+    /// Successions: what is held. Limits: those of the hop before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Octets>,
+    /// Limits: of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Value>,
 }
 
 impl With {
@@ -187,6 +190,7 @@ impl With {
             roots: this.roots.or(other.roots),
             trust_domain: this.trust_domain.or(other.trust_domain),
             held: this.held.or(other.held),
+            claims: this.claims.or(other.claims),
         }
     }
 }

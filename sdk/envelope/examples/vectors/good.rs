@@ -6,6 +6,7 @@ use bulla_envelope::{
 };
 
 use super::file::{Vector, hex};
+use super::narrowing;
 use super::people::*;
 use super::raw::{Raw, uint};
 
@@ -124,7 +125,8 @@ fn events() -> Vec<Vector> {
     draft.reply_to = Some(&reply_to);
     draft.content_type = Some("application/json");
     draft.token = Some(b"header.claims.signature");
-    draft.limits = Some(b"limits of alice");
+    let limits = narrowing::bytes(&narrowing::full());
+    draft.limits = Some(&limits);
     draft.parent = Some(LeafHash(filler("parent")));
     draft.traceparent = TraceParent::from_bytes(filler("trace"));
     draft.policy_revision = Some(300);
@@ -211,6 +213,7 @@ fn lengths() -> Vec<Vector> {
             .with(|with| with.subject = Some(text.clone())),
         );
     }
+    let long = narrowing::long(4096).leak();
     for (name, about, change) in [
         (
             "token-of-16384",
@@ -221,9 +224,9 @@ fn lengths() -> Vec<Vector> {
         (
             "limits-of-4096",
             "the longest limits",
-            Box::new(|draft| {
+            Box::new(|draft: &mut Draft<'_>| {
                 draft.token = Some(b"t");
-                draft.limits = Some(&[b'l'; 4096]);
+                draft.limits = Some(long);
             }),
         ),
         (

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bulla_envelope::{
     CheckedEnvelope, Comparison, Credential, CredentialRequest, Expectation, Head, KemRecord,
-    KeyReference, Kind, LeafHash, Mark, OpenedEnvelope, OpeningKey, ReplayLimits, ReplayWindow,
-    RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy, Suite, TrustBundle,
-    VerifiedCredential, VerifiedRoots,
+    KeyReference, Kind, LeafHash, Limits, Mark, OpenedEnvelope, OpeningKey, ReplayLimits,
+    ReplayWindow, RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy, Suite,
+    TrustBundle, VerifiedCredential, VerifiedRoots,
 };
-use bulla_identity::{Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
+use bulla_identity::{Claims, Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -41,6 +41,7 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
         "trust-bundle-succession" => bundle_succession(&with, &bytes),
         "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
         "policy-succession" => policy_succession(file, &with, &bytes),
+        "limits" => limits(&with, &bytes),
         "kem-record" => kem_record(&with, &bytes),
         "head" => open_head(file, &with, &bytes).map(|head| head_json(&head)),
         "head-about-revocations" => head_about(file, &with, &bytes),
@@ -388,6 +389,24 @@ fn head_about(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
         Comparison::Ahead => Err(("open", "ahead")),
         Comparison::Contradiction => Err(("open", "contradiction")),
     }
+}
+
+/// ENV-111, ENV-112: what limits leave of a user, with those of the hop before.
+fn limits(with: &With, bytes: &[u8]) -> Verdict<Value> {
+    let decode = |bytes: &[u8]| Limits::decode(bytes).map_err(|e| ("decode", e.code()));
+    let limits = decode(bytes)?;
+    let earlier = match &with.held {
+        Some(held) => decode(&held.to_vec())?,
+        None => Limits::none(),
+    };
+    let both = limits.and(&earlier);
+    let claims = with.claims.as_ref().unwrap().as_object().unwrap();
+    let left = both.apply(&Claims::from_map(claims.clone()));
+    Ok(json!({
+        "limits": Octets::of(&both.encode().unwrap().unwrap()),
+        "narrows": limits.narrows(&earlier),
+        "claims": left.as_map(),
+    }))
 }
 
 fn replay(file: &File, with: &With, vector: &Vector) -> Outcome {

@@ -35,6 +35,7 @@ mod good;
 mod heads;
 pub mod judge;
 mod kem_records;
+mod narrowing;
 mod people;
 mod proofs;
 mod raw;
@@ -55,6 +56,7 @@ pub fn generate() -> File {
     vectors.extend(good::vectors());
     vectors.extend(encoding::vectors());
     vectors.extend(shape::vectors());
+    vectors.extend(narrowing::vectors());
     vectors.extend(proofs::vectors());
     vectors.extend(arrival::vectors());
     vectors.extend(replay::vectors());

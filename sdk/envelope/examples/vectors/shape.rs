@@ -5,6 +5,7 @@ use super::file::Vector;
 use super::good::{
     as_answer, as_request, error, event_with_token, plain_event, reply, request, seal_frame,
 };
+use super::narrowing;
 use super::people::*;
 use super::raw::{Raw, bin, string, uint};
 
@@ -108,7 +109,7 @@ fn value(key: u64) -> Vec<u8> {
     match key {
         9 => string(INBOX),
         10 => string("text/plain"),
-        12 => bin(b"limits"),
+        12 => bin(&narrowing::bytes(&narrowing::full())),
         13 | 16 => bin(&[13; 32]),
         14 | 18 => uint(1),
         15 => vec![0xc3],

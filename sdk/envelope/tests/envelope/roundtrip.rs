@@ -2,7 +2,7 @@
 
 use bulla_envelope::{
     AppHeaders, CheckError, DecisionId, Draft, Epoch, ErrorCode, ErrorReport, Expectation, Kind,
-    LeafHash, ReplayWindow, ReplyBinding, SealError, SealedEnvelope, Sealer, TraceParent,
+    LeafHash, Limits, ReplayWindow, ReplyBinding, SealError, SealedEnvelope, Sealer, TraceParent,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -26,7 +26,8 @@ fn every_field_survives() {
     let mut draft = Draft::request(&to, &reply_to, NOW, after(30), b"{\"net\":1}");
     draft.content_type = Some("application/json");
     draft.token = Some(b"a.b.c");
-    draft.limits = Some(b"{\"scope\":\"x\"}");
+    let limits = Limits::none().keep_scopes(["x"]).encode().unwrap().unwrap();
+    draft.limits = Some(&limits);
     draft.parent = Some(LeafHash([7; 32]));
     draft.traceparent = trace;
     draft.policy_revision = Some(300);
@@ -50,7 +51,7 @@ fn every_field_survives() {
     assert_eq!((opened.issued_at(), opened.expires_at()), (NOW, after(30)));
     assert_eq!(opened.content_type(), Some("application/json"));
     assert_eq!(opened.token().unwrap(), "a.b.c");
-    assert_eq!(opened.limits().unwrap(), "{\"scope\":\"x\"}");
+    assert_eq!(opened.limits().unwrap(), limits);
     assert_eq!(opened.parent(), Some(LeafHash([7; 32])));
     assert_eq!(opened.traceparent(), trace);
     assert_eq!(opened.policy_revision(), Some(300));
@@ -131,7 +132,7 @@ fn every_flipped_bit_fails() {
     let mut draft = Draft::request(&to, &reply_to, NOW, after(30), b"body");
     draft.content_type = Some("text/plain");
     draft.token = Some(b"a.b.c");
-    draft.limits = Some(b"{}");
+    draft.limits = Some(b"\x81\x00\x90");
     draft.app_headers = Some(&headers);
     let event = Draft::event(&to, NOW, after(30), b"event");
     let batch = [
@@ -200,7 +201,7 @@ fn sealer_refuses_what_no_receiver_would_take() {
     draft.reply_to = None;
     assert_eq!(refused(&draft), "shape");
     let mut draft = event.clone();
-    draft.limits = Some(b"{}");
+    draft.limits = Some(b"\x81\x00\x90");
     assert_eq!(refused(&draft), "shape");
     let mut draft = event.clone();
     draft.expires_at = after(-1);
@@ -225,6 +226,8 @@ fn sealer_refuses_what_no_receiver_would_take() {
     draft.token = Some(b"t");
     draft.limits = Some(&long[..4097]);
     assert_eq!(refused(&draft), "field_too_long");
+    draft.limits = Some(b"{}");
+    assert_eq!(refused(&draft), "invalid_field");
     let mut draft = event.clone();
     draft.kind = Kind::Error;
     assert_eq!(refused(&draft), "shape");

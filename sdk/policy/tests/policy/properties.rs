@@ -268,3 +268,85 @@ fn an_empty_policy_denies_everything() {
         assert!(!decide(&policy, 0, verb, &on, None).is_allow());
     }
 }
+
+/// Conditions of every kind on claims that limits can narrow.
+const TESTS: [&str; 12] = [
+    r#"scope = "a""#,
+    r#"scope = ["a", "b"]"#,
+    r#"tags = "x""#,
+    r#"tags = { any = ["x", "y"] }"#,
+    r#"tags = { all = ["x", "y"] }"#,
+    r#"tags = { prefix = "x" }"#,
+    "tags = { min = 1 }",
+    "tags = { present = true }",
+    "tags = { present = false }",
+    "tags = true",
+    r#"reach = { any = ["retail"] }"#,
+    "reach = { present = false }",
+];
+
+fn narrowable() -> impl Strategy<Value = Value> {
+    let tags = prop_oneof![
+        Just(None),
+        Just(Some(json!(null))),
+        Just(Some(json!("x"))),
+        Just(Some(json!(2))),
+        Just(Some(json!(true))),
+        Just(Some(json!({"x": 1}))),
+        proptest::sample::subsequence(vec!["x", "y", "z"], 0..=3).prop_map(|t| Some(json!(t))),
+        Just(Some(json!(["x", 1, null]))),
+    ];
+    let scope = proptest::option::of(proptest::sample::subsequence(vec!["a", "b", "c"], 0..=3));
+    let reach = proptest::option::of(proptest::sample::subsequence(vec!["retail", "ops"], 0..=2));
+    (tags, scope, reach).prop_map(|(tags, scope, reach)| {
+        let mut user = json!({ "sub": "alice" });
+        for (name, value) in [
+            ("tags", tags),
+            ("scope", scope.map(|s| json!(s.join(" ")))),
+            ("reach", reach.map(|r| json!(r))),
+        ] {
+            if let Some(value) = value {
+                user[name] = value;
+            }
+        }
+        user
+    })
+}
+
+proptest! {
+    /// POL-47: under limits a user may do nothing that the same user may not do
+    /// without, whatever the rules are.
+    #[test]
+    fn pol_47_limits_never_allow_anything(
+        tests in proptest::collection::vec((0..TESTS.len(), proptest::bool::ANY), 1..4),
+        audience in proptest::bool::ANY,
+        user in narrowable(),
+        kept in proptest::collection::btree_set("[abxyz12]|retail|ops", 0..4),
+        claims in proptest::sample::subsequence(vec!["scope", "tags", "reach", "gone"], 0..=4),
+    ) {
+        let mut text = String::new();
+        if audience {
+            text.push_str("[subject.a]\naudience = \"retail\"\n");
+        }
+        for (n, (test, deny)) in tests.iter().enumerate() {
+            let effect = if *deny { "deny" } else { "allow" };
+            text.push_str(&crate::shop::rule(effect, &format!("r{n}"), &["cart"], &["publish"], &["a"]));
+            text.push_str(&format!("user = {{ {} }}\n", TESTS[*test]));
+        }
+        let policy = parse(&text);
+        let whole = Claims::from_map(user.as_object().unwrap().clone());
+        let left = whole.narrowed(claims.iter().map(|claim| (*claim, &kept)));
+        let allows = |user: &Claims| {
+            policy
+                .decide(&Request {
+                    workload: &id("cart"),
+                    verb: Verb::Publish,
+                    subject: &Subject::parse("a").unwrap(),
+                    user: Some(user),
+                    now: UnixMillis::from_secs(1_700_000_000),
+                })
+                .is_allow()
+        };
+        prop_assert!(!allows(&left) || allows(&whole), "{text}\n{user} {left:?}");
+    }
+}
