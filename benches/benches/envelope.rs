@@ -7,6 +7,9 @@
 //! open.batch.N         decode, prove and check each of them, nothing remembered before
 //! open.cached_root     a message of a batch of 256 whose signature is verified already
 //! seal.frame.64, open.frame.64    64 messages in one envelope
+//! chain.open.N         a request behind N proven hops: all of it, and the chain
+//! chain.bytes.N        how long that request is, with 256 bytes of body
+//! chain.show           putting together what the next message shows, behind one hop
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -15,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use bulla_benches::{Report, Wanted, nanos};
 use bulla_envelope::{
-    CredentialIssuer, CredentialRequest, Draft, Epoch, Expectation, FrameMessage, IssuingKey, Kind,
-    MessageId, OpenedEnvelope, RequestDraft, RequestExpectation, SealedEnvelope, Sealer, Terms,
-    TrustBundle, VerifiedCredential, VerifiedRoots,
+    Ancestry, CredentialIssuer, CredentialRequest, Draft, Epoch, Expectation, FrameMessage,
+    IssuingKey, Kind, MessageId, OpenedEnvelope, RequestDraft, RequestExpectation, SealedEnvelope,
+    Sealer, Terms, TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{NkeyKind, Subject, TrustDomain, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{NkeySeed, SigningKey};
@@ -65,6 +68,21 @@ fn main() {
     if wanted.wants("open.frame.64") {
         let rounds = (0..ROUNDS).map(|_| open_frame(&pair)).collect();
         report.add("open.frame.64", "ns", rounds);
+    }
+    for hops in [0, 1, 2, 4, 8] {
+        let name = format!("chain.open.{hops}");
+        if wanted.wants(&name) {
+            let rounds = (0..ROUNDS).map(|_| open_chain(&pair, hops)).collect();
+            report.add(name, "ns", rounds);
+        }
+        let name = format!("chain.bytes.{hops}");
+        if wanted.wants(&name) {
+            report.add(name, "bytes", vec![chain(&pair, hops).len() as f64]);
+        }
+    }
+    if wanted.wants("chain.show") {
+        let rounds = (0..ROUNDS).map(|_| show(&pair)).collect();
+        report.add("chain.show", "ns", rounds);
     }
     report.finish().unwrap();
 }
@@ -278,6 +296,83 @@ fn open_frame(pair: &Pair) -> f64 {
         opened
             .messages()
             .for_each(|m| drop(std::hint::black_box(m)));
+    }
+    each(start, MESSAGES)
+}
+
+const INBOX: &str = "_INBOX.8f3a61c20b7d4e9950a1f6c3d2e47b18.p.1c9e.42";
+/// About as long as a user's token is; it is no part of what is shown.
+const TOKEN: [u8; 600] = [b't'; 600];
+
+/// A request behind this many others, each sealed alone.
+fn chain(pair: &Pair, hops: usize) -> Bytes {
+    let mut last = request(pair, None);
+    for _ in 0..hops {
+        let opened = open_request(pair, last, &VerifiedRoots::new());
+        last = request(pair, Some(&opened.lineage().ancestry().unwrap()));
+    }
+    last
+}
+
+fn request(pair: &Pair, shown: Option<&Ancestry>) -> Bytes {
+    let inbox = Subject::parse(INBOX).unwrap();
+    let subject = pair.subjects.first().unwrap();
+    let mut draft = draft(subject, &[7; 256]);
+    draft.kind = Kind::Request;
+    draft.reply_to = Some(&inbox);
+    draft.token = Some(&TOKEN);
+    draft.parent = shown.map(Ancestry::nearest);
+    draft.ancestry = shown;
+    let sealed = pair.sealer.seal(&draft, MessageId([1; 16])).unwrap();
+    Bytes::copy_from_slice(&sealed.bytes)
+}
+
+fn open_request(pair: &Pair, bytes: Bytes, roots: &VerifiedRoots) -> OpenedEnvelope {
+    let subject = pair.subjects.first().unwrap();
+    SealedEnvelope::decode(bytes)
+        .unwrap()
+        .verify_with(&pair.credential, roots)
+        .unwrap()
+        .check(&Expectation {
+            subject: subject.as_str(),
+            reply_to: Some(INBOX),
+            kinds: &[Kind::Request],
+            now: NOW,
+            skew: MINUTE,
+            max_age: MINUTE,
+            not_before: UnixMillis::default(),
+            request: None,
+        })
+        .unwrap()
+        .open_clear()
+        .unwrap()
+}
+
+fn open_chain(pair: &Pair, hops: usize) -> f64 {
+    const COUNT: usize = 512;
+    let all: Vec<_> = (0..COUNT).map(|_| chain(pair, hops)).collect();
+    let minter = pair.credential.workload().as_str();
+    let start = Instant::now();
+    for bytes in all {
+        let roots = VerifiedRoots::new();
+        let opened = open_request(pair, bytes, &roots);
+        let senders: Vec<_> = opened
+            .ancestors()
+            .map(|ancestor| ancestor.verify(&pair.credential, &roots).unwrap())
+            .collect();
+        opened
+            .check_chain(&senders, minter, MINUTE, |a| a.over_at(MINUTE))
+            .unwrap();
+        std::hint::black_box(opened);
+    }
+    each(start, COUNT)
+}
+
+fn show(pair: &Pair) -> f64 {
+    let opened = open_request(pair, chain(pair, 1), &VerifiedRoots::new());
+    let start = Instant::now();
+    for _ in 0..MESSAGES {
+        std::hint::black_box(opened.lineage().ancestry().unwrap());
     }
     each(start, MESSAGES)
 }

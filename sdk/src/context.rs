@@ -7,9 +7,11 @@
 //! does not leak into background work unless [`Context::scope`] says so.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bulla_envelope::{Limits, LimitsError};
 
+use crate::chains::Past;
 use crate::user::User;
 
 tokio::task_local! {
@@ -22,6 +24,8 @@ pub struct Context {
     pub(crate) user: Option<User>,
     pub(crate) parent: Option<bulla_envelope::LeafHash>,
     pub(crate) traceparent: Option<bulla_envelope::TraceParent>,
+    /// The message itself, where this workload may have to show it.
+    pub(crate) past: Option<Arc<Past>>,
 }
 
 impl Context {

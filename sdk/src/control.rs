@@ -15,9 +15,9 @@
 mod kem_records;
 mod lookup;
 
-use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -52,6 +52,8 @@ pub struct PolicyState {
     record: Bytes,
     /// Whether the trust bundle in force names the key that signed it.
     is_vouched: bool,
+    /// Whether the workload of this process may send where chains are proven.
+    proves_chains: OnceLock<bool>,
 }
 
 /// The trust bundle in force, with the record that it was read from.
@@ -78,6 +80,13 @@ impl PolicyState {
     #[must_use]
     pub fn is_vouched(&self) -> bool {
         self.is_vouched
+    }
+
+    /// Whether this process's own workload may send where chains are proven.
+    pub(crate) fn proves_chains(&self, own: &WorkloadId) -> bool {
+        *self
+            .proves_chains
+            .get_or_init(|| self.policy.proves_chains(own))
     }
 }
 
@@ -319,6 +328,7 @@ impl Inner {
             signed: held.signed.clone(),
             record: held.record.clone(),
             is_vouched,
+            proves_chains: held.proves_chains.clone(),
         })
     }
 
@@ -402,6 +412,7 @@ fn parse_policy(
         signed,
         record,
         is_vouched: true,
+        proves_chains: OnceLock::new(),
     })
 }
 

@@ -201,6 +201,15 @@ pub enum SendError {
         /// The decision's name in the log.
         id: DecisionId,
     },
+    /// The subject says `chain = "proven"`, and the message has no chain to show.
+    /// Nothing was sent.
+    #[error("`{subject}` asks for a proven chain, and the message was not sent")]
+    Chain {
+        /// The subject.
+        subject: String,
+        /// What is missing, and what would mend it.
+        source: crate::chains::ProofError,
+    },
     /// The payload does not encode.
     #[error("cannot encode the payload")]
     Payload(#[from] PayloadError),

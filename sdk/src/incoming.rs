@@ -1,7 +1,7 @@
 //! A message on its way in: the order of checks from bytes to handler.
 //!
 //! size → version → strict decode → key id → credential → proof → subject,
-//! kind and times → user's token → policy → replay window → claim → handler. The first
+//! kind and times → user's token → policy → chain → replay window → claim → handler. The first
 //! check that fails ends it, is counted under its own code, and is silent
 //! towards the peer until the proof has verified.
 
@@ -12,7 +12,7 @@ use bulla_envelope::{
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
-use bulla_policy::{APPEND_LIFE, Decision, Permit, Replay, Request, Requirements, Verb};
+use bulla_policy::{APPEND_LIFE, Chain, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -338,6 +338,11 @@ impl Opener {
         progress.user.clone_from(&user);
 
         let permit = self.decide(&origin, user.as_ref(), now)?;
+        let hops = match permit.requirements().chain {
+            Chain::Reported => Vec::new(),
+            Chain::Proven => shared.prove_chain(&opened, user.as_ref(), now).await?,
+        };
+        let past = shared.past_of(&origin.subject, &opened, user.as_ref());
         let facts = Facts {
             user,
             leaf,
@@ -347,6 +352,9 @@ impl Opener {
             headers: own_headers(&opened),
             issued_at: opened.issued_at(),
             traceparent: opened.traceparent(),
+            parent: opened.parent(),
+            past,
+            hops,
             permit,
             origin,
         };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
-    AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding, Sealer,
-    TraceParent,
+    Ancestry, AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding,
+    Sealer, TraceParent,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Batch, Frames, Requirements};
@@ -27,6 +27,9 @@ pub(crate) struct Letter {
     pub(crate) headers: AppHeaders,
     pub(crate) user: Option<User>,
     pub(crate) parent: Option<LeafHash>,
+    /// What proves the chain of calls, where the subject asks for it; it goes
+    /// with the parent.
+    pub(crate) ancestry: Option<Ancestry>,
     pub(crate) traceparent: Option<TraceParent>,
     pub(crate) policy_revision: Option<u64>,
     pub(crate) issued_at: UnixMillis,
@@ -154,6 +157,7 @@ impl Letter {
             headers: AppHeaders::new(),
             user: None,
             parent: None,
+            ancestry: None,
             traceparent: None,
             policy_revision: None,
             issued_at,
@@ -196,6 +200,7 @@ impl Letter {
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
         draft.limits = self.user.as_ref().and_then(User::encoded_limits);
         draft.parent = self.parent;
+        draft.ancestry = self.ancestry.as_ref();
         draft.traceparent = self.traceparent;
         draft.policy_revision = self.policy_revision;
         draft.encryption = self.key.as_ref().map(|in_use| Encryption {
@@ -233,6 +238,7 @@ impl Letter {
             && self.content_type == first.content_type
             && self.headers == first.headers
             && self.parent == first.parent
+            && self.ancestry.is_some() == first.ancestry.is_some()
             && self.traceparent == first.traceparent
             && self.life == first.life
             && self.key.as_ref().map(Arc::as_ptr) == first.key.as_ref().map(Arc::as_ptr)
@@ -245,6 +251,7 @@ impl Letter {
     /// what an application can make long.
     pub(crate) fn weight(&self) -> u32 {
         let token = self.user.as_ref().map_or(0, |user| user.token().len());
-        u32::try_from(1 + (self.body.len() + token) / UNIT).unwrap_or(u32::MAX)
+        let shown = self.ancestry.as_ref().map_or(0, Ancestry::len);
+        u32::try_from(1 + (self.body.len() + token + shown) / UNIT).unwrap_or(u32::MAX)
     }
 }

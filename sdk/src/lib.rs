@@ -61,6 +61,7 @@
 mod alarm;
 mod answers;
 mod append;
+mod chains;
 mod claims;
 mod client;
 mod clock;
@@ -104,6 +105,7 @@ pub use answers::ReplySender;
 pub use append::Appended;
 pub use bulla_envelope::{DecisionId, LeafHash, Limits, LimitsError, MessageId, TraceParent};
 pub use bulla_identity::{Claims, Subject, WorkloadId};
+pub use chains::{Hop, ProofError};
 pub use client::Client;
 pub use consumer::{Consumer, Delivery, Receipt, SettingFault};
 pub use content::{ContentType, PayloadError};

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::chains::{Hop, Past};
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
 use crate::origins::Origin;
@@ -38,6 +39,11 @@ pub(crate) struct Facts {
     pub(crate) issued_at: UnixMillis,
     pub(crate) traceparent: Option<TraceParent>,
     pub(crate) permit: Permit,
+    /// The message that led to it, by its sender's word.
+    pub(crate) parent: Option<LeafHash>,
+    /// The messages that led to it, as far as they are proven.
+    pub(crate) hops: Vec<Hop>,
+    pub(crate) past: Option<Arc<Past>>,
 }
 
 /// Which workload sent a message, proven by its signature.
@@ -136,6 +142,18 @@ impl<T> Message<T> {
         &self.facts.permit
     }
 
+    /// The messages that led to this one, the nearest first: with
+    /// `chain = "proven"` all of them back to the workload that minted the user's
+    /// token, each proven; elsewhere at most the one that the sender reports.
+    #[must_use]
+    pub fn via(&self) -> Vec<Hop> {
+        let facts = &self.facts;
+        match (facts.hops.is_empty(), facts.parent) {
+            (true, Some(message)) => vec![Hop::Reported { message }],
+            _ => facts.hops.clone(),
+        }
+    }
+
     /// The causal context for what is sent because of this message. Handlers of
     /// `serve` run in it already; a loop over a subscription enters it with
     /// [`Context::scope`].
@@ -145,6 +163,7 @@ impl<T> Message<T> {
             user: self.facts.user.clone(),
             parent: Some(self.facts.leaf),
             traceparent: self.facts.traceparent,
+            past: self.facts.past.clone(),
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{AppHeaders, Limits, MessageId, TraceParent};
+use bulla_envelope::{Ancestry, AppHeaders, LeafHash, Limits, MessageId, TraceParent};
 use bulla_identity::UnixMillis;
-use bulla_policy::{APPEND_LIFE, Decision, Replay, Request, Requirements, UserRule, Verb};
+use bulla_policy::{APPEND_LIFE, Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::chains;
 use crate::clock;
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
@@ -251,6 +252,17 @@ impl<'a> Outgoing<'a> {
                 .map_err(|e| SendError::User { reason: e.code() })?;
         }
         let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;
+        let mut parent = self.context.parent;
+        let mut ancestry = None;
+        if let (Chain::Proven, Some(user)) = (requirements.chain, &user) {
+            let own = &shared.options.workload;
+            ancestry =
+                chains::show(own, &self.context, user).map_err(|source| SendError::Chain {
+                    subject: route.subject.as_str().to_owned(),
+                    source,
+                })?;
+            parent = ancestry.as_ref().map(Ancestry::nearest);
+        }
         let key = match kem_of(&requirements) {
             Some(suite) => Some(
                 shared
@@ -267,7 +279,9 @@ impl<'a> Outgoing<'a> {
             user,
             headers: app_headers(&self.headers)?,
             content_type: self.content_type,
-            context: self.context,
+            traceparent: self.context.traceparent,
+            parent,
+            ancestry,
             requirements,
             key,
             verb,
@@ -349,7 +363,9 @@ pub(crate) struct Addressed {
     pub(crate) user: Option<User>,
     headers: AppHeaders,
     content_type: ContentType,
-    context: Context,
+    traceparent: Option<TraceParent>,
+    parent: Option<LeafHash>,
+    ancestry: Option<Ancestry>,
     pub(crate) requirements: Requirements,
     key: Option<Arc<KeyInUse>>,
     id: Option<MessageId>,
@@ -379,8 +395,9 @@ impl Addressed {
         letter.key = self.key;
         letter.open_token = self.requirements.open_token;
         letter.headers = self.headers;
-        letter.parent = self.context.parent;
-        letter.traceparent = self.context.traceparent;
+        letter.parent = self.parent;
+        letter.ancestry = self.ancestry;
+        letter.traceparent = self.traceparent;
         letter.policy_revision = Some(revision);
         letter.sharing = Sharing::of(&self.requirements);
         letter

@@ -5,6 +5,7 @@ use bulla_envelope::{CheckError, DecodeError, OpenError, ReplayError, VerifyErro
 use bulla_policy::Denial;
 use bulla_token::TokenError;
 
+use crate::chains::ChainRefusal;
 use crate::claims::ClaimError;
 use crate::control::LookupError;
 use crate::reply_order::Misplaced;
@@ -43,6 +44,8 @@ pub(crate) enum Refusal {
     Policy(Box<Denial>),
     #[error("this workload may not receive it: {0}")]
     OwnPolicy(Box<Denial>),
+    #[error("it does not prove the calls that led to it")]
+    Chain(#[from] ChainRefusal),
     #[error("not fresh")]
     Replay(#[from] ReplayError),
     #[error("another process of this workload has it, or had it")]
@@ -135,6 +138,7 @@ impl Refusal {
             Self::Unprotected => "not_encrypted",
             Self::Policy(denial) => denial.reason().code(),
             Self::OwnPolicy(_) => "receiver_not_granted",
+            Self::Chain(e) => e.code(),
             Self::Replay(e) => e.code(),
             Self::ReplayedElsewhere => "replayed_elsewhere",
             Self::Claim(e) => e.code(),

@@ -155,10 +155,27 @@ impl User {
         self.narrowed.as_ref().map(|narrowed| &*narrowed.encoded)
     }
 
+    /// The workload that minted the token, and begins the chains of calls that it
+    /// counts in.
+    pub(crate) fn minter(&self) -> &str {
+        self.token.verified.requesting_workload()
+    }
+
+    /// The user before anything was taken off the token.
+    pub(crate) fn whole(&self) -> Self {
+        Self {
+            token: Arc::clone(&self.token),
+            narrowed: None,
+        }
+    }
+
+    pub(crate) fn has_same_token(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.token, &other.token) || self.token() == other.token()
+    }
+
     /// Whether an envelope says the same of both.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let token = Arc::ptr_eq(&self.token, &other.token) || self.token() == other.token();
-        token && self.encoded_limits() == other.encoded_limits()
+        self.has_same_token(other) && self.encoded_limits() == other.encoded_limits()
     }
 
     /// Asks before each use whether it is in its time.

@@ -119,6 +119,13 @@ def judge_envelope(vectors, vector, given, stage):
         if wraps is None:
             raise Refused("data_key_missing")
         open_encrypted(vectors, opened, wraps, given)
+    if "chain" in given:
+        stage[0] = "chain"
+        chain = given["chain"]
+        senders = [vectors.credential(name) for name in chain["senders"]]
+        envelope.check_chain(
+            opened, senders, chain["minter"], given["max_age"], given["skew"]
+        )
     return envelope_gives(opened)
 
 
@@ -186,6 +193,18 @@ def envelope_gives(opened):
             gives[name] = convert(header[key]) if convert else header[key]
     if opened.token is not None:
         gives["token"] = opened.token
+    if opened.ancestors:
+        gives["ancestors"] = [
+            {
+                "leaf": ancestor.leaf.hex(),
+                "key_id": ancestor.header[2].hex(),
+                "kind": envelope.KINDS[ancestor.header[1]],
+                "subject": ancestor.header[6],
+                "issued_at": ancestor.header[7],
+                "expires_at": ancestor.header[8],
+            }
+            for ancestor in opened.ancestors
+        ]
     return gives
 
 
@@ -454,6 +473,7 @@ def flipped_bits(vectors):
             "batch-of-5-place-4",
             "encrypted-x25519",
             "coded-reply",
+            "chain-of-three",
         ):
             continue
         data = octets(vector["bytes"])

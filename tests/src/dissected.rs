@@ -15,7 +15,9 @@ pub struct Dissected {
     pub token: Option<Vec<u8>>,
     /// The body.
     pub body: Vec<u8>,
-    /// Everything after the body.
+    /// The messages that led to it, the nearest first, each as an array of three.
+    pub ancestors: Vec<Vec<u8>>,
+    /// Everything after that.
     pub proof: Vec<u8>,
 }
 
@@ -23,18 +25,24 @@ impl Dissected {
     /// Takes a sound envelope apart.
     #[must_use]
     pub fn of(envelope: &[u8]) -> Self {
-        let (&[0x95, version], mut rest) = envelope.split_first_chunk().expect("an envelope")
+        let (&[array @ (0x95 | 0x96), version], mut rest) =
+            envelope.split_first_chunk().expect("an envelope")
         else {
-            panic!("no array of five");
+            panic!("no array of five or six");
         };
         let header = take_bin(&mut rest).expect("a header");
         let token = take_bin(&mut rest).map(<[u8]>::to_vec);
         let body = take_bin(&mut rest).expect("a body").to_vec();
+        let ancestors = match array {
+            0x96 => ancestors_of(take_bin(&mut rest).expect("ancestors")),
+            _ => Vec::new(),
+        };
         let dissected = Self {
             version,
             fields: fields_of(header),
             token,
             body,
+            ancestors,
             proof: rest.to_vec(),
         };
         assert_eq!(dissected.header(), header, "the same again");
@@ -70,16 +78,30 @@ impl Dissected {
         ]))
     }
 
+    /// What a message that names this one as its parent shows of it.
+    #[must_use]
+    pub fn as_ancestor(&self) -> Vec<u8> {
+        let body = sha256(&[&self.body]);
+        [&[0x93][..], &bin(&self.header()), &bin(&body), &self.proof].concat()
+    }
+
     /// Puts it together.
     #[must_use]
     pub fn assemble(&self) -> Bytes {
-        let mut out = vec![0x95, self.version];
+        let shows = !self.ancestors.is_empty();
+        let mut out = vec![0x95 + u8::from(shows), self.version];
         out.extend(bin(&self.header()));
         match &self.token {
             None => out.push(0xc0),
             Some(token) => out.extend(bin(token)),
         }
         out.extend(bin(&self.body));
+        if shows {
+            let count = u8::try_from(self.ancestors.len()).expect("a small array");
+            out.extend(bin(
+                &[&[0x90 | count][..], &self.ancestors.concat()].concat()
+            ));
+        }
         out.extend(&self.proof);
         out.into()
     }
@@ -174,6 +196,20 @@ fn take_bin<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(&value[head..])
 }
 
+/// Each ancestor as it stands in their array.
+fn ancestors_of(shown: &[u8]) -> Vec<Vec<u8>> {
+    let (head, mut rest) = shown.split_first().expect("an array");
+    let ancestors = (0..head & 0x0f)
+        .map(|_| {
+            let (ancestor, tail) = rest.split_at(value_len(rest));
+            rest = tail;
+            ancestor.to_vec()
+        })
+        .collect();
+    assert!(rest.is_empty(), "nothing follows the ancestors");
+    ancestors
+}
+
 fn fields_of(header: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let (count, mut rest) = match header {
         [fix @ 0x80..=0x8f, rest @ ..] => (usize::from(fix & 0x0f), rest),
@@ -203,6 +239,9 @@ fn value_len(bytes: &[u8]) -> usize {
         fix @ 0x80..=0x8f => {
             (0..2 * usize::from(fix & 0x0f)).fold(1, |at, _| at + value_len(&bytes[at..]))
         }
+        fix @ 0x90..=0x9f => {
+            (0..usize::from(fix & 0x0f)).fold(1, |at, _| at + value_len(&bytes[at..]))
+        }
         fix @ 0xa0..=0xbf => 1 + usize::from(fix & 0x1f),
         0xc4 | 0xd9 => 2 + number(1, 1),
         0xc5 | 0xda => 3 + number(1, 2),
@@ -211,6 +250,6 @@ fn value_len(bytes: &[u8]) -> usize {
         0xcd => 3,
         0xce => 5,
         0xcf => 9,
-        other => panic!("{other:#x} stands in no header"),
+        other => panic!("{other:#x} stands in no envelope"),
     }
 }

@@ -6,7 +6,7 @@ use crate::data_key::SealingKey;
 use crate::format::{Field, Kind, Suite};
 use crate::header::{self, ErrorReport, ReplyBinding};
 use crate::limits::{MAX_LIFE, MAX_LIMITS, MAX_TOKEN};
-use crate::{AppHeaders, LeafHash, Limits, MessageId, SealError, TraceParent};
+use crate::{Ancestry, AppHeaders, LeafHash, Limits, MessageId, SealError, TraceParent};
 
 /// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
 /// [`Draft::reply`] or [`Draft::error`]; the optional fields are set afterwards.
@@ -33,6 +33,9 @@ pub struct Draft<'a> {
     pub binding: Option<ReplyBinding>,
     /// The envelope in whose handling this one is sent.
     pub parent: Option<LeafHash>,
+    /// What proves the chain that led to this, where the subject asks for it; its
+    /// nearest is the parent. Only of events and requests.
+    pub ancestry: Option<&'a Ancestry>,
     /// W3C trace context.
     pub traceparent: Option<TraceParent>,
     /// The sender's policy revision, informational.
@@ -92,6 +95,7 @@ impl<'a> Draft<'a> {
             limits: None,
             binding: None,
             parent: None,
+            ancestry: None,
             traceparent: None,
             policy_revision: None,
             app_headers: None,
@@ -203,6 +207,9 @@ impl<'a> Draft<'a> {
             return Err(SealError::KeyOfKind);
         }
         header::fields_of(self).check(self.kind, self.suite())?;
+        if let Some(ancestry) = self.ancestry {
+            ancestry.check_child(self.kind, self.parent)?;
+        }
         if let Some(encryption) = self.encryption
             && self.issued_at > encryption.key.expires_at()
         {

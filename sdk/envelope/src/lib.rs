@@ -106,6 +106,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ancestry;
 mod app_headers;
 mod credential;
 mod data_key;
@@ -132,6 +133,7 @@ mod tree;
 mod trust;
 mod writer;
 
+pub use ancestry::{Ancestor, Ancestry, AncestryError, ChainError, Lineage};
 pub use app_headers::{AppHeaderError, AppHeaders};
 pub use credential::{
     Credential, CredentialError, CredentialIssuer, IssueError, MAX_CREDENTIAL_LIFE, Terms,
@@ -149,9 +151,9 @@ pub use head::{Comparison, Head, HeadError, Holdings, MAX_HEAD, Mark};
 pub use header::{ErrorReport, ReplyBinding};
 pub use kem_record::KemRecord;
 pub use limits::{
-    MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS, MAX_APP_HEADERS_LEN, MAX_BATCH,
-    MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_INLINE_WRAPS, MAX_LIFE, MAX_LIMITS,
-    MAX_RECIPIENTS, MAX_TOKEN,
+    MAX_ANCESTORS, MAX_ANCESTRY, MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS,
+    MAX_APP_HEADERS_LEN, MAX_BATCH, MAX_CONTENT_TYPE, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER,
+    MAX_INLINE_WRAPS, MAX_LIFE, MAX_LIMITS, MAX_RECIPIENTS, MAX_TOKEN,
 };
 pub use names::{DecisionId, Epoch, LeafHash, MessageId};
 pub use narrowing::{Limits, LimitsError};

@@ -28,6 +28,11 @@ pub const MAX_BATCH: usize = 1024;
 /// remember it for that long, so a sender must not choose freely.
 pub const MAX_LIFE: Duration = Duration::from_secs(15 * 60);
 
+/// Most ancestors that an envelope shows, see ENV-80.
+pub const MAX_ANCESTORS: usize = 8;
+/// Most bytes of all ancestors together: 32 KiB.
+pub const MAX_ANCESTRY: usize = 32 * 1024;
+
 /// Most keys that one data key is wrapped to.
 pub const MAX_RECIPIENTS: usize = 512;
 

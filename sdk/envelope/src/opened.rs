@@ -598,7 +598,7 @@ impl OpenedEnvelope {
         }
     }
 
-    const fn sealed(&self) -> &SealedEnvelope {
+    pub(crate) const fn sealed(&self) -> &SealedEnvelope {
         &self.authentic.envelope
     }
 }

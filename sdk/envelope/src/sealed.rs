@@ -5,9 +5,10 @@ use bytes::Bytes;
 use bulla_identity::Verified;
 use bulla_keyring::{DataKeyId, KeyId, MacKey, Signature, TAG_LEN, constant_time_eq, sha256};
 
+use crate::ancestry::{self, AncestryError, LinkedAncestor};
 use crate::format::{Field, Kind, ShapeError, Suite, VERSION};
 use crate::header::{Header, ID_LEN};
-use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
+use crate::limits::{MAX_ANCESTRY, MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
 use crate::reader::{EncodingError, Reader, Span};
 use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
@@ -29,12 +30,16 @@ pub struct SealedEnvelope {
     /// The messages' bodies if the frame has more than one and is in the clear.
     pub(crate) bodies: Vec<Span>,
     pub(crate) header_span: Span,
+    /// The messages that led to this one, and their bytes.
+    pub(crate) ancestors: Vec<LinkedAncestor>,
+    pub(crate) ancestry: Option<Span>,
+    pub(crate) proof_span: Span,
     proof: Proof,
 }
 
 /// What makes an envelope authentic.
 #[derive(Debug, Clone)]
-enum Proof {
+pub(crate) enum Proof {
     /// A place in a batch, and the batch's signature.
     Batch(BatchProof),
     /// A code under a key that only sender and receiver have (ENV-26).
@@ -42,7 +47,7 @@ enum Proof {
 }
 
 #[derive(Debug, Clone)]
-struct BatchProof {
+pub(crate) struct BatchProof {
     index: u32,
     count: u32,
     path: Span,
@@ -126,6 +131,9 @@ pub enum DecodeError {
     /// A code where only a signature may be.
     #[error("only replies and errors are authenticated by a code")]
     MacKind,
+    /// Ancestors that are not this envelope's.
+    #[error("what it shows as its ancestors is not")]
+    Ancestry(#[from] AncestryError),
     /// A batch that is empty or too large, or an index outside it.
     #[error("index {index} of {count} is no place in a batch")]
     BatchPlace {
@@ -166,6 +174,7 @@ impl DecodeError {
             Self::ErrorWithBody => "error_with_body",
             Self::BodyTooShort => "body_too_short",
             Self::MacKind => "mac_kind",
+            Self::Ancestry(error) => error.code(),
             Self::BatchPlace { .. } => "batch_place",
             Self::PathLength { .. } => "path_length",
         }
@@ -232,7 +241,8 @@ impl SealedEnvelope {
         if version != u64::from(VERSION) {
             return Err(DecodeError::UnsupportedVersion { version });
         }
-        if elements != 5 {
+        // With ancestors one more.
+        if !matches!(elements, 5 | 6) {
             return Err(EncodingError::WrongLength {
                 expected: 5,
                 actual: elements,
@@ -265,7 +275,18 @@ impl SealedEnvelope {
         } else {
             frame_bodies(&bytes, body, header.messages())?
         };
+        let (ancestry, ancestors) = if elements == 6 {
+            let span = reader.bin(MAX_ANCESTRY)?;
+            (Some(span), ancestry::decode(&bytes, span, &header)?)
+        } else {
+            (None, Vec::new())
+        };
+        let proof_start = reader.position();
         let proof = Proof::read(&mut reader)?;
+        let proof_span = Span {
+            start: proof_start,
+            end: reader.position(),
+        };
         if matches!(proof, Proof::Mac(_)) && !matches!(header.kind, Kind::Reply | Kind::Error) {
             return Err(DecodeError::MacKind);
         }
@@ -276,6 +297,9 @@ impl SealedEnvelope {
             body,
             bodies,
             header_span,
+            ancestors,
+            ancestry,
+            proof_span,
             proof,
             bytes,
         })
@@ -409,24 +433,7 @@ impl SealedEnvelope {
             return Err(VerifyError::NotSigned);
         };
         let leaf = self.leaf();
-        let claim = Claim {
-            credential: credential.credential().hash(),
-            signature: &proof.signature,
-            index: proof.index,
-            count: proof.count,
-            path: proof.path.of(&self.bytes),
-            leaf: tree::leaf_node(&leaf),
-        };
-        if !roots.is_some_and(|roots| roots.recognise(&claim)) {
-            let root = tree::root(claim.leaf, claim.index, claim.count, claim.path)
-                .ok_or(VerifyError::BadSignature)?;
-            credential
-                .verify_batch(claim.count, &root, claim.signature)
-                .map_err(|_| VerifyError::BadSignature)?;
-            if let Some(roots) = roots {
-                roots.danger_remember(&claim, root);
-            }
-        }
+        proof.verify(&self.bytes, &leaf, credential, roots)?;
         self.into_authentic(credential, leaf)
     }
 
@@ -503,8 +510,40 @@ pub(crate) fn frame_bodies(
     Ok(bodies)
 }
 
+impl BatchProof {
+    /// Proves that the holder of `credential` signed a batch with this leaf.
+    /// `bytes` are those that the proof was read from.
+    pub(crate) fn verify(
+        &self,
+        bytes: &[u8],
+        leaf: &LeafHash,
+        credential: &VerifiedCredential,
+        roots: Option<&VerifiedRoots>,
+    ) -> Result<(), VerifyError> {
+        let claim = Claim {
+            credential: credential.credential().hash(),
+            signature: &self.signature,
+            index: self.index,
+            count: self.count,
+            path: self.path.of(bytes),
+            leaf: tree::leaf_node(leaf),
+        };
+        if !roots.is_some_and(|roots| roots.recognise(&claim)) {
+            let root = tree::root(claim.leaf, claim.index, claim.count, claim.path)
+                .ok_or(VerifyError::BadSignature)?;
+            credential
+                .verify_batch(claim.count, &root, claim.signature)
+                .map_err(|_| VerifyError::BadSignature)?;
+            if let Some(roots) = roots {
+                roots.danger_remember(&claim, root);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Proof {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match reader.array(usize::MAX)? {
             1 => return Ok(Self::Mac(reader.bin_of()?)),
             4 => {}

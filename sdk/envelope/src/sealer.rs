@@ -14,7 +14,7 @@ use crate::header;
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER};
 use crate::tree::{self, NODE_LEN, Tree};
 use crate::writer::{self, Length, Sink};
-use crate::{Credential, Draft, Epoch, FrameMessage, LeafHash, MessageId};
+use crate::{AncestryError, Credential, Draft, Epoch, FrameMessage, LeafHash, MessageId};
 
 /// A sealed envelope, ready to be published.
 #[derive(Debug, Clone)]
@@ -128,6 +128,9 @@ pub enum SealError {
     /// No nonce is left under the data key, or the process was forked.
     #[error("no nonce can be taken")]
     Nonce(#[from] NonceError),
+    /// Ancestors that are not this draft's.
+    #[error("what it is to show as its ancestors is not")]
+    Ancestry(#[from] AncestryError),
     /// Only answers may be authenticated to one peer alone.
     #[error("only replies and errors are authenticated by a code")]
     MacKind,
@@ -154,6 +157,7 @@ impl SealError {
             Self::KeyOfKind => "key_of_kind",
             Self::KeyRetired => "key_retired",
             Self::Nonce(error) => error.code(),
+            Self::Ancestry(error) => error.code(),
             Self::MacKind => "mac_kind",
         }
     }
@@ -541,7 +545,7 @@ impl<'a> Plan<'a> {
         }
         let mut length = Length::default();
         plan.write_before_body(&mut length);
-        plan.len = length.0 + plan.body_len + proof_len;
+        plan.len = length.0 + plan.body_len + measure(&|out| plan.write_ancestry(out)) + proof_len;
         if plan.len > MAX_ENVELOPE {
             return Err(SealError::TooLarge {
                 limit: MAX_ENVELOPE,
@@ -576,13 +580,14 @@ impl<'a> Plan<'a> {
                 .unwrap_or_default(),
             buffer.get(body..body + self.body_len).unwrap_or_default(),
         );
+        self.write_ancestry(buffer);
         buffer.resize(buffer.len() + self.proof_len, 0);
         leaf
     }
 
     /// Writes everything before the body; tells where the header begins.
     fn write_before_body(&self, out: &mut (impl Sink + Position)) -> usize {
-        writer::array(out, 5);
+        writer::array(out, 5 + u32::from(self.draft.ancestry.is_some()));
         writer::uint(out, u64::from(VERSION));
         writer::bin_header(out, self.header_len);
         let header = out.position();
@@ -590,6 +595,12 @@ impl<'a> Plan<'a> {
         write_token(out, self.draft.outer_token());
         writer::bin_header(out, self.body_len);
         header
+    }
+
+    fn write_ancestry(&self, out: &mut impl Sink) {
+        if let Some(ancestry) = self.draft.ancestry {
+            writer::bin(out, ancestry.as_bytes());
+        }
     }
 
     /// What is encrypted: the token and the content (ENV-16).

@@ -23,7 +23,11 @@ pub(crate) type Node = [u8; NODE_LEN];
 
 /// The leaf of one envelope.
 pub(crate) fn leaf(header: &[u8], body: &[u8]) -> LeafHash {
-    let body: [u8; 32] = Sha256::digest(body).into();
+    leaf_over(header, &Sha256::digest(body).into())
+}
+
+/// The leaf of an envelope of whose body only the hash is known.
+pub(crate) fn leaf_over(header: &[u8], body: &[u8; 32]) -> LeafHash {
     let len = u32::try_from(header.len()).unwrap_or(u32::MAX);
     let mut hash = Sha256::new();
     hash.update([0x00, VERSION]);

@@ -1,9 +1,10 @@
 //! Checks between the parts of a policy: what one says against another.
 
+mod chains;
 mod replay;
 mod streams;
 
-pub(crate) use replay::{replay, warnings};
+pub(crate) use replay::replay;
 pub(crate) use streams::{named as named_consumer, streams};
 
 use crate::error::Sink;
@@ -11,6 +12,15 @@ use crate::parse::{Parsed, RuleSpec, SubjectSpec};
 use crate::problem::Problem;
 use crate::requirements::{Protect, UserRule};
 use crate::trie::Trie;
+use crate::warning::Warning;
+
+/// What loads and may not mean what its author thinks (POL-28, POL-80).
+pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
+    let mut out = replay::warnings(parsed);
+    out.extend(chains::warnings(parsed));
+    out.sort_by_key(Warning::line);
+    out
+}
 
 /// Refuses demands on the user that contradict each other (POL-23, POL-24).
 pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {

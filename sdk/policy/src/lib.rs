@@ -84,8 +84,8 @@ pub use permissions::{MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
 pub use problem::{Problem, ReplayEntry};
 pub use requirements::{
-    Audiences, Batch, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE, Protect,
-    Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
+    Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,
+    Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
 };
 pub use rule::{Effect, Verb};
 pub use stream::{APPEND_LIFE, Consumer, DEFAULT_DUPLICATES, Retention, Stream};

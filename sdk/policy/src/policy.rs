@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::check;
 use crate::error::{PolicyErrors, Sink};
-use crate::parse::{self, Parsed};
+use crate::parse::{self, Parsed, SubjectSpec};
 use crate::permissions;
 use crate::problem::Problem;
-use crate::requirements::{Audiences, DEFAULT_MAX_AGE, Requirements, Stated};
+use crate::requirements::{Audiences, Chain, DEFAULT_MAX_AGE, Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
 use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
@@ -49,6 +49,8 @@ pub struct Policy {
     /// Sorted by stream and name.
     consumers: Vec<Consumer>,
     longest_max_age: Duration,
+    /// Where chains are proven.
+    proven: Vec<SubjectPattern>,
 }
 
 /// One pattern of one rule.
@@ -177,6 +179,7 @@ impl Policy {
             stored: Trie::default(),
             consumers: Vec::new(),
             longest_max_age: DEFAULT_MAX_AGE,
+            proven: Vec::new(),
         };
         for (spec, index) in parsed.workloads.into_iter().zip(0u32..) {
             let id = WorkloadId::new(&policy.trust_domain, &spec.name);
@@ -207,6 +210,7 @@ impl Policy {
         for spec in &parsed.subjects {
             policy.subjects.insert(spec.pattern.tokens(), spec.stated);
         }
+        policy.proven = proven(&parsed.subjects);
         let ages = parsed.subjects.iter().filter_map(|s| s.stated.max_age);
         policy.longest_max_age = ages.max().unwrap_or_default().max(DEFAULT_MAX_AGE);
         policy.add_streams(parsed.streams, &parsed.subjects);
@@ -318,6 +322,26 @@ impl Policy {
             .is_some_and(|w| self.may_ever_at(w, verb, subject))
     }
 
+    /// Whether `workload` may ever send where chains are proven, so that it has to
+    /// keep what proves the chain of what it receives.
+    #[must_use]
+    pub fn proves_chains(&self, workload: &WorkloadId) -> bool {
+        !self.proven.is_empty()
+            && self.grants(workload).any(|grant| {
+                grant.effect == Effect::Allow
+                    && matches!(grant.verb, Verb::Publish | Verb::Request | Verb::Append)
+                    && self.proven.iter().any(|p| p.overlaps(grant.pattern))
+            })
+    }
+
+    /// Whether `workload` may ever receive what is sent with `verb` on `subject`,
+    /// as [`Policy::recipients`] says.
+    #[must_use]
+    pub fn may_receive(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
+        self.index_of(workload)
+            .is_some_and(|index| self.receives(index, verb, subject))
+    }
+
     /// The workloads that may ever serve `subject`, by name.
     pub fn servers_of<'p>(&'p self, subject: &Subject) -> impl Iterator<Item = &'p Workload> {
         self.who_may_ever(Verb::Serve, subject)
@@ -332,20 +356,24 @@ impl Policy {
         verb: Verb,
         subject: &Subject,
     ) -> impl Iterator<Item = &'p Workload> {
+        self.workloads
+            .iter()
+            .zip(0u32..)
+            .filter(move |(_, index)| self.receives(*index, verb, subject))
+            .map(|(workload, _)| workload)
+    }
+
+    fn receives(&self, workload: u32, verb: Verb, subject: &Subject) -> bool {
         let receiving = match verb {
             Verb::Publish | Verb::Append => Some(Verb::Subscribe),
             Verb::Request => Some(Verb::Serve),
             Verb::Subscribe | Verb::Serve | Verb::Consume => None,
         };
-        let stream = self.stream_of(subject).filter(|_| verb == Verb::Append);
-        self.workloads
-            .iter()
-            .zip(0u32..)
-            .filter(move |(_, index)| {
-                receiving.is_some_and(|verb| self.may_ever_at(*index, verb, subject))
-                    || stream.is_some_and(|stream| self.consumes(*index, stream))
-            })
-            .map(|(workload, _)| workload)
+        receiving.is_some_and(|verb| self.may_ever_at(workload, verb, subject))
+            || (verb == Verb::Append
+                && self
+                    .stream_of(subject)
+                    .is_some_and(|stream| self.consumes(workload, stream)))
     }
 
     /// The workloads that may ever do this, by name.
@@ -411,6 +439,15 @@ impl Policy {
         }
         allowed && !denied
     }
+}
+
+/// The patterns on which chains are proven.
+fn proven(entries: &[SubjectSpec]) -> Vec<SubjectPattern> {
+    entries
+        .iter()
+        .filter(|entry| entry.stated.chain == Some(Chain::Proven))
+        .map(|entry| entry.pattern.clone())
+        .collect()
 }
 
 impl fmt::Debug for Policy {

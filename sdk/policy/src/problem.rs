@@ -270,6 +270,14 @@ pub enum Problem {
     /// A reach of tokens that nobody may mint.
     #[error("`reach` bounds the tokens that a workload mints, and this one mints none")]
     ReachWithoutMint,
+    /// A proven chain of messages that have no user.
+    #[error(
+        "`{subject}` says chain = \"proven\" and user = \"none\": what is proven is the way of a user's token"
+    )]
+    ProvenWithoutUser {
+        /// The entry's pattern.
+        subject: String,
+    },
 
     // Streams.
     /// No name of a stream.

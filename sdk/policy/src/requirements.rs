@@ -260,6 +260,33 @@ impl Audiences {
     }
 }
 
+/// What is known of a message's earlier hops, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    /// What the sender says: each message names the one before.
+    Reported,
+    /// Their envelopes' headers and proofs, back to the workload that minted the
+    /// user's token.
+    Proven,
+}
+
+impl Chain {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Proven => "proven",
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What a subject demands, after every `[subject]` entry that matches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirements {
@@ -268,6 +295,9 @@ pub struct Requirements {
     /// The user; `optional` unless an entry says otherwise, always `none` on
     /// an open subject.
     pub user: UserRule,
+    /// Whether the hops before are proven; `reported` unless an entry says
+    /// otherwise. Where they are proven, the user is always `required`.
+    pub chain: Chain,
     /// The longest life of a message; [`DEFAULT_MAX_AGE`] unless an entry says
     /// otherwise. Where the replay mode is [`Replay::Stream`]: how long after
     /// its stream stored it a message, with its user's authority, may be
@@ -312,6 +342,7 @@ impl Requirements {
 pub(crate) struct Stated {
     pub(crate) protect: Option<Protect>,
     pub(crate) user: Option<UserRule>,
+    pub(crate) chain: Option<Chain>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) suite: Option<Suite>,
     pub(crate) open_token: Option<bool>,
@@ -329,6 +360,7 @@ impl Stated {
         Self {
             protect: self.protect.max(other.protect),
             user: self.user.max(other.user),
+            chain: self.chain.max(other.chain),
             max_age: lesser(self.max_age, other.max_age),
             suite: self.suite.max(other.suite),
             open_token: lesser(self.open_token, other.open_token),
@@ -349,6 +381,7 @@ impl Stated {
         Requirements {
             protect,
             user,
+            chain: self.chain.unwrap_or(Chain::Reported),
             max_age: self.max_age.unwrap_or(DEFAULT_MAX_AGE),
             suite: self.suite.unwrap_or(Suite::XWing),
             open_token: self.open_token.unwrap_or(false),
@@ -378,6 +411,7 @@ mod tests {
         let a = Stated {
             protect: Some(Protect::Encrypted),
             user: None,
+            chain: Some(Chain::Reported),
             max_age: Some(Duration::from_secs(60)),
             suite: Some(Suite::X25519),
             open_token: Some(true),
@@ -390,6 +424,7 @@ mod tests {
         let b = Stated {
             protect: Some(Protect::Open),
             user: Some(UserRule::Required),
+            chain: Some(Chain::Proven),
             max_age: Some(Duration::from_secs(5)),
             suite: Some(Suite::XWing),
             open_token: Some(false),
@@ -403,6 +438,7 @@ mod tests {
         let both = a.and(b).or_default();
         assert_eq!(both.protect, Protect::Encrypted);
         assert_eq!(both.user, UserRule::Required);
+        assert_eq!(both.chain, Chain::Proven);
         assert_eq!(both.max_age, Duration::from_secs(5));
         assert_eq!(both.suite, Suite::XWing);
         assert!(!both.open_token);

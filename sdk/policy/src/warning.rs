@@ -22,6 +22,12 @@ enum Kind {
         subject: String,
         audience: String,
     },
+    ChainCannotBeProven {
+        rule: String,
+        workload: String,
+        subject: String,
+        subject_line: u32,
+    },
 }
 
 impl Warning {
@@ -46,12 +52,30 @@ impl Warning {
         }
     }
 
+    pub(crate) fn chain_cannot_be_proven(
+        rule: &Rule,
+        workload: &str,
+        subject: &SubjectPattern,
+        subject_line: u32,
+    ) -> Self {
+        Self {
+            line: rule.line,
+            kind: Kind::ChainCannotBeProven {
+                rule: rule.id.to_string(),
+                workload: workload.to_owned(),
+                subject: subject.to_string(),
+                subject_line,
+            },
+        }
+    }
+
     /// A stable name for the kind of warning.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self.kind {
             Kind::WindowInQueueGroup { .. } => "window_in_queue_group",
             Kind::AudienceUnreached { .. } => "audience_unreached",
+            Kind::ChainCannotBeProven { .. } => "chain_cannot_be_proven",
         }
     }
 
@@ -75,6 +99,14 @@ impl Warning {
             Kind::AudienceUnreached { subject, audience } => format!(
                 "`{subject}` belongs to the audience `{audience}`, and no workload mints tokens that may reach it: no user ever gets there"
             ),
+            Kind::ChainCannotBeProven {
+                rule,
+                workload,
+                subject,
+                subject_line,
+            } => format!(
+                "rule `{rule}` lets `{workload}` send to `{subject}` (line {subject_line}), which says chain = \"proven\", and nothing that `{workload}` receives comes from a workload that mints, or with a proven chain: it has none to show, and each of these messages is refused"
+            ),
         }
     }
 
@@ -87,6 +119,9 @@ impl Warning {
             }
             Kind::AudienceUnreached { .. } => {
                 "add the audience to the `reach` of a workload that mints, or mend its spelling"
+            }
+            Kind::ChainCannotBeProven { .. } => {
+                "say chain = \"proven\" for what it receives too, all the way from the workload that mints"
             }
         }
     }

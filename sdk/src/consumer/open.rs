@@ -11,12 +11,13 @@ use std::time::Duration;
 use bulla_envelope::{Expectation, Kind, MessageId, OpenedEnvelope, SealedEnvelope};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
-use bulla_policy::{APPEND_LIFE, Decision, Permit, Replay, Request, Requirements, Verb};
+use bulla_policy::{APPEND_LIFE, Chain, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
 
 use super::Consumer;
 use super::delivery::Delivered;
 use crate::append::{MESSAGE_ID, id_header};
+use crate::chains::ChainRefusal;
 use crate::claims::ClaimedValue;
 use crate::clock;
 use crate::control::LookupError;
@@ -120,6 +121,10 @@ impl Consumer {
         let user = users.of_message(&shared.control, &opened, at, now).await?;
         progress.user.clone_from(&user);
         let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
+        let hops = match requirements.chain {
+            Chain::Reported => Vec::new(),
+            Chain::Proven => shared.prove_chain(&opened, user.as_ref(), now).await?,
+        };
         if self.is_claimed {
             let life = at
                 .saturating_add(requirements.max_age)
@@ -140,6 +145,9 @@ impl Consumer {
         );
         let ends = credential.expires_at();
         let facts = Facts {
+            parent: opened.parent(),
+            past: shared.past_of(&subject, &opened, user.as_ref()),
+            hops,
             origin: Arc::new(Origin::new(subject, credential, requirements, ends)),
             user,
             leaf,
@@ -263,10 +271,16 @@ fn pause(refusal: &Refusal, times: u64) -> Option<Duration> {
         | Refusal::Stored(StoredRefusal::InFuture) => true,
         Refusal::User(UserRefusal::Credential(
             LookupError::Throttled | LookupError::Resting | LookupError::Unreachable(_),
+        ))
+        | Refusal::Chain(ChainRefusal::Credential(
+            LookupError::Throttled | LookupError::Resting | LookupError::Unreachable(_),
         )) => true,
         Refusal::Credential(LookupError::Unknown | LookupError::UnknownWorkload)
         | Refusal::User(UserRefusal::Credential(_) | UserRefusal::MayNotMint)
         | Refusal::Policy(_)
+        | Refusal::Chain(
+            ChainRefusal::Credential(_) | ChainRefusal::Sender(_) | ChainRefusal::Receiver,
+        )
         | Refusal::Stored(StoredRefusal::NotStreamed) => times < PATIENCE,
         _ => false,
     };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bulla_envelope::{
     DataKeyDraft, Draft, Encryption, Epoch, Expectation, FrameMessage, Kind, MessageId, OpenError,
-    OpeningKey, Recipient, ReplayError, ReplayLimits, ReplayWindow, SealedEnvelope, Sealer,
-    SealingKey, VerifiedRoots, wrapped_to,
+    OpenedEnvelope, OpeningKey, Recipient, ReplayError, ReplayLimits, ReplayWindow, SealedEnvelope,
+    Sealer, SealingKey, VerifiedRoots, wrapped_to,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::{DataKey, NonceLanes, Tag, sha256};
@@ -22,6 +22,9 @@ pub fn decoded(data: &[u8]) {
     };
     let value = canonical::assert(data);
     canonical::assert(&canonical::bytes_at(&value, 1));
+    if data.first() == Some(&0x96) {
+        canonical::assert(&canonical::bytes_at(&value, 4));
+    }
     assert!(!sealed.subject_unverified().is_empty());
     let _ = (sealed.key_id(), sealed.id_unverified());
     if sealed.verify(&SHOP.credential).is_ok() {
@@ -70,6 +73,7 @@ pub fn resealed(data: &[u8]) {
         let again = window.commit(&opened, &message, SHOP.now);
         assert_eq!(again, Err(ReplayError::Replayed));
     }
+    check_chain(&opened);
     for (name, value) in opened.app_headers() {
         assert_eq!(opened.app_header(name), Some(value));
     }
@@ -80,6 +84,43 @@ pub fn resealed(data: &[u8]) {
         opened.limits(),
         opened.traceparent().map(|trace| trace.to_string()),
     );
+}
+
+/// ENV-82: what is shown is linked, whatever it is, and what can be shown on is
+/// taken by the one who gets it. Whoever signs the envelope has not signed them.
+fn check_chain(opened: &OpenedEnvelope) {
+    let mut parent = opened.parent();
+    let mut senders = Vec::new();
+    let roots = VerifiedRoots::new();
+    for ancestor in opened.ancestors() {
+        assert_eq!(parent, Some(ancestor.leaf()));
+        parent = ancestor.parent();
+        senders.extend(ancestor.verify(&SHOP.credential, &roots).ok());
+    }
+    assert!(opened.ancestors().len() == 0 || parent.is_none());
+    let minter = SHOP.credential.workload().as_str();
+    let max_age = Duration::from_secs(60);
+    let proven = opened.check_chain(&senders, minter, SHOP.skew, |a| a.over_at(max_age));
+    if proven.is_ok() {
+        assert_eq!(senders.len(), opened.ancestors().len());
+        assert!(opened.token().is_some());
+    }
+    let Ok(ancestry) = opened.lineage().ancestry() else {
+        return;
+    };
+    let subject = Subject::parse("orders.created").expect("a subject");
+    let mut draft = Draft::event(&subject, SHOP.now, SHOP.now, b"");
+    draft.parent = Some(ancestry.nearest());
+    draft.ancestry = Some(&ancestry);
+    let sealer = Sealer::new(
+        SHOP.credential.credential(),
+        SHOP.message_key_again(),
+        Epoch([1; 8]),
+    )
+    .expect("a sealer");
+    let next = sealer.seal(&draft, MessageId([2; 16]));
+    let next = next.expect("a short event").bytes;
+    SealedEnvelope::decode(next).expect("its parent is shown");
 }
 
 /// Whatever was encrypted: these bytes, for one message or, behind an odd first
@@ -226,10 +267,10 @@ fn expectation<'a>(subject: &'a str, kinds: &'a [Kind]) -> Expectation<'a> {
     }
 }
 
-/// Takes the first four elements as they are and makes a proof for them.
+/// Takes all elements before the proof as they are and makes a proof for them.
 fn sign_again(data: &[u8]) -> Option<Vec<u8>> {
     let mut at = data;
-    rmp::decode::read_array_len(&mut at).ok()?;
+    let elements = rmp::decode::read_array_len(&mut at).ok()?;
     let _: u64 = rmp::decode::read_int(&mut at).ok()?;
     let header = read_bin(&mut at)?;
     if at.first() == Some(&0xc0) {
@@ -238,6 +279,9 @@ fn sign_again(data: &[u8]) -> Option<Vec<u8>> {
         read_bin(&mut at)?;
     }
     let body = read_bin(&mut at)?;
+    if elements == 6 {
+        read_bin(&mut at)?;
+    }
     let kept = data.len() - at.len();
 
     let len = u32::try_from(header.len()).ok()?.to_be_bytes();

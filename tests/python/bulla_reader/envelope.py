@@ -1,4 +1,4 @@
-"""Envelopes: ENV-1 to ENV-35. What is encrypted in them is opened in kem.py."""
+"""Envelopes: ENV-1 to ENV-35, and their chains, ENV-80 to ENV-86. What is encrypted in them is opened in kem.py."""
 
 import hashlib
 import hmac
@@ -22,6 +22,8 @@ MAX_HEADERS_LENGTH = 8 * 1024
 MAX_FRAME = 64
 MAX_BATCH = 1024
 MAX_LIFE = 15 * 60 * 1000
+MAX_ANCESTORS = 8
+MAX_ANCESTRY = 32 * 1024
 
 KINDS = {0: "event", 1: "request", 2: "reply", 3: "error", 4: "keywrap"}
 SUITES = {0: "signed", 1: "xwing", 2: "x25519"}
@@ -78,6 +80,15 @@ class Coded:
 
 
 @dataclass
+class Ancestor:
+    """ENV-80: what is shown of a message that led to another."""
+
+    header: dict
+    proof: Signed
+    leaf: bytes
+
+
+@dataclass
 class Envelope:
     """A decoded envelope, not yet believed."""
 
@@ -86,6 +97,8 @@ class Envelope:
     token: bytes | None
     body: bytes
     proof: object
+    # The nearest first.
+    ancestors: list
     # The envelope's bytes from its first to the last of the header (ENV-16).
     until_header: bytes
     # Where nothing is encrypted, or once it is decrypted.
@@ -108,11 +121,15 @@ class Envelope:
     @property
     def leaf(self):
         """ENV-20."""
-        length = len(self.header_bytes).to_bytes(4, "big")
-        body = hashlib.sha256(self.body).digest()
-        return hashlib.sha256(
-            b"\x00" + bytes([VERSION]) + length + self.header_bytes + body
-        ).digest()
+        return leaf_of(self.header_bytes, hashlib.sha256(self.body).digest())
+
+
+def leaf_of(header_bytes, body_hash):
+    """ENV-20."""
+    length = len(header_bytes).to_bytes(4, "big")
+    return hashlib.sha256(
+        b"\x00" + bytes([VERSION]) + length + header_bytes + body_hash
+    ).digest()
 
 
 def decode(data):
@@ -123,7 +140,7 @@ def decode(data):
     elements = reader.array()
     if reader.uint() != VERSION:
         raise Refused("unsupported_version")
-    if elements != 5:
+    if elements not in (5, 6):
         raise Refused("wrong_length")
     header_bytes = reader.bytes(MAX_HEADER)
     header = decode_header(header_bytes)
@@ -139,11 +156,48 @@ def decode(data):
     if encrypted and len(body) < 16:
         raise Refused("body_too_short")
     bodies = None if encrypted else decode_bodies(body, len(header[5]) // 16)
+    ancestors = []
+    if elements == 6:
+        ancestors = decode_ancestors(reader.bytes(MAX_ANCESTRY), header)
     proof = decode_proof(reader)
     if isinstance(proof, Coded) and KINDS[header[1]] not in ("reply", "error"):
         raise Refused("mac_kind")
     reader.finish()
-    return Envelope(header_bytes, header, token, body, proof, until_header, bodies)
+    return Envelope(
+        header_bytes, header, token, body, proof, ancestors, until_header, bodies
+    )
+
+
+def decode_ancestors(data, child):
+    """ENV-80 to ENV-82."""
+    if KINDS[child[1]] not in ("event", "request"):
+        raise Refused("ancestry_kind")
+    reader = Reader(data)
+    count = reader.array()
+    if count > MAX_ANCESTORS:
+        raise Refused("too_long")
+    if count == 0:
+        raise Refused("ancestry_empty")
+    ancestors = []
+    for _ in range(count):
+        if reader.array() != 3:
+            raise Refused("wrong_length")
+        header_bytes = reader.bytes(MAX_HEADER)
+        header = decode_header(header_bytes)
+        leaf = leaf_of(header_bytes, reader.bytes_of(32))
+        proof = decode_proof(reader)
+        if KINDS[header[1]] not in ("event", "request"):
+            raise Refused("ancestor_kind")
+        if isinstance(proof, Coded):
+            raise Refused("ancestor_not_signed")
+        if child.get(16) != leaf:
+            raise Refused("ancestor_unlinked")
+        ancestors.append(Ancestor(header, proof, leaf))
+        child = header
+    reader.finish()
+    if 16 in child:
+        raise Refused("ancestry_incomplete")
+    return ancestors
 
 
 def decode_header(data):
@@ -361,17 +415,55 @@ def verify(envelope, credential, code=None):
     else:
         if isinstance(proof, Coded):
             raise Refused("not_signed")
-        top = root(envelope.leaf, proof.index, proof.count, proof.path)
-        message = credential.hash + proof.count.to_bytes(4, "big") + top
-        if not ed25519.verifies(
-            credential.message_key, "batch", message, proof.signature
-        ):
+        if not is_signed(envelope.leaf, proof, credential):
             raise Refused("bad_signature")
     if envelope.token is not None:
         if hashlib.sha256(envelope.token).digest() != envelope.header[11]:
             raise Refused("token_mismatch")
     envelope.sender = credential.workload
     envelope.credential_expires_at = credential.expires_at
+
+
+def is_signed(leaf, proof, credential):
+    """ENV-22, ENV-23."""
+    top = root(leaf, proof.index, proof.count, proof.path)
+    message = credential.hash + proof.count.to_bytes(4, "big") + top
+    return ed25519.verifies(credential.message_key, "batch", message, proof.signature)
+
+
+def check_chain(envelope, senders, minter, max_age, skew):
+    """ENV-83 to ENV-86; `senders` are the credentials of the ancestors' senders."""
+    for ancestor, credential in zip(envelope.ancestors, senders):
+        header = ancestor.header
+        if header[2] != credential.key_id:
+            raise Refused("chain_not_authentic")
+        if not is_signed(ancestor.leaf, ancestor.proof, credential):
+            raise Refused("chain_not_authentic")
+        if header[8] > credential.expires_at or header[8] > header[7] + MAX_LIFE:
+            raise Refused("chain_outlives")
+    child = envelope.header
+    if 11 not in child:
+        raise Refused("chain_no_user")
+    if 16 in child and not envelope.ancestors:
+        raise Refused("chain_missing")
+    token = child[11]
+    for ancestor in envelope.ancestors:
+        parent = ancestor.header
+        if parent.get(11) != token:
+            raise Refused("chain_token_changed")
+        if 12 in parent:
+            limits = narrowing.decode(child[12]) if 12 in child else {}
+            both = narrowing.together(limits, narrowing.decode(parent[12]))
+            if both != limits:
+                raise Refused("chain_limits_widened")
+        if parent[7] > child[7] + skew:
+            raise Refused("chain_out_of_order")
+        if child[7] > min(parent[8], parent[7] + max_age) + skew:
+            raise Refused("chain_parent_over")
+        child = parent
+    first = senders[-1].workload if senders else envelope.sender
+    if first != minter:
+        raise Refused("chain_foreign_start")
 
 
 def check(envelope, expected):

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod chains;
 mod claims;
 mod clock;
 mod clones;

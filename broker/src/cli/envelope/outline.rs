@@ -15,6 +15,8 @@ pub(super) struct Outline {
     /// Nil, or its bytes.
     pub(super) token: Option<Value>,
     pub(super) body: Option<Vec<u8>>,
+    /// Of each message that led to it, the header's keys and values.
+    pub(super) ancestors: Vec<Vec<(u64, Value)>>,
     pub(super) proof: Option<Vec<Value>>,
 }
 
@@ -28,7 +30,7 @@ impl Outline {
 
     fn read(&mut self, bytes: &[u8]) -> Option<()> {
         let mut at = bytes;
-        rmp::decode::read_array_len(&mut at).ok()?;
+        let elements = rmp::decode::read_array_len(&mut at).ok()?;
         self.version = Some(next(&mut at)?.as_u64()?);
         let (header, complete) = bin(&mut at)?;
         self.header = header.to_vec();
@@ -39,24 +41,30 @@ impl Outline {
         self.token = Some(next(&mut at)?);
         let body = next(&mut at)?;
         self.body = Some(body.as_slice()?.to_vec());
+        if elements == 6 {
+            let shown = next(&mut at)?;
+            self.read_ancestors(shown.as_slice()?);
+        }
         self.proof = next(&mut at)?.as_array().cloned();
         Some(())
     }
 
-    fn read_header(&mut self) -> Option<()> {
-        let header = std::mem::take(&mut self.header);
-        let mut at = header.as_slice();
-        if let Ok(entries) = rmp::decode::read_map_len(&mut at) {
-            for _ in 0..entries {
-                let entry = next(&mut at)
-                    .and_then(|key| key.as_u64())
-                    .and_then(|key| Some((key, next(&mut at)?)));
-                let Some(entry) = entry else { break };
-                self.fields.push(entry);
-            }
+    fn read_header(&mut self) {
+        self.fields = fields(&self.header);
+    }
+
+    fn read_ancestors(&mut self, mut shown: &[u8]) {
+        let Ok(count) = rmp::decode::read_array_len(&mut shown) else {
+            return;
+        };
+        for _ in 0..count {
+            let Some(ancestor) = next(&mut shown) else {
+                return;
+            };
+            let header = ancestor.as_array().and_then(|pieces| pieces.first());
+            let header = header.and_then(Value::as_slice).unwrap_or_default();
+            self.ancestors.push(fields(header));
         }
-        self.header = header;
-        Some(())
     }
 
     pub(super) fn field(&self, key: u64) -> Option<&Value> {
@@ -74,6 +82,15 @@ impl Outline {
             _ => None,
         }
     }
+}
+
+/// The entries of a header, up to the first that cannot be read.
+fn fields(header: &[u8]) -> Vec<(u64, Value)> {
+    let mut at = header;
+    let entries = rmp::decode::read_map_len(&mut at).unwrap_or(0);
+    (0..entries)
+        .map_while(|_| Some((next(&mut at)?.as_u64()?, next(&mut at)?)))
+        .collect()
 }
 
 fn next(at: &mut &[u8]) -> Option<Value> {

@@ -194,8 +194,30 @@ fn envelope(bytes: &[u8], body: bool) -> Report {
     let outline = Outline::of(bytes);
     report.section("header", |section| header(section, &outline));
     report.section("contents", |section| contents(section, &outline, body));
+    report.section("chain", |section| chain(section, &outline));
     report.section("proof", |section| proof(section, &outline));
     report
+}
+
+/// The messages that led to it, the nearest first.
+fn chain(section: &mut Section, outline: &Outline) {
+    for (fields, place) in outline.ancestors.iter().zip(1..) {
+        let field = |key: u64| fields.iter().find(|(k, _)| *k == key).map(|(_, v)| v);
+        let number = |key| field(key).and_then(Value::as_u64);
+        let kind = name_of(&KINDS, number(1).unwrap_or(u64::MAX));
+        let key_id = hex(field(2).and_then(Value::as_slice).unwrap_or_default());
+        let subject = field(6).and_then(Value::as_str).unwrap_or("unknown");
+        let issued = number(7).unwrap_or_default();
+        section.row(
+            &format!("ancestor {place}"),
+            json!({ "kind": kind, "key_id": key_id, "subject": subject, "issued_at": issued }),
+            format!(
+                "{kind} to {}\nby key {key_id}\n{}",
+                printable(subject),
+                time(issued)
+            ),
+        );
+    }
 }
 
 const KINDS: [&str; 5] = ["event", "request", "reply", "error", "keywrap"];

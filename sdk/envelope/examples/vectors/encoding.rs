@@ -73,12 +73,12 @@ fn structure() -> Vec<Vector> {
         refuse(
             "array-of-six",
             &["1"],
-            "a sixth element",
+            "a sixth element after the proof, whose place is then the ancestors'",
             &changed(|raw| {
                 raw.head = vec![0x96];
                 raw.tail = vec![0xc0];
             }),
-            "wrong_length",
+            "wrong_type",
         ),
         refuse(
             "trailing-byte",

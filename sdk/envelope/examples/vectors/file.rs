@@ -77,7 +77,7 @@ pub struct Vector {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     pub verdict: String,
-    /// Where it is refused: decode, verify, check, suite, record, open.
+    /// Where it is refused: decode, verify, check, suite, record, open, chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +98,15 @@ pub struct Step {
     pub verdict: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// By what a chain is judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The workload that minted the user's token.
+    pub minter: String,
+    /// The file's credentials of those who sent the ancestors, the nearest first.
+    pub senders: Vec<String>,
 }
 
 /// What a receiver knows besides the bytes. Times are milliseconds.
@@ -133,6 +142,9 @@ pub struct With {
     /// The file's credential of the process to which a code is addressed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requester: Option<String>,
+    /// Where the chain that led to it has to be proven.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
     /// Where the wrapped data key is, if not in the header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<Octets>,
@@ -182,6 +194,7 @@ impl With {
             suite: this.suite.or(other.suite),
             reader: this.reader.or(other.reader),
             requester: this.requester.or(other.requester),
+            chain: this.chain.or(other.chain),
             record: this.record.or(other.record),
             anchors: this.anchors.or(other.anchors),
             bundle: this.bundle.or(other.bundle),

@@ -13,7 +13,7 @@ use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::file::{File, Octets, Vector, With, hex, unhex};
+use super::file::{Chain, File, Octets, Vector, With, hex, unhex};
 
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
@@ -123,6 +123,34 @@ fn open(
         }
     }
     .map_err(|e| ("open", e.code()))
+    .and_then(|opened| match &with.chain {
+        None => Ok(opened),
+        Some(chain) => check_chain(file, with, chain, opened),
+    })
+}
+
+/// ENV-83 to ENV-86.
+fn check_chain(
+    file: &File,
+    with: &With,
+    chain: &Chain,
+    opened: OpenedEnvelope,
+) -> Verdict<OpenedEnvelope> {
+    let roots = VerifiedRoots::new();
+    let senders: Result<Vec<_>, _> = opened
+        .ancestors()
+        .zip(&chain.senders)
+        .map(|(ancestor, sender)| ancestor.verify(&named_credential(file, sender), &roots))
+        .collect();
+    let max_age = Duration::from_millis(with.max_age.unwrap());
+    senders
+        .and_then(|senders| {
+            opened.check_chain(&senders, &chain.minter, skew(with), |ancestor| {
+                ancestor.over_at(max_age)
+            })
+        })
+        .map_err(|e| ("chain", e.code()))?;
+    Ok(opened)
 }
 
 fn expectation(with: &With) -> Expectation<'_> {
@@ -458,6 +486,22 @@ fn envelope_json(opened: &OpenedEnvelope) -> Value {
         put("request", json!(binding.request.to_hex()));
         put("reply_index", json!(binding.index));
         put("final", json!(binding.is_final));
+    }
+    let ancestors: Vec<_> = opened
+        .ancestors()
+        .map(|ancestor| {
+            json!({
+                "leaf": ancestor.leaf().to_hex(),
+                "key_id": ancestor.key_id().to_hex(),
+                "kind": ancestor.kind().as_str(),
+                "subject": ancestor.subject(),
+                "issued_at": ancestor.issued_at().as_millis(),
+                "expires_at": ancestor.expires_at().as_millis(),
+            })
+        })
+        .collect();
+    if !ancestors.is_empty() {
+        put("ancestors", json!(ancestors));
     }
     put("parent", json!(opened.parent().map(LeafHash::to_hex)));
     put(

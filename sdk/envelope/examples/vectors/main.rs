@@ -26,6 +26,7 @@
 )]
 
 mod arrival;
+mod chains;
 mod codes;
 mod credentials;
 mod encoding;
@@ -68,6 +69,7 @@ pub fn generate() -> File {
     vectors.extend(wraps::vectors());
     vectors.extend(codes::vectors());
     vectors.extend(kem_records::vectors());
+    vectors.extend(chains::vectors());
     for vector in &mut vectors {
         if vector.verdict == file::ACCEPT && vector.steps.is_empty() {
             let outcome = judge::judge(&file, vector);

@@ -307,7 +307,8 @@ const ABOUT: &[&str] = &[
      is weaker than `suite`). With a `requester` it comes to a process with that credential and \
      that exchange key, and must have a code. If it is encrypted, unwrap its data key with the KEM \
      keys of the `reader`, from its header or from the `record`, an envelope of the same sender, \
-     and decrypt it.",
+     and decrypt it. With a `chain` prove its ancestors, each sent by the holder of the credential \
+     in the same place of `senders`, and judge the chain by `minter`, skew and max_age.",
     "what = credential: decode it, verify it by bundle and anchors at now with skew. \
      what = credential-request: decode it, verify it for workload, challenge, anchors, now, skew \
      and max_age. what = trust-bundle: open it with the pinned roots, trust_domain, now and skew. \

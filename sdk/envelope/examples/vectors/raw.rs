@@ -27,6 +27,8 @@ pub struct Raw {
     pub body: Vec<u8>,
     /// The body as an element.
     pub body_element: Option<Vec<u8>>,
+    /// What the element after it holds, if there is one: ancestors.
+    pub ancestry: Option<Vec<u8>>,
     /// Encoded.
     pub index: Vec<u8>,
     /// Encoded.
@@ -45,6 +47,7 @@ impl Raw {
         let header = take_bin(&mut at);
         let token = take_value(&mut at);
         let body = take_bin(&mut at);
+        let ancestry = (bytes[0] == 0x96).then(|| take_bin(&mut at));
         assert_eq!(take(&mut at, 1), [0x94]);
         let index = take_value(&mut at);
         let count = take_value(&mut at);
@@ -67,6 +70,7 @@ impl Raw {
             token,
             body,
             body_element: None,
+            ancestry,
             index,
             count,
             path,
@@ -111,10 +115,36 @@ impl Raw {
             &self.header_element.clone().unwrap_or_else(|| bin(&header)),
             &self.token,
             &self.body_element.clone().unwrap_or_else(|| bin(&self.body)),
+            &self.ancestry.as_deref().map(bin).unwrap_or_default(),
             &proof,
             &self.tail,
         ]
         .concat()
+    }
+
+    /// What a message that names this one as its parent shows of it.
+    pub fn as_ancestor(&self) -> Vec<u8> {
+        let proof = [
+            &[0x94][..],
+            &self.index,
+            &self.count,
+            &bin(&self.path),
+            &bin(&self.signature),
+        ];
+        [
+            &[0x93][..],
+            &bin(&self.header_bytes()),
+            &bin(&sha256(&[&self.body])),
+            &proof.concat(),
+        ]
+        .concat()
+    }
+
+    /// Shows these, whatever they are.
+    pub fn showing(mut self, ancestors: &[Vec<u8>]) -> Self {
+        self.head = vec![0x96];
+        self.ancestry = Some(array(ancestors));
+        self
     }
 
     pub fn leaf(&self) -> [u8; 32] {

@@ -11,6 +11,39 @@ pub fn table() -> BTreeMap<String, String> {
 
 const REASONS: &[(&str, &str)] = &[
     (
+        "ancestor_kind",
+        "an ancestor that is neither an event nor a request",
+    ),
+    ("ancestor_not_signed", "an ancestor with a code"),
+    (
+        "ancestor_unlinked",
+        "an ancestor that is not the parent of the message after it",
+    ),
+    ("ancestry_empty", "no ancestors where some are announced"),
+    (
+        "ancestry_incomplete",
+        "the last ancestor has a parent itself",
+    ),
+    (
+        "ancestry_kind",
+        "ancestors of what is neither an event nor a request",
+    ),
+    (
+        "chain_foreign_start",
+        "the first message is not the minter's",
+    ),
+    ("chain_limits_widened", "limits that do not stay"),
+    ("chain_missing", "a parent that is named and not shown"),
+    ("chain_no_user", "a message without a user"),
+    ("chain_not_authentic", "an ancestor's proof does not verify"),
+    ("chain_out_of_order", "a message from before its parent"),
+    (
+        "chain_outlives",
+        "an ancestor that was to live for longer than it may",
+    ),
+    ("chain_parent_over", "a message from after its parent's end"),
+    ("chain_token_changed", "an ancestor with another token"),
+    (
         "ahead",
         "a head names a newer record than the one that is held",
     ),

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod ancestry;
 mod batch;
 mod check;
 mod credential;

@@ -198,14 +198,14 @@ pub fn refusal(bytes: Bytes) -> &'static str {
     }
 }
 
-fn read_bin(at: &mut &[u8]) -> Vec<u8> {
+pub fn read_bin(at: &mut &[u8]) -> Vec<u8> {
     let len = rmp::decode::read_bin_len(at).unwrap() as usize;
     let (value, rest) = at.split_at(len);
     *at = rest;
     value.to_vec()
 }
 
-fn skip(at: &mut &[u8]) {
+pub fn skip(at: &mut &[u8]) {
     use rmp::Marker;
     let len = match rmp::decode::read_marker(at).unwrap() {
         Marker::FixPos(_) | Marker::True | Marker::False | Marker::Null => 0,
@@ -220,7 +220,11 @@ fn skip(at: &mut &[u8]) {
             (0..2 * len).for_each(|_| skip(at));
             0
         }
-        other => panic!("not in a header: {other:?}"),
+        Marker::FixArray(len) => {
+            (0..len).for_each(|_| skip(at));
+            0
+        }
+        other => panic!("not in an envelope: {other:?}"),
     };
     *at = &at[len..];
 }

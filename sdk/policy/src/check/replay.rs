@@ -45,8 +45,8 @@ pub(crate) fn replay(parsed: &Parsed, sink: &mut Sink<'_>) {
     }
 }
 
-/// What loads and may not mean what its author thinks (POL-28).
-pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
+/// A `window` where a queue group serves, an audience that nobody reaches (POL-28).
+pub(super) fn warnings(parsed: &Parsed) -> Vec<Warning> {
     let index = Index::of(parsed);
     let mut out: Vec<Warning> = parsed
         .subjects
@@ -62,7 +62,6 @@ pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
         })
         .collect();
     out.extend(unreached(parsed));
-    out.sort_by_key(Warning::line);
     out
 }
 

@@ -11,8 +11,8 @@ use super::reader::{self, Fields, Node};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::{
-    Audiences, Batch, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies, SHORTEST_MAX_AGE,
-    Stated, Suite, UserRule,
+    Audiences, Batch, Chain, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies,
+    SHORTEST_MAX_AGE, Stated, Suite, UserRule,
 };
 
 const KEYS: &[&str] = &[
@@ -45,8 +45,15 @@ pub(super) fn subjects(
             continue;
         };
         let fields = Fields::new(table, key.span(), "a subject", KEYS, &[], sink);
-        let stated = stated(&fields, sink);
-        chain(&fields, sink);
+        let mut stated = stated(&fields, sink);
+        if stated.chain == Some(Chain::Proven) {
+            if stated.user == Some(UserRule::None) {
+                let subject = key.get_ref().to_string();
+                sink.report(&key.span(), Problem::ProvenWithoutUser { subject });
+            }
+            // What is proven is the way of a user's token.
+            stated.user = Some(UserRule::Required);
+        }
         let audience = audience(&fields, &stated, sink);
         let place = |key: &str| fields.get(key).map(|node| node.span());
         if let Some(pattern) = pattern {
@@ -156,6 +163,14 @@ fn stated(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Stated {
     Stated {
         protect,
         user,
+        chain: one_of(
+            fields,
+            "chain",
+            "reported, proven",
+            &[Chain::Reported, Chain::Proven],
+            Chain::as_str,
+            sink,
+        ),
         max_age: max_age(fields, replay, sink),
         suite: one_of(
             fields,
@@ -232,25 +247,6 @@ fn max_age(fields: &Fields<'_>, replay: Option<Replay>, sink: &mut Sink<'_>) -> 
     };
     sink.report(&span, Problem::MaxAge { longest });
     None
-}
-
-/// A key that has one value in this version: the other is refused, because
-/// accepting it would promise what nobody keeps.
-fn chain(fields: &Fields<'_>, sink: &mut Sink<'_>) {
-    let Some((word, span)) = word(fields, "chain", sink) else {
-        return;
-    };
-    match word {
-        "reported" => {}
-        "proven" => {
-            let problem = Problem::Unsupported {
-                what: "chain = \"proven\"".to_owned(),
-                instead: "write \"reported\": earlier hops are named, not proven",
-            };
-            sink.report(&span, problem);
-        }
-        _ => unknown("chain", word, "reported", &span, sink),
-    }
 }
 
 pub(super) fn word<'d>(

@@ -114,15 +114,24 @@ impl Policy {
 
     /// For how long after it was stored something that this workload signed, a
     /// message or a user's token, may still have to be verified: nothing unless
-    /// it may append, or mints tokens that others may append under.
+    /// it may append, mints tokens that others may append under, or may be a hop
+    /// of a proven chain that a stream stores.
     #[must_use]
     pub fn late_readers_of(&self, workload: &WorkloadId) -> Duration {
         let signs = self.workload_by_id(workload).is_some_and(Workload::mints)
+            // Whoever sends may be a hop of a chain that is stored.
+            || self.stores_chains()
             || self
                 .grants(workload)
                 .any(|g| g.effect == Effect::Allow && g.verb == Verb::Append);
         let longest = self.streams.iter().map(Stream::longest_use).max();
         longest.filter(|_| signs).unwrap_or_default()
+    }
+
+    fn stores_chains(&self) -> bool {
+        let stored = self.streams.iter().flat_map(Stream::subjects);
+        let mut pairs = stored.flat_map(|s| self.proven.iter().map(move |p| (s, p)));
+        pairs.any(|(stored, proven)| stored.overlaps(proven))
     }
 
     /// The longest `max_age` that any entry states, at least

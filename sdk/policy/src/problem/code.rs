@@ -38,6 +38,7 @@ impl Problem {
             Self::AudienceWithoutUser => "audience_without_user",
             Self::TooManyAudiences { .. } => "too_many_audiences",
             Self::ReachWithoutMint => "reach_without_mint",
+            Self::ProvenWithoutUser { .. } => "proven_without_user",
             Self::StreamName { .. } => "stream_name",
             Self::StreamReserved { .. } => "stream_reserved",
             Self::StreamBounds { .. } => "stream_bounds",

@@ -90,6 +90,9 @@ impl Problem {
                 "an audience is a vertical of many subjects: name fewer"
             }
             Self::ReachWithoutMint => "add `mints = true`, or leave the reach out",
+            Self::ProvenWithoutUser { .. } => {
+                "leave `user` out: where a chain is proven, a user is required"
+            }
             Self::StreamName { .. } => "use A-Z, a-z, 0-9, `-` and `_`, at most 64 characters",
             Self::StreamReserved { .. } => {
                 "rename it: names that start with `BULLA_`, `KV_` or `OBJ_` have a meaning already"

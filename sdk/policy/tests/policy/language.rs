@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, Subject, SubjectPattern, WorkloadName};
 use bulla_policy::{
-    Audiences, Batch, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy, PolicyErrors,
-    Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
+    Audiences, Batch, Chain, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy,
+    PolicyErrors, Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
 };
 
 use crate::shop::nkey;
@@ -343,6 +343,7 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
     let want = Requirements {
         protect: Protect::Signed,
         user: UserRule::Optional,
+        chain: Chain::Reported,
         max_age: Duration::from_secs(30),
         suite: Suite::XWing,
         open_token: false,
@@ -358,8 +359,6 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
 
 #[test]
 fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
-    let proven = with("[subject.x]\nchain = \"proven\"");
-    one_error(&proven, "unsupported", "\"proven\"");
     for line in [
         "replay = \"exactly-once\"",
         "suite = \"kyber\"",

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod chains;
 mod decisions;
 mod language;
 mod permissions;
