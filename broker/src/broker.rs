@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::SubscribeError;
-use bulla_envelope::SuccessionError;
+use bulla_envelope::{Head, SuccessionError};
 use bulla_identity::reserved;
 use bulla_process::Readiness;
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,11 @@ use crate::durable::Durable;
 use crate::files::Files;
 use crate::follow::{self, Follower};
 use crate::issuing::Issuers;
-use crate::trust::{Anchor, Held, HeldBundle, HeldPolicy, Succession, TrustFault};
+use crate::kick::Kicker;
+use crate::seen::Seen;
+use crate::trust::{
+    Anchor, CLOCK_SKEW, Held, HeldBundle, HeldPolicy, HeldRevocations, Succession, TrustFault,
+};
 
 /// Runs a broker until `stop`.
 ///
@@ -53,7 +57,8 @@ pub async fn run(
     )?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;
-    let held = Held::new(bundle, policy, clock::now());
+    let revocations = revocations(&stream, &bundle, config.revocations).await?;
+    let held = Held::new(bundle, policy, revocations, clock::now());
     if !held.is_vouched() {
         return Err(TrustFault::Unvouched.into());
     }
@@ -68,18 +73,39 @@ pub async fn run(
     durable.make(&held.policy.policy, revision).await;
     let version = held.bundle.bundle.version;
 
+    let seen = Arc::new(Seen::new(config.state_max_age, clock::now()));
+    let outcasts = held.outcasts();
     let plane = Arc::new(
-        ControlPlane::new(issuers, config.credential_lifetime, held, stream.clone())
-            .map_err(BrokerError::Random)?,
+        ControlPlane::new(
+            issuers,
+            config.credential_lifetime,
+            held,
+            stream.clone(),
+            Arc::clone(&seen),
+        )
+        .map_err(BrokerError::Random)?,
     );
+    // Whoever connects finds a head of now.
+    if let Some(head) = plane.head(clock::now()) {
+        stream.tell(reserved::CTL_HEAD, head.into()).await?;
+    }
     let broker_id = plane.broker_id().to_owned();
     let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
     connection::round_trip(&js).await?;
 
     let auth = Arc::new(config.keys.auth);
     let auth = connection::connect(url, "AUTH", auth, Arc::clone(&disturbed)).await?;
-    let callout = Arc::new(Callout::new(config.keys.issuer, config.keys.xkey));
+    let sys = Arc::new(config.keys.sys);
+    let sys = connection::connect(url, "SYS", sys, Arc::default()).await?;
+    let callout = Callout::new(config.keys.issuer, config.keys.xkey);
+    let callout = Arc::new(callout.while_seen(Arc::clone(&seen)));
+    callout.cast_out(Arc::clone(&outcasts));
     callout.admit(admissions);
+    let (outcasts, told) = watch::channel(outcasts);
+    let kicker = Kicker {
+        sys: sys.clone(),
+        outcasts: told,
+    };
     let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
     let held_by = Arc::clone(&plane);
@@ -90,6 +116,8 @@ pub async fn run(
         callout,
         stream,
         news,
+        seen,
+        outcasts,
         disturbed,
     };
 
@@ -105,10 +133,11 @@ pub async fn run(
         questions.serve(stop.clone()),
         follower.run(stop.clone()),
         durable.run(held_by, stop.clone()),
+        kicker.run(stop.clone()),
     );
     readiness.set_unready();
     // What was answered last must still leave, if there is anywhere to go.
-    for client in [auth, js] {
+    for client in [auth, js, sys] {
         let _ = timeout(FLUSH_LIMIT, client.flush()).await;
         let _ = timeout(FLUSH_LIMIT, client.drain()).await;
     }
@@ -144,6 +173,40 @@ async fn publish_policy(
         bundle.policy(bytes, clock::now())
     })
     .await
+}
+
+/// The revocation list that counts: the newer one of what we were given and what
+/// lies on the control stream. Nothing there is nothing revoked only if no broker
+/// has seen a list.
+async fn revocations(
+    stream: &ControlStream,
+    bundle: &HeldBundle,
+    ours: Option<Bytes>,
+) -> Result<Option<HeldRevocations>, BrokerError> {
+    let held = match ours {
+        Some(bytes) => {
+            let ours = bundle.revocations(&bytes, clock::now())?;
+            let what = "revocation list";
+            let open = |bytes: &Bytes| bundle.revocations(bytes, clock::now());
+            Some(publish(stream, reserved::CTL_REVOCATIONS, what, ours, open).await?)
+        }
+        None => match stream.last(reserved::CTL_REVOCATIONS).await? {
+            Some(Record { payload, .. }) => Some(bundle.revocations(&payload, clock::now())?),
+            None => None,
+        },
+    };
+    let sequence = held.as_ref().map_or(0, |held| held.list.sequence);
+    let head = stream.last(reserved::CTL_HEAD).await?;
+    // Whatever its time, and if its key still counts: only a number is asked for.
+    let head = head
+        .and_then(|head| Head::open(&head.payload, &bundle.bundle, clock::now(), CLOCK_SKEW).ok());
+    if let Some(named) = head.map(|head| head.names.revocations.number)
+        && named > sequence
+    {
+        let held = sequence;
+        return Err(TrustFault::RevocationsLost { named, held }.into());
+    }
+    Ok(held)
 }
 
 async fn publish<T: Succession>(

@@ -2,6 +2,7 @@
 //! starts.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,8 +36,13 @@ pub struct BrokerConfig {
     pub policy: Bytes,
     /// Where these two were read, to be looked at again.
     pub files: TrustFiles,
+    /// The signed revocation list that it knows of, if it was given one: an older
+    /// one on the control stream is not taken.
+    pub revocations: Option<Bytes>,
     /// How long a message credential is good for.
     pub credential_lifetime: Duration,
+    /// For how long it goes by what it has read without reading it again.
+    pub state_max_age: Duration,
 }
 
 /// The files of the operator that a broker follows.
@@ -59,6 +65,8 @@ pub struct BrokerKeys {
     pub auth: NkeySeed,
     /// The broker's user in the account `JS` (`SU…`).
     pub js: NkeySeed,
+    /// The broker's user in the account `SYS` (`SU…`).
+    pub sys: NkeySeed,
     /// Sign message credentials.
     pub issuing: IssuingKeys,
 }
@@ -81,10 +89,16 @@ impl BrokerConfig {
         };
 
         let group = reader.check("group", raw.group.parse::<Group>());
-        let credential_lifetime = reader.lifetime(&raw.credential_lifetime);
+        let credential_lifetime = reader.within(
+            "credential_lifetime",
+            &raw.credential_lifetime,
+            &CREDENTIAL_LIFETIMES,
+        );
+        let state_max_age = reader.within("state_max_age", &raw.state_max_age, &STATE_MAX_AGES);
         let issuer = reader.nkey("keys.issuer", &raw.keys.issuer, NkeyKind::Account);
         let auth = reader.nkey("keys.auth", &raw.keys.auth, NkeyKind::User);
         let js = reader.nkey("keys.js", &raw.keys.js, NkeyKind::User);
+        let sys = reader.nkey("keys.sys", &raw.keys.sys, NkeyKind::User);
         let xkey = reader.secret("keys.xkey", &raw.keys.xkey, CurveSeed::parse);
         let issuing = IssuingKeys::read(&dir.join(&raw.keys.issuing));
         let issuing = reader.check("keys.issuing", issuing.map_err(|error| chain(&error)));
@@ -93,6 +107,10 @@ impl BrokerConfig {
         let roots = reader.public("trust.root", &raw.trust.root);
         let bundle = reader.bytes("trust.bundle", &raw.trust.bundle);
         let policy = reader.bytes("trust.policy", &raw.trust.policy);
+        let revocations = match &raw.trust.revocations {
+            Some(path) => reader.bytes_if_there("trust.revocations", path),
+            None => None,
+        };
 
         let files = TrustFiles {
             bundle: dir.join(&raw.trust.bundle),
@@ -103,8 +121,9 @@ impl BrokerConfig {
             group,
             credential_lifetime,
             issuer,
+            state_max_age,
             auth,
-            js,
+            (js, sys),
             xkey,
             issuing,
             trust_domain,
@@ -116,8 +135,9 @@ impl BrokerConfig {
                 Some(group),
                 Some(credential_lifetime),
                 Some(issuer),
+                Some(state_max_age),
                 Some(auth),
-                Some(js),
+                (Some(js), Some(sys)),
                 Some(xkey),
                 Some(issuing),
                 Some(trust_domain),
@@ -132,6 +152,7 @@ impl BrokerConfig {
                     xkey,
                     auth,
                     js,
+                    sys,
                     issuing,
                 },
                 trust_domain,
@@ -139,7 +160,9 @@ impl BrokerConfig {
                 bundle,
                 policy,
                 files,
+                revocations,
                 credential_lifetime,
+                state_max_age,
             }),
             _ => Err(ConfigError {
                 path: path.to_owned(),
@@ -204,17 +227,34 @@ impl Reader<'_> {
         self.check(key, read).map(Bytes::from)
     }
 
-    fn lifetime(&mut self, text: &str) -> Option<Duration> {
-        let lifetime = self.check("credential_lifetime", humantime::parse_duration(text))?;
-        if !CREDENTIAL_LIFETIMES.contains(&lifetime) {
+    /// The bytes of a file that need not be there yet.
+    fn bytes_if_there(&mut self, key: &str, path: &Path) -> Option<Bytes> {
+        match std::fs::read(self.dir.join(path)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            read => {
+                let read =
+                    read.map_err(|error| format!("cannot read `{}`: {error}", path.display()));
+                self.check(key, read).map(Bytes::from)
+            }
+        }
+    }
+
+    fn within(
+        &mut self,
+        key: &str,
+        text: &str,
+        range: &RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.check(key, humantime::parse_duration(text))?;
+        if !range.contains(&duration) {
             self.problems.push(format!(
-                "`credential_lifetime`: `{text}` is outside {} to {}",
-                humantime::format_duration(*CREDENTIAL_LIFETIMES.start()),
-                humantime::format_duration(*CREDENTIAL_LIFETIMES.end()),
+                "`{key}`: `{text}` is outside {} to {}",
+                humantime::format_duration(*range.start()),
+                humantime::format_duration(*range.end()),
             ));
             return None;
         }
-        Some(lifetime)
+        Some(duration)
     }
 }
 
@@ -258,6 +298,8 @@ struct Raw {
     group: String,
     #[serde(default = "one_hour")]
     credential_lifetime: String,
+    #[serde(default = "one_minute")]
+    state_max_age: String,
     keys: RawKeys,
     trust: RawTrust,
 }
@@ -269,6 +311,7 @@ struct RawKeys {
     xkey: PathBuf,
     auth: PathBuf,
     js: PathBuf,
+    sys: PathBuf,
     issuing: PathBuf,
 }
 
@@ -279,6 +322,8 @@ struct RawTrust {
     root: PathBuf,
     bundle: PathBuf,
     policy: PathBuf,
+    #[serde(default)]
+    revocations: Option<PathBuf>,
 }
 
 fn both() -> String {
@@ -289,8 +334,15 @@ fn one_hour() -> String {
     "1h".to_owned()
 }
 
+fn one_minute() -> String {
+    "60s".to_owned()
+}
+
+/// A second is for tests; an hour is how old a policy may be elsewhere.
+const STATE_MAX_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 /// Seconds are for tests; a day is the most that a lost process key is worth.
-const CREDENTIAL_LIFETIMES: std::ops::RangeInclusive<Duration> =
+const CREDENTIAL_LIFETIMES: RangeInclusive<Duration> =
     Duration::from_secs(2)..=Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
@@ -308,11 +360,13 @@ mod tests {
             nats_url = "nats://127.0.0.1:4222"
             group = "c"
             credential_lifetime = "400 days"
+            state_max_age = "0s"
             [keys]
             issuer = "issuer.nk"
             xkey = "missing.nk"
             auth = "missing.nk"
             js = "missing.nk"
+            sys = "missing.nk"
             issuing = "missing.key"
             [trust]
             domain = "not a domain"
@@ -331,6 +385,8 @@ mod tests {
             "`keys.xkey`",
             "`keys.auth`",
             "`keys.js`",
+            "`keys.sys`",
+            "`state_max_age`",
             "`keys.issuing`",
             "`trust.domain`",
             "`trust.root`",

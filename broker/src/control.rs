@@ -29,7 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::{Client, Message, SubscribeError};
 use bulla_envelope::{
-    CredentialDecodeError, CredentialRequest, IssueError, MAX_CREDENTIAL_LIFE, RequestError,
+    CredentialDecodeError, CredentialRequest, Head, IssueError, MAX_CREDENTIAL_LIFE, RequestError,
     RequestExpectation, Terms,
 };
 use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::decision::Decision;
 use crate::issuing::Issuers;
+use crate::seen::Seen;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
 use quota::Quota;
@@ -64,6 +65,7 @@ pub(crate) struct ControlPlane {
     quota: Mutex<Quota>,
     kem_quota: Mutex<Quota>,
     stream: ControlStream,
+    seen: Arc<Seen>,
 }
 
 impl ControlPlane {
@@ -72,6 +74,7 @@ impl ControlPlane {
         lifetime: Duration,
         held: Held,
         stream: ControlStream,
+        seen: Arc<Seen>,
     ) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret)?;
@@ -87,6 +90,7 @@ impl ControlPlane {
             quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             kem_quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
+            seen,
         })
     }
 
@@ -109,6 +113,18 @@ impl ControlPlane {
     /// The keys that this broker may issue with.
     pub(crate) const fn issuers(&self) -> &Issuers {
         &self.issuers
+    }
+
+    /// A head about what it goes by, signed by this broker; nothing while it may
+    /// not issue, because nobody would believe it.
+    pub(crate) fn head(&self, now: UnixMillis) -> Option<Vec<u8>> {
+        let held = self.held.load();
+        let (issuer, _) = self.issuers.current(&held.bundle, now)?;
+        Some(issuer.sign_head(&Head {
+            trust_domain: held.bundle.bundle.trust_domain.clone(),
+            names: held.names(),
+            time: now,
+        }))
     }
 
     /// Listens for requests. They are answered by [`Requests::serve`].
@@ -207,7 +223,13 @@ impl ControlPlane {
         if !held.is_vouched() {
             return Err(Refusal::Unvouched);
         }
+        if !self.seen.is_recent(now) {
+            return Err(Refusal::Stale);
+        }
         let workload = workload.ok_or(Refusal::UnknownWorkload)?;
+        if held.is_revoked(workload.id()) {
+            return Err(Refusal::Revoked);
+        }
         let request = CredentialRequest::decode(request)?;
         if request.token_key().is_some() && !workload.mints() {
             return Err(Refusal::MayNotMint);
@@ -329,6 +351,10 @@ impl Requests {
 enum Refusal {
     #[error("too_many")]
     TooMany,
+    #[error("what is in force was read from the control stream too long ago (`state_stale`)")]
+    Stale,
+    #[error("the workload is revoked")]
+    Revoked,
     #[error("the policy names no workload with this tag")]
     UnknownWorkload,
     #[error("the request does not decode: {0}")]

@@ -1,5 +1,7 @@
-//! Follows the control stream and the operator's files: a newer trust bundle or
-//! policy is in force in this broker, and everywhere, without a restart.
+//! Follows the control stream and the operator's files: a newer trust bundle,
+//! policy or revocation list is in force in this broker, and everywhere, without a
+//! restart. Every two seconds it says by a head what is in force, unless it could
+//! not look itself.
 //!
 //! An operator replaces the files that `broker.toml` names, of any one broker.
 //! They are looked at every few seconds, and at once on SIGHUP; what is newer
@@ -19,18 +21,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, SubscribeError, Subscriber};
+use bulla_envelope::SuccessionError;
 use bulla_identity::reserved;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::callout::{AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
 use crate::files::Files;
+use crate::kick::Outcasts;
+use crate::seen::Seen;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
 
 /// Listens for news of bundle and policy, to be taken by [`Follower::run`].
@@ -48,6 +53,10 @@ pub(crate) struct Follower {
     pub(crate) callout: Arc<Callout>,
     pub(crate) stream: ControlStream,
     pub(crate) news: Subscriber,
+    /// When the stream was last read.
+    pub(crate) seen: Arc<Seen>,
+    /// Told whose connections are to be ended.
+    pub(crate) outcasts: watch::Sender<Outcasts>,
     /// Told when news may have been missed.
     pub(crate) disturbed: Arc<Notify>,
 }
@@ -64,9 +73,17 @@ impl Follower {
             }
         };
         let follow = async {
+            let longest = self.seen.longest_pause();
+            let pause = || pause().min(longest);
             let mut next_look = Instant::now() + pause();
+            let mut heads = interval(HEAD_EVERY);
+            heads.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
+                    _ = heads.tick() => {
+                        self.tell_head(&mut log).await;
+                        continue;
+                    }
                     Some(news) = self.news.next() => {
                         self.hear(&news.subject, news.payload, &mut log).await;
                         continue;
@@ -88,6 +105,15 @@ impl Follower {
 
     async fn hear(&self, subject: &str, record: Bytes, log: &mut Log) {
         match subject {
+            reserved::NEWS_REVOCATIONS => {
+                let taken = self.take_revocations(&record);
+                let is_new = matches!(taken, Ok(true));
+                log.outcome("revocation list", taken);
+                // Enforcers that have missed the news learn of it now.
+                if is_new {
+                    self.tell_head(log).await;
+                }
+            }
             reserved::NEWS_BUNDLE => {
                 let taken = self.take_bundle(&record);
                 let is_new = matches!(taken, Ok(true));
@@ -181,6 +207,8 @@ impl Follower {
 
     /// Takes what lies on the stream.
     async fn take_last(&self, log: &mut Log) {
+        let now = clock::now();
+        let mut is_read = self.look_at_revocations(log).await;
         let bundle = self.last(reserved::CTL_BUNDLE).await;
         let policy = self.last(reserved::CTL_POLICY).await;
         // A bundle may drop the key of the policy that is held: the newer one
@@ -190,15 +218,23 @@ impl Follower {
         {
             let _ = self.take_policy(policy.clone()).await;
         }
-        log.outcome(
-            "trust bundle",
-            bundle.and_then(|record| self.take_bundle(&record)),
-        );
+        let taken = bundle.and_then(|record| self.take_bundle(&record));
+        is_read &= !is_outage(&taken);
+        if matches!(taken, Ok(true)) {
+            // Its key may have come with the bundle.
+            is_read &= self.look_at_revocations(log).await;
+        }
+        log.outcome("trust bundle", taken);
         let taken = match policy {
             Ok(record) => self.take_policy(record).await,
             Err(fault) => Err(fault),
         };
+        is_read &= !is_outage(&taken);
         log.outcome("policy", taken);
+        if is_read {
+            self.seen.mark(now);
+        }
+        log.seen(self.seen.is_recent(now));
     }
 
     async fn last(&self, subject: &str) -> Result<Bytes, FollowFault> {
@@ -208,7 +244,80 @@ impl Follower {
         }
     }
 
+    /// Takes the revocation list that lies on the stream; false if it cannot be read.
+    /// Where the stream has lost it, or was set back, it gets the held one again.
+    async fn look_at_revocations(&self, log: &mut Log) -> bool {
+        let taken = match self.stream.last(reserved::CTL_REVOCATIONS).await {
+            Err(error) => Err(error.into()),
+            Ok(None) => self.put_back(0).await,
+            Ok(Some(Record { sequence, payload })) => match self.take_revocations(&payload) {
+                Err(FollowFault::Trust(TrustFault::Succession {
+                    source: SuccessionError::Rollback { .. },
+                    ..
+                })) => self.put_back(sequence).await,
+                taken => taken,
+            },
+        };
+        let is_read = !is_outage(&taken);
+        log.outcome("revocation list", taken);
+        is_read
+    }
+
+    async fn put_back(&self, previous: u64) -> Result<bool, FollowFault> {
+        let held = self.plane.held();
+        let Some(revocations) = &held.revocations else {
+            return Ok(false);
+        };
+        tracing::error!(
+            sequence = revocations.list.sequence,
+            "the control stream has lost the revocation list, or was set back: writing it again"
+        );
+        self.stream
+            .replace(
+                reserved::CTL_REVOCATIONS,
+                revocations.bytes.clone(),
+                previous,
+            )
+            .await?;
+        Ok(false)
+    }
+
+    /// Says what is in force. A broker that has not been able to look says
+    /// nothing: others may know of something newer.
+    async fn tell_head(&self, log: &mut Log) {
+        if !self.look_at_revocations(log).await || !self.seen.is_recent(clock::now()) {
+            return;
+        }
+        // Without a key that counts nobody would believe it.
+        let Some(head) = self.plane.head(clock::now()) else {
+            return;
+        };
+        let told = self.stream.tell(reserved::CTL_HEAD, head.into()).await;
+        log.outcome("head", told.map(|()| false).map_err(FollowFault::from));
+    }
+
     /// True if it is in force from now on, false if it was.
+    fn take_revocations(&self, record: &Bytes) -> Result<bool, FollowFault> {
+        let held = self.plane.held();
+        let Some(revocations) = held.newer_revocations(record, clock::now())? else {
+            return Ok(false);
+        };
+        tracing::info!(
+            target: "bulla::audit",
+            event = "revocations-in-force",
+            sequence = revocations.list.sequence,
+            entries = revocations.list.entries().len(),
+        );
+        let held = held.with_revocations(revocations);
+        // Turned away first, so that who is kicked does not come back.
+        let outcasts = held.outcasts();
+        self.callout.cast_out(Arc::clone(&outcasts));
+        self.plane.hold(held);
+        self.outcasts.send_replace(outcasts);
+        Ok(true)
+    }
+
+    /// The same for the trust bundle.
     fn take_bundle(&self, record: &Bytes) -> Result<bool, FollowFault> {
         let now = clock::now();
         let held = self.plane.held();
@@ -221,7 +330,7 @@ impl Follower {
         );
         self.plane.issuers().follow(&bundle);
         let was_vouched = held.is_vouched();
-        let held = Held::new(bundle, held.policy.clone(), now);
+        let held = Held::new(bundle, held.policy.clone(), held.revocations.clone(), now);
         if !held.is_vouched() {
             tracing::warn!("{}: until then nobody is admitted", TrustFault::Unvouched);
             self.callout.fall_silent();
@@ -253,8 +362,13 @@ impl Follower {
         );
         // Nothing between the two can fail or wait.
         self.callout.admit(admissions);
-        self.plane
-            .hold(Held::new(held.bundle.clone(), policy, clock::now()));
+        let revocations = held.revocations.clone();
+        self.plane.hold(Held::new(
+            held.bundle.clone(),
+            policy,
+            revocations,
+            clock::now(),
+        ));
         Ok(true)
     }
 }
@@ -264,6 +378,7 @@ impl Follower {
 struct Log {
     told: HashMap<&'static str, String>,
     cannot_issue: bool,
+    is_stale: bool,
 }
 
 impl Log {
@@ -281,6 +396,18 @@ impl Log {
             );
             self.told.insert(what, reason);
         }
+    }
+
+    fn seen(&mut self, is_recent: bool) {
+        match (self.is_stale, is_recent) {
+            (false, false) => tracing::error!(
+                reason = "state_stale",
+                "the control stream could not be read for too long: nobody is admitted and nothing is issued"
+            ),
+            (true, true) => tracing::info!("the control stream can be read again"),
+            _ => {}
+        }
+        self.is_stale = !is_recent;
     }
 
     fn issuing(&mut self, may_issue: bool) {
@@ -320,6 +447,11 @@ pub(crate) enum FollowFault {
     Unreadable,
 }
 
+/// Whether it is not what lies there that is wrong, but that nobody could look.
+fn is_outage(taken: &Result<bool, FollowFault>) -> bool {
+    matches!(taken, Err(FollowFault::Stream(_)))
+}
+
 /// The error with everything that led to it.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -331,6 +463,9 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// How often a broker says what is in force.
+const HEAD_EVERY: Duration = Duration::from_secs(2);
 
 /// Between two looks: 8 to 12 s, so that brokers do not look in step.
 fn pause() -> Duration {

@@ -37,8 +37,10 @@ pub mod engine;
 mod files;
 mod follow;
 mod issuing;
+mod kick;
 pub mod nats_config;
 pub mod provision;
+mod seen;
 mod trust;
 
 pub use broker::{BrokerError, run};

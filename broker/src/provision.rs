@@ -238,6 +238,7 @@ issuer = "keys/callout.nk"
 xkey = "keys/xkey.nk"
 auth = "keys/broker-auth.nk"
 js = "keys/broker-js.nk"
+sys = "keys/broker-sys.nk"
 issuing = "keys/issuing.key"
 
 [trust]
@@ -245,6 +246,8 @@ domain = "{domain}"
 root = "trust/root.pub"
 bundle = "trust/bundle"
 policy = "trust/policy"
+# Not there as long as nothing is revoked.
+revocations = "trust/revocations"
 "#
         );
         write(&path, text.as_bytes())?;

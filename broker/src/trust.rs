@@ -1,15 +1,19 @@
-//! What a broker believes: the trust bundle and the policy, both verified.
+//! What a broker believes: trust bundle, policy and revocation list, all verified.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{SignedPolicy, SuccessionError, TrustBundle, TrustError};
-use bulla_identity::{TrustDomain, UnixMillis, Verified};
+use bulla_envelope::{
+    Holdings, Mark, RevocationError, RevocationList, SignedPolicy, SuccessionError, TrustBundle,
+    TrustError,
+};
+use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadName};
 use bulla_keyring::VerifyingKey;
 use bulla_policy::{Policy, PolicyErrors};
 use bytes::Bytes;
 
 use crate::config::BrokerConfig;
+use crate::kick::Outcasts;
 
 /// A verified bundle with the bytes that prove it.
 #[derive(Clone, Debug)]
@@ -26,24 +30,47 @@ pub(crate) struct HeldPolicy {
     pub(crate) policy: Arc<Policy>,
 }
 
+/// A verified revocation list with the bytes that prove it.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldRevocations {
+    pub(crate) bytes: Bytes,
+    pub(crate) list: Verified<RevocationList>,
+}
+
 /// What a broker goes by. It is replaced as a whole, see [`crate::follow`].
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) bundle: HeldBundle,
     pub(crate) policy: HeldPolicy,
+    /// Nothing as long as nothing was ever revoked.
+    pub(crate) revocations: Option<HeldRevocations>,
     /// Whether the bundle names the key that signed the policy.
     is_vouched: bool,
 }
 
 impl Held {
-    /// Both together, from now on.
-    pub(crate) fn new(bundle: HeldBundle, policy: HeldPolicy, now: UnixMillis) -> Self {
+    /// All of it together, from now on.
+    pub(crate) fn new(
+        bundle: HeldBundle,
+        policy: HeldPolicy,
+        revocations: Option<HeldRevocations>,
+        now: UnixMillis,
+    ) -> Self {
         let opened = bundle.signed_policy(&policy.bytes, now);
         let is_vouched = !matches!(opened, Err(TrustFault::Policy(TrustError::UnknownKey)));
         Self {
             bundle,
             policy,
+            revocations,
             is_vouched,
+        }
+    }
+
+    /// The same with another revocation list.
+    pub(crate) fn with_revocations(&self, revocations: HeldRevocations) -> Self {
+        Self {
+            revocations: Some(revocations),
+            ..self.clone()
         }
     }
 
@@ -51,6 +78,58 @@ impl Held {
     /// is admitted and nothing issued by it.
     pub(crate) const fn is_vouched(&self) -> bool {
         self.is_vouched
+    }
+
+    /// What it is, for a head.
+    pub(crate) fn names(&self) -> Holdings {
+        Holdings {
+            bundle: self.bundle.bundle.version,
+            policy: Mark::of(self.policy.signed.revision, &self.policy.bytes),
+            revocations: self
+                .revocations
+                .as_ref()
+                .map_or_else(Mark::default, |held| {
+                    Mark::of(held.list.sequence, &held.bytes)
+                }),
+        }
+    }
+
+    /// Whether the workload is revoked.
+    pub(crate) fn is_revoked(&self, workload: &WorkloadId) -> bool {
+        let list = self.revocations.as_ref().map(|held| &held.list);
+        list.is_some_and(|list| list.workload_since(workload).is_some())
+    }
+
+    /// The revoked workloads, by name.
+    pub(crate) fn outcasts(&self) -> Outcasts {
+        let list = self.revocations.as_ref().map(|held| &held.list);
+        let names = list
+            .into_iter()
+            .flat_map(|list| list.workloads())
+            .filter_map(|id| WorkloadName::parse(id.path()).ok());
+        Arc::new(names.collect())
+    }
+
+    /// The list of this record if it is newer than ours, nothing if it is ours.
+    pub(crate) fn newer_revocations(
+        &self,
+        record: &Bytes,
+        now: UnixMillis,
+    ) -> Result<Option<HeldRevocations>, TrustFault> {
+        let Some(held) = &self.revocations else {
+            return self.bundle.revocations(record, now).map(Some);
+        };
+        if *record == held.bytes {
+            return Ok(None);
+        }
+        let offered = self.bundle.revocations(record, now)?;
+        offered
+            .check_succession(held)
+            .map_err(|source| TrustFault::Succession {
+                what: "revocation list",
+                source,
+            })?;
+        Ok((offered.list.sequence > held.list.sequence).then_some(offered))
     }
 
     /// The bundle of this record if it is newer than ours, nothing if it is ours.
@@ -124,6 +203,16 @@ impl Succession for HeldPolicy {
     }
 }
 
+impl Succession for HeldRevocations {
+    fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    fn check_succession(&self, held: &Self) -> Result<(), SuccessionError> {
+        self.list.check_succession(&held.list)
+    }
+}
+
 /// Whom a bundle must come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Anchor {
@@ -175,6 +264,20 @@ impl HeldBundle {
         SignedPolicy::open(bytes, &self.bundle, now, CLOCK_SKEW).map_err(TrustFault::Policy)
     }
 
+    /// Opens a revocation list that a policy key of this bundle signed.
+    pub(crate) fn revocations(
+        &self,
+        bytes: &Bytes,
+        now: UnixMillis,
+    ) -> Result<HeldRevocations, TrustFault> {
+        let list = RevocationList::open(bytes, &self.bundle, now, CLOCK_SKEW)
+            .map_err(TrustFault::Revocations)?;
+        Ok(HeldRevocations {
+            bytes: bytes.clone(),
+            list,
+        })
+    }
+
     /// When the key may no longer issue, or nothing if it never might.
     pub(crate) fn issues_until(&self, key: &VerifyingKey) -> Option<UnixMillis> {
         self.bundle
@@ -211,6 +314,22 @@ pub enum TrustFault {
     /// The policy does not hold under the bundle.
     #[error("the signed policy does not hold under the trust bundle")]
     Policy(#[source] TrustError),
+    /// The revocation list does not hold under the bundle. It is not passed over:
+    /// a policy key of the bundle has to sign it again.
+    #[error(
+        "the revocation list does not hold under the trust bundle: sign it again with a policy key that the bundle names"
+    )]
+    Revocations(#[source] RevocationError),
+    /// A broker has seen a newer list than the one that is there.
+    #[error(
+        "brokers have seen revocation list {named}, and the control stream holds {held}: publish the newest one again"
+    )]
+    RevocationsLost {
+        /// What the newest head names.
+        named: u64,
+        /// What is there; 0 if nothing is.
+        held: u64,
+    },
     /// The policy's text is not a policy.
     #[error("the signed policy does not load")]
     PolicyText(#[source] PolicyErrors),
@@ -260,7 +379,10 @@ impl TrustFault {
         match self {
             Self::Bundle(error) => *error == TrustError::Expired,
             Self::Policy(error) => matches!(error, TrustError::Expired | TrustError::UnknownKey),
-            Self::PolicyText(_)
+            // Whatever it revokes stays revoked.
+            Self::Revocations(_)
+            | Self::RevocationsLost { .. }
+            | Self::PolicyText(_)
             | Self::Contradiction { .. }
             | Self::Succession { .. }
             | Self::Unvouched

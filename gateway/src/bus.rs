@@ -100,6 +100,9 @@ pub trait Bus: Send + Sync + 'static {
     /// reach where it says nothing itself.
     fn audiences(&self, subject: &Subject) -> Vec<String>;
 
+    /// Whether the user is revoked: nothing is minted for him then.
+    fn is_user_revoked(&self, principal: &str) -> bool;
+
     /// Whether a message could be sent now.
     fn ready(&self) -> bool;
 

@@ -51,6 +51,10 @@ pub struct BusConfig {
     pub tls_ca_file: Option<PathBuf>,
     /// How long to wait for bus, policy and credential at start.
     pub connect_timeout: Duration,
+    /// For how long revocations count without a newer head that confirms them.
+    pub revocations_bound: Duration,
+    /// The same for policy and trust bundle.
+    pub policy_bound: Duration,
 }
 
 /// The `[listen]` section.
@@ -320,6 +324,12 @@ fn read_bus(mut s: Section<'_>, base: &Path) -> Option<BusConfig> {
     let connect_timeout = s
         .duration("connect_timeout", seconds(1, 600))
         .unwrap_or(Duration::from_secs(30));
+    let revocations_bound = s
+        .duration("revocations_bound", seconds(5, 3_601))
+        .unwrap_or(Duration::from_secs(60));
+    let policy_bound = s
+        .duration("policy_bound", seconds(5, 86_401))
+        .unwrap_or(Duration::from_secs(3_600));
     s.finish();
     let (workload, trust_domain) = workload?;
     Some(BusConfig {
@@ -330,6 +340,8 @@ fn read_bus(mut s: Section<'_>, base: &Path) -> Option<BusConfig> {
         trust_root_file: base.join(trust_root_file?.value),
         tls_ca_file,
         connect_timeout,
+        revocations_bound,
+        policy_bound,
     })
 }
 

@@ -197,6 +197,9 @@ impl<B: Bus> Edge<B> {
             .await
             .map_err(refuse)?;
         validated.principal().clone_into(&mut known.user);
+        if self.bus.is_user_revoked(validated.principal()) {
+            return Err(deny(Problem::Forbidden, "user_revoked"));
+        }
         let claims = validated.claims();
         if !scopes.iter().all(|scope| claims.has_scope(scope)) {
             let problem = Problem::InsufficientScope(scopes.join(" "));

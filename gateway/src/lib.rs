@@ -92,7 +92,9 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), S
         config.bus.trust_root_file.clone(),
     )
     .token_key(&seed)
-    .connect_timeout(config.bus.connect_timeout);
+    .connect_timeout(config.bus.connect_timeout)
+    .revocations_bound(config.bus.revocations_bound)
+    .policy_bound(config.bus.policy_bound);
     if let Some(file) = &config.bus.tls_ca_file {
         options = options.tls_ca_file(file);
     }

@@ -47,11 +47,17 @@ impl Bus for Client {
         names.map(str::to_owned).collect()
     }
 
+    fn is_user_revoked(&self, principal: &str) -> bool {
+        self.revocations().is_user_revoked(principal)
+    }
+
     fn ready(&self) -> bool {
         self.is_connected() && self.token_key().is_some()
     }
 
     fn token_key(&self) -> Option<TokenKey> {
+        // Of a user who is revoked meanwhile nobody would tell it.
+        self.standing().ok()?;
         let (id, ends) = self.signing_key();
         (ends > clock::now().saturating_add(MARGIN)).then(|| TokenKey {
             kid: id.to_hex(),

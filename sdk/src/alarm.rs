@@ -3,7 +3,9 @@
 //! A refusal is an ordinary event; an alarm is one that an operator must look at.
 //! Target `bulla::alarm`, at ERROR. Fields never hold a token, a key or a payload.
 
-use bulla_envelope::{LeafPrefix, Message, OpenedEnvelope};
+use bulla_envelope::{Head, Holdings, LeafPrefix, Message, OpenedEnvelope};
+use bulla_identity::WorkloadId;
+use bulla_keyring::KeyId;
 use tracing::error;
 
 use crate::stats::Stats;
@@ -42,4 +44,42 @@ impl ClonedKey<'_> {
             "two processes hold one message key",
         );
     }
+}
+
+/// A broker names another policy or revocation list under the number of the one
+/// that is held: two were signed, by whoever holds a policy key, or the broker lies.
+pub(crate) fn two_records(stats: &Stats, head: &Head, held: &Holdings) {
+    stats.count_alarm("two_records");
+    error!(
+        target: TARGET,
+        alarm = "two_records",
+        policy_named = head.names.policy.number,
+        policy_held = held.policy.number,
+        revocations_named = head.names.revocations.number,
+        revocations_held = held.revocations.number,
+        "a broker's head contradicts what is held",
+    );
+}
+
+/// This workload is revoked: nothing that it sends is believed any more.
+pub(crate) fn own_workload_revoked(stats: &Stats, own: &WorkloadId) {
+    stats.count_alarm("own_workload_revoked");
+    error!(
+        target: TARGET,
+        alarm = "own_workload_revoked",
+        workload = own.path(),
+        "this workload is revoked: nothing is received or sent any more",
+    );
+}
+
+/// The credential of this process alone is revoked; another is asked for.
+pub(crate) fn own_key_revoked(stats: &Stats, own: &WorkloadId, key: KeyId) {
+    stats.count_alarm("own_key_revoked");
+    error!(
+        target: TARGET,
+        alarm = "own_key_revoked",
+        workload = own.path(),
+        key_id = key.to_hex(),
+        "the credential of this process is revoked: asking for another",
+    );
 }

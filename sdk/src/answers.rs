@@ -173,6 +173,11 @@ impl Replying {
         if progress.is_closed || (progress.next == u32::MAX && !is_final) {
             return Err(ReplyError::Closed);
         }
+        // The uniform error still leaves: it says nothing but that there is no answer.
+        self.shared
+            .control
+            .check(clock::now())
+            .map_err(SendError::from)?;
         let purpose = Purpose::Reply(ReplyBinding {
             request: self.to.request,
             index: progress.next,

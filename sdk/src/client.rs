@@ -20,7 +20,7 @@ use crate::claims::Claims;
 use crate::clock;
 use crate::connection::Connection;
 use crate::consumer::Consumer;
-use crate::control::{Control, PolicyState};
+use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
 use crate::error::{
     AppendError, ConnectError, ConsumeError, FlushError, PublishError, RequestError, ServiceError,
     SubscribeError,
@@ -65,10 +65,14 @@ impl Client {
         let connection = Connection::open(&options, Arc::clone(&seed), stats.clone()).await?;
         let control = Control::open(
             connection.clone(),
-            &roots,
-            &options.workload,
-            options.clock_skew,
-            left(),
+            ControlParts {
+                roots: &roots,
+                workload: &options.workload,
+                skew: options.clock_skew,
+                bounds: options.bounds,
+                patience: left(),
+                stats: stats.clone(),
+            },
         )
         .await?;
         let own_name = {
@@ -378,6 +382,22 @@ impl Client {
     #[must_use]
     pub fn policy(&self) -> Arc<PolicyState> {
         self.shared.control.policy()
+    }
+
+    /// What is revoked at this moment: for who hands out rights himself, as the
+    /// edge does. Everything that is received and sent is checked without it.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.shared.control.revocations()
+    }
+
+    /// Whether this client receives and sends at this moment: somebody has
+    /// confirmed lately that what it holds is the newest, and it is not revoked.
+    ///
+    /// # Errors
+    /// [`Standing`] says why not.
+    pub fn standing(&self) -> Result<(), Standing> {
+        self.shared.control.check(clock::now())
     }
 
     /// What was delivered, refused and lost so far.

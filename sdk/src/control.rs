@@ -5,15 +5,18 @@
 //! nothing falls between, and takes the snapshot again after every disturbance
 //! of the connection and every few seconds: news is a hint that can be lost,
 //! the stream is the truth. A record that is older than the one held, or does
-//! not verify, is refused and the held one stays.
+//! not verify, is refused and the held one stays. Brokers' heads say what is the
+//! newest: see [`heads`].
 //!
 //! Any workload can have nats-server deliver a *genuine* record of the stream
 //! to any subject of its account, as the answer to a direct get. So the news is
 //! taken for what its bytes prove and for nothing else, and what is held
 //! already costs one comparison.
 
+mod heads;
 mod kem_records;
 mod lookup;
+mod revocations;
 
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,26 +25,39 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::StatusCode;
-use bulla_envelope::{Credential, SignedPolicy, TrustBundle, TrustError};
+use bulla_envelope::{
+    Bounds, Credential, Freshness, Head, Holdings, Mark, RevocationList, SignedPolicy, TrustBundle,
+    TrustError,
+};
 use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadTag, reserved};
 use bulla_keyring::{KeyId, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+pub use heads::Standing;
 pub(crate) use lookup::LookupError;
+pub(crate) use revocations::AsOf;
+pub use revocations::Revocations;
 
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::{ControlError, LinkError};
 use crate::refusal::chain;
+use crate::stats::Stats;
+use heads::Heads;
 use kem_records::KemRecords;
 use lookup::Lookups;
+use revocations::RevocationState;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
+/// Between two looks at the stream that heads or gaps in the news ask for.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
+/// What nats-server writes into news: its number in the stream.
+const NUMBER_HEADER: &str = "Nats-Sequence";
 /// Seconds between two looks at the stream, drawn anew each time.
 const REFRESH_SECONDS: std::ops::Range<f64> = 8.0..12.0;
 
@@ -90,6 +106,17 @@ impl PolicyState {
     }
 }
 
+/// What a process says of itself and of its trust.
+pub(crate) struct ControlParts<'a> {
+    pub(crate) roots: &'a [VerifyingKey],
+    pub(crate) workload: &'a WorkloadId,
+    pub(crate) skew: Duration,
+    pub(crate) bounds: Bounds,
+    /// For how long to wait at the start.
+    pub(crate) patience: Duration,
+    pub(crate) stats: Stats,
+}
+
 /// The control plane as this process sees it; cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Control(Arc<Inner>);
@@ -102,22 +129,31 @@ struct Inner {
     skew: Duration,
     bundle: ArcSwap<BundleState>,
     policy: ArcSwap<PolicyState>,
-    /// Grows with every change of bundle or policy: what was verified under an
-    /// older one is verified again.
+    revocations: ArcSwap<RevocationState>,
+    heads: Heads,
+    stats: Stats,
+    /// Grows with every change of bundle, policy or revocations: what was verified
+    /// under an older one is verified again.
     generation: AtomicU64,
     lookups: Lookups,
     kem_records: KemRecords,
 }
 
 impl Control {
-    /// Follows the control stream; returns once bundle and policy are there.
+    /// Follows the control stream; returns once bundle and policy are there, and a
+    /// recent head confirms that they are the newest.
     pub(crate) async fn open(
         connection: Connection,
-        roots: &[VerifyingKey],
-        workload: &WorkloadId,
-        skew: Duration,
-        patience: Duration,
+        parts: ControlParts<'_>,
     ) -> Result<Self, ControlError> {
+        let ControlParts {
+            roots,
+            workload,
+            skew,
+            bounds,
+            patience,
+            stats,
+        } = parts;
         let domain =
             TrustDomain::parse(workload.trust_domain()).map_err(|e| ControlError::Invalid {
                 what: "trust domain",
@@ -130,32 +166,55 @@ impl Control {
             .await
             .map_err(|_| LinkError::Disconnected)?;
 
-        let give_up = tokio::time::Instant::now() + patience;
-        let (bundle, policy) = loop {
-            match snapshot(&connection, roots, &domain, skew).await {
-                Ok(both) => break both,
+        let started = tokio::time::Instant::now();
+        let give_up = started + patience;
+        let snapshot = loop {
+            let wanted = Wanted {
+                roots,
+                domain: &domain,
+                skew,
+                bounds,
+                started,
+            };
+            match snapshot(&connection, wanted).await {
+                Ok(snapshot) => break snapshot,
                 // A broker that has just started publishes in a moment.
-                Err(ControlError::Missing { .. } | ControlError::Link(_))
-                    if tokio::time::Instant::now() < give_up =>
-                {
+                Err(
+                    ControlError::Missing { .. }
+                    | ControlError::Link(_)
+                    | ControlError::Unconfirmed { .. },
+                ) if tokio::time::Instant::now() < give_up => {
                     tokio::time::sleep(SNAPSHOT_RETRY).await;
                 }
                 Err(error) => return Err(error),
             }
         };
+        let heads = Heads::new(
+            workload.clone(),
+            bounds,
+            snapshot.freshness,
+            started,
+            stats.clone(),
+        );
         let inner = Arc::new(Inner {
             connection,
             roots: roots.to_vec(),
             domain,
             skew,
-            bundle: ArcSwap::from_pointee(bundle),
-            policy: ArcSwap::from_pointee(policy),
+            bundle: ArcSwap::from_pointee(snapshot.bundle),
+            policy: ArcSwap::from_pointee(snapshot.policy),
+            revocations: ArcSwap::from_pointee(snapshot.revocations),
+            heads,
+            stats,
             generation: AtomicU64::new(1),
             lookups: Lookups::new(),
             kem_records: KemRecords::new(),
         });
+        inner.reconsider(clock::now());
         tokio::spawn(hear(Arc::downgrade(&inner), news));
-        tokio::spawn(look_again(Arc::downgrade(&inner), disturbances));
+        let catch_up = Arc::clone(&inner.heads.catch_up);
+        tokio::spawn(look_again(Arc::downgrade(&inner), disturbances, catch_up));
+        tokio::spawn(heads::watch(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
 
@@ -185,13 +244,27 @@ async fn hear(inner: Weak<Inner>, mut news: async_nats::Subscriber) {
         let Some(inner) = inner.upgrade() else { break };
         // A status is nats-server's answer to somebody's direct get, aimed here.
         if message.status.is_none() {
+            if let Some(number) = number_of(&message) {
+                inner.heads.note_news(number);
+            }
             inner.learn(&message.subject, message.payload);
         }
     }
 }
 
-/// Looks at the stream itself after each disturbance, and every few seconds.
-async fn look_again(inner: Weak<Inner>, mut disturbances: watch::Receiver<u64>) {
+/// The number in the stream of what was republished.
+fn number_of(news: &async_nats::Message) -> Option<u64> {
+    let headers = news.headers.as_ref()?;
+    headers.get(NUMBER_HEADER)?.as_str().parse().ok()
+}
+
+/// Looks at the stream itself after each disturbance, whenever something newer is
+/// said to be there, and every few seconds.
+async fn look_again(
+    inner: Weak<Inner>,
+    mut disturbances: watch::Receiver<u64>,
+    catch_up: Arc<Notify>,
+) {
     loop {
         let pause = Duration::from_secs_f64(rand::random_range(REFRESH_SECONDS));
         tokio::select! {
@@ -199,32 +272,50 @@ async fn look_again(inner: Weak<Inner>, mut disturbances: watch::Receiver<u64>) 
                 (Ok(()), Some(inner)) => inner.kem_records.doubt(),
                 _ => break,
             },
+            () = catch_up.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
         let Some(inner) = inner.upgrade() else { break };
         inner.look().await;
+        drop(inner);
+        // Whoever makes heads and gaps makes no more looks than this.
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
     }
 }
 
 impl Inner {
-    /// Takes bundle and policy as they lie on the stream.
+    /// Takes everything as it lies on the stream.
     async fn look(&self) {
-        let mut records = [None, None];
-        let subjects = [reserved::CTL_BUNDLE, reserved::CTL_POLICY];
+        let mut records = [None, None, None, None];
+        let subjects = [
+            reserved::CTL_REVOCATIONS,
+            reserved::CTL_BUNDLE,
+            reserved::CTL_POLICY,
+            // Last, so that it can be about all of them.
+            reserved::CTL_HEAD,
+        ];
         for (record, subject) in records.iter_mut().zip(subjects) {
             match fetch(&self.connection, subject, SNAPSHOT_TIMEOUT).await {
                 Ok(Some(found)) => *record = Some(found),
+                // Nothing was ever revoked; if not so, heads say it.
+                Ok(None) if subject == reserved::CTL_REVOCATIONS => {}
                 Ok(None) => warn!(subject, "the control stream has lost a record"),
                 Err(error) => debug!(subject, %error, "the control stream cannot be read"),
             }
         }
-        let [bundle, policy] = records;
+        let [revocations, bundle, policy, head] = records;
         if let (Some(bundle), Some(policy)) = (&bundle, &policy) {
             self.learn_before(bundle, policy);
+        }
+        if let Some(revocations) = &revocations {
+            // A key that signed it may leave with the next bundle, or come with it.
+            let _ = self.learn_revocations(revocations.clone(), clock::now());
         }
         for (news, record) in [
             (reserved::NEWS_BUNDLE, bundle),
             (reserved::NEWS_POLICY, policy),
+            (reserved::NEWS_REVOCATIONS, revocations),
+            (reserved::NEWS_HEAD, head),
         ] {
             if let Some(record) = record {
                 self.learn(news, record);
@@ -257,6 +348,17 @@ impl Inner {
             reserved::NEWS_POLICY => {
                 if let Err(reason) = self.learn_policy(record, now) {
                     warn!(reason, "refused a policy from the control stream");
+                }
+            }
+            reserved::NEWS_REVOCATIONS => {
+                if let Err(reason) = self.learn_revocations(record, now) {
+                    self.stats.count_refused("revocations_refused");
+                    warn!(reason, "refused a revocation list from the control stream");
+                }
+            }
+            reserved::NEWS_HEAD => {
+                if let Err(reason) = self.learn_head(&record, now) {
+                    warn!(reason, "refused a head from the control stream");
                 }
             }
             kem if kem.starts_with(reserved::NEWS_KEM) => {
@@ -299,7 +401,7 @@ impl Inner {
         if let Some(vouched) = vouched {
             self.policy.store(Arc::new(vouched));
         }
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changed(now);
         Ok(())
     }
 
@@ -350,29 +452,84 @@ impl Inner {
         let offered = parse_policy(signed, record).map_err(|e| chain(&e))?;
         info!(revision = offered.revision(), "a new policy is in force");
         self.policy.store(Arc::new(offered));
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.changed(now);
         Ok(())
+    }
+
+    /// What was found, verified or decided until now is void, and the newest head
+    /// is asked about what is held now.
+    fn changed(&self, now: UnixMillis) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.reconsider(now);
     }
 }
 
-async fn snapshot(
-    connection: &Connection,
-    roots: &[VerifyingKey],
-    domain: &TrustDomain,
+/// What a snapshot is judged by.
+struct Wanted<'a> {
+    roots: &'a [VerifyingKey],
+    domain: &'a TrustDomain,
     skew: Duration,
-) -> Result<(BundleState, PolicyState), ControlError> {
-    let get = async |subject: &str, what| {
-        fetch(connection, subject, SNAPSHOT_TIMEOUT)
-            .await?
-            .ok_or(ControlError::Missing { what })
-    };
+    bounds: Bounds,
+    started: tokio::time::Instant,
+}
+
+/// Everything that a process goes by, confirmed by a head.
+struct Snapshot {
+    bundle: BundleState,
+    policy: PolicyState,
+    revocations: RevocationState,
+    freshness: Freshness,
+}
+
+async fn snapshot(connection: &Connection, wanted: Wanted<'_>) -> Result<Snapshot, ControlError> {
+    let Wanted {
+        roots,
+        domain,
+        skew,
+        bounds,
+        started,
+    } = wanted;
+    let look = async |subject: &str| fetch(connection, subject, SNAPSHOT_TIMEOUT).await;
+    let get =
+        async |subject: &str, what| look(subject).await?.ok_or(ControlError::Missing { what });
     let now = clock::now();
     let record = get(reserved::CTL_BUNDLE, "trust bundle").await?;
     let bundle = open_bundle(&record, roots, domain, now, skew)?;
     let bundle = BundleState { bundle, record };
     let record = get(reserved::CTL_POLICY, "policy").await?;
-    let policy = parse_policy(open_signed(&record, &bundle.bundle, now, skew)?, record)?;
-    Ok((bundle, policy))
+    let signed = open_signed(&record, &bundle.bundle, now, skew)?;
+    let revocations = match look(reserved::CTL_REVOCATIONS).await? {
+        None => RevocationState::none(),
+        Some(record) => {
+            let opened = RevocationList::open(&record, &bundle.bundle, now, skew);
+            let list = opened.map_err(|e| ControlError::Invalid {
+                what: "revocation list",
+                reason: chain(&e),
+            })?;
+            RevocationState::of(list, record)
+        }
+    };
+    // Last, so that it can be about all of them.
+    let head = get(reserved::CTL_HEAD, "head").await?;
+    let unconfirmed = |reason: String| ControlError::Unconfirmed { reason };
+    let head = Head::open(&head, &bundle.bundle, now, skew).map_err(|e| unconfirmed(chain(&e)))?;
+    let held = Holdings {
+        bundle: bundle.bundle.version,
+        policy: Mark::of(signed.revision, &record),
+        revocations: revocations.mark(),
+    };
+    let mut freshness = Freshness::new(bounds, skew);
+    let tick = started.elapsed();
+    freshness.hear(&head, &held, tick);
+    freshness
+        .check(clock::now(), tick)
+        .map_err(|stale| unconfirmed(stale.to_string()))?;
+    Ok(Snapshot {
+        bundle,
+        policy: parse_policy(signed, record)?,
+        revocations,
+        freshness,
+    })
 }
 
 fn open_bundle(

@@ -7,6 +7,7 @@ use bulla_identity::{SubjectError, WorkloadId};
 use bulla_policy::Denial;
 
 use crate::content::PayloadError;
+use crate::control::Standing;
 use crate::decision_log::DecisionId;
 use crate::user::MissingScope;
 
@@ -115,6 +116,13 @@ pub enum ControlError {
     /// nats-server or the JetStream account did not answer.
     #[error("the control stream cannot be reached")]
     Link(#[from] LinkError),
+    /// No recent head says that what is there is the newest: old records, or no
+    /// broker that publishes heads.
+    #[error("no recent head confirms what the control stream holds ({reason}): does a broker run?")]
+    Unconfirmed {
+        /// What is wrong with the newest head.
+        reason: String,
+    },
     /// What is there does not verify.
     #[error("the control stream's {what} does not verify: {reason}")]
     Invalid {
@@ -233,6 +241,10 @@ pub enum SendError {
         /// Why, as a stable code.
         reason: &'static str,
     },
+    /// This process may not send at the moment: nobody has confirmed lately that
+    /// what it holds is the newest, or it is revoked.
+    #[error("nothing is sent: {0}")]
+    Standing(#[from] Standing),
     /// This process's credential has run out and no broker renews it.
     #[error("the message credential has expired and no broker has renewed it")]
     CredentialExpired,

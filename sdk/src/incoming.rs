@@ -287,6 +287,7 @@ impl Opener {
     ) -> Result<Sound, Refusal> {
         let shared = &self.shared;
         let now = judged.now;
+        shared.control.check(now)?;
         let sealed = SealedEnvelope::decode(raw.payload.clone())?;
         let key_id = sealed.key_id();
         let messages = sealed.messages_unverified();
@@ -484,7 +485,7 @@ impl Opener {
         };
         let code = match refusal {
             // Nothing is wrong with the request: it may be sent again.
-            Refusal::Claim(_) => ErrorCode::Unavailable,
+            Refusal::Claim(_) | Refusal::Standing(_) => ErrorCode::Unavailable,
             _ => ErrorCode::Refused,
         };
         Refused {

@@ -103,14 +103,16 @@ pub mod broker_protocol;
 pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
 pub use append::Appended;
-pub use bulla_envelope::{DecisionId, LeafHash, Limits, LimitsError, MessageId, TraceParent};
+pub use bulla_envelope::{
+    DecisionId, LeafHash, Limits, LimitsError, MessageId, Stale, TraceParent,
+};
 pub use bulla_identity::{Claims, Subject, WorkloadId};
 pub use chains::{Hop, ProofError};
 pub use client::Client;
 pub use consumer::{Consumer, Delivery, Receipt, SettingFault};
 pub use content::{ContentType, PayloadError};
 pub use context::Context;
-pub use control::PolicyState;
+pub use control::{PolicyState, Revocations, Standing};
 pub use decision_log::TARGET as DECISION_TARGET;
 pub use error::{
     AppendError, ConnectError, ConsumeError, ControlError, CredentialError, FlushError, LinkError,

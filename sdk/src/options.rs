@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_envelope::Bounds;
 use bulla_identity::WorkloadId;
 use bulla_keyring::SigningKey;
 
@@ -24,6 +25,10 @@ pub mod variables {
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
     /// Optional: the version of the workload's encryption keys, 1 or more.
     pub const KEM_VERSION: &str = "BULLA_KEM_VERSION";
+    /// Optional: for how many seconds revocations count without a newer head.
+    pub const REVOCATIONS_BOUND: &str = "BULLA_REVOCATIONS_BOUND_SECONDS";
+    /// Optional: the same for policy and trust bundle.
+    pub const POLICY_BOUND: &str = "BULLA_POLICY_BOUND_SECONDS";
 }
 
 /// How to connect. Secrets are named by file, never by value.
@@ -55,6 +60,7 @@ pub struct ConnectOptions {
     pub(crate) max_in_flight: usize,
     pub(crate) subscription_capacity: usize,
     pub(crate) danger_plaintext: bool,
+    pub(crate) bounds: Bounds,
     pub(crate) kem_version: u64,
     pub(crate) data_key_life: Duration,
     pub(crate) data_key_uses: u64,
@@ -83,6 +89,7 @@ impl ConnectOptions {
             max_in_flight: 256,
             subscription_capacity: 65_536,
             danger_plaintext: false,
+            bounds: Bounds::default(),
             kem_version: 1,
             data_key_life: Duration::from_secs(600),
             data_key_uses: 1 << 28,
@@ -131,6 +138,18 @@ impl ConnectOptions {
             }
             _ => 1,
         };
+        let mut seconds = |name: &'static str| {
+            let text = lookup(name).filter(|text| !text.is_empty())?;
+            let seconds = text.parse().ok().filter(|seconds| *seconds >= 1);
+            if seconds.is_none() {
+                problems.push(format!("`{name}` is not a whole number from 1"));
+            }
+            seconds.map(Duration::from_secs)
+        };
+        let (revocations, policy) = (
+            seconds(variables::REVOCATIONS_BOUND),
+            seconds(variables::POLICY_BOUND),
+        );
         match workload {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
@@ -138,6 +157,12 @@ impl ConnectOptions {
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from);
                 options.kem_version = kem_version;
+                if let Some(bound) = revocations {
+                    options = options.revocations_bound(bound);
+                }
+                if let Some(bound) = policy {
+                    options = options.policy_bound(bound);
+                }
                 Ok(options)
             }
             _ => Err(OptionsError { problems }),
@@ -188,6 +213,22 @@ impl ConnectOptions {
     #[must_use]
     pub fn clock_skew(mut self, skew: Duration) -> Self {
         self.clock_skew = skew;
+        self
+    }
+
+    /// For how long this process goes by the revocation list that it holds without
+    /// a newer head that confirms it; after that it neither receives nor sends.
+    /// Default: 60 s, at least 1 s. Brokers publish a head every two seconds.
+    #[must_use]
+    pub fn revocations_bound(mut self, bound: Duration) -> Self {
+        self.bounds.revocations = bound.max(Duration::from_secs(1));
+        self
+    }
+
+    /// The same for policy and trust bundle. Default: 1 h, at least 1 s.
+    #[must_use]
+    pub fn policy_bound(mut self, bound: Duration) -> Self {
+        self.bounds.policy = bound.max(Duration::from_secs(1));
         self
     }
 
@@ -289,12 +330,16 @@ mod tests {
             Some(match name {
                 variables::WORKLOAD => "spiffe://acme.example/orders".to_owned(),
                 variables::KEM_VERSION => "3".to_owned(),
+                variables::REVOCATIONS_BOUND => "7".to_owned(),
+                variables::POLICY_BOUND => "8".to_owned(),
                 other => format!("value-of-{other}"),
             })
         })
         .unwrap();
         assert_eq!(options.workload.path(), "orders");
         assert_eq!(options.kem_version, 3);
+        assert_eq!(options.bounds.revocations, Duration::from_secs(7));
+        assert_eq!(options.bounds.policy, Duration::from_secs(8));
         assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));
     }
 }

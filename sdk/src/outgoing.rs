@@ -13,9 +13,11 @@ use crate::chains;
 use crate::clock;
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
+use crate::control::AsOf;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, SendError};
 use crate::letter::{Letter, Purpose, Sharing};
+use crate::refusal::UserRefusal;
 use crate::routes::Route;
 use crate::shared::Shared;
 use crate::unlock::kem_of;
@@ -224,6 +226,7 @@ impl<'a> Outgoing<'a> {
             To::Text(text) => shared.routes.learn(&text, &shared.control),
         }?;
         let now = clock::now();
+        shared.control.check(now)?;
         let user = match self.user {
             UserChoice::Nobody => None,
             // A subject that refuses users gets none from the context; one
@@ -250,6 +253,13 @@ impl<'a> Outgoing<'a> {
         if let Some(user) = &user {
             user.check_times(now, shared.options.clock_skew)
                 .map_err(|e| SendError::User { reason: e.code() })?;
+            let since = shared
+                .control
+                .user_revoked_since(user.principal(), user.transaction());
+            if AsOf::Now.is_revoked(since) {
+                let reason = UserRefusal::Revoked.code();
+                return Err(SendError::User { reason });
+            }
         }
         let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;
         let mut parent = self.context.parent;

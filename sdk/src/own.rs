@@ -141,7 +141,11 @@ impl OwnCredential {
             // started together does not renew together.
             let life = expires.saturating_since(issued);
             let due = issued.saturating_add(life.mul_f64(rand::random_range(0.45..0.55)));
-            tokio::time::sleep(due.saturating_since(clock::now())).await;
+            tokio::select! {
+                () = tokio::time::sleep(due.saturating_since(clock::now())) => {}
+                // Somebody else may hold this key: another one, now.
+                () = applicant.control.own_key_revoked() => {}
+            }
             let mut pause = RETRY_FIRST;
             let renewed = loop {
                 match applicant.apply().await {

@@ -7,13 +7,15 @@ use bulla_token::TokenError;
 
 use crate::chains::ChainRefusal;
 use crate::claims::ClaimError;
-use crate::control::LookupError;
+use crate::control::{LookupError, Standing};
 use crate::reply_order::Misplaced;
 use crate::unlock::UnlockError;
 
 /// Why a message was refused. Never told to the peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
+    #[error("nothing is received")]
+    Standing(#[from] Standing),
     // Before the proof: the receiver stays silent.
     #[error("not an envelope")]
     Decode(#[from] DecodeError),
@@ -118,12 +120,17 @@ pub(crate) enum UserRefusal {
     BadLimits,
     #[error("the limits under which it came have ended its time")]
     LimitsEnded,
+    #[error("the user, or this token, is revoked")]
+    Revoked,
+    #[error("the workload that minted it, or its credential, is revoked")]
+    MinterRevoked,
 }
 
 impl Refusal {
     /// A short stable name for metrics and tests.
     pub(crate) fn code(&self) -> &'static str {
         match self {
+            Self::Standing(e) => e.code(),
             Self::Decode(e) => e.code(),
             Self::Credential(e) => e.code(),
             Self::Verify(e) => e.code(),
@@ -165,6 +172,8 @@ impl UserRefusal {
             Self::BeyondMinter => "token_beyond_minter",
             Self::BadLimits => "bad_limits",
             Self::LimitsEnded => "limits_ended",
+            Self::Revoked => "user_revoked",
+            Self::MinterRevoked => "token_minter_revoked",
         }
     }
 }

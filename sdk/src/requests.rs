@@ -295,6 +295,7 @@ impl Asked {
             return Err(Refusal::Status);
         }
         let now = clock::now();
+        shared.control.check(now)?;
         let sealed = SealedEnvelope::decode(raw.payload)?;
         let credential = shared.control.credential(sealed.key_id(), now).await?;
         let authentic = if sealed.has_mac() {

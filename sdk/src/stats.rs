@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bulla_identity::UnixMillis;
 use parking_lot::Mutex;
 
 /// Counters of one client; cloning shares them.
@@ -21,6 +22,9 @@ struct Inner {
     ids_taken: AtomicU64,
     lost_violations: AtomicU64,
     recipients_without_key: AtomicU64,
+    newest_head: AtomicU64,
+    news_gaps: AtomicU64,
+    stale: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     alarms: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -102,6 +106,43 @@ impl Stats {
     #[must_use]
     pub fn recipients_without_key(&self) -> u64 {
         self.0.recipients_without_key.load(Ordering::Relaxed)
+    }
+
+    /// The signed time of the newest head that came; 1970 before the first. How
+    /// old it is tells how near this process is to its bounds.
+    #[must_use]
+    pub fn newest_head(&self) -> UnixMillis {
+        UnixMillis::from_millis(self.0.newest_head.load(Ordering::Relaxed))
+    }
+
+    /// Times that numbers were missing in the news of the control stream, so that
+    /// it was looked at.
+    #[must_use]
+    pub fn news_gaps(&self) -> u64 {
+        self.0.news_gaps.load(Ordering::Relaxed)
+    }
+
+    /// Times that this process stopped to receive and send because nobody had
+    /// confirmed what it holds, by the reason's stable code.
+    #[must_use]
+    pub fn stale(&self) -> BTreeMap<&'static str, u64> {
+        self.0.stale.lock().clone()
+    }
+
+    pub(crate) fn note_head(&self, time: UnixMillis) {
+        self.0
+            .newest_head
+            .fetch_max(time.as_millis(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_news_gap(&self) {
+        self.0.news_gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_stale(&self, code: &'static str) {
+        let mut stale = self.0.stale.lock();
+        let count = stale.entry(code).or_default();
+        *count = count.saturating_add(1);
     }
 
     pub(crate) fn count_recipients_without_key(&self, workloads: usize) {

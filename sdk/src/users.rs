@@ -8,7 +8,7 @@ use bulla_keyring::KeyId;
 use bulla_token::{token_digest, unverified_kid, verify_transaction_token};
 use moka::sync::Cache;
 
-use crate::control::Control;
+use crate::control::{AsOf, Control};
 use crate::refusal::UserRefusal;
 use crate::user::User;
 
@@ -18,8 +18,30 @@ const MAX_TOKENS: u64 = 10_000;
 /// Key: SHA-256 of the whole token, and the state of trust and policy that it
 /// was verified under. A newer state makes every entry unreachable.
 pub(crate) struct Users {
-    verified: Cache<([u8; 32], u64), User>,
+    verified: Cache<([u8; 32], u64), Known>,
     skew: Duration,
+}
+
+/// A verified user, and from when on that user or that token, or who minted it, is
+/// revoked: it is looked at each time, because a token may come now and from a
+/// stream.
+#[derive(Clone)]
+struct Known {
+    user: User,
+    revoked: Option<UnixMillis>,
+    minter_revoked: Option<UnixMillis>,
+}
+
+impl Known {
+    fn judge(self, as_of: AsOf) -> Result<User, UserRefusal> {
+        if as_of.is_revoked(self.revoked) {
+            return Err(UserRefusal::Revoked);
+        }
+        if as_of.is_revoked(self.minter_revoked) {
+            return Err(UserRefusal::MinterRevoked);
+        }
+        Ok(self.user)
+    }
 }
 
 impl Users {
@@ -74,7 +96,13 @@ impl Users {
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
         let key = (token_digest(token), control.generation());
-        if let Some(user) = self.verified.get(&key) {
+        let as_of = if at == now {
+            AsOf::Now
+        } else {
+            AsOf::Stored(at)
+        };
+        if let Some(known) = self.verified.get(&key) {
+            let user = known.judge(as_of)?;
             user.check_times(at, self.skew)?;
             return Ok(user);
         }
@@ -108,9 +136,15 @@ impl Users {
         if !token_verified.reach().all(|name| minter.may_reach(name)) {
             return Err(UserRefusal::BeyondMinter);
         }
+        let revoked = control.user_revoked_since(token_verified.principal(), token_verified.txn());
         // The signature of an authorised minter was just verified.
         let user = User::new(Verified::danger_assert(token_verified), token);
-        self.verified.insert(key, user.clone());
-        Ok(user)
+        let known = Known {
+            user,
+            revoked,
+            minter_revoked: control.revoked_since(&credential),
+        };
+        self.verified.insert(key, known.clone());
+        known.judge(as_of)
     }
 }

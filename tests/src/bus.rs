@@ -31,6 +31,8 @@ pub struct BusOptions {
     pub credential_lifetime: Duration,
     /// One broker for each, in that group.
     pub brokers: Vec<Group>,
+    /// For how long brokers go by what they have read without reading it again.
+    pub state_max_age: Duration,
 }
 
 impl BusOptions {
@@ -41,6 +43,7 @@ impl BusOptions {
             policy: policy.into(),
             credential_lifetime: Duration::from_secs(3600),
             brokers: vec![Group::Both],
+            state_max_age: Duration::from_secs(60),
         }
     }
 }
@@ -105,6 +108,11 @@ impl Bus {
                 options.credential_lifetime,
             )
             .expect("a broker configuration");
+        let file = provision.path("broker.toml");
+        let text = std::fs::read_to_string(&file).expect("a broker configuration");
+        let age = options.state_max_age.as_millis();
+        let text = format!("state_max_age = \"{age}ms\"\n{text}");
+        std::fs::write(&file, text).expect("a writable directory");
         let mut bus = Self {
             brokers: Vec::new(),
             server: Some(server),
@@ -132,6 +140,19 @@ impl Bus {
         }
         self.brokers.push(Some(Broker { stop, task }));
         BrokerHandle(self.brokers.len() - 1)
+    }
+
+    /// Why another broker does not start.
+    pub async fn broker_that_fails(&self) -> BrokerError {
+        let config =
+            BrokerConfig::load(&self.provision.path("broker.toml")).expect("a sound configuration");
+        let run = Box::pin(bulla_broker::run(
+            config,
+            Readiness::new(),
+            CancellationToken::new(),
+        ));
+        let ended = timeout(LIMIT, run).await.expect("a broker that ends");
+        ended.expect_err("a broker that does not start")
     }
 
     /// The broker that was started as number `index`, from zero.

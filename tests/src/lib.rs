@@ -42,6 +42,7 @@ mod minter;
 mod raw_socket;
 mod sealed;
 mod shop;
+mod trusted;
 
 pub use bus::{BrokerHandle, Bus, BusOptions};
 pub use cable::Cable;

@@ -158,6 +158,8 @@ pub(super) enum DenyReason {
     NoSignature(WorkloadName),
     #[error("the signature over the nonce does not verify")]
     WrongSignature(WorkloadName),
+    #[error("the workload is revoked")]
+    Revoked(WorkloadName),
     #[error("the nonce was used before")]
     NonceReplayed(WorkloadName),
     #[error("too many connections at once: the memory for nonces is full")]
@@ -172,6 +174,7 @@ impl DenyReason {
             Self::EmptyNonce(workload)
             | Self::NoSignature(workload)
             | Self::WrongSignature(workload)
+            | Self::Revoked(workload)
             | Self::NonceReplayed(workload)
             | Self::NoncesFull(workload) => workload.as_str(),
         }

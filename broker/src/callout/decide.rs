@@ -1,10 +1,11 @@
 //! From a sealed question to a sealed answer, without I/O.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use bulla_identity::{Nkey, NkeyKind, UnixMillis};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
 use bulla_keyring::{CurveSeed, NkeySeed, sha256};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -14,6 +15,8 @@ use super::attest::{Admission, Admissions, DenyReason};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use crate::decision::Decision;
+use crate::kick::Outcasts;
+use crate::seen::Seen;
 
 /// Everything that answering needs, in memory.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Callout {
     issuer: NkeySeed,
     xkey: CurveSeed,
     admissions: ArcSwapOption<Admissions>,
+    outcasts: ArcSwap<BTreeSet<WorkloadName>>,
+    seen: Option<Arc<Seen>>,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
 }
@@ -33,9 +38,22 @@ impl Callout {
             issuer,
             xkey,
             admissions: ArcSwapOption::empty(),
+            outcasts: ArcSwap::default(),
+            seen: None,
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
         }
+    }
+
+    /// Silent whenever what it goes by was read too long ago.
+    pub(crate) fn while_seen(mut self, seen: Arc<Seen>) -> Self {
+        self.seen = Some(seen);
+        self
+    }
+
+    /// From now on these are turned away, whatever the policy says.
+    pub(crate) fn cast_out(&self, outcasts: Outcasts) {
+        self.outcasts.store(outcasts);
     }
 
     /// From now on these may connect, and nobody else. Requests that are being
@@ -60,6 +78,9 @@ impl Callout {
         random: &Random,
     ) -> Result<Vec<u8>, Silence> {
         let admissions = self.admissions.load_full().ok_or(Silence::NotReady)?;
+        if self.seen.as_ref().is_some_and(|seen| !seen.is_recent(now)) {
+            return Err(Silence::Stale);
+        }
         // In clear everybody in the callout's account could read passwords and
         // tokens; a server with our configuration never does that.
         let sender = sender
@@ -128,6 +149,9 @@ impl Callout {
             Err(reason) => return Ok(Err(reason)),
         };
         let workload = || admission.workload.clone();
+        if self.outcasts.load().contains(&admission.workload) {
+            return Ok(Err(DenyReason::Revoked(workload())));
+        }
         let used = self.nonces.lock().admit(
             (request.server, request.client_id, &request.nonce),
             digest,
@@ -171,6 +195,8 @@ impl Random {
 pub(super) enum Silence {
     #[error("no policy is loaded yet")]
     NotReady,
+    #[error("what is in force was read from the control stream too long ago (`state_stale`)")]
+    Stale,
     #[error("the request is not encrypted to our xkey")]
     NotEncrypted,
     #[error("the request does not open with our xkey")]
@@ -413,6 +439,34 @@ mod tests {
         let mut replay = scene.claims();
         replay["jti"] = "another".into();
         scene.refused(&replay);
+    }
+
+    #[test]
+    fn a_revoked_workload_is_turned_away_until_it_is_not() {
+        let scene = Scene::new();
+        let orders = WorkloadName::parse("orders").unwrap();
+        scene.callout.cast_out(Arc::new([orders].into()));
+        scene.refused(&scene.claims());
+        scene.callout.cast_out(Outcasts::default());
+        let mut claims = scene.claims();
+        claims["jti"] = "another".into();
+        assert!(scene.ask(&claims).unwrap()["nats"]["jwt"].is_string());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_has_not_read_for_long_is_silent() {
+        let mut scene = Scene::new();
+        let bound = Duration::from_secs(60);
+        let seen = Arc::new(Seen::new(bound, NOW));
+        scene.callout = scene.callout.while_seen(Arc::clone(&seen));
+        assert!(scene.ask(&scene.claims()).is_ok());
+        tokio::time::advance(bound + Duration::from_secs(1)).await;
+        assert_eq!(scene.ask(&scene.claims()).unwrap_err(), Silence::Stale);
+        seen.mark(NOW);
+        let mut claims = scene.claims();
+        claims["jti"] = "another".into();
+        // The nonce was used; what matters is that there is an answer.
+        scene.refused(&claims);
     }
 
     #[test]

@@ -28,7 +28,12 @@ impl ControlPlane {
         let outcome = if getrandom::fill(&mut id).is_err() {
             Err(Refusal::Random)
         } else if self.kem_quota.lock().take(tag, now) {
-            self.register(workload, tag, record).await
+            let is_revoked = workload.is_some_and(|workload| held.is_revoked(workload.id()));
+            if is_revoked {
+                Err(Refusal::Revoked)
+            } else {
+                self.register(workload, tag, record).await
+            }
         } else {
             Err(Refusal::TooMany)
         };
@@ -127,6 +132,8 @@ fn check_succession(held: &KemRecord, offered: &KemRecord) -> Result<(), Refusal
 enum Refusal {
     #[error("too_many")]
     TooMany,
+    #[error("the workload is revoked")]
+    Revoked,
     #[error("the policy names no workload with this tag")]
     UnknownWorkload,
     #[error("the record does not decode: {0}")]

@@ -1,5 +1,5 @@
-//! The control stream: where the trust bundle, the policy, the credentials and
-//! the KEM records lie, and from where they are republished to every enforcer.
+//! The control stream: where trust bundle, policy, revocation list, heads,
+//! credentials and KEM records lie, and from where they are republished to every enforcer.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
+use bulla_identity::reserved;
 use bytes::Bytes;
 
 use super::streams::{self, StreamError};
@@ -33,6 +34,24 @@ impl ControlStream {
     pub(crate) async fn open(client: Client) -> Result<Self, StreamError> {
         let (context, stream) = streams::open(client, streams::control()).await?;
         Ok(Self { context, stream })
+    }
+
+    /// An existing stream as it is, for who reads and writes records alone.
+    pub(crate) async fn attach(client: Client) -> Result<Self, StreamError> {
+        let (context, stream) = streams::attach(client, reserved::CTL_STREAM).await?;
+        Ok(Self { context, stream })
+    }
+
+    /// Writes a record whatever is there, and does not wait: whoever needs it
+    /// learns of it as news, and the next one follows soon.
+    pub(crate) async fn tell(&self, subject: &str, payload: Bytes) -> Result<(), StreamError> {
+        let message = PublishMessage::build().payload(payload);
+        match self.context.send_publish(subject.to_owned(), message).await {
+            Ok(_acknowledgement) => Ok(()),
+            Err(_) => Err(StreamError::Write {
+                subject: subject.to_owned(),
+            }),
+        }
     }
 
     /// The newest record under `subject`, if there is one.

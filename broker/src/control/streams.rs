@@ -2,7 +2,7 @@
 //!
 //! | stream | holds | written by |
 //! |---|---|---|
-//! | `BULLA_CTL` | trust bundle, policy, credentials, KEM records | brokers |
+//! | `BULLA_CTL` | trust bundle, policy, revocation list, heads, credentials, KEM records | brokers and operators |
 //! | `BULLA_KEYS` | data keys, wrapped to their recipients | each workload beneath its own tag |
 //! | `BULLA_TAKEN` | under which number a consumer was first given a message of a stream that forgets ids | the same |
 //! | `BULLA_CLAIMS` | which message a workload has begun to handle | each workload beneath its own tag |
@@ -68,6 +68,18 @@ pub(super) async fn open(client: Client, config: Config) -> Result<(Context, Str
     }
 }
 
+/// An existing stream, as it is.
+pub(super) async fn attach(client: Client, name: &str) -> Result<(Context, Stream), StreamError> {
+    let mut context = jetstream::new(client);
+    context.set_timeout(REQUEST_LIMIT);
+    match context.get_stream(name).await {
+        Ok(stream) => Ok((context, stream)),
+        Err(_) => Err(StreamError::Gone {
+            stream: name.to_owned(),
+        }),
+    }
+}
+
 /// The control stream. A full one refuses new records and drops none. Of
 /// nats-server's two limits only that of records lets an existing one be
 /// replaced by a larger one, so it is the one that is reached: as many
@@ -75,7 +87,9 @@ pub(super) async fn open(client: Client, config: Config) -> Result<(Context, Str
 /// and a full stream still takes the next policy.
 pub(super) fn control() -> Config {
     Config {
-        description: Some("Bulla: trust bundle, policy, credentials, KEM records".to_owned()),
+        description: Some(
+            "Bulla: trust bundle, policy, revocations, heads, credentials, KEM records".to_owned(),
+        ),
         max_messages: MAX_RECORDS,
         max_bytes: MAX_BYTES,
         max_message_size: MAX_RECORD,

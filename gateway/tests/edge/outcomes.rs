@@ -74,6 +74,17 @@ async fn a_bad_credential_is_401_invalid_token() {
 }
 
 #[tokio::test]
+async fn a_revoked_user_is_403_and_nothing_is_minted() {
+    let edge = Edge::start().await;
+    let token = edge
+        .issuer
+        .token_with(serde_json::json!({"sub": "revoked"}));
+    let response = edge.get("/v1/orders/1").bearer_auth(token).send().await;
+    assert_eq!(problem(response.unwrap()).await, (403, "forbidden".into()));
+    assert!(edge.bus.untouched());
+}
+
+#[tokio::test]
 async fn a_missing_scope_is_403_insufficient_scope() {
     let edge = Edge::start().await;
     let token = edge

@@ -240,6 +240,10 @@ impl Bus for TestBus {
         is_order.then(|| "retail".to_owned()).into_iter().collect()
     }
 
+    fn is_user_revoked(&self, principal: &str) -> bool {
+        principal == "revoked"
+    }
+
     fn ready(&self) -> bool {
         self.up.load(Ordering::SeqCst)
     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bulla_identity::{Nkey, UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{BadSignature, KeyId, Signature, SigningKey, Tag, VerifyingKey, sha256};
 
+use crate::head::Head;
 use crate::reader::Reader;
 use crate::request::{
     self, Countersignature, CountersignatureError, CredentialDecodeError, CredentialRequest,
@@ -136,6 +137,12 @@ impl CredentialIssuer {
     #[must_use]
     pub const fn verifying_key(&self) -> &VerifyingKey {
         self.key.verifying_key()
+    }
+
+    /// Signs a head under the same key.
+    #[must_use]
+    pub fn sign_head(&self, head: &Head) -> Vec<u8> {
+        head.sign(&self.key)
     }
 
     /// Makes a credential from a request that was verified.

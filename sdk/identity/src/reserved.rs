@@ -31,7 +31,11 @@ pub const CTL_ALL: &str = "$BULLA.CTL.>";
 pub const CTL_BUNDLE: &str = "$BULLA.CTL.BUNDLE";
 /// The signed policy.
 pub const CTL_POLICY: &str = "$BULLA.CTL.POLICY";
-/// Their republished copies begin so.
+/// The signed revocation list.
+pub const CTL_REVOCATIONS: &str = "$BULLA.CTL.REVOCATIONS";
+/// The newest head: a broker's statement of what is in force.
+pub const CTL_HEAD: &str = "$BULLA.CTL.HEAD";
+/// KEM records' republished copies begin so.
 pub const NEWS_KEM: &str = "$BULLA.NEWS.KEM.";
 
 /// Workloads' KEM records on the control stream.
@@ -42,6 +46,10 @@ pub const NEWS_ALL: &str = "$BULLA.NEWS.>";
 pub const NEWS_BUNDLE: &str = "$BULLA.NEWS.BUNDLE";
 /// The republished policy.
 pub const NEWS_POLICY: &str = "$BULLA.NEWS.POLICY";
+/// The republished revocation list.
+pub const NEWS_REVOCATIONS: &str = "$BULLA.NEWS.REVOCATIONS";
+/// The republished head.
+pub const NEWS_HEAD: &str = "$BULLA.NEWS.HEAD";
 /// Direct gets on the control stream.
 pub const DIRECT_GET_ALL: &str = "$JS.API.DIRECT.GET.BULLA_CTL.$BULLA.CTL.>";
 /// The stream of data keys, wrapped to their recipients.

@@ -79,6 +79,7 @@ impl Consumer {
         let shared = &self.shared;
         let (at, now) = (delivered.stored_at, clock::now());
         let skew = shared.options.clock_skew;
+        shared.control.check(now)?;
         let subject = Subject::parse(&raw.subject).map_err(|_| Refusal::Subject)?;
         let policy = shared.control.policy();
         let requirements = policy.policy().requirements(&subject);
@@ -267,6 +268,7 @@ fn pause(refusal: &Refusal, times: u64) -> Option<Duration> {
             | LookupError::Unreachable(_)
             | LookupError::PolicyUnvouched,
         )
+        | Refusal::Standing(_)
         | Refusal::Claim(_)
         | Refusal::Stored(StoredRefusal::InFuture) => true,
         Refusal::User(UserRefusal::Credential(

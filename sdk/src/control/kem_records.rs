@@ -122,7 +122,12 @@ impl Control {
         &self,
         workloads: Vec<Workload>,
     ) -> Result<(Vec<Arc<Verified<KemRecord>>>, usize), LinkError> {
-        let asked = stream::iter(workloads).map(|workload| async move {
+        // Nothing is encrypted to who is revoked, and nobody misses it.
+        let revoked = self.revocations();
+        let believed = workloads
+            .into_iter()
+            .filter(|workload| !revoked.is_workload_revoked(workload.id()));
+        let asked = stream::iter(believed).map(|workload| async move {
             let mut records = Vec::new();
             for nkey in workload.nkeys() {
                 records.extend(self.0.kem_record(&workload, nkey).await?);

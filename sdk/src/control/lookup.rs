@@ -19,7 +19,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Control, Inner, fetch};
+use super::{AsOf, Control, Inner, fetch};
 use crate::error::LinkError;
 
 /// Credentials held at once.
@@ -64,6 +64,10 @@ pub(crate) enum LookupError {
     PolicyUnvouched,
     #[error("the credential does not verify")]
     Verify(#[from] VerifyError),
+    #[error("its workload is revoked")]
+    WorkloadRevoked,
+    #[error("the credential is revoked")]
+    KeyRevoked,
 }
 
 impl LookupError {
@@ -78,14 +82,39 @@ impl LookupError {
             Self::UnknownWorkload => "credential_unknown_workload",
             Self::PolicyUnvouched => "policy_unvouched",
             Self::Verify(e) => e.code(),
+            Self::WorkloadRevoked => "workload_revoked",
+            Self::KeyRevoked => "key_revoked",
         }
+    }
+}
+
+/// A credential that was verified under one state of trust, policy and revocations.
+#[derive(Clone)]
+struct Proven {
+    generation: u64,
+    credential: Arc<VerifiedCredential>,
+    /// From when on the list names its workload, and itself.
+    workload_revoked: Option<UnixMillis>,
+    key_revoked: Option<UnixMillis>,
+}
+
+impl Proven {
+    /// It is looked at each time: what was found for a message that a stream stored
+    /// before a revocation must not serve one that comes now.
+    fn judge(&self, as_of: AsOf) -> Lookup {
+        if as_of.is_revoked(self.workload_revoked) {
+            return Err(LookupError::WorkloadRevoked);
+        }
+        if as_of.is_revoked(self.key_revoked) {
+            return Err(LookupError::KeyRevoked);
+        }
+        Ok(Arc::clone(&self.credential))
     }
 }
 
 /// What is known of key ids.
 pub(super) struct Lookups {
-    /// With the generation of trust and policy that it was verified under.
-    verified: Cache<KeyId, (u64, Arc<VerifiedCredential>)>,
+    verified: Cache<KeyId, Proven>,
     unknown: Cache<KeyId, LookupError>,
     /// Known from the news to exist: their look-up is not throttled, so that a
     /// flood of forged key ids cannot shut out processes that have just begun.
@@ -148,16 +177,19 @@ impl Control {
 
     /// Verifies a credential that this process was just issued, and keeps it.
     pub(crate) fn adopt(&self, bytes: &[u8], now: UnixMillis) -> Lookup {
-        self.0.admit(bytes, None, now)
+        let own = self.0.admit(bytes, None, now, AsOf::Now)?;
+        self.remember_own(own.id());
+        Ok(own)
     }
 }
 
 impl Inner {
     fn held(&self, key_id: KeyId, now: UnixMillis) -> Option<Lookup> {
         let lookups = &self.lookups;
-        let Some((generation, credential)) = lookups.verified.get(&key_id) else {
+        let Some(proven) = lookups.verified.get(&key_id) else {
             return lookups.unknown.get(&key_id).map(Err);
         };
+        let credential = &proven.credential;
         let earliest_now = now.saturating_sub(self.skew);
         if credential.expires_at() < earliest_now {
             lookups.verified.invalidate(&key_id);
@@ -166,10 +198,11 @@ impl Inner {
         if self.bundle.load().bundle.expires_at < earliest_now {
             return Some(Err(VerifyError::BundleExpired.into()));
         }
-        if generation == self.generation.load(Ordering::Acquire) {
-            return Some(Ok(credential));
+        if proven.generation == self.generation.load(Ordering::Acquire) {
+            return Some(proven.judge(AsOf::Now));
         }
-        let again = self.admit(credential.credential().as_bytes(), Some(key_id), now);
+        let bytes = credential.credential().as_bytes();
+        let again = self.admit(bytes, Some(key_id), now, AsOf::Now);
         if let Err(error) = &again {
             // Refused once for a while, not once for each of its messages.
             lookups.verified.invalidate(&key_id);
@@ -183,10 +216,13 @@ impl Inner {
         if self.bundle.load().bundle.expires_at < now.saturating_sub(self.skew) {
             return Err(VerifyError::BundleExpired.into());
         }
-        if let Some((generation, held)) = lookups.verified.get(&key_id) {
-            if generation != self.generation.load(Ordering::Acquire) {
-                return self.admit(held.credential().as_bytes(), Some(key_id), at);
+        let as_of = AsOf::Stored(at);
+        if let Some(proven) = lookups.verified.get(&key_id) {
+            if proven.generation != self.generation.load(Ordering::Acquire) {
+                let bytes = proven.credential.credential().as_bytes();
+                return self.admit(bytes, Some(key_id), at, as_of);
             }
+            let held = proven.judge(as_of)?;
             // What does not depend on the time was verified.
             let credential = held.credential();
             if credential.not_before() > at.saturating_add(self.skew) {
@@ -202,7 +238,7 @@ impl Inner {
             return Err(unknown);
         }
         match self.fetch_credential(key_id, now).await? {
-            Some(bytes) => self.admit(&bytes, Some(key_id), at),
+            Some(bytes) => self.admit(&bytes, Some(key_id), at, as_of),
             None => {
                 lookups.unknown.insert(key_id, LookupError::Unknown);
                 Err(LookupError::Unknown)
@@ -212,7 +248,7 @@ impl Inner {
 
     async fn look_up(&self, key_id: KeyId, now: UnixMillis) -> Lookup {
         let outcome = match self.fetch_credential(key_id, now).await? {
-            Some(bytes) => self.admit(&bytes, Some(key_id), now),
+            Some(bytes) => self.admit(&bytes, Some(key_id), now, AsOf::Now),
             None => Err(LookupError::Unknown),
         };
         if let Err(error) = &outcome {
@@ -258,12 +294,13 @@ impl Inner {
     }
 
     /// Verifies a credential under the present state and keeps it.
-    fn admit(&self, bytes: &[u8], expected: Option<KeyId>, now: UnixMillis) -> Lookup {
+    fn admit(&self, bytes: &[u8], expected: Option<KeyId>, at: UnixMillis, as_of: AsOf) -> Lookup {
         // Read before the state that it names, so that a change in between
         // makes the entry stale rather than wrongly fresh.
         let generation = self.generation.load(Ordering::Acquire);
         let bundle = self.bundle.load_full();
         let policy = self.policy.load_full();
+        let revocations = self.revocations.load_full();
         let credential = Credential::decode(bytes)?;
         if expected.is_some_and(|id| id != credential.id()) {
             return Err(LookupError::Misfiled);
@@ -276,11 +313,16 @@ impl Inner {
             .workload_by_id(credential.claimed_workload())
             .ok_or(LookupError::UnknownWorkload)?;
         let verified =
-            Arc::new(credential.verify(&bundle.bundle, workload.nkeys(), now, self.skew)?);
-        self.lookups
-            .verified
-            .insert(verified.id(), (generation, Arc::clone(&verified)));
-        Ok(verified)
+            Arc::new(credential.verify(&bundle.bundle, workload.nkeys(), at, self.skew)?);
+        let id = verified.id();
+        let proven = Proven {
+            generation,
+            workload_revoked: revocations.workload_since(verified.workload()),
+            key_revoked: revocations.key_since(id),
+            credential: verified,
+        };
+        self.lookups.verified.insert(id, proven.clone());
+        proven.judge(as_of)
     }
 }
 

@@ -1,0 +1,235 @@
+//! How an operator's command reaches the control stream, and by which keys.
+//!
+//! In a directory that `bulla dev` made everything is there already. Elsewhere an
+//! operator has an nkey of a user in the account `JS`, the trust root's public
+//! key, and, for what is to be signed, the policy key.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulla_envelope::{TrustBundle, TrustError};
+use bulla_identity::{IdentityError, TrustDomain, UnixMillis, Verified, reserved};
+use bulla_keyring::{
+    AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, NkeySeed, SeedError, SigningKey,
+    VerifyingKey,
+};
+use bulla_process::{SecretFileError, secret_file};
+use serde::Deserialize;
+
+use crate::clock;
+use crate::connection::{self, ConnectionError};
+use crate::control::{ControlStream, StreamError};
+use crate::trust::CLOCK_SKEW;
+
+/// Where the bus is and which files to use.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "The bus")]
+pub(crate) struct OperatorArgs {
+    /// A directory as `bulla dev` makes it: what is not given below is taken from there
+    #[arg(long, value_name = "DIR", default_value = crate::dev::DEFAULT_DIR)]
+    pub(crate) dir: PathBuf,
+    /// nats-server
+    #[arg(long, value_name = "URL", env = "BULLA_NATS_URL")]
+    nats_url: Option<String>,
+    /// The nkey seed of a user in the account JS (0600)
+    #[arg(long, value_name = "FILE", env = "BULLA_OPERATOR_SEED_FILE")]
+    seed_file: Option<PathBuf>,
+    /// The trust root's public key
+    #[arg(long, value_name = "FILE", env = "BULLA_TRUST_ROOT_FILE")]
+    trust_root_file: Option<PathBuf>,
+    /// The trust domain
+    #[arg(long, value_name = "NAME", env = "BULLA_TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+    /// The policy key (0600), where something is to be signed
+    #[arg(long, value_name = "FILE", env = "BULLA_POLICY_KEY_FILE")]
+    policy_key: Option<PathBuf>,
+}
+
+/// What `broker.toml` says of it.
+#[derive(Deserialize)]
+struct BrokerFile {
+    nats_url: String,
+    trust: TrustSection,
+}
+
+#[derive(Deserialize)]
+struct TrustSection {
+    domain: String,
+}
+
+/// A connection to the control stream, and the trust that it is read by.
+pub(crate) struct Operator {
+    pub(crate) stream: ControlStream,
+    pub(crate) bundle: Verified<TrustBundle>,
+}
+
+impl OperatorArgs {
+    /// Connects and reads the trust bundle.
+    pub(crate) async fn connect(&self) -> Result<Operator, OperatorError> {
+        let of_broker = self.broker_file();
+        let url = match (&self.nats_url, &of_broker) {
+            (Some(url), _) => url.clone(),
+            (None, Some(file)) => file.nats_url.clone(),
+            (None, None) => return Err(self.missing("--nats-url")),
+        };
+        let domain = match (&self.trust_domain, &of_broker) {
+            (Some(domain), _) => domain.clone(),
+            (None, Some(file)) => file.trust.domain.clone(),
+            (None, None) => return Err(self.missing("--trust-domain")),
+        };
+        let domain = TrustDomain::parse(&domain)?;
+        let roots: Vec<VerifyingKey> = self.roots()?.iter().map(|r| *r.verifying_key()).collect();
+        let seed = self.seed()?;
+        let client = connection::connect(&url, "JS", Arc::new(seed), Arc::default()).await?;
+        let stream = ControlStream::attach(client).await?;
+        let record = stream.last(reserved::CTL_BUNDLE).await?;
+        let record = record.ok_or(OperatorError::NoBundle)?;
+        let bundle = TrustBundle::open(&record.payload, &roots, &domain, clock::now(), CLOCK_SKEW)?;
+        Ok(Operator { stream, bundle })
+    }
+
+    /// The policy key, which the bundle must name.
+    pub(crate) fn policy_key(
+        &self,
+        bundle: &Verified<TrustBundle>,
+    ) -> Result<SigningKey, OperatorError> {
+        let path = self.file(self.policy_key.as_ref(), "keys/policy.key");
+        let text = secret_file::read_line(&path)?;
+        let seed = AuthoritySeed::parse(AuthorityRole::Policy, &text);
+        let key = seed
+            .map_err(|source| OperatorError::Authority {
+                path: path.clone(),
+                source,
+            })?
+            .into_signing_key();
+        if !bundle.policy_keys.contains(key.verifying_key()) {
+            return Err(OperatorError::NotNamed { path });
+        }
+        Ok(key)
+    }
+
+    fn roots(&self) -> Result<Vec<AuthorityKey>, OperatorError> {
+        let path = self.file(self.trust_root_file.as_ref(), "trust/root.pub");
+        let text = std::fs::read_to_string(&path).map_err(|source| OperatorError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        AuthorityKey::parse_list(AuthorityRole::Root, &text)
+            .map_err(|source| OperatorError::Authority { path, source })
+    }
+
+    fn seed(&self) -> Result<NkeySeed, OperatorError> {
+        let path = self.file(self.seed_file.as_ref(), "keys/broker-js.nk");
+        let text = secret_file::read_line(&path)?;
+        NkeySeed::parse(&text).map_err(|source| OperatorError::Seed { path, source })
+    }
+
+    fn file(&self, given: Option<&PathBuf>, in_dir: &str) -> PathBuf {
+        given.cloned().unwrap_or_else(|| self.dir.join(in_dir))
+    }
+
+    fn broker_file(&self) -> Option<BrokerFile> {
+        let text = std::fs::read_to_string(self.dir.join("broker.toml")).ok()?;
+        toml::from_str(&text).ok()
+    }
+
+    fn missing(&self, option: &'static str) -> OperatorError {
+        OperatorError::Missing {
+            option,
+            dir: self.dir.clone(),
+        }
+    }
+
+    /// The directory's own copies of what is published, if it is one.
+    pub(crate) fn trust_dir(&self) -> Option<PathBuf> {
+        let dir = self.dir.join("trust");
+        Path::is_dir(&dir).then_some(dir)
+    }
+}
+
+/// A time that somebody wrote: RFC 3339, or how long ago (`2h`).
+pub(crate) fn time(text: &str) -> Result<UnixMillis, String> {
+    let now = clock::now();
+    let given = match humantime::parse_duration(text) {
+        Ok(ago) => now.saturating_sub(ago),
+        Err(_) => {
+            let time = humantime::parse_rfc3339_weak(text)
+                .map_err(|_| "write a time as 2026-01-31T12:00:00Z, or how long ago, as 2h")?;
+            let since = time.duration_since(std::time::UNIX_EPOCH);
+            let millis = since.unwrap_or_default().as_millis();
+            UnixMillis::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+        }
+    };
+    if given > now {
+        return Err("it lies in the future".to_owned());
+    }
+    Ok(given)
+}
+
+/// A time for people.
+pub(crate) fn shown(at: UnixMillis) -> String {
+    let since = std::time::Duration::from_millis(at.as_millis());
+    let time = std::time::UNIX_EPOCH.checked_add(since);
+    time.map_or_else(
+        || at.to_string(),
+        |time| humantime::format_rfc3339_millis(time).to_string(),
+    )
+}
+
+/// Why the control stream cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperatorError {
+    #[error(
+        "`{option}` is missing, and `{}` holds no broker.toml that says it: name it, or the directory with --dir",
+        dir.display()
+    )]
+    Missing { option: &'static str, dir: PathBuf },
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    #[error("`{}` holds no nkey seed", path.display())]
+    Seed { path: PathBuf, source: SeedError },
+    #[error("`{}` holds no such key", path.display())]
+    Authority {
+        path: PathBuf,
+        source: AuthorityKeyError,
+    },
+    #[error("the trust bundle in force does not name the policy key `{}`: nobody would believe what it signs", path.display())]
+    NotNamed { path: PathBuf },
+    #[error("not a trust domain")]
+    Domain(#[from] IdentityError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the control stream holds no trust bundle: does a broker run?")]
+    NoBundle,
+    #[error("the trust bundle on the control stream does not hold")]
+    Bundle(#[from] TrustError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_points_or_spans_and_never_ahead() {
+        assert_eq!(
+            time("2026-01-31T12:00:00Z").unwrap(),
+            UnixMillis::from_secs(1_769_860_800)
+        );
+        let ago = clock::now().saturating_since(time("2h").unwrap());
+        assert_eq!(ago.as_secs(), 7_200);
+        for bad in ["", "yesterday", "9999-01-01T00:00:00Z"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            shown(UnixMillis::from_secs(1_769_860_800)),
+            "2026-01-31T12:00:00.000Z"
+        );
+    }
+}
