@@ -21,7 +21,7 @@ use bulla_identity::{Subject, UnixMillis, WorkloadId};
 use bulla_policy::{APPEND_LIFE, Decision, Denial, Policy, Replay, Request, Requirements, Verb};
 
 use crate::context::Context;
-use crate::control::LookupError;
+use crate::control::{AsOf, LookupError};
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -210,11 +210,14 @@ impl Shared {
     }
 
     /// Verifies the messages that led to one, back to where its user's token was
-    /// minted (ENV-83 to ENV-87), and gives them, the nearest first.
+    /// minted (ENV-83 to ENV-87), and gives them, the nearest first. Whoever is
+    /// revoked as of when the message itself came has no part in it, whatever time
+    /// the messages before it say.
     pub(crate) async fn prove_chain(
         &self,
         opened: &OpenedEnvelope,
         user: Option<&User>,
+        as_of: AsOf,
         now: UnixMillis,
     ) -> Result<Vec<Hop>, ChainRefusal> {
         let user = user.ok_or(ChainError::NoUser)?;
@@ -223,7 +226,7 @@ impl Shared {
         for ancestor in opened.ancestors() {
             let credential = self
                 .control
-                .credential_as_of(ancestor.key_id(), ancestor.issued_at(), now)
+                .credential_said_at(ancestor.key_id(), ancestor.issued_at(), as_of, now)
                 .await?;
             senders.push(ancestor.verify(&credential, &self.roots)?);
         }

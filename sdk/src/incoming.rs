@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::content::ContentType;
+use crate::control::AsOf;
 use crate::decision_log::{self, DecisionId};
 use crate::message::{Facts, Message};
 use crate::once::{Once, Share};
@@ -341,7 +342,10 @@ impl Opener {
         let permit = self.decide(&origin, user.as_ref(), now)?;
         let hops = match permit.requirements().chain {
             Chain::Reported => Vec::new(),
-            Chain::Proven => shared.prove_chain(&opened, user.as_ref(), now).await?,
+            Chain::Proven => {
+                let (user, as_of) = (user.as_ref(), AsOf::Now);
+                shared.prove_chain(&opened, user, as_of, now).await?
+            }
         };
         let past = shared.past_of(&origin.subject, &opened, user.as_ref());
         let facts = Facts {

@@ -20,7 +20,7 @@ use crate::append::{MESSAGE_ID, id_header};
 use crate::chains::ChainRefusal;
 use crate::claims::ClaimedValue;
 use crate::clock;
-use crate::control::LookupError;
+use crate::control::{AsOf, LookupError};
 use crate::decision_log;
 use crate::incoming::{content_type, own_headers};
 use crate::message::{Facts, Message, Sender};
@@ -124,7 +124,10 @@ impl Consumer {
         let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
         let hops = match requirements.chain {
             Chain::Reported => Vec::new(),
-            Chain::Proven => shared.prove_chain(&opened, user.as_ref(), now).await?,
+            Chain::Proven => {
+                let (user, as_of) = (user.as_ref(), AsOf::Stored(at));
+                shared.prove_chain(&opened, user, as_of, now).await?
+            }
         };
         if self.is_claimed {
             let life = at

@@ -172,7 +172,21 @@ impl Control {
         at: UnixMillis,
         now: UnixMillis,
     ) -> Lookup {
-        self.0.credential_as_of(key_id, at, now).await
+        self.0
+            .credential_as_of(key_id, at, AsOf::Stored(at), now)
+            .await
+    }
+
+    /// The same, where the time `at` is only what its holder says: whether it is
+    /// revoked is judged as of when somebody else saw it.
+    pub(crate) async fn credential_said_at(
+        &self,
+        key_id: KeyId,
+        at: UnixMillis,
+        as_of: AsOf,
+        now: UnixMillis,
+    ) -> Lookup {
+        self.0.credential_as_of(key_id, at, as_of, now).await
     }
 
     /// Verifies a credential that this process was just issued, and keeps it.
@@ -211,12 +225,17 @@ impl Inner {
         Some(again)
     }
 
-    async fn credential_as_of(&self, key_id: KeyId, at: UnixMillis, now: UnixMillis) -> Lookup {
+    async fn credential_as_of(
+        &self,
+        key_id: KeyId,
+        at: UnixMillis,
+        as_of: AsOf,
+        now: UnixMillis,
+    ) -> Lookup {
         let lookups = &self.lookups;
         if self.bundle.load().bundle.expires_at < now.saturating_sub(self.skew) {
             return Err(VerifyError::BundleExpired.into());
         }
-        let as_of = AsOf::Stored(at);
         if let Some(proven) = lookups.verified.get(&key_id) {
             if proven.generation != self.generation.load(Ordering::Acquire) {
                 let bytes = proven.credential.credential().as_bytes();

@@ -15,6 +15,7 @@ mod clock;
 mod clones;
 mod downgrade;
 mod encrypted;
+mod heads;
 mod keys;
 mod leaks;
 mod macs;
