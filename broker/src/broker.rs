@@ -18,6 +18,7 @@ use crate::config::BrokerConfig;
 use crate::connection::{self, ConnectionError};
 use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
 use crate::durable::Durable;
+use crate::exchange;
 use crate::files::Files;
 use crate::follow::{self, Follower};
 use crate::issuing::Issuers;
@@ -134,6 +135,7 @@ pub async fn run(
         follower.run(stop.clone()),
         durable.run(held_by, stop.clone()),
         kicker.run(stop.clone()),
+        exchange::run(config.exchange, config.nats_url.clone(), stop.clone()),
     );
     readiness.set_unready();
     // What was answered last must still leave, if there is anywhere to go.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_identity::{NkeyKind, TrustDomain};
+use bulla_identity::{NkeyKind, TrustDomain, WorkloadId};
 use bulla_keyring::{AuthorityKey, AuthorityRole, CurveSeed, NkeySeed};
 use bulla_process::{Zeroizing, secret_file};
 use bytes::Bytes;
@@ -43,6 +43,19 @@ pub struct BrokerConfig {
     pub credential_lifetime: Duration,
     /// For how long it goes by what it has read without reading it again.
     pub state_max_age: Duration,
+    /// As whom it exchanges users' tokens, if it does.
+    pub exchange: Option<ExchangeConfig>,
+}
+
+/// The workload under which a broker exchanges users' tokens.
+#[derive(Debug, Clone)]
+pub struct ExchangeConfig {
+    /// The workload; the policy says `exchanges = true` of it.
+    pub workload: WorkloadId,
+    /// The file with its nkey seed (`SU…`).
+    pub seed_file: PathBuf,
+    /// The file with the trust root's public key.
+    pub root_file: PathBuf,
 }
 
 /// The files of the operator that a broker follows.
@@ -112,6 +125,18 @@ impl BrokerConfig {
             None => None,
         };
 
+        let exchange = raw.exchange.as_ref().and_then(|exchange| {
+            let workload = WorkloadId::parse(&exchange.workload);
+            let workload = reader.check("exchange.workload", workload);
+            // Read again when it is used; here only to say at once if it cannot.
+            let seed = reader.nkey("exchange.seed_file", &exchange.seed_file, NkeyKind::User);
+            let (workload, _) = (workload?, seed?);
+            Some(ExchangeConfig {
+                workload,
+                seed_file: dir.join(&exchange.seed_file),
+                root_file: dir.join(&raw.trust.root),
+            })
+        });
         let files = TrustFiles {
             bundle: dir.join(&raw.trust.bundle),
             policy: dir.join(&raw.trust.policy),
@@ -163,6 +188,7 @@ impl BrokerConfig {
                 revocations,
                 credential_lifetime,
                 state_max_age,
+                exchange,
             }),
             _ => Err(ConfigError {
                 path: path.to_owned(),
@@ -302,6 +328,14 @@ struct Raw {
     state_max_age: String,
     keys: RawKeys,
     trust: RawTrust,
+    exchange: Option<RawExchange>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawExchange {
+    workload: String,
+    seed_file: PathBuf,
 }
 
 #[derive(Deserialize)]

@@ -50,7 +50,7 @@ use crate::issuing::Issuers;
 use crate::seen::Seen;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
-use quota::Quota;
+pub(crate) use quota::Quota;
 pub(crate) use stream::{ControlStream, Record};
 pub use streams::StreamError;
 pub(crate) use streams::{open_for_workloads, open_taken};

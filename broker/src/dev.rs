@@ -201,7 +201,7 @@ async fn start(
         &format!("{} on {nats_url}", engine.version()),
     );
 
-    let broker_file = provision.write_broker_config(&nats_url, &domain, CREDENTIAL_LIFETIME)?;
+    let broker_file = provision.write_broker_config(&nats_url, &policy, CREDENTIAL_LIFETIME)?;
     parts.spawn(
         provision,
         screen,

@@ -34,6 +34,7 @@ mod decision;
 mod dev;
 mod durable;
 pub mod engine;
+mod exchange;
 mod files;
 mod follow;
 mod issuing;

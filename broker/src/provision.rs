@@ -221,9 +221,18 @@ impl Provision {
     pub fn write_broker_config(
         &self,
         nats_url: &str,
-        domain: &TrustDomain,
+        policy: &Policy,
         credential_lifetime: Duration,
     ) -> Result<PathBuf, ProvisionError> {
+        let domain = policy.trust_domain();
+        let exchanger = policy.workloads().iter().find(|w| w.exchanges());
+        let exchange = exchanger.map_or_else(String::new, |workload| {
+            format!(
+                "\n[exchange]\nworkload = \"{}\"\nseed_file = \"keys/{}.nk\"\n",
+                workload.id(),
+                workload.name()
+            )
+        });
         let path = self.path("broker.toml");
         let lifetime = humantime::format_duration(credential_lifetime);
         let text = format!(
@@ -248,7 +257,7 @@ bundle = "trust/bundle"
 policy = "trust/policy"
 # Not there as long as nothing is revoked.
 revocations = "trust/revocations"
-"#
+{exchange}"#
         );
         write(&path, text.as_bytes())?;
         Ok(path)
@@ -421,7 +430,7 @@ mod tests {
         let url = "nats://127.0.0.1:4222";
         let lifetime = Duration::from_secs(3600);
         let path = provision
-            .write_broker_config(url, policy.trust_domain(), lifetime)
+            .write_broker_config(url, &policy, lifetime)
             .unwrap();
         let config = BrokerConfig::load(&path).unwrap();
         assert_eq!(config.credential_lifetime, lifetime);

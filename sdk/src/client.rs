@@ -365,6 +365,10 @@ impl Client {
         let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// This process's workload.
     #[must_use]
     pub fn workload(&self) -> &WorkloadId {

@@ -68,7 +68,7 @@ impl Context {
     }
 
     /// The same context on behalf of this user, for example one that
-    /// an exchange gave.
+    /// [`Client::exchange`](crate::Client::exchange) gave.
     #[must_use]
     pub fn with_user(mut self, user: User) -> Self {
         self.user = Some(user);

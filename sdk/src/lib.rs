@@ -72,6 +72,7 @@ mod context;
 mod control;
 mod decision_log;
 mod error;
+mod exchange;
 mod incoming;
 mod jetstream;
 mod kems;
@@ -119,6 +120,7 @@ pub use error::{
     PublishError, ReplyError, RequestError, SendError, ServiceError, ServiceErrorCode,
     SubscribeError,
 };
+pub use exchange::{Exchange, ExchangeError};
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use options::{ConnectOptions, OptionsError, variables};
 pub use outgoing::Outgoing;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bulla_envelope::{Limits, LimitsError};
 use bulla_identity::{Claims, UnixMillis, Verified};
-use bulla_token::TransactionToken;
+use bulla_token::{SubjectToken, TransactionToken};
 
 use crate::refusal::UserRefusal;
 
@@ -144,6 +144,19 @@ impl User {
                 claims,
             })),
         })
+    }
+
+    /// What an exchange may give a replacement of: what is left of the token.
+    #[must_use]
+    pub fn as_subject_token(&self) -> SubjectToken<'_> {
+        SubjectToken {
+            claims: self.claims(),
+            txn: self.transaction(),
+            principal: self.principal(),
+            requester: self.minter(),
+            expires: self.expires(),
+            private: self.token.verified.private(),
+        }
     }
 
     pub(crate) fn token(&self) -> &str {

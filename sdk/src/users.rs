@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bulla_envelope::{Limits, OpenedEnvelope};
-use bulla_identity::{UnixMillis, Verified};
+use bulla_identity::{UnixMillis, Verified, WorkloadId};
 use bulla_keyring::KeyId;
 use bulla_token::{token_digest, unverified_kid, verify_transaction_token};
 use moka::sync::Cache;
@@ -127,7 +127,12 @@ impl Users {
             at,
             self.skew,
         )?;
-        if token_verified.requesting_workload() != minter.id().as_str() {
+        // What exchanges tokens mints them for others, everybody else for itself.
+        let requester = token_verified.requesting_workload();
+        let is_named = |id: &str| {
+            WorkloadId::parse(id).is_ok_and(|id| policy.policy().workload_by_id(&id).is_some())
+        };
+        if requester != minter.id().as_str() && !(minter.exchanges() && is_named(requester)) {
             return Err(UserRefusal::ForeignRequester);
         }
         if token_verified.expires() > credential.expires_at() {

@@ -102,11 +102,7 @@ impl Bus {
             .await
             .expect("a running nats-server");
         provision
-            .write_broker_config(
-                server.client_url(),
-                policy.trust_domain(),
-                options.credential_lifetime,
-            )
+            .write_broker_config(server.client_url(), &policy, options.credential_lifetime)
             .expect("a broker configuration");
         let file = provision.path("broker.toml");
         let text = std::fs::read_to_string(&file).expect("a broker configuration");

@@ -11,9 +11,11 @@ use bulla_identity::{UnixMillis, WorkloadTag};
 
 /// The buckets of one broker process, at most `capacity`.
 #[derive(Debug)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     buckets: HashMap<WorkloadTag, Bucket>,
     capacity: usize,
+    /// One more request is allowed in this time.
+    refill: Duration,
 }
 
 /// How full it is, as the time that filling it took.
@@ -24,10 +26,16 @@ struct Bucket {
 }
 
 impl Quota {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// Room for one credential a second.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::with_rate(capacity, REFILL)
+    }
+
+    pub(crate) fn with_rate(capacity: usize, refill: Duration) -> Self {
         Self {
             buckets: HashMap::new(),
             capacity,
+            refill,
         }
     }
 
@@ -36,30 +44,32 @@ impl Quota {
     /// nats-server lets nobody ask under another's tag, so only workloads that
     /// could connect have buckets here. If there are more than fit, and none is
     /// full again, new ones may not ask.
-    pub(super) fn take(&mut self, tag: WorkloadTag, now: UnixMillis) -> bool {
+    pub(crate) fn take(&mut self, tag: WorkloadTag, now: UnixMillis) -> bool {
+        let full = self.refill.saturating_mul(BURST);
         if !self.buckets.contains_key(&tag) && self.buckets.len() >= self.capacity {
             // A full bucket says as much as none.
-            self.buckets.retain(|_, bucket| bucket.level(now) < FULL);
+            self.buckets
+                .retain(|_, bucket| bucket.level(now, full) < full);
             if self.buckets.len() >= self.capacity {
                 return false;
             }
         }
         let bucket = self.buckets.entry(tag).or_insert(Bucket {
-            level: FULL,
+            level: full,
             at: now,
         });
-        let left = bucket.level(now).checked_sub(REFILL);
+        let left = bucket.level(now, full).checked_sub(self.refill);
         // A clock that was set back fills nothing until it runs on from there.
-        bucket.level = left.unwrap_or(bucket.level(now));
+        bucket.level = left.unwrap_or(bucket.level(now, full));
         bucket.at = now;
         left.is_some()
     }
 }
 
 impl Bucket {
-    fn level(&self, now: UnixMillis) -> Duration {
+    fn level(&self, now: UnixMillis, full: Duration) -> Duration {
         let since = now.saturating_since(self.at);
-        self.level.saturating_add(since).min(FULL)
+        self.level.saturating_add(since).min(full)
     }
 }
 
@@ -69,8 +79,6 @@ const REFILL: Duration = Duration::from_secs(1);
 /// What may be asked at once by a workload that has long not asked: the
 /// replicas of a service that start together.
 const BURST: u32 = 64;
-
-const FULL: Duration = REFILL.saturating_mul(BURST);
 
 #[cfg(test)]
 mod tests {

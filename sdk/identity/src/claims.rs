@@ -6,6 +6,39 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+/// Claims that say something fixed about a token, so that no fact about a user may
+/// have their names: registered claims ([RFC 7519 §4.1]), those of transaction and
+/// access tokens, how a user is bound or delegated, the token's reach and its
+/// private claims.
+///
+/// [RFC 7519 §4.1]: https://www.rfc-editor.org/rfc/rfc7519#section-4.1
+const RESERVED: [&str; 18] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "txn",
+    "scope",
+    "req_wl",
+    "tctx",
+    "rctx",
+    "purp",
+    "act",
+    "cnf",
+    "client_id",
+    "reach",
+    "private",
+];
+
+/// Whether a fact about a user may not have this name.
+#[must_use]
+pub fn is_reserved_claim(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// The claims of one user, as a JSON object.
 ///
 /// Holding a `Claims` proves nothing: proof is `Verified<…>` around the token

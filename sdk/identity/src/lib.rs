@@ -36,7 +36,7 @@ mod time;
 mod verified;
 mod workload;
 
-pub use claims::Claims;
+pub use claims::{Claims, is_reserved_claim};
 pub use nkey::{Nkey, NkeyError, NkeyKind};
 pub use pattern::{PatternError, PatternToken, SubjectPattern};
 pub use subject::{MAX_SUBJECT_LEN, Subject, SubjectError};

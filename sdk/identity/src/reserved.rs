@@ -11,6 +11,7 @@
 //! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
 //! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
+//! | `$BULLA.TXN` | every workload asks, the one that exchanges tokens serves; if there is one |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
 //! | `_INBOX.<tag>.s.>` | that workload listens; only nats-server and brokers answer there |
@@ -23,6 +24,9 @@ use crate::workload::WorkloadTag;
 /// A request here is answered "no responders" by nats-server itself, in order
 /// with everything the connection sent before it.
 pub const BARRIER: &str = "$BULLA.BARRIER";
+/// Where the broker exchanges users' tokens. A workload serves it that the policy
+/// lets exchange, and every workload may ask.
+pub const EXCHANGE: &str = "$BULLA.TXN";
 /// The control stream's name.
 pub const CTL_STREAM: &str = "BULLA_CTL";
 /// Everything on the control stream.

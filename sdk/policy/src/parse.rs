@@ -5,6 +5,7 @@ mod reader;
 mod rule;
 mod stream;
 mod subject;
+mod user;
 mod workload;
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use bulla_identity::{Nkey, SubjectPattern, TrustDomain, WorkloadName};
 use toml::de::{DeTable, DeValue};
 
 use crate::error::Sink;
+use crate::exchange::Starts;
 use crate::problem::Problem;
 use crate::requirements::Stated;
 use crate::rule::Rule;
@@ -37,6 +39,19 @@ pub(crate) struct WorkloadSpec {
     pub(crate) mints: bool,
     /// What its tokens reach at most; everything where nothing is said.
     pub(crate) reach: Option<Vec<Box<str>>>,
+    /// Whether it exchanges tokens for others.
+    pub(crate) exchanges: bool,
+    pub(crate) starts: Option<Starts>,
+    pub(crate) starts_at: Option<Range<usize>>,
+    pub(crate) line: u32,
+}
+
+/// A `[claims.NAME]`.
+#[derive(Debug)]
+pub(crate) struct PrivateSpec {
+    pub(crate) name: Box<str>,
+    /// Workloads by index, sorted, each once.
+    pub(crate) readers: Vec<u32>,
 }
 
 /// A `[subject."PATTERN"]`.
@@ -84,6 +99,8 @@ pub(crate) struct Parsed {
     pub(crate) subjects: Vec<SubjectSpec>,
     /// What the subjects name as their audiences, sorted.
     pub(crate) audiences: Vec<Box<str>>,
+    /// Claims that only their readers can read, sorted by name.
+    pub(crate) private: Vec<PrivateSpec>,
     /// Sorted by name.
     pub(crate) streams: Vec<StreamSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
@@ -115,7 +132,11 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
         "allow",
         "deny",
     ];
-    let top = Fields::new(&document, 0..0, "the policy", KEYS, &[], sink);
+    const LATER: &[(&str, &str)] = &[(
+        "claims",
+        "leave it out: every holder of a token reads its claims",
+    )];
+    let top = Fields::new(&document, 0..0, "the policy", KEYS, LATER, sink);
     if let Some(node) = top.need("version", sink) {
         check_version(node, sink);
     }
@@ -131,7 +152,9 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
     (parsed.subjects, parsed.audiences) = subject::subjects(top.get("subject"), sink);
     parsed.streams = stream::streams(top.get("stream"), sink);
-    parsed.rules = rule::rules(top.get("allow"), top.get("deny"), &names, sink);
+    parsed.private = user::private_claims(top.get("claims"), &names, sink);
+    let (allow, deny) = (top.get("allow"), top.get("deny"));
+    parsed.rules = rule::rules(allow, deny, &names, &parsed.private, sink);
     parsed
 }
 

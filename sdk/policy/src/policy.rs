@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bulla_identity::{
     Claims, Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
+    reserved,
 };
 use sha2::{Digest, Sha256};
 
 use crate::check;
 use crate::error::{PolicyErrors, Sink};
-use crate::parse::{self, Parsed, SubjectSpec};
+use crate::exchange::{self, Starts};
+use crate::parse::{self, Parsed, PrivateSpec, SubjectSpec};
 use crate::permissions;
 use crate::problem::Problem;
 use crate::requirements::{Audiences, Chain, DEFAULT_MAX_AGE, Requirements, Stated};
@@ -40,6 +42,8 @@ pub struct Policy {
     subjects: Trie<Stated>,
     /// Sorted; their places are what [`Audiences`] counts.
     audiences: Vec<Box<str>>,
+    /// Sorted by name.
+    private: Vec<PrivateSpec>,
     /// Who may, on some condition, request what.
     pub(crate) requesters: Trie<(u32, Entry)>,
     warnings: Vec<Warning>,
@@ -69,6 +73,8 @@ pub struct Workload {
     nkeys: Vec<Nkey>,
     mints: bool,
     reach: Option<Vec<Box<str>>>,
+    exchanges: bool,
+    starts: Option<Starts>,
 }
 
 impl Workload {
@@ -100,6 +106,19 @@ impl Workload {
     #[must_use]
     pub fn mints(&self) -> bool {
         self.mints
+    }
+
+    /// Whether it exchanges tokens for every workload: those that it mints say
+    /// that they are another's.
+    #[must_use]
+    pub fn exchanges(&self) -> bool {
+        self.exchanges
+    }
+
+    /// On whose behalf it may start a chain of calls, if at all.
+    #[must_use]
+    pub fn starts(&self) -> Option<&Starts> {
+        self.starts.as_ref()
     }
 
     /// Whether the tokens that it mints may reach this audience.
@@ -142,7 +161,8 @@ impl Policy {
     /// [`PolicyErrors`] holds every error of the text, not only the first.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, PolicyErrors> {
         let mut sink = Sink::new(text);
-        let parsed = parse::parse(text, &mut sink);
+        let mut parsed = parse::parse(text, &mut sink);
+        exchange::add_rules(&mut parsed);
         check::subjects(&parsed, &mut sink);
         check::replay(&parsed, &mut sink);
         check::streams(&parsed, &mut sink);
@@ -173,6 +193,7 @@ impl Policy {
             index: Vec::new(),
             subjects: Trie::default(),
             audiences: parsed.audiences,
+            private: parsed.private,
             requesters: Trie::default(),
             warnings: Vec::new(),
             streams: Vec::new(),
@@ -205,6 +226,8 @@ impl Policy {
                 nkeys: spec.nkeys,
                 mints: spec.mints,
                 reach: spec.reach,
+                exchanges: spec.exchanges,
+                starts: spec.starts,
             });
         }
         for spec in &parsed.subjects {
@@ -291,6 +314,9 @@ impl Policy {
     /// protective value among the entries that match (POL-22).
     #[must_use]
     pub fn requirements(&self, subject: &Subject) -> Requirements {
+        if subject.as_str() == reserved::EXCHANGE {
+            return exchange::REQUIREMENTS;
+        }
         let mut stated = Stated::default();
         self.subjects
             .matches(subject.as_str(), &mut |s| stated = stated.and(*s));
@@ -303,6 +329,30 @@ impl Policy {
             .places()
             .filter_map(|place| self.audiences.get(place));
         names.map(|name| &**name)
+    }
+
+    /// The workloads that may read this claim, by name; nothing if everybody who
+    /// has the token may.
+    pub fn readers_of<'p>(&'p self, claim: &str) -> Option<impl Iterator<Item = &'p Workload>> {
+        let at = self
+            .private
+            .binary_search_by(|spec| (*spec.name).cmp(claim));
+        let spec = self.private.get(at.ok()?)?;
+        Some(
+            spec.readers
+                .iter()
+                .filter_map(|reader| self.workload_at(*reader)),
+        )
+    }
+
+    /// Whether this workload is a reader of some private claim.
+    #[must_use]
+    pub fn reads_private_claims(&self, workload: &WorkloadId) -> bool {
+        self.index_of(workload).is_some_and(|w| {
+            self.private
+                .iter()
+                .any(|s| s.readers.binary_search(&w).is_ok())
+        })
     }
 
     /// The first of these audiences that a user's token does not reach. One

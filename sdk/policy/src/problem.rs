@@ -279,6 +279,35 @@ pub enum Problem {
         subject: String,
     },
 
+    // Exchange and private claims.
+    /// Exchanges without minting.
+    #[error("what exchanges tokens mints them")]
+    ExchangeWithoutMint,
+    /// Two workloads that exchange.
+    #[error("another workload exchanges tokens already")]
+    ExchangeTwice,
+    /// A chain that nobody could start.
+    #[error("`starts` lets the broker mint a token, and no workload exchanges tokens")]
+    StartsWithoutExchange,
+    /// No name of a user.
+    #[error("`{name}` is neither a user's name nor the beginning of one")]
+    StartsUser {
+        /// The text found.
+        name: String,
+    },
+    /// A claim whose name says something fixed.
+    #[error("the name `{name}` of a claim has a meaning already")]
+    ClaimReserved {
+        /// The name.
+        name: String,
+    },
+    /// A condition on what those who decide cannot read.
+    #[error("this rule tests the claim `{claim}`, which only its readers can read")]
+    ConditionOnPrivate {
+        /// The claim.
+        claim: String,
+    },
+
     // Streams.
     /// No name of a stream.
     #[error("`{name}` is not a name of a stream")]

@@ -236,6 +236,9 @@ impl fmt::Display for Replay {
 pub struct Audiences(u64);
 
 impl Audiences {
+    /// No audience.
+    pub(crate) const NONE: Self = Self(0);
+
     /// The most audiences that a policy names.
     pub(crate) const MOST: usize = 64;
 

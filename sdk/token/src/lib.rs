@@ -60,6 +60,7 @@ mod access;
 mod algorithm;
 mod compact;
 mod error;
+mod exchange;
 mod json;
 mod jwks;
 mod registered;
@@ -71,6 +72,10 @@ pub use access::{
 };
 pub use algorithm::Algorithm;
 pub use error::{Blame, JwksError, MintError, PolicyError, TokenError};
+pub use exchange::{
+    ExchangeFault, ExchangeRequest, ExchangeResponse, MAX_EXCHANGE_REQUEST, MintTimes, StartGrant,
+    SubjectToken, TOKEN_EXCHANGE, TRANSACTION_TOKEN_TYPE,
+};
 pub use jwks::{IgnoredKey, KeySet, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use transaction::{
     MAX_REACH, MAX_TRANSACTION_LIFETIME, TRANSACTION_TYP, TokenSigningKey, TransactionClaims,

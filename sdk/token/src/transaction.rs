@@ -19,7 +19,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use bulla_identity::{Claims, TrustDomain, UnixMillis};
+use bulla_identity::{Claims, TrustDomain, UnixMillis, is_reserved_claim};
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
@@ -38,32 +38,12 @@ pub const TRANSACTION_TYP: &str = "txntoken+jwt";
 /// The longest that a transaction token may live.
 pub const MAX_TRANSACTION_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Names that `tctx` may not use: registered claims ([RFC 7519 §4.1]), the claims of
-/// transaction and access tokens, and what says how a user is bound or delegated.
-///
-/// [RFC 7519 §4.1]: https://www.rfc-editor.org/rfc/rfc7519#section-4.1
-const RESERVED: [&str; 16] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "txn",
-    "scope",
-    "req_wl",
-    "tctx",
-    "rctx",
-    "purp",
-    "act",
-    "cnf",
-    "client_id",
-];
-
 /// The member of `tctx` that names the verticals which a token reaches. It is set
 /// by [`TransactionClaims::reach`] alone.
 pub(crate) const REACH: &str = "reach";
+
+/// The claim that holds encrypted claims.
+const PRIVATE: &str = "private";
 
 /// The most verticals that a token reaches.
 pub const MAX_REACH: usize = 64;
@@ -124,6 +104,9 @@ pub struct TransactionClaims {
     pub reach: Vec<String>,
     /// `tctx`: facts about the user and the transaction that policies may ask for.
     pub context: Map<String, Value>,
+    /// `private`: claims that only their readers can read, as whoever encrypted them
+    /// wrote them down.
+    pub private: Option<Value>,
     /// `rctx`: facts about the request, for the record only.
     pub request_context: Map<String, Value>,
     /// `iat`, rounded down to a second.
@@ -147,6 +130,7 @@ impl TransactionClaims {
             reach: Vec::new(),
             requesting_workload: requesting_workload.into(),
             context: Map::new(),
+            private: None,
             request_context: Map::new(),
             issued: UnixMillis::default(),
             expires: UnixMillis::default(),
@@ -231,6 +215,9 @@ pub fn mint_transaction_token(
         (payload.get_mut("tctx"), claims.reach.is_empty())
     {
         context.insert(REACH.to_owned(), claims.reach.clone().into());
+    }
+    if let (Some(map), Some(private)) = (payload.as_object_mut(), &claims.private) {
+        map.insert(PRIVATE.to_owned(), private.clone());
     }
     if let (Some(map), false) = (payload.as_object_mut(), claims.request_context.is_empty()) {
         map.insert(
@@ -342,7 +329,7 @@ pub fn verify_transaction_token(
 /// replace a registered claim, or what the edge itself says of the token's reach.
 #[must_use]
 pub fn is_reserved_context_name(name: &str) -> bool {
-    name == REACH || RESERVED.contains(&name)
+    is_reserved_claim(name)
 }
 
 fn is_reach(value: &Value) -> bool {
@@ -352,7 +339,7 @@ fn is_reach(value: &Value) -> bool {
 }
 
 /// Whether it is spelt as a policy spells audiences.
-fn is_vertical(name: &str) -> bool {
+pub(crate) fn is_vertical(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     (1..=63).contains(&name.len())
         && name.bytes().next().is_some_and(plain)
@@ -424,6 +411,13 @@ impl TransactionToken {
     /// The verticals that it reaches.
     pub fn reach(&self) -> impl Iterator<Item = &str> {
         self.policy_claims.reach()
+    }
+
+    /// The claims that only their readers can read, if there are any; nothing is
+    /// known of their form.
+    #[must_use]
+    pub fn private(&self) -> Option<&Value> {
+        self.claims.get(PRIVATE)
     }
 
     /// The workload that the token was minted for, a SPIFFE id.

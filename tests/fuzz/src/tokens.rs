@@ -3,9 +3,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use bulla_identity::{Claims, WorkloadId};
 use bulla_token::{
-    AccessTokenValidator, KeySet, ValidationPolicy, unverified_issuer, unverified_key_id,
-    unverified_kid, verify_transaction_token,
+    AccessTokenValidator, ExchangeRequest, KeySet, MintTimes, StartGrant, SubjectToken,
+    ValidationPolicy, unverified_issuer, unverified_key_id, unverified_kid,
+    verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD;
 
@@ -73,5 +75,54 @@ pub fn key_set(data: &[u8]) {
         assert!(keys.key_ids().count() <= keys.len());
         assert!(keys.key_ids().all(|kid| keys.contains(kid)));
         let _ = keys.ignored();
+    }
+}
+
+/// A request for a narrower token, of a token that says little.
+pub fn exchange(data: &[u8]) {
+    let Ok(request) = ExchangeRequest::parse(data) else {
+        return;
+    };
+    let again = request.to_json().to_string();
+    assert_eq!(
+        ExchangeRequest::parse(again.as_bytes()).as_ref(),
+        Ok(&request)
+    );
+    let claims = serde_json::json!({"sub": "alice", "scope": "a b", "reach": ["ops"]});
+    let claims = Claims::from_map(claims.as_object().expect("an object").clone());
+    let asker = WorkloadId::parse("spiffe://acme.example/front").expect("a workload");
+    let times = MintTimes {
+        now: SHOP.now,
+        key_ends: SHOP.now.saturating_add(Duration::from_secs(200)),
+    };
+    let subject = SubjectToken {
+        claims: &claims,
+        txn: "t",
+        principal: "alice",
+        requester: "spiffe://acme.example/edge",
+        expires: SHOP.now.saturating_add(Duration::from_secs(100)),
+        private: None,
+    };
+    let replaced = request.replace(&subject, &asker, times);
+    assert!(replaced.is_err() || request.requested_subject().is_none());
+    if let Ok(new) = replaced {
+        assert!(
+            new.scope
+                .split_whitespace()
+                .all(|scope| claims.has_scope(scope))
+        );
+        assert!(new.reach.iter().all(|name| claims.reaches(name)));
+        assert!(new.expires <= subject.expires && new.principal == "alice");
+    }
+    let facts = serde_json::Map::new();
+    let grant = StartGrant {
+        scopes: &["a"],
+        reach: &[],
+        claims: &facts,
+    };
+    if let Ok(new) = request.start(&grant, &asker, "t", times) {
+        assert!(matches!(&*new.scope, "" | "a") || new.scope.split(' ').all(|s| s == "a"));
+        assert!(new.reach.is_empty() && new.expires <= times.key_ends);
+        assert_eq!(Some(&*new.principal), request.requested_subject());
     }
 }

@@ -4,6 +4,7 @@ use bulla_identity::SubjectPattern;
 use toml::de::DeValue;
 
 use super::reader::{self, Node};
+use super::{PrivateSpec, user};
 use crate::condition::{ClaimTest, Condition, Number, Operand, Test};
 use crate::error::Sink;
 use crate::problem::Problem;
@@ -11,7 +12,12 @@ use crate::problem::Problem;
 /// Reads a condition; `on` are the rule's patterns, whose captures it may name.
 ///
 /// What cannot be read is reported and left out: the policy does not load then.
-pub(super) fn condition(node: Node<'_>, on: &[SubjectPattern], sink: &mut Sink<'_>) -> Condition {
+pub(super) fn condition(
+    node: Node<'_>,
+    on: &[SubjectPattern],
+    private: &[PrivateSpec],
+    sink: &mut Sink<'_>,
+) -> Condition {
     let mut tests = Vec::new();
     if let Some(table) = reader::table("user", node, sink) {
         if table.is_empty() {
@@ -19,6 +25,9 @@ pub(super) fn condition(node: Node<'_>, on: &[SubjectPattern], sink: &mut Sink<'
         }
         for (key, node) in table {
             let claim: &str = key.get_ref();
+            if private.iter().any(|spec| *spec.name == *claim) {
+                sink.report(&key.span(), user::unreadable(claim));
+            }
             let test = if claim == "scope" {
                 scopes(node, sink)
             } else {
@@ -34,6 +43,14 @@ pub(super) fn condition(node: Node<'_>, on: &[SubjectPattern], sink: &mut Sink<'
     }
     Condition {
         tests: tests.into(),
+    }
+}
+
+/// One scope or a list of scopes.
+pub(super) fn scope_list(node: Node<'_>, sink: &mut Sink<'_>) -> Vec<Box<str>> {
+    match scopes(node, sink) {
+        Some(Test::Scopes(scopes)) => scopes.into(),
+        _ => Vec::new(),
     }
 }
 

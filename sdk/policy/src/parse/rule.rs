@@ -8,7 +8,7 @@ use bulla_identity::{PatternToken, SubjectPattern};
 
 use super::reader::{self, Fields, Node};
 use super::workload::Names;
-use super::{MAX_GRANTS, RuleSpec, condition, stream, subject};
+use super::{MAX_GRANTS, PrivateSpec, RuleSpec, condition, stream, subject};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::rule::{Effect, Rule, Verb, VerbSet};
@@ -29,6 +29,7 @@ pub(super) fn rules(
     allow: Option<Node<'_>>,
     deny: Option<Node<'_>>,
     names: &Names,
+    private: &[PrivateSpec],
     sink: &mut Sink<'_>,
 ) -> Vec<RuleSpec> {
     let mut out: Vec<RuleSpec> = Vec::new();
@@ -43,7 +44,7 @@ pub(super) fn rules(
             continue;
         };
         for node in array.iter() {
-            let Some(spec) = rule(effect, node, names, sink) else {
+            let Some(spec) = rule(effect, node, names, private, sink) else {
                 continue;
             };
             grants = grants.saturating_add(spec.rule.who.len().saturating_mul(spec.rule.on.len()));
@@ -63,7 +64,13 @@ pub(super) fn rules(
     out
 }
 
-fn rule(effect: Effect, node: Node<'_>, names: &Names, sink: &mut Sink<'_>) -> Option<RuleSpec> {
+fn rule(
+    effect: Effect,
+    node: Node<'_>,
+    names: &Names,
+    private: &[PrivateSpec],
+    sink: &mut Sink<'_>,
+) -> Option<RuleSpec> {
     let name = match effect {
         Effect::Allow => "an allow rule",
         Effect::Deny => "a deny rule",
@@ -75,7 +82,7 @@ fn rule(effect: Effect, node: Node<'_>, names: &Names, sink: &mut Sink<'_>) -> O
         None => (None, node.span()),
     };
     let who = match fields.need("who", sink) {
-        Some(node) => names.who(node, sink),
+        Some(node) => names.who("who", node, sink),
         None => Vec::new(),
     };
     let verbs = match fields.need("may", sink) {
@@ -109,7 +116,7 @@ fn rule(effect: Effect, node: Node<'_>, names: &Names, sink: &mut Sink<'_>) -> O
                 sink.report(&node.span(), Problem::ConditionOnSubscribe { verb });
             }
         }
-        condition::condition(node, &on, sink)
+        condition::condition(node, &on, private, sink)
     });
     Some(RuleSpec {
         rule: Rule {

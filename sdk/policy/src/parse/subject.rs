@@ -111,6 +111,25 @@ pub(super) fn vertical(word: &str, span: &Range<usize>, sink: &mut Sink<'_>) -> 
     }
 }
 
+/// A list of verticals, sorted; it may be empty, and reaches nothing then.
+pub(super) fn verticals(node: Node<'_>, sink: &mut Sink<'_>) -> Vec<Box<str>> {
+    let Some(array) = node.get_ref().as_array() else {
+        reader::wrong_type("reach", "a list of audiences", node, sink);
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for node in array.iter() {
+        if let Some(word) = reader::text("reach", node, sink)
+            && let Some(name) = vertical(word, &node.span(), sink)
+        {
+            out.push(name);
+        }
+    }
+    out.sort();
+    out.dedup();
+    out
+}
+
 /// A pattern outside the reserved spaces, as far as its first token tells.
 pub(super) fn pattern(
     text: &str,

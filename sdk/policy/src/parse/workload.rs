@@ -6,7 +6,7 @@ use std::ops::Range;
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
 
 use super::reader::{self, Fields, Node};
-use super::{MAX_GRANTS, WorkloadSpec, subject};
+use super::{MAX_GRANTS, WorkloadSpec, subject, user};
 use crate::error::Sink;
 use crate::problem::Problem;
 
@@ -34,7 +34,7 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
         };
         const LATER: &[(&str, &str)] = &[("expires", "remove the workload when its time is over")];
         let what = "a workload";
-        const KEYS: &[&str] = &["attest", "mints", "reach"];
+        const KEYS: &[&str] = &["attest", "mints", "reach", "exchanges", "starts"];
         let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
         let mut nkeys = Vec::new();
         if let Some(node) = fields.need("attest", sink) {
@@ -61,8 +61,20 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
             if !mints {
                 sink.report(&node.span(), Problem::ReachWithoutMint);
             }
-            verticals(node, sink)
+            subject::verticals(node, sink)
         });
+        let exchanges = fields.get("exchanges").is_some_and(|node| {
+            let exchanges = reader::boolean("exchanges", node, sink).unwrap_or(false);
+            if exchanges && !mints {
+                sink.report(&node.span(), Problem::ExchangeWithoutMint);
+            }
+            if exchanges && out.iter().any(|other: &WorkloadSpec| other.exchanges) {
+                sink.report(&node.span(), Problem::ExchangeTwice);
+            }
+            exchanges
+        });
+        let starts_node = fields.get("starts");
+        let starts = starts_node.and_then(|node| user::starts(node, sink));
         if let Some(name) = parsed {
             out.push(WorkloadSpec {
                 name,
@@ -70,29 +82,19 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
                 nkeys,
                 mints,
                 reach,
+                exchanges,
+                starts,
+                starts_at: starts_node.map(|node| node.span()),
+                line: sink.line_of(key.span().start),
             });
         }
     }
-    out.sort_by(|a, b| a.name.cmp(&b.name));
-    out
-}
-
-/// A list of verticals, sorted; it may be empty, and reaches nothing then.
-fn verticals(node: Node<'_>, sink: &mut Sink<'_>) -> Vec<Box<str>> {
-    let Some(array) = node.get_ref().as_array() else {
-        reader::wrong_type("reach", "a list of audiences", node, sink);
-        return Vec::new();
-    };
-    let mut out = Vec::new();
-    for node in array.iter() {
-        if let Some(word) = reader::text("reach", node, sink)
-            && let Some(name) = subject::vertical(word, &node.span(), sink)
-        {
-            out.push(name);
+    if !out.iter().any(|workload| workload.exchanges) {
+        for at in out.iter().filter_map(|w| w.starts_at.as_ref()) {
+            sink.report(at, Problem::StartsWithoutExchange);
         }
     }
-    out.sort();
-    out.dedup();
+    out.sort_by(|a, b| a.name.cmp(&b.name));
     out
 }
 
@@ -188,12 +190,12 @@ impl Names {
         names
     }
 
-    /// The workloads that the list `who` names: sorted, each once.
-    pub(super) fn who(&self, node: Node<'_>, sink: &mut Sink<'_>) -> Vec<u32> {
+    /// The workloads that a list, `who` for example, names: sorted, each once.
+    pub(super) fn who(&self, key: &'static str, node: Node<'_>, sink: &mut Sink<'_>) -> Vec<u32> {
         let expected = "a list of workloads and `group:NAME`";
         let mut out = BTreeSet::new();
-        for node in reader::list("who", expected, node, sink) {
-            match self.member(node, "who", sink) {
+        for node in reader::list(key, expected, node, sink) {
+            match self.member(node, key, sink) {
                 Some(Member::Workload(index)) => {
                     out.insert(index);
                 }

@@ -23,6 +23,8 @@ impl Problem {
                 "max_age" => {
                     "add `max_age = \"7d\"`, up to 30d: how long after it was stored a message may be consumed"
                 }
+                "users" => "add `users = [\"batch:*\"]`: on whose behalf it may start",
+                "readers" => "add `readers = [\"workload\", \"group:name\"]`",
                 "subjects" => "add `subjects = [\"orders.>\"]`",
                 "on" => "add `on = [\"subject.pattern\"]`",
                 _ => "add it",
@@ -92,6 +94,20 @@ impl Problem {
             Self::ReachWithoutMint => "add `mints = true`, or leave the reach out",
             Self::ProvenWithoutUser { .. } => {
                 "leave `user` out: where a chain is proven, a user is required"
+            }
+            Self::ExchangeWithoutMint => "add `mints = true`",
+            Self::ExchangeTwice => {
+                "give all brokers one workload with several nkeys: each request is for one of them"
+            }
+            Self::StartsWithoutExchange => {
+                "declare the brokers' workload with `mints = true` and `exchanges = true`"
+            }
+            Self::StartsUser { .. } => {
+                "write a name such as \"batch:nightly\", or its beginning: \"batch:*\""
+            }
+            Self::ClaimReserved { .. } => "choose another name",
+            Self::ConditionOnPrivate { .. } => {
+                "test another claim, or take this one out of [claims]: sender and receivers decide, and they cannot read it"
             }
             Self::StreamName { .. } => "use A-Z, a-z, 0-9, `-` and `_`, at most 64 characters",
             Self::StreamReserved { .. } => {

@@ -938,3 +938,113 @@ fn a_listener_may_take_a_pattern_that_one_grant_covers() {
         assert_eq!(got.err().map(|d| d.reason().code()), want, "{pattern}");
     }
 }
+
+const BROKER: &str = "workload.c.mints = true\nworkload.c.exchanges = true\n";
+
+#[test]
+fn pol_80_a_workload_that_exchanges_brings_its_rules() {
+    let policy = Policy::parse("p.toml", &with(BROKER)).unwrap();
+    let exchange = Subject::parse("$BULLA.TXN").unwrap();
+    let may = |who: &str, verb: Verb| {
+        let workload = policy.workload(&WorkloadName::parse(who).unwrap()).unwrap();
+        policy.may_ever(workload.id(), verb, &exchange)
+    };
+    assert!(
+        ["a", "b", "c"]
+            .into_iter()
+            .all(|who| may(who, Verb::Request))
+    );
+    assert!(may("c", Verb::Serve) && !may("a", Verb::Serve) && !may("a", Verb::Publish));
+    let needs = policy.requirements(&exchange);
+    assert_eq!(needs.protect, Protect::Encrypted);
+    assert_eq!(needs.replay_for(true), Replay::Shared);
+    let permissions = |who: &str| {
+        let workload = policy.workload(&WorkloadName::parse(who).unwrap()).unwrap();
+        policy.permissions(workload.id()).unwrap()
+    };
+    assert!(
+        permissions("a")
+            .publish_allow
+            .contains(&"$BULLA.TXN".to_owned())
+    );
+    assert!(
+        permissions("c")
+            .subscribe_allow
+            .contains(&"$BULLA.TXN c".to_owned())
+    );
+    let listens = |list: &[String]| list.iter().any(|s| s.contains("$BULLA.TXN"));
+    assert!(!listens(&permissions("a").subscribe_allow));
+    // Nothing that a text says makes it laxer, or asks a user of it.
+    for entry in ["protect = \"open\"", "user = \"none\"", "audience = \"x\""] {
+        let text = with(&format!("{BROKER}[subject.\">\"]\n{entry}"));
+        let policy = Policy::parse("p.toml", &text).unwrap();
+        assert_eq!(policy.requirements(&exchange), needs, "{entry}");
+    }
+    // Without one nobody may.
+    let bare = Policy::parse("p.toml", &with("")).unwrap();
+    assert_eq!(bare.who_may_ever(Verb::Request, &exchange).count(), 0);
+    one_error(
+        &with("workload.c.exchanges = true"),
+        "exchange_without_mint",
+        "true",
+    );
+    let two = format!("{BROKER}workload.b.mints = true\nworkload.b.exchanges = true\n");
+    let errors = refused(&with(&two));
+    assert_eq!(errors.errors()[0].code(), "exchange_twice", "{errors}");
+}
+
+#[test]
+fn pol_81_who_may_start_a_chain_for_whom() {
+    let starts = |grant: &str| with(&format!("{BROKER}workload.a.starts = {grant}\n"));
+    let grant = |text: &str| {
+        let policy = Policy::parse("p.toml", &starts(text)).unwrap();
+        let a = policy.workload(&WorkloadName::parse("a").unwrap()).unwrap();
+        a.starts().unwrap().clone()
+    };
+    let job = grant(
+        r#"{ users = ["batch:*", "cron"], scope = "a", reach = ["ops"], claims = { kind = "job" } }"#,
+    );
+    assert!(job.covers("batch:") && job.covers("batch:x") && job.covers("cron"));
+    assert!(!job.covers("batch") && !job.covers("cron2") && !job.covers("") && !job.covers("*"));
+    assert_eq!(job.scopes().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(job.reach().collect::<Vec<_>>(), ["ops"]);
+    assert_eq!(job.claims().len(), 1);
+    let anybody = grant(r#"{ users = ["*"] }"#);
+    assert!(anybody.covers("alice"));
+    assert_eq!((anybody.scopes().count(), anybody.reach().count()), (0, 0));
+
+    for (text, code, at) in [
+        (r#"{ scope = "a" }"#, "missing_key", r#"{ scope = "a" }"#),
+        ("{ users = [] }", "empty_list", "[]"),
+        (r#"{ users = [""] }"#, "starts_user", r#""""#),
+        (r#"{ users = ["a*b"] }"#, "starts_user", r#""a*b""#),
+        (r#"{ users = ["a**"] }"#, "starts_user", r#""a**""#),
+        (
+            r#"{ users = ["a"], claims = { sub = "x" } }"#,
+            "claim_reserved",
+            "sub",
+        ),
+        (
+            r#"{ users = ["a"], claims = { reach = "x" } }"#,
+            "claim_reserved",
+            "reach",
+        ),
+        (
+            r#"{ users = ["a"], claims = { x = 1.5 } }"#,
+            "wrong_type",
+            "1.5",
+        ),
+        (r#"{ users = ["a"], scope = "a b" }"#, "scope", r#""a b""#),
+        (r#"{ users = ["a"], roles = "x" }"#, "unknown_key", "roles"),
+    ] {
+        one_error(&starts(text), code, at);
+    }
+    let alone = with(r#"workload.a.starts = { users = ["x"] }"#);
+    one_error(&alone, "starts_without_exchange", r#"{ users = ["x"] }"#);
+}
+
+#[test]
+fn pol_07_private_claims_are_refused() {
+    let text = with("[claims.email]\nreaders = [\"a\"]");
+    one_error(&text, "unsupported", "claims");
+}

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod exchange;
 mod issuer;
 mod jwks;
 mod properties;
