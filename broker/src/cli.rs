@@ -5,6 +5,7 @@ pub(crate) mod operator;
 pub mod policy;
 pub(crate) mod revoke;
 mod service;
+pub mod trust;
 
 use std::error::Error;
 use std::future::Future;
@@ -24,6 +25,7 @@ use envelope::EnvelopeCommand;
 use policy::PolicyCommand;
 use revoke::RevokeCommand;
 use service::ServiceArgs;
+use trust::TrustCommand;
 
 /// Sealed messages for NATS: who may say what, proven and enforced.
 #[derive(Debug, Parser)]
@@ -34,6 +36,7 @@ use service::ServiceArgs;
         bulla dev                     a whole deployment on this machine, with things to try\n  \
         bulla policy check FILE       everything that is wrong with a policy\n  \
         bulla policy can-i orders publish orders.created\n  \
+        bulla trust init --domain acme.example\n  \
         bulla envelope inspect FILE   what a captured message says\n  \
         bulla revoke workload orders  believe it no more, within a second\n\n\
         Exit code: 0 done or yes, 1 the answer is no, 2 an error."
@@ -99,6 +102,10 @@ enum Command {
             off obeys when it returns, and stops by itself after 60 s without word from a broker."
     )]
     Revoke(RevokeCommand),
+
+    /// Make, show and replace the keys that everything is proven by
+    #[command(subcommand)]
+    Trust(TrustCommand),
 
     /// Look at captured envelopes, and judge them offline
     #[command(subcommand)]
@@ -173,6 +180,7 @@ pub fn main() -> ExitCode {
         Command::Gateway(args) => bulla_gateway::cli::run(&args),
         Command::Policy(command) => policy::run(&command),
         Command::Revoke(command) => revoke::run(command),
+        Command::Trust(command) => trust::run(&command),
         Command::Envelope(command) => envelope::run(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bulla", &mut std::io::stdout());

@@ -43,6 +43,7 @@ pub mod nats_config;
 pub mod provision;
 mod seen;
 mod trust;
+pub mod trust_dir;
 
 pub use broker::{BrokerError, run};
 pub use config::{BrokerConfig, BrokerKeys, ConfigError, TrustFiles};

@@ -19,7 +19,8 @@ pub mod variables {
     pub const WORKLOAD: &str = "BULLA_WORKLOAD";
     /// The file that holds the workload's nkey seed (mode 0600).
     pub const SEED_FILE: &str = "BULLA_SEED_FILE";
-    /// The file that holds the trust root's public key.
+    /// The file that pins the trust root: its public key, or one on each line
+    /// while it is replaced.
     pub const TRUST_ROOT_FILE: &str = "BULLA_TRUST_ROOT_FILE";
     /// Optional: a PEM file of certificate authorities for TLS to the bus.
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
@@ -167,6 +168,13 @@ impl ConnectOptions {
             }
             _ => Err(OptionsError { problems }),
         }
+    }
+
+    /// Pins the roots in this file instead.
+    #[must_use]
+    pub fn trust_root_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust_root_file = path.into();
+        self
     }
 
     /// Trusts only the certificate authorities in this PEM file for TLS to the bus.

@@ -254,6 +254,12 @@ impl Credential {
         &self.request.workload
     }
 
+    /// The issuing key that it names.
+    #[must_use]
+    pub const fn issuer(&self) -> &VerifyingKey {
+        &self.issuer
+    }
+
     /// Not before.
     #[must_use]
     pub const fn not_before(&self) -> UnixMillis {

@@ -442,16 +442,46 @@ impl SignedPolicy {
         if bundle.expires_at < now.saturating_sub(skew) {
             return Err(TrustError::Expired);
         }
+        let policy = Self::open_if(bytes, &bundle.trust_domain, |key| {
+            bundle.policy_keys.contains(key)
+        })?;
+        if policy.0.issued_at > now.saturating_add(skew) {
+            return Err(TrustError::Future);
+        }
+        Ok(Verified::danger_assert(policy.0))
+    }
+
+    /// Decodes strictly and proves that the key which it names signed it,
+    /// whoever trusts that key. Gives the key too.
+    ///
+    /// # Security
+    /// For who knows the key otherwise: it says what a file holds, not what to
+    /// go by.
+    ///
+    /// # Errors
+    /// [`TrustError`] names the first thing that does not fit.
+    pub fn danger_open_by_its_own_key(
+        bytes: &[u8],
+        trust_domain: &TrustDomain,
+    ) -> Result<(Self, VerifyingKey), TrustError> {
+        Self::open_if(bytes, trust_domain, |_| true)
+    }
+
+    fn open_if(
+        bytes: &[u8],
+        domain: &TrustDomain,
+        is_trusted: impl FnOnce(&VerifyingKey) -> bool,
+    ) -> Result<(Self, VerifyingKey), TrustError> {
         let (statement, signature) = split(bytes, MAX_POLICY)?;
         let mut reader = Reader::new(statement);
         reader.array_of(6)?;
         version(&mut reader)?;
         let trust_domain = trust_domain(&mut reader)?;
         let key = key(&mut reader)?;
-        if trust_domain != bundle.trust_domain {
+        if trust_domain != *domain {
             return Err(TrustError::ForeignDomain);
         }
-        if !bundle.policy_keys.contains(&key) {
+        if !is_trusted(&key) {
             return Err(TrustError::UnknownKey);
         }
         key.verify(Tag::Policy, &[statement], &signature)
@@ -460,15 +490,13 @@ impl SignedPolicy {
         let issued_at = UnixMillis::from_millis(reader.uint()?);
         let (_, text) = reader.string(MAX_POLICY)?;
         reader.finish()?;
-        if issued_at > now.saturating_add(skew) {
-            return Err(TrustError::Future);
-        }
-        Ok(Verified::danger_assert(Self {
+        let policy = Self {
             trust_domain,
             revision,
             issued_at,
             text: text.to_owned(),
-        }))
+        };
+        Ok((policy, key))
     }
 
     /// Whether this revision may replace `held`: it is newer, or the same.

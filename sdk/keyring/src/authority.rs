@@ -163,6 +163,15 @@ impl AuthorityKey {
         Ok(Self { role, key })
     }
 
+    /// The key of 32 bytes, which do not say their role.
+    ///
+    /// # Errors
+    /// [`AuthorityKeyError::Key`] if they are no sound key.
+    pub fn from_bytes(role: AuthorityRole, bytes: &[u8; 32]) -> Result<Self, AuthorityKeyError> {
+        let key = VerifyingKey::from_bytes(bytes)?;
+        Ok(Self { role, key })
+    }
+
     /// Reads the keys that a file pins: one on each line, at least one and at
     /// most [`MAX_PINNED`]. Empty lines and those that begin with `#` are
     /// skipped.
