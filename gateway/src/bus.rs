@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 /// A message to send: what is left of an HTTP request.
 #[derive(Clone)]
@@ -102,6 +103,15 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Whether the user is revoked: nothing is minted for him then.
     fn is_user_revoked(&self, principal: &str) -> bool;
+
+    /// Takes the claims that the policy calls private out of `claims`, and gives them
+    /// encrypted to their readers, for the token of `txn` and `user`.
+    fn hide_claims(
+        &self,
+        txn: &str,
+        user: &str,
+        claims: &mut Map<String, Value>,
+    ) -> impl Future<Output = Result<Option<Value>, BusError>> + Send;
 
     /// Whether a message could be sent now.
     fn ready(&self) -> bool;

@@ -160,7 +160,7 @@ impl<B: Bus> Edge<B> {
         } else {
             self.read_body(&route, &head, body).await?
         };
-        let token = self.mint(&route, &subject, user.as_ref(), now)?;
+        let token = self.mint(&route, &subject, user.as_ref(), now).await?;
         let message = BusMessage {
             subject,
             payload,
@@ -243,7 +243,7 @@ impl<B: Bus> Edge<B> {
         }
     }
 
-    fn mint(
+    async fn mint(
         &self,
         route: &Route,
         subject: &Subject,
@@ -259,10 +259,7 @@ impl<B: Bus> Edge<B> {
         };
         let key = self.bus.token_key().ok_or(Problem::Unavailable)?;
         let scopes: Vec<&str> = user.scopes.iter().map(String::as_str).collect();
-        let minted = self
-            .minter
-            .mint(&user.validated, &scopes, reach, &key, user.leeway, now);
-        minted.map(Some).map_err(|error| match error {
+        let refuse = |error| match error {
             // The client's token ends within a second.
             bulla_token::MintError::Lifetime { .. } => deny(Problem::InvalidToken, "token_expired"),
             bulla_token::MintError::BadClaim(_)
@@ -271,7 +268,16 @@ impl<B: Bus> Edge<B> {
                 tracing::warn!(%error, "no transaction token for a valid access token");
                 deny(Problem::Forbidden, "cannot_mint")
             }
-        })
+        };
+        let (minter, validated) = (&self.minter, &user.validated);
+        let mut claims = minter
+            .claims(validated, &scopes, reach, &key, user.leeway, now)
+            .map_err(refuse)?;
+        let hidden = self
+            .bus
+            .hide_claims(&claims.txn, &claims.principal, &mut claims.context);
+        claims.private = hidden.await?;
+        minter.mint(&claims, &key).map(Some).map_err(refuse)
     }
 
     async fn send(

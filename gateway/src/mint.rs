@@ -32,13 +32,13 @@ impl Minter {
         }
     }
 
-    /// A token for one request: the user, what is left of the scopes, the verticals
+    /// What a token for one request says: the user, what is left of the scopes, the verticals
     /// that the route reaches, the claims that the configuration lists, and who issued
     /// the client's token (`idp`).
     ///
     /// It ends no later than the client's token, whose leeway is granted too, and than
     /// the credential that publishes our key.
-    pub(crate) fn mint(
+    pub(crate) fn claims(
         &self,
         user: &ValidatedToken,
         scopes: &[&str],
@@ -46,7 +46,7 @@ impl Minter {
         key: &TokenKey,
         leeway: Duration,
         now: UnixMillis,
-    ) -> Result<String, MintError> {
+    ) -> Result<TransactionClaims, MintError> {
         let mut txn = [0; 16];
         getrandom::fill(&mut txn).map_err(|_| MintError::BadClaim("txn"))?;
         let mut claims = TransactionClaims::new(
@@ -62,7 +62,16 @@ impl Minter {
             .saturating_add(self.lifetime)
             .min(user.expires().saturating_add(leeway))
             .min(key.ends);
-        mint_transaction_token(&self.key, &key.kid, &self.domain, &claims)
+        Ok(claims)
+    }
+
+    /// The token that says it.
+    pub(crate) fn mint(
+        &self,
+        claims: &TransactionClaims,
+        key: &TokenKey,
+    ) -> Result<String, MintError> {
+        mint_transaction_token(&self.key, &key.kid, &self.domain, claims)
     }
 
     fn context(&self, user: &ValidatedToken) -> Map<String, Value> {

@@ -9,6 +9,8 @@ use bulla_sdk::{
     ServiceErrorCode, TraceParent,
 };
 
+use serde_json::{Map, Value};
+
 use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
 
@@ -49,6 +51,20 @@ impl Bus for Client {
 
     fn is_user_revoked(&self, principal: &str) -> bool {
         self.revocations().is_user_revoked(principal)
+    }
+
+    async fn hide_claims(
+        &self,
+        txn: &str,
+        user: &str,
+        claims: &mut Map<String, Value>,
+    ) -> Result<Option<Value>, BusError> {
+        Client::hide_claims(self, txn, user, claims)
+            .await
+            .map_err(|error| {
+                tracing::warn!(error = error.code(), "private claims cannot be encrypted");
+                BusError::Disconnected
+            })
     }
 
     fn ready(&self) -> bool {

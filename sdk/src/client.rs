@@ -108,13 +108,13 @@ impl Client {
             connection: connection.clone(),
         };
         let domain = control.policy().policy().trust_domain().clone();
-        let unlocker = Unlocker::new(
+        let unlocker = Arc::new(Unlocker::new(
             kems,
             connection.clone(),
             control.clone(),
             domain,
             options.clock_skew,
-        );
+        ));
         let vault = Vault::new(VaultParts {
             control: control.clone(),
             connection: connection.clone(),
@@ -128,14 +128,18 @@ impl Client {
         Ok(Self {
             shared: Arc::new(Shared {
                 vault,
-                unlocker,
                 signer: Signer::start(desk, stats.clone()),
                 reply_keys: ReplyKeys::new(),
                 routes: Routes::default(),
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
                 appending: AtomicUsize::new(0),
-                users: Users::new(options.clock_skew),
+                users: Users::new(
+                    options.clock_skew,
+                    options.workload.clone(),
+                    Arc::clone(&unlocker),
+                ),
+                unlocker,
                 claims: Claims::new(connection.clone(), options.workload.tag()),
                 own_name,
                 options,

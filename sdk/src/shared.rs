@@ -1,6 +1,7 @@
 //! What the handles of one client share.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use bulla_envelope::VerifiedRoots;
@@ -33,7 +34,7 @@ pub(crate) struct Shared {
     /// What this process encrypts under.
     pub(crate) vault: Vault,
     /// What others have encrypted under.
-    pub(crate) unlocker: Unlocker,
+    pub(crate) unlocker: Arc<Unlocker>,
     /// What this process shares with those whom it asks and answers.
     pub(crate) reply_keys: ReplyKeys,
     /// The subjects that this client sends to.

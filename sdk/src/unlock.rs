@@ -51,6 +51,11 @@ pub(crate) enum UnlockError {
 }
 
 impl UnlockError {
+    /// Whether it is wrapped, and not to this workload.
+    pub(crate) fn is_for_others(&self) -> bool {
+        matches!(self, Self::Unwrap(UnwrapError::NotARecipient))
+    }
+
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Unwrap(error) => error.code(),
@@ -61,7 +66,7 @@ impl UnlockError {
     }
 }
 
-type Unlocked = Result<Arc<OpeningKey>, UnlockError>;
+pub(crate) type Unlocked = Result<Arc<OpeningKey>, UnlockError>;
 
 /// The data keys that others' envelopes were sealed under.
 pub(crate) struct Unlocker {
@@ -135,11 +140,24 @@ impl Unlocker {
         }
     }
 
+    /// The key that something else than an envelope names: its record is on the
+    /// stream.
+    pub(crate) async fn key(&self, reference: KeyReference) -> Unlocked {
+        match self.held.get(&reference.data_key) {
+            Some(key) => Ok(key),
+            None => Box::pin(self.look_up(reference)).await,
+        }
+    }
+
     /// The key of an authentic envelope; `reference` is what it says of it.
     async fn obtain(&self, envelope: &CheckedEnvelope, reference: KeyReference) -> Unlocked {
         if let Some(wraps) = envelope.inline_wraps() {
             return self.admit(reference, &wraps);
         }
+        self.look_up(reference).await
+    }
+
+    async fn look_up(&self, reference: KeyReference) -> Unlocked {
         if let Some(error) = self.missing.get(&reference) {
             return Err(error);
         }

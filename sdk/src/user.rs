@@ -7,7 +7,9 @@ use std::time::Duration;
 use bulla_envelope::{Limits, LimitsError};
 use bulla_identity::{Claims, UnixMillis, Verified};
 use bulla_token::{SubjectToken, TransactionToken};
+use serde::de::DeserializeOwned;
 
+use crate::private_claims::Opened;
 use crate::refusal::UserRefusal;
 
 /// A user whose transaction token was verified by this process, under the limits
@@ -26,6 +28,7 @@ pub struct User {
 struct Token {
     verified: Verified<TransactionToken>,
     text: Box<str>,
+    private: Opened,
 }
 
 /// What limits leave of it.
@@ -51,11 +54,26 @@ impl MissingScope {
     }
 }
 
+/// Why a private claim is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PrivateClaimError {
+    /// It could not be read; perhaps later, if the key could not be had.
+    #[error("the user's private claims cannot be read: {reason}")]
+    Unreadable {
+        /// The reason's stable name.
+        reason: &'static str,
+    },
+    /// It is of another type.
+    #[error("the private claim is of another type")]
+    Type,
+}
+
 impl User {
-    pub(crate) fn new(verified: Verified<TransactionToken>, token: &str) -> Self {
+    pub(crate) fn new(verified: Verified<TransactionToken>, token: &str, private: Opened) -> Self {
         Self {
             token: Arc::new(Token {
                 verified,
+                private,
                 text: token.into(),
             }),
             narrowed: None,
@@ -101,6 +119,23 @@ impl User {
             Err(MissingScope {
                 scope: scope.to_owned(),
             })
+        }
+    }
+
+    /// A claim that the policy calls private, if this workload is one of its readers
+    /// and the token says it. None for everybody else. Limits do not touch it, and no
+    /// condition of the policy sees it.
+    ///
+    /// # Errors
+    /// [`PrivateClaimError`] if it may be there and could not be read, or is no `T`.
+    pub fn private<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, PrivateClaimError> {
+        let private = &self.token.private;
+        match (private.claims.get(name), private.fault) {
+            (Some(value), _) => T::deserialize(value)
+                .map(Some)
+                .map_err(|_| PrivateClaimError::Type),
+            (None, Some(reason)) => Err(PrivateClaimError::Unreadable { reason }),
+            (None, None) => Ok(None),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Verifies users' transaction tokens, each once for as long as it lives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{Limits, OpenedEnvelope};
@@ -9,7 +10,9 @@ use bulla_token::{token_digest, unverified_kid, verify_transaction_token};
 use moka::sync::Cache;
 
 use crate::control::{AsOf, Control};
+use crate::private_claims::{self, Opened};
 use crate::refusal::UserRefusal;
+use crate::unlock::Unlocker;
 use crate::user::User;
 
 /// Tokens that a process remembers; the cost of forgetting one is a signature.
@@ -20,6 +23,8 @@ const MAX_TOKENS: u64 = 10_000;
 pub(crate) struct Users {
     verified: Cache<([u8; 32], u64), Known>,
     skew: Duration,
+    own: WorkloadId,
+    unlocker: Arc<Unlocker>,
 }
 
 /// A verified user, and from when on that user or that token, or who minted it, is
@@ -45,12 +50,17 @@ impl Known {
 }
 
 impl Users {
-    pub(crate) fn new(skew: Duration) -> Self {
+    pub(crate) fn new(skew: Duration, own: WorkloadId, unlocker: Arc<Unlocker>) -> Self {
         let verified = Cache::builder()
             .max_capacity(MAX_TOKENS)
             .time_to_live(bulla_token::MAX_TRANSACTION_LIFETIME)
             .build();
-        Self { verified, skew }
+        Self {
+            verified,
+            skew,
+            own,
+            unlocker,
+        }
     }
 
     /// The user of a transaction token, verified now or lately; its times are
@@ -143,13 +153,23 @@ impl Users {
         }
         let revoked = control.user_revoked_since(token_verified.principal(), token_verified.txn());
         // The signature of an authorised minter was just verified.
-        let user = User::new(Verified::danger_assert(token_verified), token);
+        let opened = if policy.policy().reads_private_claims(&self.own) {
+            // On the heap: seldom, and larger than what every message does.
+            Box::pin(private_claims::open(&self.unlocker, &token_verified)).await
+        } else {
+            Opened::default()
+        };
+        let is_passing = opened.is_passing;
+        let user = User::new(Verified::danger_assert(token_verified), token, opened);
         let known = Known {
             user,
             revoked,
             minter_revoked: control.revoked_since(&credential),
         };
-        self.verified.insert(key, known.clone());
+        // What could not be read for the moment is tried again.
+        if !is_passing {
+            self.verified.insert(key, known.clone());
+        }
         known.judge(as_of)
     }
 }

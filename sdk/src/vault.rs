@@ -133,6 +133,20 @@ pub enum EncryptError {
     /// The stream refused the record of the wrapped key.
     #[error("the wrapped data key was not stored")]
     NotStored,
+    /// Private claims for more sets of readers than a token carries.
+    #[error("private claims for more than {limit} sets of readers")]
+    TooMany {
+        /// The most allowed.
+        limit: usize,
+    },
+    /// More private claims for one set of readers than a token carries.
+    #[error("private claims of {actual} bytes for one set of readers, at most {limit}")]
+    TooLarge {
+        /// The most bytes allowed.
+        limit: usize,
+        /// How many there are.
+        actual: usize,
+    },
 }
 
 impl EncryptError {
@@ -145,6 +159,8 @@ impl EncryptError {
             Self::DataKey(error) => error.code(),
             Self::Link(_) => "key_exchange_unreachable",
             Self::NotStored => "data_key_not_stored",
+            Self::TooMany { .. } => "private_claims_too_many",
+            Self::TooLarge { .. } => "private_claims_too_large",
         }
     }
 }
@@ -202,6 +218,24 @@ impl Vault {
         Ok(key)
     }
 
+    /// The key for what these workloads are to read outside of messages, so that its
+    /// record stands. None if none of them has published a key.
+    pub(crate) async fn key_for_readers(
+        &self,
+        readers: Vec<Workload>,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Result<Option<Arc<KeyInUse>>, EncryptError> {
+        let Some(key) = Box::pin(self.key_to(readers, suite, now)).await? else {
+            return Ok(None);
+        };
+        if key.inline_wraps() {
+            // It cannot ride along, so nobody goes on before it is stored.
+            self.storing(&key).store().await?;
+        }
+        Ok(Some(key))
+    }
+
     async fn choose(
         &self,
         verb: Verb,
@@ -210,18 +244,31 @@ impl Vault {
         now: UnixMillis,
     ) -> Result<Arc<KeyInUse>, EncryptError> {
         let policy = self.control.policy();
-        let workloads: Vec<Workload> = policy.policy().recipients(verb, subject).cloned().collect();
+        let workloads = policy.policy().recipients(verb, subject).cloned().collect();
+        let key = self.key_to(workloads, suite, now).await?;
+        key.ok_or_else(|| EncryptError::NoRecipient {
+            subject: subject.as_str().to_owned(),
+        })
+    }
+
+    /// The key for these workloads, as far as they have keys.
+    async fn key_to(
+        &self,
+        workloads: Vec<Workload>,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Result<Option<Arc<KeyInUse>>, EncryptError> {
+        let policy = self.control.policy();
         let (records, without) = self.control.kem_records(workloads).await?;
         if without > 0 {
             self.stats.count_recipients_without_key(without);
             debug!(
-                subject = subject.as_str(),
-                without, "workloads that may receive here have published no key"
+                without,
+                "workloads that may read this have published no key"
             );
         }
         if records.is_empty() {
-            let subject = subject.as_str().to_owned();
-            return Err(EncryptError::NoRecipient { subject });
+            return Ok(None);
         }
         let set = RecipientSet::of(records.iter().map(|record| record.key(suite).id()));
         let recipients: Vec<(WorkloadId, KemPublic)> = records
@@ -236,6 +283,7 @@ impl Vault {
             self.make(suite, domain.clone(), recipients.clone(), now, false)
         })
         .await
+        .map(Some)
     }
 
     /// The key for replies to the holder of this credential alone.
@@ -327,22 +375,7 @@ impl Vault {
         if for_reply {
             return Ok(in_use);
         }
-        let storing = Storing {
-            connection: self.connection.clone(),
-            own: self.own.clone(),
-            subject: reserved::key_record(
-                self.workload.tag(),
-                &HEXLOWER.encode(&in_use.key.id().0),
-            ),
-            // Of what a stream stores, longer than of anything else.
-            readable_for: self
-                .control
-                .policy()
-                .policy()
-                .longest_max_age()
-                .max(LONGEST_MAX_AGE),
-            key: Arc::clone(&in_use),
-        };
+        let storing = self.storing(&in_use);
         if in_use.key.recipient_count() > MAX_INLINE_WRAPS {
             // Too many to ride along: nobody could read without the record.
             storing.store().await?;
@@ -350,6 +383,19 @@ impl Vault {
             tokio::spawn(storing.keep_trying());
         }
         Ok(in_use)
+    }
+
+    fn storing(&self, key: &Arc<KeyInUse>) -> Storing {
+        let id = HEXLOWER.encode(&key.key.id().0);
+        // Of what a stream stores, longer than of anything else.
+        let longest = self.control.policy().policy().longest_max_age();
+        Storing {
+            connection: self.connection.clone(),
+            own: self.own.clone(),
+            subject: reserved::key_record(self.workload.tag(), &id),
+            readable_for: longest.max(LONGEST_MAX_AGE),
+            key: Arc::clone(key),
+        }
     }
 }
 

@@ -244,6 +244,16 @@ impl Bus for TestBus {
         principal == "revoked"
     }
 
+    /// No policy here calls a claim private.
+    async fn hide_claims(
+        &self,
+        _: &str,
+        _: &str,
+        _: &mut serde_json::Map<String, Value>,
+    ) -> Result<Option<Value>, BusError> {
+        Ok(None)
+    }
+
     fn ready(&self) -> bool {
         self.up.load(Ordering::SeqCst)
     }

@@ -121,6 +121,7 @@ mod limits;
 mod names;
 mod narrowing;
 mod opened;
+mod private;
 mod reader;
 mod replay;
 mod request;
@@ -161,6 +162,7 @@ pub use opened::{
     AuthenticEnvelope, CheckError, CheckedEnvelope, Expectation, Message, OpenError,
     OpenedEnvelope, Sender,
 };
+pub use private::{ClaimsOf, MAX_PRIVATE_CLAIMS, PrivateClaims};
 pub use reader::EncodingError;
 pub use replay::{LeafPrefix, ReplayError, ReplayLimits, ReplayWindow};
 pub use request::{

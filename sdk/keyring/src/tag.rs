@@ -74,6 +74,8 @@ tags! {
         RecipientSet = b"\xffbulla/v1/recipient-set\0",
         /// Derivation of the key that authenticates replies to one requester.
         MacKey = b"\xffbulla/v1/mac-key\0",
+        /// Additional data of encrypted claims.
+        PrivateClaims = b"\xffbulla/v1/private-claims\0",
         /// A reply that is authenticated to its requester alone.
         Mac = b"\xffbulla/v1/mac\0",
     }

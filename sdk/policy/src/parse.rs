@@ -127,16 +127,13 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
         "trust_domain",
         "workload",
         "group",
+        "claims",
         "subject",
         "stream",
         "allow",
         "deny",
     ];
-    const LATER: &[(&str, &str)] = &[(
-        "claims",
-        "leave it out: every holder of a token reads its claims",
-    )];
-    let top = Fields::new(&document, 0..0, "the policy", KEYS, LATER, sink);
+    let top = Fields::new(&document, 0..0, "the policy", KEYS, &[], sink);
     if let Some(node) = top.need("version", sink) {
         check_version(node, sink);
     }

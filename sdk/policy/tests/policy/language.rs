@@ -1044,7 +1044,53 @@ fn pol_81_who_may_start_a_chain_for_whom() {
 }
 
 #[test]
-fn pol_07_private_claims_are_refused() {
-    let text = with("[claims.email]\nreaders = [\"a\"]");
-    one_error(&text, "unsupported", "claims");
+fn pol_82_claims_that_only_their_readers_can_read() {
+    let text = "[claims.email]\nreaders = [\"b\", \"group:ab\"]\n";
+    let policy = Policy::parse("p.toml", &with(text)).unwrap();
+    let readers: Vec<_> = policy.readers_of("email").unwrap().collect();
+    let names: Vec<_> = readers.iter().map(|w| w.name().as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert!(policy.readers_of("phone").is_none());
+    assert!(policy.reads_private_claims(readers[0].id()));
+    let c = policy.workload(&WorkloadName::parse("c").unwrap()).unwrap();
+    assert!(!policy.reads_private_claims(c.id()));
+
+    let rule = allow(
+        "\"publish\"",
+        "\"x\"",
+        "user = { email = { present = true } }",
+    );
+    one_error(
+        &with(&format!("{text}{rule}")),
+        "condition_on_private",
+        "email",
+    );
+    let deny = rule.replace("[[allow]]", "[[deny]]");
+    one_error(
+        &with(&format!("{text}{deny}")),
+        "condition_on_private",
+        "email",
+    );
+    for (text, code, at) in [
+        ("[claims.email]", "missing_key", "email"),
+        ("[claims.email]\nreaders = []", "empty_list", "[]"),
+        (
+            "[claims.email]\nreaders = [\"z\"]",
+            "unknown_workload",
+            "\"z\"",
+        ),
+        ("[claims.sub]\nreaders = [\"a\"]", "claim_reserved", "sub"),
+        (
+            "[claims.scope]\nreaders = [\"a\"]",
+            "claim_reserved",
+            "scope",
+        ),
+        (
+            "[claims.reach]\nreaders = [\"a\"]",
+            "claim_reserved",
+            "reach",
+        ),
+    ] {
+        one_error(&with(text), code, at);
+    }
 }
