@@ -5,7 +5,7 @@
 
 use bulla_envelope::{Head, Holdings, LeafPrefix, Message, OpenedEnvelope};
 use bulla_identity::WorkloadId;
-use bulla_keyring::KeyId;
+use bulla_keyring::{KeyId, VerifyingKey};
 use tracing::error;
 
 use crate::stats::Stats;
@@ -42,6 +42,30 @@ impl ClonedKey<'_> {
             accepted_leaf = %self.accepted,
             offered_leaf = %self.offered,
             "two processes hold one message key",
+        );
+    }
+}
+
+/// A broker certified a key in this workload's name that no process of it can
+/// have asked for, or, where there is one process only, that this one did not.
+pub(crate) struct UnaskedCredential<'a> {
+    pub(crate) workload: &'a WorkloadId,
+    pub(crate) key_id: KeyId,
+    pub(crate) issuer: &'a VerifyingKey,
+    pub(crate) reason: &'static str,
+}
+
+impl UnaskedCredential<'_> {
+    pub(crate) fn raise(&self, stats: &Stats) {
+        stats.count_alarm("unasked_credential");
+        error!(
+            target: TARGET,
+            alarm = "unasked_credential",
+            workload = self.workload.path(),
+            key_id = self.key_id.to_hex(),
+            issuer = ?self.issuer,
+            reason = self.reason,
+            "a credential in this workload's name that it did not ask for",
         );
     }
 }

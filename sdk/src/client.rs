@@ -36,6 +36,7 @@ use crate::requests::Responses;
 use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
+use crate::state::State;
 use crate::stats::Stats;
 use crate::subscription::{ManyReplies, OneReply, Service, Subscription, typed, typed_many};
 use crate::unlock::Unlocker;
@@ -72,6 +73,7 @@ impl Client {
                 bounds: options.bounds,
                 patience: left(),
                 stats: stats.clone(),
+                is_sole: options.is_sole,
             },
         )
         .await?;
@@ -91,7 +93,10 @@ impl Client {
         let stop = CancellationToken::new();
         let kems = OwnKems::derive(&seed, &options.workload, options.kem_version);
         let epoch = Epoch(rand::random());
+        let state = options.state_dir.as_deref();
+        let state = state.map(|dir| State::open(dir, &options.workload, Arc::clone(&seed)));
         let applicant = Applicant {
+            state: state.transpose()?.map(Arc::new),
             options: options.clone(),
             connection: connection.clone(),
             control: control.clone(),
@@ -100,7 +105,7 @@ impl Client {
             seed,
         };
         let own = OwnCredential::obtain(applicant, left(), stop.clone()).await?;
-        kems.publish(&connection, left()).await?;
+        kems.publish(&connection, &control, left()).await?;
         // The reply inbox stands before anybody can be asked.
         connection.barrier(options.request_timeout).await?;
         let desk = Desk {

@@ -16,6 +16,7 @@
 mod heads;
 mod kem_records;
 mod lookup;
+mod own_name;
 mod revocations;
 
 use std::sync::Weak;
@@ -50,6 +51,7 @@ use crate::stats::Stats;
 use heads::Heads;
 use kem_records::KemRecords;
 use lookup::Lookups;
+use own_name::OwnName;
 use revocations::RevocationState;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,6 +117,8 @@ pub(crate) struct ControlParts<'a> {
     /// For how long to wait at the start.
     pub(crate) patience: Duration,
     pub(crate) stats: Stats,
+    /// Whether no other process runs as this workload.
+    pub(crate) is_sole: bool,
 }
 
 /// The control plane as this process sees it; cloning shares it.
@@ -137,6 +141,7 @@ struct Inner {
     generation: AtomicU64,
     lookups: Lookups,
     kem_records: KemRecords,
+    own_name: OwnName,
 }
 
 impl Control {
@@ -153,6 +158,7 @@ impl Control {
             bounds,
             patience,
             stats,
+            is_sole,
         } = parts;
         let domain =
             TrustDomain::parse(workload.trust_domain()).map_err(|e| ControlError::Invalid {
@@ -205,10 +211,11 @@ impl Control {
             policy: ArcSwap::from_pointee(snapshot.policy),
             revocations: ArcSwap::from_pointee(snapshot.revocations),
             heads,
-            stats,
+            stats: stats.clone(),
             generation: AtomicU64::new(1),
             lookups: Lookups::new(),
             kem_records: KemRecords::new(),
+            own_name: OwnName::new(workload.clone(), is_sole, stats.clone()),
         });
         inner.reconsider(clock::now());
         tokio::spawn(hear(Arc::downgrade(&inner), news));
@@ -221,6 +228,11 @@ impl Control {
     /// The policy in force.
     pub(crate) fn policy(&self) -> Arc<PolicyState> {
         self.0.policy.load_full()
+    }
+
+    /// A record of the control stream, if there is one.
+    pub(crate) async fn record(&self, subject: &str) -> Result<Option<Bytes>, LinkError> {
+        fetch(&self.0.connection, subject, SNAPSHOT_TIMEOUT).await
     }
 
     /// When the trust bundle in force ends.
@@ -371,9 +383,10 @@ impl Inner {
             // know that this one exists.
             _ => {
                 let named = subject.rsplit('.').next().and_then(KeyId::parse);
-                let held = Credential::decode(&record).ok().map(|c| c.id());
-                if let Some(key_id) = held.filter(|id| named == Some(*id)) {
-                    self.lookups.announce(key_id);
+                let told = Credential::decode(&record).ok();
+                if let Some(told) = told.filter(|told| named == Some(told.id())) {
+                    self.lookups.announce(told.id());
+                    self.watch_own_name(told, now);
                 }
             }
         }

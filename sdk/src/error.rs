@@ -23,6 +23,9 @@ pub enum ConnectError {
     /// The seed or root file cannot be used.
     #[error("cannot use the key file")]
     SecretFile(#[from] bulla_process::SecretFileError),
+    /// The directory for what is kept cannot be used.
+    #[error("cannot use the directory for what is kept")]
+    StateDir(#[from] bulla_process::PrivateDirError),
     /// The seed file does not hold a user nkey seed.
     #[error("`{}` does not hold a user nkey seed (`SU…`)", path.display())]
     Seed {

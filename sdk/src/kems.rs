@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bulla_envelope::{KemRecord, KeyReference, OpeningKey, ProcessKeys, UnwrapError};
-use bulla_identity::{TrustDomain, UnixMillis, WorkloadId, reserved};
+use bulla_identity::{Nkey, TrustDomain, UnixMillis, WorkloadId, reserved};
 use bulla_keyring::{ExchangeSecret, KemKeyId, KemSecret, KemSuite, NkeySeed};
 use bytes::Bytes;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use crate::broker_protocol::Registered;
 use crate::connection::Connection;
+use crate::control::Control;
 use crate::error::CredentialError;
 use crate::secret;
 
@@ -32,6 +34,7 @@ pub(crate) struct OwnKems(Arc<Inner>);
 
 struct Inner {
     workload: WorkloadId,
+    nkey: Nkey,
     /// The workload's own record, signed by its nkey.
     record: Vec<u8>,
     held: ArcSwap<HashMap<KemKeyId, Held>>,
@@ -51,12 +54,34 @@ pub(crate) struct ProcessSecrets {
     pub(crate) public: ProcessKeys,
 }
 
-impl ProcessSecrets {
+/// What they are made of.
+pub(crate) struct ProcessSeeds {
+    pub(crate) xwing: Zeroizing<[u8; 32]>,
+    pub(crate) x25519: Zeroizing<[u8; 32]>,
+    pub(crate) exchange: Zeroizing<[u8; 32]>,
+}
+
+impl ProcessSeeds {
     /// Fresh ones.
     pub(crate) fn fresh() -> Self {
-        let xwing = KemSecret::from_seed(KemSuite::XWing, &secret::fresh());
-        let x25519 = KemSecret::from_seed(KemSuite::X25519, &secret::fresh());
-        let exchange = ExchangeSecret::from_seed(&secret::fresh());
+        Self {
+            xwing: secret::fresh(),
+            x25519: secret::fresh(),
+            exchange: secret::fresh(),
+        }
+    }
+
+    /// All of them, in the order of the fields.
+    pub(crate) const fn all(&self) -> [&Zeroizing<[u8; 32]>; 3] {
+        [&self.xwing, &self.x25519, &self.exchange]
+    }
+}
+
+impl ProcessSecrets {
+    pub(crate) fn from_seeds(seeds: &ProcessSeeds) -> Self {
+        let xwing = KemSecret::from_seed(KemSuite::XWing, &seeds.xwing);
+        let x25519 = KemSecret::from_seed(KemSuite::X25519, &seeds.x25519);
+        let exchange = ExchangeSecret::from_seed(&seeds.exchange);
         let public = ProcessKeys {
             xwing: xwing.public().clone(),
             x25519: x25519.public().clone(),
@@ -86,6 +111,7 @@ impl OwnKems {
         }
         Self(Arc::new(Inner {
             workload: workload.clone(),
+            nkey: seed.public(),
             record: KemRecord::sign(seed, workload, version),
             held: ArcSwap::from_pointee(held),
         }))
@@ -135,6 +161,7 @@ impl OwnKems {
     pub(crate) async fn publish(
         &self,
         connection: &Connection,
+        control: &Control,
         patience: Duration,
     ) -> Result<(), CredentialError> {
         let subject = reserved::broker_kem(self.0.workload.tag());
@@ -150,10 +177,21 @@ impl OwnKems {
                 },
                 Err(error) => error.into(),
             };
+            // Perhaps an earlier process has handed in the same.
+            if matches!(error, CredentialError::Link(_)) && self.is_published(control).await {
+                return Ok(());
+            }
             if Instant::now() + AGAIN >= give_up {
                 return Err(error);
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Whether exactly this record lies on the control stream.
+    async fn is_published(&self, control: &Control) -> bool {
+        let subject = reserved::ctl_kem(self.0.workload.tag(), &self.0.nkey);
+        let record = control.record(&subject).await;
+        matches!(record, Ok(Some(record)) if record == self.0.record)
     }
 }

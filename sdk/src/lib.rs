@@ -93,6 +93,7 @@ mod routes;
 mod secret;
 mod shared;
 mod signer;
+mod state;
 mod stats;
 mod subscription;
 mod unlock;

@@ -24,6 +24,8 @@ pub mod variables {
     pub const TRUST_ROOT_FILE: &str = "BULLA_TRUST_ROOT_FILE";
     /// Optional: a PEM file of certificate authorities for TLS to the bus.
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
+    /// Optional: the directory where this process keeps its credential.
+    pub const STATE_DIR: &str = "BULLA_STATE_DIR";
     /// Optional: the version of the workload's encryption keys, 1 or more.
     pub const KEM_VERSION: &str = "BULLA_KEM_VERSION";
     /// Optional: for how many seconds revocations count without a newer head.
@@ -65,6 +67,8 @@ pub struct ConnectOptions {
     pub(crate) kem_version: u64,
     pub(crate) data_key_life: Duration,
     pub(crate) data_key_uses: u64,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) is_sole: bool,
 }
 
 impl ConnectOptions {
@@ -94,6 +98,8 @@ impl ConnectOptions {
             kem_version: 1,
             data_key_life: Duration::from_secs(600),
             data_key_uses: 1 << 28,
+            state_dir: None,
+            is_sole: false,
         }
     }
 
@@ -155,6 +161,9 @@ impl ConnectOptions {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
                 options.tls_ca_file = lookup(variables::TLS_CA_FILE)
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from);
+                options.state_dir = lookup(variables::STATE_DIR)
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from);
                 options.kem_version = kem_version;
@@ -278,6 +287,27 @@ impl ConnectOptions {
     #[must_use]
     pub fn data_key_uses(mut self, envelopes: u64) -> Self {
         self.data_key_uses = envelopes.max(1);
+        self
+    }
+
+    /// Keeps the message credential with its keys in this directory, so that a
+    /// restart succeeds while no broker answers, for as long as the credential
+    /// lives. Off by default: then those keys are in memory alone. The
+    /// directory is one process's, created with mode 0700; what lies in it is
+    /// encrypted under a key that is derived from the workload's nkey. A broker
+    /// that refuses is obeyed.
+    #[must_use]
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
+        self
+    }
+
+    /// There is no other process of this workload: a credential that is issued
+    /// to another one, with this workload's own nkey, is an alarm
+    /// (`unasked_credential`), because the nkey is then in other hands.
+    #[must_use]
+    pub fn sole_process(mut self) -> Self {
+        self.is_sole = true;
         self
     }
 

@@ -17,10 +17,11 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::error::{CredentialError, SendError};
-use crate::kems::{OwnKems, PROCESS_KEYS_LINGER, ProcessSecrets};
+use crate::kems::{OwnKems, PROCESS_KEYS_LINGER, ProcessSecrets, ProcessSeeds};
 use crate::options::ConnectOptions;
 use crate::refusal::chain;
 use crate::secret;
+use crate::state::{Kept, State};
 
 /// How long a broker may take for one answer.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -55,6 +56,8 @@ pub(crate) struct Applicant {
     pub(crate) kems: OwnKems,
     /// The same for the whole life of the process.
     pub(crate) epoch: Epoch,
+    /// Where the credential is kept for the next process, if anywhere.
+    pub(crate) state: Option<Arc<State>>,
 }
 
 impl OwnCredential {
@@ -67,14 +70,22 @@ impl OwnCredential {
         let give_up = tokio::time::Instant::now() + patience;
         let mut pause = RETRY_FIRST;
         let first = loop {
-            match applicant.apply().await {
+            let error = match applicant.apply().await {
                 Ok(issuance) => break issuance,
-                Err(error) if tokio::time::Instant::now() + pause >= give_up => return Err(error),
-                Err(_) => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_LAST);
-                }
+                Err(error) => error,
+            };
+            // Nobody answers. Who refuses has answered: then nothing that was
+            // granted before helps.
+            if matches!(error, CredentialError::Link(_))
+                && let Some(kept) = applicant.revive().await
+            {
+                break kept;
             }
+            if tokio::time::Instant::now() + pause >= give_up {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
         };
         let own = Self(Arc::new(ArcSwap::from_pointee(vec![Arc::new(first)])));
         let renewed = own.clone();
@@ -179,8 +190,10 @@ impl Applicant {
             challenge,
         } = Challenge::decode(&answer.payload).map_err(invalid)?;
 
-        let message_key = SigningKey::from_seed(&secret::fresh());
-        let process = ProcessSecrets::fresh();
+        let (message, seeds) = (secret::fresh(), ProcessSeeds::fresh());
+        let message_key = SigningKey::from_seed(&message);
+        let process = ProcessSecrets::from_seeds(&seeds);
+        self.control.asks_with(message_key.verifying_key());
         let now = clock::now();
         let request = RequestDraft {
             workload: &self.options.workload,
@@ -198,23 +211,100 @@ impl Applicant {
             Issued::Credential(bytes) => bytes,
             Issued::Refused(reason) => return Err(CredentialError::Refused { reason }),
         };
-        let credential = self.control.adopt(&bytes, now).map_err(invalid)?;
+        let issuance = self.take(&bytes, message_key, process, now)?;
+        info!(key_id = %issuance.sealer.key_id().to_hex(), expires = %issuance.sealer.expires_at(), "got a message credential");
+        self.keep(Kept {
+            message,
+            process: seeds,
+            credential: bytes,
+        })
+        .await;
+        Ok(issuance)
+    }
+
+    /// Verifies a credential, and begins to go by it.
+    fn take(
+        &self,
+        bytes: &[u8],
+        message_key: SigningKey,
+        process: ProcessSecrets,
+        now: UnixMillis,
+    ) -> Result<Issuance, CredentialError> {
+        let credential = self.control.adopt(bytes, now).map_err(invalid)?;
         if credential.workload() != &self.options.workload {
             return Err(CredentialError::Invalid {
                 reason: "it names another workload".to_owned(),
+            });
+        }
+        let token_key = self.options.token_key.as_deref();
+        if credential.token_key() != token_key.map(SigningKey::verifying_key) {
+            return Err(CredentialError::Invalid {
+                reason: "it names another token key".to_owned(),
             });
         }
         let sealer =
             Sealer::new(credential.credential(), message_key, self.epoch).map_err(invalid)?;
         let until = sealer.expires_at().saturating_add(PROCESS_KEYS_LINGER);
         self.kems.hold(&process, until, now);
-        info!(key_id = %sealer.key_id().to_hex(), expires = %sealer.expires_at(), "got a message credential");
         Ok(Issuance {
             sealer: Arc::new(sealer),
             exchange: process.exchange,
             credential: *credential.credential().hash(),
             issued: now,
         })
+    }
+}
+
+impl Applicant {
+    /// Keeps a credential for the next process.
+    async fn keep(&self, kept: Kept) {
+        let Some(state) = self.state.clone() else {
+            return;
+        };
+        let saved = tokio::task::spawn_blocking(move || state.save(&kept)).await;
+        if let Ok(Err(error)) = saved {
+            warn!(
+                error = chain(&error),
+                "the credential is not kept: a restart needs a broker"
+            );
+        }
+    }
+
+    /// The credential of an earlier process, if there is one that still counts.
+    async fn revive(&self) -> Option<Issuance> {
+        let state = self.state.clone()?;
+        let loaded = tokio::task::spawn_blocking(move || state.load()).await;
+        let kept = match loaded.ok()? {
+            Ok(kept) => kept?,
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the credential that was kept is of no use"
+                );
+                return None;
+            }
+        };
+        let now = clock::now();
+        let message_key = SigningKey::from_seed(&kept.message);
+        self.control.asks_with(message_key.verifying_key());
+        let process = ProcessSecrets::from_seeds(&kept.process);
+        match self.take(&kept.credential, message_key, process, now) {
+            Ok(issuance) if issuance.sealer.expires_at() > now => {
+                warn!(
+                    expires = %issuance.sealer.expires_at(),
+                    "no broker answers: going on with the credential of an earlier process"
+                );
+                Some(issuance)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the credential that was kept is of no use"
+                );
+                None
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 pub struct Cable {
     address: SocketAddr,
     whole: watch::Sender<bool>,
+    frozen: watch::Sender<Option<usize>>,
     seen: Seen,
     task: JoinHandle<()>,
 }
@@ -27,20 +28,27 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (whole, state) = watch::channel(true);
+        let (frozen, ice) = watch::channel(None);
         let seen = Seen::default();
         let task = tokio::spawn({
             let seen = Arc::clone(&seen);
             async move {
+                let mut number = 0;
                 while let Ok((client, _)) = listener.accept().await {
+                    let (ice, own) = (ice.clone(), number);
+                    number += 1;
                     let (target, state) = (target.clone(), state.clone());
                     let seen = Arc::clone(&seen);
-                    tokio::spawn(async move { forward(client, &target, state, seen).await });
+                    tokio::spawn(async move {
+                        forward(client, &target, state, (ice, own), seen).await;
+                    });
                 }
             }
         });
         Self {
             address,
             whole,
+            frozen,
             seen,
             task,
         }
@@ -65,6 +73,12 @@ impl Cable {
         self.whole.send_replace(false);
     }
 
+    /// Forwards nothing any more of the connection that was opened as this
+    /// number, from zero, and keeps it open: who listens there hangs.
+    pub fn freeze(&self, number: usize) {
+        self.frozen.send_replace(Some(number));
+    }
+
     /// Lets connections through again.
     pub fn mend(&self) {
         self.whole.send_replace(true);
@@ -77,7 +91,13 @@ impl Drop for Cable {
     }
 }
 
-async fn forward(client: TcpStream, target: &str, mut state: watch::Receiver<bool>, seen: Seen) {
+async fn forward(
+    client: TcpStream,
+    target: &str,
+    mut state: watch::Receiver<bool>,
+    (mut ice, number): (watch::Receiver<Option<usize>>, usize),
+    seen: Seen,
+) {
     if !*state.borrow() {
         return;
     }
@@ -86,10 +106,21 @@ async fn forward(client: TcpStream, target: &str, mut state: watch::Receiver<boo
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    tokio::select! {
-        () = copy(from_client, to_server, &seen) => {}
-        () = copy(from_server, to_client, &seen) => {}
-        _ = state.wait_for(|whole| !whole) => {}
+    let both = async {
+        tokio::select! {
+            () = copy(from_client, to_server, &seen) => {}
+            () = copy(from_server, to_client, &seen) => {}
+        }
+    };
+    let mut both = std::pin::pin!(both);
+    let is_frozen = tokio::select! {
+        () = &mut both => false,
+        _ = state.wait_for(|whole| !whole) => false,
+        _ = ice.wait_for(|frozen| *frozen == Some(number)) => true,
+    };
+    if is_frozen {
+        // Not read any more, and not closed either.
+        let _ = state.wait_for(|whole| !whole).await;
     }
 }
 

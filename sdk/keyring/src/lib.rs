@@ -30,6 +30,7 @@
 //! assert!(key.verifying_key().verify(Tag::TrustBundle, &[b"revision 1"], &signature).is_err());
 //! ```
 
+mod at_rest;
 mod authority;
 mod curve;
 mod data_key;

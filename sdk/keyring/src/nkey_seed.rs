@@ -140,6 +140,10 @@ impl NkeySeed {
         KemSecret::from_seed(suite, &seed)
     }
 
+    pub(crate) fn seed_bytes(&self) -> &[u8] {
+        self.seed.as_slice()
+    }
+
     /// The seed's text, for a key file.
     ///
     /// # Security

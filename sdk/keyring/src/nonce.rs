@@ -87,6 +87,11 @@ impl Nonce {
         &self.0
     }
 
+    /// The nonce of a key that is made for one text and encrypts no other.
+    pub(crate) const fn only() -> Self {
+        Self([0; NONCE_LEN])
+    }
+
     #[cfg(test)]
     pub(crate) const fn from_bytes(bytes: [u8; NONCE_LEN]) -> Self {
         Self(bytes)

@@ -70,6 +70,8 @@ tags! {
         KemKey = b"\xffbulla/v1/kem-key\0",
         /// Derivation of a workload's KEM key from its nkey seed.
         WorkloadKem = b"\xffbulla/v1/workload-kem\0",
+        /// Derivation of the key of what a process keeps on its own disk.
+        AtRest = b"\xffbulla/v1/at-rest\0",
         /// Hash of the KEM keys that a data key is wrapped to.
         RecipientSet = b"\xffbulla/v1/recipient-set\0",
         /// Derivation of the key that authenticates replies to one requester.

@@ -1,5 +1,5 @@
 //! Process plumbing shared by broker, gateway and services: logs, shutdown,
-//! readiness and secret files.
+//! readiness, secret files and directories.
 //!
 //! What it deliberately does not do: it parses no configuration, opens no
 //! socket and holds no key longer than the caller does.
@@ -16,11 +16,13 @@
 //! ```
 
 mod logs;
+mod private_dir;
 mod readiness;
 pub mod secret_file;
 mod shutdown;
 
 pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing, withheld};
+pub use private_dir::{PrivateDir, PrivateDirError};
 pub use readiness::{READY_TARGET, Readiness};
 pub use secret_file::SecretFileError;
 pub use shutdown::shutdown_signal;

@@ -1,6 +1,6 @@
-//! 12, 29: keys that nobody issued, or not for this.
+//! 12, 28, 29: keys that nobody issued, not for this, or in another's place.
 
-use bulla_identity::WorkloadId;
+use bulla_identity::{WorkloadId, reserved};
 
 use super::*;
 
@@ -66,4 +66,76 @@ async fn attack_12_a_key_of_another_trust_domain_is_refused() {
     scene.inject("pay.charge", Some(&reply_to), sealed).await;
     scene.refused("credential_unknown_workload").await;
     assert_eq!(scene.handled(), 0);
+}
+
+/// A broker, or whoever writes to the control stream, puts another credential in
+/// the place of the shop's.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_a_credential_in_anothers_place_is_refused() {
+    let scene = Scene::start().await;
+    let bus = &scene.bus;
+    let mallory = Forger::genuine(bus, "mallory").await;
+    let reply_to = bus.peer_inbox("shop", "x");
+    for (record, code) in [
+        (
+            mallory.credential().as_bytes().to_vec(),
+            "credential_misfiled",
+        ),
+        (b"rubbish".to_vec(), "credential_malformed"),
+    ] {
+        // Nobody has looked it up yet.
+        let shop = Forger::genuine(bus, "shop").await;
+        let place = reserved::ctl_credential(&shop.credential().id().to_hex());
+        bus.replace_control_record(&place, record.into()).await;
+        let sealed = request_of(&shop, "pay.charge", &reply_to);
+        scene.inject("pay.charge", Some(&reply_to), sealed).await;
+        scene.refused(code).await;
+        assert_eq!(scene.handled(), 0);
+    }
+    scene.still_answers().await;
+}
+
+/// A broker that lies is not only refused: the workload in whose name it lies
+/// tells its operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_29_a_workload_raises_an_alarm_about_what_it_did_not_ask_for() {
+    let scene = Scene::start().await;
+    let bus = &scene.bus;
+    // A replica, which asked with the same nkey, is none.
+    let replica = bus.client("shop").await;
+    let alarms = |client: &Client| client.stats().alarms().get("unasked_credential").copied();
+    // Neither is what no broker of the bundle says, whoever wrote it.
+    Forger::self_made(bus, "shop").publish(bus).await;
+    scene.still_answers().await;
+    assert_eq!((alarms(&scene.shop), alarms(&replica)), (None, None));
+
+    let forged = Forger::by_lying_broker(bus, "shop");
+    forged.publish(bus).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while alarms(&scene.shop).is_none() || alarms(&replica).is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "no alarm");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Once for each credential, and in nobody else's name.
+    forged.publish(bus).await;
+    scene.still_answers().await;
+    assert_eq!((alarms(&scene.shop), alarms(&scene.pay)), (Some(1), None));
+}
+
+/// Where there is one process only, a credential for its own nkey that it did
+/// not ask for says that the seed was stolen.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_12_a_stolen_seed_is_told_by_a_process_that_is_alone() {
+    let bus = Bus::start(POLICY).await;
+    let options = bus.connect_options("shop").sole_process();
+    let shop = Client::connect(options).await.unwrap();
+    let alarms = || shop.stats().alarms().get("unasked_credential").copied();
+    bus.client("pay").await;
+    assert_eq!(alarms(), None, "its own is none");
+    Forger::genuine(&bus, "shop").await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while alarms().is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "no alarm");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

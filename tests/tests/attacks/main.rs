@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod brokers;
 mod chains;
 mod claims;
 mod clock;
