@@ -115,7 +115,7 @@ impl ChainRefusal {
 pub enum ProofError {
     /// Nothing led to it that carried this user.
     #[error(
-        "it is not sent in the handling of a message with this user's token, which `{minter}` minted: send it from that handler, or in its context"
+        "it is not sent in the handling of a message with this user's token, whose chains begin with `{minter}`: send it from that handler, or in its context"
     )]
     NoParent {
         /// Who may begin a chain with the token.
@@ -174,7 +174,7 @@ pub(crate) fn show(
     context: &Context,
     user: &User,
 ) -> Result<Option<Ancestry>, ProofError> {
-    // Whoever minted a token begins its chain, whatever it is handling.
+    // With whom a token begins, its chains begin, whatever that one is handling.
     let minter = user.minter();
     if minter == own.as_str() {
         return Ok(None);

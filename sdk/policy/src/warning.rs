@@ -105,7 +105,7 @@ impl Warning {
                 subject,
                 subject_line,
             } => format!(
-                "rule `{rule}` lets `{workload}` send to `{subject}` (line {subject_line}), which says chain = \"proven\", and nothing that `{workload}` receives comes from a workload that mints, or with a proven chain: it has none to show, and each of these messages is refused"
+                "rule `{rule}` lets `{workload}` send to `{subject}` (line {subject_line}), which says chain = \"proven\", and nothing that `{workload}` receives comes from a workload that mints or starts chains, or with a proven chain: it has none to show, and each of these messages is refused"
             ),
         }
     }
@@ -121,7 +121,7 @@ impl Warning {
                 "add the audience to the `reach` of a workload that mints, or mend its spelling"
             }
             Kind::ChainCannotBeProven { .. } => {
-                "say chain = \"proven\" for what it receives too, all the way from the workload that mints"
+                "say chain = \"proven\" for what it receives too, all the way from the workload that mints or starts them"
             }
         }
     }

@@ -52,17 +52,17 @@ pub(super) fn warnings(parsed: &Parsed) -> Vec<Warning> {
 struct Ways<'p> {
     /// Where chains are proven.
     proven: Trie<&'p SubjectSpec>,
-    /// What minters may request, and what they may send otherwise.
-    minted_requests: Trie<()>,
-    minted_events: Trie<()>,
+    /// What those with whom chains begin may request, and send otherwise.
+    first_requests: Trie<()>,
+    first_events: Trie<()>,
 }
 
 impl<'p> Ways<'p> {
     fn of(parsed: &'p Parsed) -> Self {
         let mut ways = Self {
             proven: Trie::default(),
-            minted_requests: Trie::default(),
-            minted_events: Trie::default(),
+            first_requests: Trie::default(),
+            first_events: Trie::default(),
         };
         for spec in &parsed.subjects {
             if spec.stated.chain == Some(Chain::Proven) {
@@ -74,15 +74,15 @@ impl<'p> Ways<'p> {
             return ways;
         }
         for RuleSpec { rule, .. } in &parsed.rules {
-            if !rule.who.iter().any(|workload| mints(parsed, *workload)) {
+            if !rule.who.iter().any(|workload| begins(parsed, *workload)) {
                 continue;
             }
             for pattern in &rule.on {
                 if rule.may_allow(Verb::Request) {
-                    ways.minted_requests.insert(pattern.tokens(), ());
+                    ways.first_requests.insert(pattern.tokens(), ());
                 }
                 if rule.may_allow(Verb::Publish) || rule.may_allow(Verb::Append) {
-                    ways.minted_events.insert(pattern.tokens(), ());
+                    ways.first_events.insert(pattern.tokens(), ());
                 }
             }
         }
@@ -100,33 +100,34 @@ impl<'p> Ways<'p> {
         first
     }
 
-    /// Whether a workload mints, or may receive something that is the first
+    /// Whether a workload begins chains, or may receive something that is the first
     /// message of a chain or comes with a proven one.
     fn can_prove(&self, parsed: &Parsed, workload: u32) -> bool {
-        mints(parsed, workload)
+        begins(parsed, workload)
             || parsed.rules.iter().any(|RuleSpec { rule, .. }| {
                 rule.who.binary_search(&workload).is_ok()
                     && rule.on.iter().any(|pattern| {
-                        (rule.may_allow(Verb::Serve) && self.leads(pattern, &self.minted_requests))
+                        (rule.may_allow(Verb::Serve) && self.leads(pattern, &self.first_requests))
                             || (rule.may_allow(Verb::Subscribe)
-                                && self.leads(pattern, &self.minted_events))
+                                && self.leads(pattern, &self.first_events))
                             || (rule.may_allow(Verb::Consume)
                                 && stored(parsed, pattern)
-                                    .any(|stored| self.leads(stored, &self.minted_events)))
+                                    .any(|stored| self.leads(stored, &self.first_events)))
                     })
             })
     }
 
-    fn leads(&self, received: &SubjectPattern, minted: &Trie<()>) -> bool {
+    fn leads(&self, received: &SubjectPattern, first: &Trie<()>) -> bool {
         let mut found = self.proven_at(received).is_some();
-        minted.overlaps(received.tokens(), &mut |()| found = true);
+        first.overlaps(received.tokens(), &mut |()| found = true);
         found
     }
 }
 
-fn mints(parsed: &Parsed, workload: u32) -> bool {
+/// Whether chains begin with a workload: it mints, or brokers mint for it.
+fn begins(parsed: &Parsed, workload: u32) -> bool {
     let spec = parsed.workloads.get(workload as usize);
-    spec.is_some_and(|workload| workload.mints)
+    spec.is_some_and(|workload| workload.mints || workload.starts.is_some())
 }
 
 /// What the stream of a consumer stores, or the one that it mirrors.

@@ -117,6 +117,15 @@ fn pol_80_who_can_never_prove_a_chain_is_named() {
     // The first hop has none before it: who is asked by the edge can go on.
     let direct = allow("one-asks-too", "one", "publish", "c.y");
     assert_eq!(warned(&format!("{proven}{direct}{rules}")).len(), 1);
+    // A workload that starts chains begins them, as one that mints does.
+    let starting = with(&format!("{proven}{rules}")).replace(
+        "[workload.two]\n",
+        "[workload.broker]\nattest = [{ nkey = \"@\" }]\nmints = true\nexchanges = true\n\
+         [workload.two]\nstarts = { users = [\"batch:*\"] }\n",
+    );
+    let starting = starting.replace('@', &nkey(5));
+    let policy = Policy::parse("p.toml", &starting).unwrap_or_else(|e| panic!("{e}"));
+    assert!(policy.warnings().is_empty(), "{:?}", policy.warnings());
     // An edge needs no chain, and without proven subjects nobody does.
     let edge = allow("edge-tells", "edge", "publish", "c.z");
     assert_eq!(warned(&format!("{proven}{edge}")), [""; 0]);
