@@ -4,9 +4,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use bulla_sdk::{
-    Client, Context, Hop, Limits, Message, Outgoing, ProofError, RequestError, SendError, Service,
-    ServiceError,
+    Client, Context, Hop, Limits, Message, MessageId, Outgoing, ProofError, RequestError,
+    SendError, Service, ServiceError,
 };
 use bulla_tests::{Bus, Dissected, Forger, Minter, bin, now};
 use bytes::Bytes;
@@ -32,8 +33,17 @@ attest = [{ nkey = "@bank@" }]
 [workload.wiretap]
 attest = [{ nkey = "@wiretap@" }]
 
+[stream.PAID]
+subjects = ["paid.>"]
+
 [subject."front.quick"]
 max_age = "1s"
+[subject."paid.>"]
+chain = "proven"
+replay = "stream"
+max_age = "1h"
+[subject."ledger.>"]
+chain = "proven"
 [subject."middle.>"]
 chain = "proven"
 [subject."bank.>"]
@@ -103,6 +113,26 @@ who = ["middle"]
 may = ["request"]
 on = ["bank.pay"]
 user = { scope = "pay" }
+[[allow]]
+id = "front-appends"
+who = ["front"]
+may = ["append"]
+on = ["paid.{id}"]
+[[allow]]
+id = "bank-consumes"
+who = ["bank"]
+may = ["consume"]
+on = ["PAID.bank"]
+[[allow]]
+id = "bank-writes"
+who = ["bank"]
+may = ["request"]
+on = ["ledger.write"]
+[[allow]]
+id = "other-keeps-the-ledger"
+who = ["other"]
+may = ["serve"]
+on = ["ledger.write"]
 [[allow]]
 id = "bank-serves"
 who = ["bank"]
@@ -343,6 +373,57 @@ async fn events_prove_their_chain_too() {
     }
     assert!(front.stats().frames_sent() > 0, "some travelled together");
     assert!(scene.bank.stats().refused().is_empty());
+}
+
+/// What a stream stored shows its chain, and what follows from it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_31_stored_events_prove_their_chain_too() {
+    let scene = Scene::start().await;
+    let other = scene.bus.client("other").await;
+    let _ledger = other
+        .serve("ledger.write", async |m: Message<String>| {
+            Ok::<_, ServiceError>(way(&m))
+        })
+        .await
+        .unwrap();
+    let front = scene.bus.client("front").await;
+    let mut paid = scene.bank.consume("PAID", "bank").await.unwrap();
+    let mut heard = front.subscribe("told.first").await.unwrap();
+    let message = scene.edge.client.message("told.first").payload("news");
+    let token = scene.token("alice");
+    message.user_token(token.clone()).publish().await.unwrap();
+    let first = heard.next().await.unwrap();
+    let append = front.append("paid.17", "10 euro");
+    first.context().scope(append).await.unwrap();
+    let delivery = paid.next().await.unwrap();
+    assert_eq!(way(delivery.message()), "edge to told.first, front");
+    let write = Box::pin(scene.bank.request::<_, String>("ledger.write", "10 euro"));
+    let written = delivery.message().context().scope(write).await;
+    assert_eq!(
+        written.unwrap(),
+        "edge to told.first, front to paid.17, bank"
+    );
+    delivery.ack().await.unwrap();
+
+    // A token that it was given some other way.
+    let thief = Thief::new(&scene.bus, "front").await;
+    let id = MessageId([7; 16]);
+    let event = thief
+        .forger
+        .event_for_user("paid.18", now(), b"\xa3pay", &token);
+    let mut event = Dissected::of(&event);
+    event.set(5, bin(&id.0));
+    let raw = scene.bus.raw_client("front").await;
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", id.to_hex().as_str());
+    let payload = thief.forger.sign(event);
+    raw.request_with_headers("paid.18", headers, payload)
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(2), paid.next())
+        .await
+        .unwrap_err();
+    assert_eq!(scene.bank.stats().refused_for("chain_foreign_start"), 1);
 }
 
 /// Of what is encrypted nobody on the way learns more than its header.
