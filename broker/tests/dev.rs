@@ -288,6 +288,102 @@ async fn one_command_carries_a_request_from_http_to_a_service_and_back() {
     assert!(!dir.path().join("dev.json").exists());
 }
 
+/// Runs `bulla revoke …` and gives its exit code and what it prints.
+async fn revoke(dir: &Path, words: &[&str]) -> (i32, String) {
+    let output = Command::new(BULLA)
+        .arg("revoke")
+        .args(words)
+        .arg("--dir")
+        .arg(dir)
+        .output()
+        .await
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8(text).unwrap();
+    (output.status.code().unwrap(), text)
+}
+
+#[tokio::test]
+async fn what_the_operator_revokes_is_refused_at_once_and_believed_again_when_lifted() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let mut dev = Dev::start(dir).await;
+    let token = dev.token("orders:write").await;
+    let until = async |dev: &Dev, token: &str, status: u16, limit: Duration| {
+        let start = Instant::now();
+        loop {
+            let (got, _, body) = dev.order(Some(token)).await;
+            if got == status {
+                return start.elapsed();
+            }
+            assert!(start.elapsed() < limit, "still {got}: {body}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(&dev, &token, 201, LIMIT).await;
+    assert_eq!(
+        revoke(dir, &["list"]).await,
+        (0, "nothing is revoked\n".to_owned())
+    );
+
+    // A user: at the edge, at once.
+    let (code, text) = revoke(dir, &["user", "alice", "--reason", "a test", "--json"]).await;
+    assert_eq!(code, 0, "{text}");
+    let done: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(done["sequence"], 1);
+    assert!(done["confirmed_after_ms"].is_number(), "{done}");
+    let took = until(&dev, &token, 403, Duration::from_secs(1)).await;
+    println!("the edge refuses {took:?} after the command has ended");
+    let (code, text) = revoke(dir, &["show", "user", "alice"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("everything") && text.contains("a test"),
+        "{text}"
+    );
+    assert_eq!(revoke(dir, &["show", "user", "bob"]).await.0, 1);
+    assert_eq!(revoke(dir, &["lift", "user", "alice"]).await.0, 0);
+    until(&dev, &token, 201, Duration::from_secs(4)).await;
+
+    // A service: whoever asks it gets no answer any more.
+    let (code, text) = revoke(dir, &["workload", "billing"]).await;
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.contains("spiffe://") && text.contains("list 3"),
+        "{text}"
+    );
+    let (status, _, _) = dev.order(Some(&token)).await;
+    assert!(status >= 500, "{status}");
+    dev.shows("own_workload_revoked").await;
+    let (_, text) = revoke(dir, &["list", "--json"]).await;
+    let list: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(list["entries"][0]["kind"], "workload");
+    assert_eq!(list["head"]["revocations"], 3);
+    assert_eq!(revoke(dir, &["lift", "workload", "billing"]).await.0, 0);
+    until(&dev, &token, 201, Duration::from_secs(20)).await;
+
+    for (words, says) in [
+        (&["key", "zz"][..], "32 hexadecimal digits"),
+        (&["lift", "user", "nobody"], "is not revoked"),
+        (&["workload", "Not A Name"], "is no workload"),
+        (
+            &["user", "bob", "--since", "9999-01-01T00:00:00Z"],
+            "future",
+        ),
+    ] {
+        let (code, text) = revoke(dir, words).await;
+        assert_eq!(code, 2, "{text}");
+        assert!(text.contains(says), "{text}");
+    }
+
+    // It outlives all of it.
+    assert_eq!(revoke(dir, &["user", "alice", "--since", "5m"]).await.0, 0);
+    assert_eq!(dev.end(Signal::INT).await, Some(0));
+    let dev = Dev::start(dir).await;
+    // Its issuer has another address now.
+    let token = dev.token("orders:write").await;
+    until(&dev, &token, 403, Duration::from_secs(5)).await;
+}
+
 #[tokio::test]
 async fn a_second_start_keeps_what_was_edited() {
     let dir = tempfile::tempdir().unwrap();
