@@ -161,6 +161,10 @@ impl Exchanger {
             Some(user) => request.replace(&user.as_subject_token(), asker, times)?,
             None => {
                 let wanted = request.requested_subject().ok_or(ExchangeFault::Subject)?;
+                // Of whoever brings a token it was looked at on the way here.
+                if self.client.revocations().is_user_revoked(wanted) {
+                    return Err(Refusal::UserRevoked);
+                }
                 let starts = policy
                     .workload_by_id(asker)
                     .and_then(|workload| workload.starts())
@@ -201,6 +205,8 @@ impl Exchanger {
 enum Refusal {
     #[error("the workload asks too often")]
     TooMany,
+    #[error("the user is revoked")]
+    UserRevoked,
     #[error(transparent)]
     Exchange(#[from] ExchangeFault),
     #[error("the new token cannot be minted")]
@@ -213,6 +219,7 @@ impl Refusal {
     fn code(&self) -> &'static str {
         match self {
             Self::TooMany => "exchange_too_many",
+            Self::UserRevoked => "user_revoked",
             Self::Exchange(fault) => fault.code(),
             Self::Mint(_) => "exchange_mint",
             Self::Random(_) => "exchange_random",
@@ -222,6 +229,7 @@ impl Refusal {
     fn error(&self) -> &'static str {
         match self {
             Self::TooMany => "temporarily_unavailable",
+            Self::UserRevoked => "access_denied",
             Self::Exchange(fault) => fault.error(),
             Self::Mint(_) | Self::Random(_) => "server_error",
         }
@@ -233,7 +241,7 @@ impl Refusal {
             Self::Exchange(fault) if fault.error() == "invalid_request" => {
                 ServiceErrorCode::Invalid
             }
-            Self::Exchange(_) => ServiceErrorCode::Forbidden,
+            Self::Exchange(_) | Self::UserRevoked => ServiceErrorCode::Forbidden,
             Self::Mint(_) | Self::Random(_) => ServiceErrorCode::Internal,
         }
     }

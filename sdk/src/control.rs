@@ -18,6 +18,7 @@ mod kem_records;
 mod lookup;
 mod own_name;
 mod revocations;
+mod snapshot;
 
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +27,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::StatusCode;
-use bulla_envelope::{
-    Bounds, Credential, Freshness, Head, Holdings, Mark, RevocationList, SignedPolicy, TrustBundle,
-    TrustError,
-};
+use bulla_envelope::{Bounds, Credential, SignedPolicy, TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadTag, reserved};
 use bulla_keyring::{KeyId, VerifyingKey};
 use bulla_policy::Policy;
@@ -53,6 +51,7 @@ use kem_records::KemRecords;
 use lookup::Lookups;
 use own_name::OwnName;
 use revocations::RevocationState;
+use snapshot::{Wanted, snapshot};
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
@@ -475,74 +474,6 @@ impl Inner {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.reconsider(now);
     }
-}
-
-/// What a snapshot is judged by.
-struct Wanted<'a> {
-    roots: &'a [VerifyingKey],
-    domain: &'a TrustDomain,
-    skew: Duration,
-    bounds: Bounds,
-    started: tokio::time::Instant,
-}
-
-/// Everything that a process goes by, confirmed by a head.
-struct Snapshot {
-    bundle: BundleState,
-    policy: PolicyState,
-    revocations: RevocationState,
-    freshness: Freshness,
-}
-
-async fn snapshot(connection: &Connection, wanted: Wanted<'_>) -> Result<Snapshot, ControlError> {
-    let Wanted {
-        roots,
-        domain,
-        skew,
-        bounds,
-        started,
-    } = wanted;
-    let look = async |subject: &str| fetch(connection, subject, SNAPSHOT_TIMEOUT).await;
-    let get =
-        async |subject: &str, what| look(subject).await?.ok_or(ControlError::Missing { what });
-    let now = clock::now();
-    let record = get(reserved::CTL_BUNDLE, "trust bundle").await?;
-    let bundle = open_bundle(&record, roots, domain, now, skew)?;
-    let bundle = BundleState { bundle, record };
-    let record = get(reserved::CTL_POLICY, "policy").await?;
-    let signed = open_signed(&record, &bundle.bundle, now, skew)?;
-    let revocations = match look(reserved::CTL_REVOCATIONS).await? {
-        None => RevocationState::none(),
-        Some(record) => {
-            let opened = RevocationList::open(&record, &bundle.bundle, now, skew);
-            let list = opened.map_err(|e| ControlError::Invalid {
-                what: "revocation list",
-                reason: chain(&e),
-            })?;
-            RevocationState::of(list, record)
-        }
-    };
-    // Last, so that it can be about all of them.
-    let head = get(reserved::CTL_HEAD, "head").await?;
-    let unconfirmed = |reason: String| ControlError::Unconfirmed { reason };
-    let head = Head::open(&head, &bundle.bundle, now, skew).map_err(|e| unconfirmed(chain(&e)))?;
-    let held = Holdings {
-        bundle: bundle.bundle.version,
-        policy: Mark::of(signed.revision, &record),
-        revocations: revocations.mark(),
-    };
-    let mut freshness = Freshness::new(bounds, skew);
-    let tick = started.elapsed();
-    freshness.hear(&head, &held, tick);
-    freshness
-        .check(clock::now(), tick)
-        .map_err(|stale| unconfirmed(stale.to_string()))?;
-    Ok(Snapshot {
-        bundle,
-        policy: parse_policy(signed, record)?,
-        revocations,
-        freshness,
-    })
 }
 
 fn open_bundle(

@@ -4,6 +4,8 @@
 //! replaced as a whole. Two operators who revoke at the same moment do not lose
 //! each other's entries: whoever loses the race begins again with the new list.
 
+mod report;
+
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,15 +19,16 @@ use bulla_keyring::{KeyId, sha256};
 use bulla_policy::Policy;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::operator::{Operator, OperatorArgs, OperatorError, shown, time};
+use super::operator::{Operator, OperatorArgs, OperatorError, time};
 use super::{BAD, chain, on_runtime};
 use crate::clock;
 use crate::control::{Record, StreamError};
 use crate::provision::{ProvisionError, read_if_there, write};
 use crate::trust::CLOCK_SKEW;
+use report::{Published, entry_json, entry_text, note, print};
 
 /// `bulla revoke …`
 #[derive(clap::Subcommand, Debug)]
@@ -201,7 +204,7 @@ impl Target {
             Ok(())
         };
         let published = desk.change(&common, change).await?;
-        published.report(&common, "revoked", Some(&what));
+        published.report(common.json, "revoked", Some(&what));
         Ok(YES)
     }
 }
@@ -222,7 +225,7 @@ impl Lift {
             Ok(())
         };
         let published = desk.change(&self.common, change).await?;
-        published.report(&self.common, "lifted", Some(&what));
+        published.report(self.common.json, "lifted", Some(&what));
         Ok(YES)
     }
 
@@ -253,7 +256,7 @@ impl Common {
     async fn resign(&self) -> Result<u8, Failure> {
         let desk = Desk::open(&self.operator).await?;
         let published = desk.change(self, |_, _| Ok(())).await?;
-        published.report(self, "signed again", None);
+        published.report(self.json, "signed again", None);
         Ok(YES)
     }
 
@@ -467,87 +470,6 @@ fn forget(entries: &mut Vec<Revocation>, now: UnixMillis) -> usize {
         }
     });
     before - entries.len()
-}
-
-/// What came of a change.
-struct Published {
-    sequence: u64,
-    entries: usize,
-    dropped: usize,
-    confirmed: Option<Duration>,
-}
-
-impl Published {
-    fn report(&self, common: &Common, done: &str, what: Option<&Revoked>) {
-        if common.json {
-            let value = json!({
-                "ok": true,
-                "done": done,
-                "kind": what.map(Revoked::kind),
-                "value": what.map(Revoked::value),
-                "sequence": self.sequence,
-                "entries": self.entries,
-                "dropped": self.dropped,
-                "confirmed_after_ms": self.confirmed.map(|after| after.as_secs_f64() * 1e3),
-            });
-            print(&value.to_string());
-            return;
-        }
-        match what {
-            Some(what) => print(&format!("{done}  {} {}", what.kind(), what.value())),
-            None => print(done),
-        }
-        print(&format!(
-            "  list {}, {} in it",
-            self.sequence,
-            match self.entries {
-                1 => "1 entry".to_owned(),
-                n => format!("{n} entries"),
-            }
-        ));
-        match self.confirmed {
-            Some(after) => print(&format!(
-                "  a broker says so since {:.0} ms",
-                after.as_secs_f64() * 1e3
-            )),
-            None => note(
-                "no broker has confirmed it yet: connected enforcers have it as news, but connections are not ended and nobody is turned away before a broker has taken it",
-            ),
-        }
-    }
-}
-
-fn entry_json(entry: &Revocation) -> Value {
-    json!({
-        "kind": entry.what.kind(),
-        "value": entry.what.value(),
-        "since": entry.since.as_millis(),
-        "made_at": entry.made_at.as_millis(),
-        "reason": entry.reason,
-    })
-}
-
-fn entry_text(entry: &Revocation) -> String {
-    let mut text = format!("{:<8}  {}", entry.what.kind(), entry.what.value());
-    if entry.since == UnixMillis::default() {
-        text.push_str("  everything");
-    } else {
-        text.push_str(&format!("  since {}", shown(entry.since)));
-    }
-    text.push_str(&format!(", said {}", shown(entry.made_at)));
-    if let Some(reason) = &entry.reason {
-        text.push_str(&format!(": {reason}"));
-    }
-    text
-}
-
-fn print(text: &str) {
-    // A reader that went away needs no answer.
-    let _ = writeln!(anstream::stdout(), "{text}");
-}
-
-fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "note: {text}");
 }
 
 /// Why nothing was done.
