@@ -176,6 +176,14 @@ impl TrustDir {
         &self.manifest.domain
     }
 
+    /// Who signs with the policy key.
+    ///
+    /// # Errors
+    /// If its file cannot be used.
+    pub fn policy_signer(&self) -> Result<Signer, TrustDirError> {
+        Ok(self.manifest.policy.signer(&self.dir, self.limit)?)
+    }
+
     /// A file of the directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -6,11 +6,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_envelope::{TrustBundle, TrustError};
 use bulla_identity::{IdentityError, TrustDomain, UnixMillis, Verified, reserved};
 use bulla_keyring::{
-    AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, NkeySeed, SeedError, SigningKey,
+    AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, NkeySeed, SeedError,
     VerifyingKey,
 };
 use bulla_process::{SecretFileError, secret_file};
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::connection::{self, ConnectionError};
 use crate::control::{ControlStream, StreamError};
 use crate::trust::CLOCK_SKEW;
+use crate::trust_dir::{Signer, TrustDir, TrustDirError};
 
 /// Where the bus is and which files to use.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,8 +42,16 @@ pub(crate) struct OperatorArgs {
     /// The trust domain
     #[arg(long, value_name = "NAME", env = "BULLA_TRUST_DOMAIN")]
     trust_domain: Option<String>,
+    /// A directory of `bulla trust`: its policy key signs, in a file or behind a command
+    #[arg(long, value_name = "DIR", env = "BULLA_TRUST_DIR")]
+    trust_dir: Option<PathBuf>,
     /// The policy key (0600), where something is to be signed
-    #[arg(long, value_name = "FILE", env = "BULLA_POLICY_KEY_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BULLA_POLICY_KEY_FILE",
+        conflicts_with = "trust_dir"
+    )]
     policy_key: Option<PathBuf>,
 }
 
@@ -72,12 +82,12 @@ impl OperatorArgs {
             (None, Some(file)) => file.nats_url.clone(),
             (None, None) => return Err(self.missing("--nats-url")),
         };
-        let domain = match (&self.trust_domain, &of_broker) {
-            (Some(domain), _) => domain.clone(),
-            (None, Some(file)) => file.trust.domain.clone(),
-            (None, None) => return Err(self.missing("--trust-domain")),
+        let domain = match (&self.trust_domain, &self.trust_dir, &of_broker) {
+            (Some(domain), _, _) => TrustDomain::parse(domain)?,
+            (None, Some(dir), _) => TrustDir::open(dir, SIGN_LIMIT)?.domain().clone(),
+            (None, None, Some(file)) => TrustDomain::parse(&file.trust.domain)?,
+            (None, None, None) => return Err(self.missing("--trust-domain")),
         };
-        let domain = TrustDomain::parse(&domain)?;
         let roots: Vec<VerifyingKey> = self.roots()?.iter().map(|r| *r.verifying_key()).collect();
         let seed = self.seed()?;
         let client = connection::connect(&url, "JS", Arc::new(seed), Arc::default()).await?;
@@ -88,28 +98,34 @@ impl OperatorArgs {
         Ok(Operator { stream, bundle })
     }
 
-    /// The policy key, which the bundle must name.
-    pub(crate) fn policy_key(
+    /// Who signs with the policy key, which the bundle must name.
+    pub(crate) fn policy_signer(
         &self,
         bundle: &Verified<TrustBundle>,
-    ) -> Result<SigningKey, OperatorError> {
-        let path = self.file(self.policy_key.as_ref(), "keys/policy.key");
-        let text = secret_file::read_line(&path)?;
-        let seed = AuthoritySeed::parse(AuthorityRole::Policy, &text);
-        let key = seed
-            .map_err(|source| OperatorError::Authority {
-                path: path.clone(),
-                source,
-            })?
-            .into_signing_key();
-        if !bundle.policy_keys.contains(key.verifying_key()) {
-            return Err(OperatorError::NotNamed { path });
+    ) -> Result<Signer, OperatorError> {
+        let signer = match &self.trust_dir {
+            Some(dir) => TrustDir::open(dir, SIGN_LIMIT)?.policy_signer()?,
+            None => {
+                let path = self.file(self.policy_key.as_ref(), "keys/policy.key");
+                let text = secret_file::read_line(&path)?;
+                let seed = AuthoritySeed::parse(AuthorityRole::Policy, &text)
+                    .map_err(|source| OperatorError::Authority { path, source })?;
+                Signer::of(seed)
+            }
+        };
+        if !bundle.policy_keys.contains(signer.public().verifying_key()) {
+            return Err(OperatorError::NotNamed {
+                key: signer.public().to_string(),
+            });
         }
-        Ok(key)
+        Ok(signer)
     }
 
     fn roots(&self) -> Result<Vec<AuthorityKey>, OperatorError> {
-        let path = self.file(self.trust_root_file.as_ref(), "trust/root.pub");
+        let path = match (&self.trust_root_file, &self.trust_dir) {
+            (None, Some(dir)) => dir.join("root.pub"),
+            (given, _) => self.file(given.as_ref(), "trust/root.pub"),
+        };
         let text = std::fs::read_to_string(&path).map_err(|source| OperatorError::Read {
             path: path.clone(),
             source,
@@ -142,7 +158,10 @@ impl OperatorArgs {
 
     /// The directory's own copies of what is published, if it is one.
     pub(crate) fn trust_dir(&self) -> Option<PathBuf> {
-        let dir = self.dir.join("trust");
+        let dir = self
+            .trust_dir
+            .clone()
+            .unwrap_or_else(|| self.dir.join("trust"));
         Path::is_dir(&dir).then_some(dir)
     }
 }
@@ -176,6 +195,9 @@ pub(crate) fn shown(at: UnixMillis) -> String {
     )
 }
 
+/// A command that signs may ask somebody.
+const SIGN_LIMIT: Duration = Duration::from_secs(120);
+
 /// Why the control stream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperatorError {
@@ -198,8 +220,12 @@ pub(crate) enum OperatorError {
         path: PathBuf,
         source: AuthorityKeyError,
     },
-    #[error("the trust bundle in force does not name the policy key `{}`: nobody would believe what it signs", path.display())]
-    NotNamed { path: PathBuf },
+    #[error(
+        "the trust bundle in force does not name the policy key `{key}`: nobody would believe what it signs"
+    )]
+    NotNamed { key: String },
+    #[error(transparent)]
+    TrustDir(#[from] TrustDirError),
     #[error("not a trust domain")]
     Domain(#[from] IdentityError),
     #[error(transparent)]

@@ -15,7 +15,7 @@ use bulla_envelope::{
     SuccessionError,
 };
 use bulla_identity::{IdentityError, UnixMillis, Verified, WorkloadId, WorkloadName, reserved};
-use bulla_keyring::{KeyId, sha256};
+use bulla_keyring::{KeyId, Tag, sha256};
 use bulla_policy::Policy;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -28,6 +28,7 @@ use crate::clock;
 use crate::control::{Record, StreamError};
 use crate::provision::{ProvisionError, read_if_there, write};
 use crate::trust::CLOCK_SKEW;
+use crate::trust_dir::SignerError;
 use report::{Published, entry_json, entry_text, note, print};
 
 /// `bulla revoke …`
@@ -373,7 +374,7 @@ impl Desk {
         common: &Common,
         change: impl Fn(&mut Vec<Revocation>, UnixMillis) -> Result<(), Failure>,
     ) -> Result<Published, Failure> {
-        let key = common.operator.policy_key(&self.operator.bundle)?;
+        let signer = common.operator.policy_signer(&self.operator.bundle)?;
         let file = common
             .operator
             .trust_dir()
@@ -395,7 +396,10 @@ impl Desk {
             let dropped = forget(&mut entries, now);
             let domain = self.operator.bundle.trust_domain.clone();
             let list = RevocationList::new(domain, sequence, now, entries);
-            let bytes = Bytes::from(list.sign(&key).map_err(Failure::Sign)?);
+            let key = *signer.public().verifying_key();
+            let message = list.to_sign(&key).map_err(Failure::Sign)?;
+            let signature = signer.sign(Tag::Revocations, &message)?;
+            let bytes = Bytes::from(list.signed(&key, &signature).map_err(Failure::Sign)?);
             let stream = &self.operator.stream;
             if !stream
                 .replace(reserved::CTL_REVOCATIONS, bytes.clone(), on_stream)
@@ -502,6 +506,8 @@ enum Failure {
         "the list on the control stream and the one that was published from here contradict each other"
     )]
     TwoLists(#[source] SuccessionError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
     #[error("nobody would take this list")]
     Sign(#[source] RevocationError),
 }

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId};
-use bulla_keyring::{KeyId, SigningKey, Tag};
+use bulla_keyring::{KeyId, Signature, SigningKey, Tag, VerifyingKey};
 
 use crate::reader::{EncodingError, Reader};
 use crate::request::MAX_WORKLOAD_ID;
@@ -231,18 +231,52 @@ impl RevocationList {
     /// # Errors
     /// [`RevocationError`] if receivers would refuse it for what it says.
     pub fn sign(&self, key: &SigningKey) -> Result<Vec<u8>, RevocationError> {
+        let statement = self.statement(key.verifying_key())?;
+        self.sealed(&statement, &key.sign(Tag::Revocations, &[&statement]))
+    }
+
+    /// What is to be signed under this key, where something else holds it: the tag
+    /// and the statement.
+    ///
+    /// # Errors
+    /// [`RevocationError`] if there are too many entries.
+    pub fn to_sign(&self, key: &VerifyingKey) -> Result<Vec<u8>, RevocationError> {
+        Ok(Tag::Revocations.message(&[&self.statement(key)?]))
+    }
+
+    /// The record with a signature over [`RevocationList::to_sign`].
+    ///
+    /// # Errors
+    /// [`RevocationError`] if the signature is not by that key, or receivers would
+    /// refuse the list for what it says.
+    pub fn signed(
+        &self,
+        key: &VerifyingKey,
+        signature: &Signature,
+    ) -> Result<Vec<u8>, RevocationError> {
+        let statement = self.statement(key)?;
+        key.verify(Tag::Revocations, &[&statement], signature)
+            .map_err(|_| TrustError::BadSignature)?;
+        self.sealed(&statement, signature)
+    }
+
+    fn statement(&self, key: &VerifyingKey) -> Result<Vec<u8>, RevocationError> {
         let mut statement = Vec::with_capacity(256);
         writer::array(&mut statement, 6);
         writer::uint(&mut statement, trust::VERSION);
         writer::string(&mut statement, self.trust_domain.as_str());
-        writer::bin(&mut statement, key.verifying_key().as_bytes());
+        writer::bin(&mut statement, key.as_bytes());
         writer::uint(&mut statement, self.sequence);
         writer::uint(&mut statement, self.issued_at.as_millis());
         writer::array(&mut statement, count(self.entries.len())?);
         for entry in &self.entries {
             write_entry(&mut statement, entry);
         }
-        let bytes = trust::signed(&statement, &key.sign(Tag::Revocations, &[&statement]));
+        Ok(statement)
+    }
+
+    fn sealed(&self, statement: &[u8], signature: &Signature) -> Result<Vec<u8>, RevocationError> {
+        let bytes = trust::signed(statement, signature);
         // What nobody would open is not made.
         let (statement, _) = trust::split(&bytes, MAX_REVOCATION_LIST)?;
         Self::read(statement)?;
