@@ -237,7 +237,10 @@ impl Replying {
         } else {
             // Of several replies none is sent half: see `ReplySender::send`.
             let is_crowded = !is_alone || self.shared.is_crowded();
-            self.shared.signer.post_answer(letter, is_crowded).await?;
+            self.shared
+                .signer
+                .post_answer(Box::new(letter), is_crowded)
+                .await?;
         }
         progress.next = progress.next.saturating_add(1);
         progress.is_closed = is_final;
@@ -267,7 +270,7 @@ impl Replying {
         if sealer.expires_at() <= letter.issued_at {
             return Err(SendError::CredentialExpired);
         }
-        let draft = letter.draft(sealer.expires_at());
+        let draft = letter.draft(sealer.expires_at(), std::process::id());
         let sealed = sealer.seal_with_mac(&draft, letter.id(), key)?;
         let nats = self.shared.connection.nats();
         let (limit, actual) = (nats.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());

@@ -98,15 +98,15 @@ impl Outgoing<'_> {
     /// been stored.
     pub async fn append(self) -> Result<Appended, AppendError> {
         let (shared, timeout) = (self.shared, self.timeout);
-        let addressed = self.address(Verb::Append).await?;
-        let subject = addressed.route.subject.as_str().to_owned();
+        let mut letter = self.address(Verb::Append).await?;
+        let subject = letter.to.subject().as_str().to_owned();
         let policy = shared.control.policy();
-        let Some(stream) = policy.policy().stream_of(&addressed.route.subject) else {
+        let Some(stream) = policy.policy().stream_of(letter.to.subject()) else {
             return Err(AppendError::NoStream { subject });
         };
         let stream = stream.name().to_owned();
         let slot = Arc::new(Slot::default());
-        let letter = addressed.letter(Purpose::Append(Arc::clone(&slot)));
+        letter.purpose = Purpose::Append(Arc::clone(&slot));
         let (id, until) = (letter.id(), letter.issued_at.saturating_add(letter.life));
         let under_way = UnderWay::begin(&shared.appending);
         shared

@@ -32,7 +32,12 @@ impl Context {
     /// The context of the running handler; empty outside of one.
     #[must_use]
     pub fn current() -> Self {
-        CURRENT.try_with(Clone::clone).unwrap_or_default()
+        Self::running().unwrap_or_default()
+    }
+
+    /// The same; nothing outside of a handler.
+    pub(crate) fn running() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
     }
 
     /// The user on whose behalf the code runs.

@@ -8,15 +8,16 @@
 use std::sync::Arc;
 
 use bulla_envelope::{
-    ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope, VerifiedCredential,
+    CheckedEnvelope, ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope,
+    VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
 use bulla_policy::{APPEND_LIFE, Chain, Decision, Permit, Replay, Request, Requirements, Verb};
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use crate::chains::Hop;
 use crate::clock;
 use crate::content::ContentType;
 use crate::control::AsOf;
@@ -26,6 +27,7 @@ use crate::once::{Once, Share};
 use crate::origins::{Origin, Origins};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
+use crate::unlock::Attempt;
 use crate::user::User;
 
 /// What a listener does with messages.
@@ -72,7 +74,7 @@ pub(crate) struct Opener {
 /// A message that passed, and what is needed to answer it.
 pub(crate) struct Received {
     pub(crate) message: Message<Bytes>,
-    pub(crate) answer_to: Option<AnswerTo>,
+    pub(crate) answer_to: Option<Box<AnswerTo>>,
 }
 
 /// Where and to what an answer goes.
@@ -88,17 +90,24 @@ pub(crate) struct AnswerTo {
 
 /// A message that did not pass; `answer_to` only if its sender is proven.
 pub(crate) struct Refused {
-    pub(crate) answer_to: Option<AnswerTo>,
+    pub(crate) answer_to: Option<Box<AnswerTo>>,
     pub(crate) decision: DecisionId,
     /// What the answer may say.
     pub(crate) code: ErrorCode,
+}
+
+/// What counts of a message from the bus.
+struct Arrived {
+    subject: async_nats::Subject,
+    reply: Option<async_nats::Subject>,
+    payload: Bytes,
 }
 
 /// A message from the bus, and how much of it has been given: it may carry
 /// several of ours, each of which is decided, taken into the replay window and
 /// delivered by itself.
 pub(crate) struct Current {
-    raw: async_nats::Message,
+    raw: Arrived,
     /// How many of its messages were given or refused.
     done: usize,
     /// None before it was judged.
@@ -114,9 +123,23 @@ pub(crate) struct Current {
 struct Sound {
     opened: OpenedEnvelope,
     facts: Arc<Facts>,
-    answer_to: Option<AnswerTo>,
+    answer_to: Option<Box<AnswerTo>>,
     /// When either of them moves on, it is judged anew, in whole.
     judged: Judged,
+}
+
+/// An envelope by a proven sender, for here and now.
+struct Proven {
+    envelope: CheckedEnvelope,
+    answer_to: Option<Box<AnswerTo>>,
+}
+
+impl Sound {
+    /// One of its messages. There is one at each place that is asked for.
+    fn message_at(&self, place: usize) -> bulla_envelope::Message {
+        let message = self.opened.message_at(place);
+        message.unwrap_or_else(|| self.opened.first_message())
+    }
 }
 
 /// By which state of policy and trust, and by which time.
@@ -129,7 +152,11 @@ struct Judged {
 impl Current {
     pub(crate) fn new(raw: async_nats::Message) -> Self {
         Self {
-            raw,
+            raw: Arrived {
+                subject: raw.subject,
+                reply: raw.reply,
+                payload: raw.payload,
+            },
             done: 0,
             sound: None,
             share: None,
@@ -164,9 +191,43 @@ impl Opener {
     /// Runs every check on what comes alone, as requests do.
     pub(crate) async fn receive(&self, raw: async_nats::Message) -> Result<Received, Refused> {
         let mut current = Current::new(raw);
-        let message = self.next(&mut current).await?;
+        let message = match self.next_at_once(&mut current) {
+            Some(given) => given?,
+            // On the heap, as is all that is seldom waited for: the way of every
+            // message is not to be as large as this.
+            None => Box::pin(self.next(&mut current)).await?,
+        };
         let answer_to = current.sound.and_then(|sound| sound.answer_to);
         Ok(Received { message, answer_to })
+    }
+
+    /// [`Opener::next`] if nothing has to be waited for.
+    pub(crate) fn next_at_once(&self, current: &mut Current) -> Option<Result<Message, Refused>> {
+        let judged = self.judged();
+        let sound = match &current.sound {
+            Some(sound) if sound.judged == judged => sound,
+            _ => {
+                let mut progress = Progress::default();
+                match self.pass_at_once(&current.raw, judged, &mut progress) {
+                    Ok(None) => return None,
+                    Ok(Some(sound)) => current.sound.insert(sound),
+                    Err(refusal) => return Some(Err(self.give_up(current, progress, &refusal))),
+                }
+            }
+        };
+        if current.share.is_none() {
+            current.share = self.share(sound);
+        }
+        if current.share.is_some() {
+            return None;
+        }
+        let message = sound.message_at(current.done);
+        let taken = self
+            .once
+            .commit(&sound.opened, &message, judged.now)
+            .map(|()| message)
+            .map_err(Refusal::from);
+        Some(self.give(sound, &mut current.done, taken))
     }
 
     /// The next message of what came, not to be asked for when all was given.
@@ -180,21 +241,34 @@ impl Opener {
                 let mut progress = Progress::default();
                 match self.pass(&current.raw, judged, &mut progress).await {
                     Ok(sound) => current.sound.insert(sound),
-                    Err(refusal) => {
-                        progress.messages -= current.done.min(progress.messages);
-                        current.done = usize::MAX;
-                        return Err(self.refuse(&current.raw.subject, &progress, &refusal));
-                    }
+                    Err(refusal) => return Err(self.give_up(current, progress, &refusal)),
                 }
             }
         };
         let place = current.done;
-        let given = self.take_once(sound, place, &mut current.share).await;
-        if place == 0 && sound.opened.message_count() > 1 {
+        let taken = self.take_once(sound, place, &mut current.share).await;
+        self.give(sound, &mut current.done, taken)
+    }
+
+    /// What came is not sound: all that is left of it is refused.
+    fn give_up(&self, current: &mut Current, mut progress: Progress, why: &Refusal) -> Refused {
+        progress.messages -= current.done.min(progress.messages);
+        current.done = usize::MAX;
+        self.refuse(&current.raw.subject, &progress, why)
+    }
+
+    /// Hands on one message of a sound envelope, or refuses it.
+    fn give(
+        &self,
+        sound: &Sound,
+        done: &mut usize,
+        taken: Result<bulla_envelope::Message, Refusal>,
+    ) -> Result<Message, Refused> {
+        if *done == 0 && sound.opened.message_count() > 1 {
             self.shared.stats.count_frame_received();
         }
-        current.done += 1;
-        let message = given.map_err(|refusal| self.refuse_one(sound, &refusal))?;
+        *done += 1;
+        let message = taken.map_err(|refusal| self.refuse_one(sound, &refusal))?;
         self.log_allow(&sound.facts);
         self.shared.stats.count_delivered();
         Ok(Message {
@@ -212,10 +286,7 @@ impl Opener {
         share: &mut Option<Share>,
     ) -> Result<bulla_envelope::Message, Refusal> {
         let Sound { opened, judged, .. } = sound;
-        // There is one at each place that is asked for.
-        let message = opened
-            .message_at(place)
-            .unwrap_or_else(|| opened.first_message());
+        let message = sound.message_at(place);
         if share.is_none() {
             *share = self.share(sound);
         }
@@ -245,15 +316,14 @@ impl Opener {
             current.is_seen = true;
             let judged = self.judged();
             let mut progress = Progress::default();
-            let passed = self.pass(&current.raw, judged, &mut progress);
-            match passed.now_or_never() {
-                Some(Ok(sound)) => {
+            match self.pass_at_once(&current.raw, judged, &mut progress) {
+                Ok(Some(sound)) => {
                     current.share = self.share(&sound);
                     current.needs_none = current.share.is_none();
                     current.sound = Some(sound);
                 }
-                Some(Err(_)) => {}
-                None => current.needs_none = true,
+                Ok(None) => current.needs_none = true,
+                Err(_) => {}
             }
         }
         !current.needs_none
@@ -282,38 +352,106 @@ impl Opener {
     /// All checks but the replay window.
     async fn pass(
         &self,
-        raw: &async_nats::Message,
+        raw: &Arrived,
         judged: Judged,
         progress: &mut Progress,
     ) -> Result<Sound, Refusal> {
-        let shared = &self.shared;
-        let now = judged.now;
+        let (shared, now) = (&self.shared, judged.now);
         shared.control.check(now)?;
         let sealed = SealedEnvelope::decode(raw.payload.clone())?;
-        let key_id = sealed.key_id();
-        let messages = sealed.messages_unverified();
-        let known = self.known(key_id, &raw.subject, judged);
-        let is_new = known.is_none();
-        let origin = match known {
+        let origin = match self.known(sealed.key_id(), &raw.subject, judged) {
             Some(origin) => origin,
-            None => self.meet(key_id, &raw.subject, now).await?,
+            None => self.meet(sealed.key_id(), &raw.subject, now).await?,
         };
-        let authentic = sealed.verify_with(&origin.credential, &shared.roots)?;
-        progress.origin = Some(Arc::clone(&origin));
-        progress.messages = messages;
-        if is_new {
-            self.origins.lock().insert(judged.generation, &origin);
-        }
+        let proven = self.prove(sealed, &origin, raw, judged, progress)?;
+        let (envelope, unlocker) = (proven.envelope, &shared.unlocker);
+        let opened = unlocker.open(envelope, &origin.requirements).await?;
+        let users = &shared.users;
+        let user = users.of_message(&shared.control, &opened, now, now).await?;
+        progress.user.clone_from(&user);
+        let permit = self.decide(&origin, user.as_ref(), now)?;
+        let hops = match permit.requirements().chain {
+            Chain::Reported => Vec::new(),
+            Chain::Proven => {
+                let (user, as_of) = (user.as_ref(), AsOf::Now);
+                shared.prove_chain(&opened, user, as_of, now).await?
+            }
+        };
+        let facts = self.facts(&opened, origin, user, permit, hops);
+        Ok(Sound {
+            opened,
+            facts,
+            answer_to: proven.answer_to,
+            judged,
+        })
+    }
 
-        let leaf = authentic.leaf();
+    /// The same if nothing has to be looked up, fetched or verified for it that
+    /// may have to be waited for; otherwise nothing, and `pass` begins anew.
+    fn pass_at_once(
+        &self,
+        raw: &Arrived,
+        judged: Judged,
+        progress: &mut Progress,
+    ) -> Result<Option<Sound>, Refusal> {
+        let (shared, now) = (&self.shared, judged.now);
+        shared.control.check(now)?;
+        let sealed = SealedEnvelope::decode(raw.payload.clone())?;
+        let Some(origin) = self.known(sealed.key_id(), &raw.subject, judged) else {
+            return Ok(None);
+        };
+        let proven = self.prove(sealed, &origin, raw, judged, progress)?;
+        let attempt = shared
+            .unlocker
+            .open_at_once(proven.envelope, &origin.requirements)?;
+        let Attempt::Opened(opened) = attempt else {
+            return Ok(None);
+        };
+        let users = &shared.users;
+        let Some(user) = users.of_message_at_once(&shared.control, &opened, now) else {
+            return Ok(None);
+        };
+        let user = user?;
+        progress.user.clone_from(&user);
+        let permit = self.decide(&origin, user.as_ref(), now)?;
+        if permit.requirements().chain == Chain::Proven {
+            return Ok(None);
+        }
+        let facts = self.facts(&opened, origin, user, permit, Vec::new());
+        Ok(Some(Sound {
+            opened,
+            facts,
+            answer_to: proven.answer_to,
+            judged,
+        }))
+    }
+
+    /// Its sender sealed it, for here and now.
+    fn prove(
+        &self,
+        sealed: SealedEnvelope,
+        origin: &Arc<Origin>,
+        raw: &Arrived,
+        judged: Judged,
+        progress: &mut Progress,
+    ) -> Result<Proven, Refusal> {
+        let shared = &self.shared;
+        let messages = sealed.messages_unverified();
+        let authentic = sealed.verify_with(&origin.credential, &shared.roots)?;
+        progress.origin = Some(Arc::clone(origin));
+        progress.messages = messages;
+        if !origin.is_remembered() {
+            self.origins.lock().insert(judged.generation, origin);
+        }
         // What a stream stores passes by here as well: its life until it is
         // stored, and where the stream's word goes to, which is nobody's to answer.
         let is_append = self.is_append(&origin.requirements);
-        let checked = authentic.check(&Expectation {
+        let request = authentic.leaf();
+        let envelope = authentic.check(&Expectation {
             subject: &raw.subject,
             reply_to: raw.reply.as_deref().filter(|_| !is_append),
             kinds: &[self.role.kind()],
-            now,
+            now: judged.now,
             skew: shared.options.clock_skew,
             max_age: if is_append {
                 origin.requirements.max_age.min(APPEND_LIFE)
@@ -323,38 +461,40 @@ impl Opener {
             not_before: self.not_before,
             request: None,
         })?;
-        let answer_to = match checked.reply_to() {
+        let answer_to = match envelope.reply_to() {
             None => None,
-            Some(reply_to) if origin.owns_inbox(reply_to) => Some(AnswerTo {
+            Some(reply_to) if origin.owns_inbox(reply_to) => Some(Box::new(AnswerTo {
                 reply_to: Subject::parse(reply_to).map_err(|_| Refusal::ForeignInbox)?,
-                request: leaf,
+                request,
                 requester: Arc::clone(&origin.credential),
                 requirements: origin.requirements,
-            }),
+            })),
             Some(_) => return Err(Refusal::ForeignInbox),
         };
         progress.answer_to.clone_from(&answer_to);
-        let opened = shared.unlocker.open(checked, &origin.requirements).await?;
-        let users = &shared.users;
-        let user = users.of_message(&shared.control, &opened, now, now).await?;
-        progress.user.clone_from(&user);
+        Ok(Proven {
+            envelope,
+            answer_to,
+        })
+    }
 
-        let permit = self.decide(&origin, user.as_ref(), now)?;
-        let hops = match permit.requirements().chain {
-            Chain::Reported => Vec::new(),
-            Chain::Proven => {
-                let (user, as_of) = (user.as_ref(), AsOf::Now);
-                shared.prove_chain(&opened, user, as_of, now).await?
-            }
-        };
-        let past = shared.past_of(&origin.subject, &opened, user.as_ref());
-        let facts = Facts {
+    /// What is known of a message that may be handled.
+    fn facts(
+        &self,
+        opened: &OpenedEnvelope,
+        origin: Arc<Origin>,
+        user: Option<User>,
+        permit: Permit,
+        hops: Vec<Hop>,
+    ) -> Arc<Facts> {
+        let past = self.shared.past_of(&origin.subject, opened, user.as_ref());
+        Arc::new(Facts {
             user,
-            leaf,
+            leaf: opened.leaf(),
             content_type: opened
                 .content_type()
                 .map_or_else(unnamed_content, |text| origin.content_type(text)),
-            headers: own_headers(&opened),
+            headers: own_headers(opened),
             issued_at: opened.issued_at(),
             traceparent: opened.traceparent(),
             parent: opened.parent(),
@@ -362,12 +502,6 @@ impl Opener {
             hops,
             permit,
             origin,
-        };
-        Ok(Sound {
-            opened,
-            facts: Arc::new(facts),
-            answer_to,
-            judged,
         })
     }
 
@@ -505,7 +639,7 @@ struct Progress {
     /// Of whom, once that is proven.
     origin: Option<Arc<Origin>>,
     user: Option<User>,
-    answer_to: Option<AnswerTo>,
+    answer_to: Option<Box<AnswerTo>>,
     /// How many of ours it carries; one while nothing is proven.
     messages: usize,
 }

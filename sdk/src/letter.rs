@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use bulla_envelope::{
     Ancestry, AppHeaders, Draft, Encryption, ErrorReport, LeafHash, MessageId, ReplyBinding,
-    Sealer, TraceParent,
+    Sealer, TraceParent, is_content_type,
 };
 use bulla_identity::{Subject, UnixMillis};
-use bulla_policy::{Batch, Frames, Requirements};
+use bulla_policy::{APPEND_LIFE, Batch, Frames, Replies, Requirements, Verb};
 use bytes::Bytes;
 
 use crate::append::Slot;
 use crate::content::ContentType;
+use crate::context::Context;
 use crate::routes::Route;
 use crate::user::User;
 use crate::vault::KeyInUse;
@@ -101,6 +102,9 @@ pub(crate) enum Purpose {
 
 /// What a unit of weight holds, see [`Letter::weight`].
 const UNIT: usize = 1_024;
+/// More than everything of a plain envelope takes that is not counted in
+/// [`Letter::bound`].
+const PLAIN: usize = 512;
 /// How far apart the messages of a frame may have been issued: they share the
 /// time of the first, and none is to lose much of its life by that.
 const FRAME_SPREAD: Duration = Duration::from_millis(100);
@@ -118,18 +122,18 @@ impl From<Subject> for To {
 }
 
 impl To {
-    pub(crate) fn subject(&self) -> &Subject {
-        match self {
-            Self::Route(route) => &route.subject,
-            Self::Inbox(subject) => subject,
-        }
-    }
-
-    /// The same for the NATS client.
+    /// The subject as the NATS client takes it.
     pub(crate) fn nats(&self) -> async_nats::Subject {
         match self {
             Self::Route(route) => route.nats.clone(),
             Self::Inbox(subject) => subject.as_str().into(),
+        }
+    }
+
+    pub(crate) fn subject(&self) -> &Subject {
+        match self {
+            Self::Route(route) => &route.subject,
+            Self::Inbox(subject) => subject,
         }
     }
 
@@ -173,6 +177,48 @@ impl Letter {
         }
     }
 
+    /// An event to a subject of the policy, of which nothing is decided yet.
+    pub(crate) fn begin(
+        route: Arc<Route>,
+        content_type: ContentType,
+        cause: Option<&Context>,
+    ) -> Self {
+        let mut letter = Self::new(
+            Purpose::Event,
+            route,
+            Bytes::new(),
+            UnixMillis::default(),
+            Duration::ZERO,
+        );
+        letter.content_type = Some(content_type);
+        if let Some(cause) = cause {
+            letter.enter(cause);
+        }
+        letter
+    }
+
+    /// Takes on what it is sent because of.
+    pub(crate) fn enter(&mut self, context: &Context) {
+        self.parent = context.parent;
+        self.traceparent = context.traceparent;
+    }
+
+    /// What the policy says of it, and from when on it counts.
+    pub(crate) fn conclude(&mut self, verb: Verb, requirements: &Requirements, now: UnixMillis) {
+        self.issued_at = now;
+        // What a stream stores is consumed for as long as `max_age` says, and
+        // reaches the stream soon or never.
+        self.life = match verb {
+            Verb::Append => requirements.max_age.min(APPEND_LIFE),
+            _ => requirements.max_age,
+        };
+        self.open_token = requirements.open_token;
+        self.sharing = Sharing::of(requirements);
+        if let To::Route(route) = &self.to {
+            self.policy_revision = Some(route.revision);
+        }
+    }
+
     /// Takes an id that somebody chose in place of a random one.
     pub(crate) fn set_id(&mut self, id: MessageId) {
         self.id = id;
@@ -183,7 +229,8 @@ impl Letter {
     }
 
     /// What the sealer is to seal under a credential that ends then.
-    pub(crate) fn draft(&self, credential_ends: UnixMillis) -> Draft<'_> {
+    /// `process` is this process, where it is going to be encrypted.
+    pub(crate) fn draft(&self, credential_ends: UnixMillis, process: u32) -> Draft<'_> {
         let (to, at) = (self.to.subject(), self.issued_at);
         let until = at.saturating_add(self.life).min(credential_ends);
         let mut draft = match &self.purpose {
@@ -207,10 +254,18 @@ impl Letter {
             key: &in_use.key,
             inline_wraps: in_use.inline_wraps(),
             open_token: self.open_token,
-            process: std::process::id(),
+            process,
         });
         draft.app_headers = Some(&self.headers).filter(|headers| !headers.is_empty());
         draft
+    }
+
+    /// How replies to it prove themselves.
+    pub(crate) fn replies(&self) -> Replies {
+        match &self.to {
+            To::Route(route) => route.requirements.replies,
+            To::Inbox(_) => Replies::Signed,
+        }
     }
 
     pub(crate) fn reply_to(&self) -> Option<&Subject> {
@@ -245,6 +300,30 @@ impl Letter {
             && self.open_token == first.open_token
             && self.issued_at >= first.issued_at
             && self.issued_at <= first.issued_at.saturating_add(FRAME_SPREAD)
+    }
+
+    /// [`Letter::bound`] of a signed event in which nothing can be wrong: no
+    /// user, no headers, no cause. Whatever else could be is the policy's.
+    pub(crate) fn plain_bound(&self) -> Option<usize> {
+        let is_plain = matches!(self.purpose, Purpose::Event)
+            && self.key.is_none()
+            && self
+                .content_type
+                .as_ref()
+                .is_none_or(|text| is_content_type(text.as_str()));
+        self.bound().filter(|_| is_plain)
+    }
+
+    /// A length that its envelope does not exceed if it is sealed alone, where
+    /// that is known without encoding it.
+    pub(crate) fn bound(&self) -> Option<usize> {
+        // Once they do not ride along they never do again.
+        let without_wraps = self.key.as_ref().is_none_or(|key| !key.inline_wraps());
+        let is_plain = self.user.is_none() && without_wraps && self.headers.is_empty();
+        let reply_to = self.reply_to().map_or(0, |subject| subject.as_str().len());
+        let content_type = self.content_type.as_ref().map_or(0, |t| t.as_str().len());
+        let lengths = self.to.subject().as_str().len() + reply_to + content_type;
+        is_plain.then_some(self.body.len() + lengths + PLAIN)
     }
 
     /// How much room it takes while it waits: one, and one for each KiB of

@@ -8,6 +8,7 @@
 //! the listener's own verb and workload. Times are judged for every message.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bulla_envelope::VerifiedCredential;
@@ -22,6 +23,8 @@ use crate::message::Sender;
 /// Origins that a listener remembers; then it forgets them all and begins
 /// anew. None is remembered before its sender has proven itself.
 const MAX_ORIGINS: usize = 4_096;
+/// Senders on one subject, which are looked through one by one.
+const SENDERS_PER_SUBJECT: usize = 32;
 
 /// A subject and who sends there.
 pub(crate) struct Origin {
@@ -34,6 +37,8 @@ pub(crate) struct Origin {
     /// Both decisions for a message without a user: the sender's and our own.
     permit: OnceLock<Permit>,
     inbox: OnceLock<String>,
+    /// Whether it has proven itself.
+    is_remembered: AtomicBool,
     /// How the last message was encoded: most often the next is too.
     content_type: Mutex<ContentType>,
 }
@@ -56,8 +61,14 @@ impl Origin {
             requirements,
             permit: OnceLock::new(),
             inbox: OnceLock::new(),
+            is_remembered: AtomicBool::new(false),
             content_type: Mutex::default(),
         }
+    }
+
+    /// Whether it has proven itself before, and a listener remembers it.
+    pub(crate) fn is_remembered(&self) -> bool {
+        self.is_remembered.load(Ordering::Relaxed)
     }
 
     /// The permit of an earlier message without a user.
@@ -98,7 +109,7 @@ pub(crate) struct Origins {
     generation: u64,
     /// The one that was asked for last.
     last: Option<Arc<Origin>>,
-    by_sender: HashMap<KeyId, HashMap<Box<str>, Arc<Origin>>>,
+    by_subject: HashMap<Box<str>, Vec<Arc<Origin>>>,
     count: usize,
 }
 
@@ -119,7 +130,8 @@ impl Origins {
         {
             return Some(Arc::clone(last));
         }
-        let found = self.by_sender.get(&key_id)?.get(subject)?;
+        let senders = self.by_subject.get(subject)?;
+        let found = senders.iter().find(|o| o.sender.key_id == key_id)?;
         self.last = Some(Arc::clone(found));
         Some(Arc::clone(found))
     }
@@ -135,10 +147,24 @@ impl Origins {
                 ..Self::default()
             };
         }
-        let subjects = self.by_sender.entry(origin.sender.key_id).or_default();
-        let subject = origin.subject.as_str().into();
-        if subjects.insert(subject, Arc::clone(origin)).is_none() {
-            self.count += 1;
+        let subject = origin.subject.as_str();
+        let senders = match self.by_subject.get_mut(subject) {
+            Some(senders) => senders,
+            None => self.by_subject.entry(subject.into()).or_default(),
+        };
+        if senders.len() >= SENDERS_PER_SUBJECT {
+            self.count -= senders.len();
+            senders.clear();
+        }
+        origin.is_remembered.store(true, Ordering::Relaxed);
+        let key_id = origin.sender.key_id;
+        match senders.iter_mut().find(|o| o.sender.key_id == key_id) {
+            // Another task was faster.
+            Some(held) => *held = Arc::clone(origin),
+            None => {
+                senders.push(Arc::clone(origin));
+                self.count += 1;
+            }
         }
     }
 }

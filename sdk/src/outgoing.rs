@@ -3,26 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{Ancestry, AppHeaders, LeafHash, Limits, MessageId, TraceParent};
+use bulla_envelope::{Ancestry, Limits, MessageId, TraceParent};
 use bulla_identity::UnixMillis;
-use bulla_policy::{APPEND_LIFE, Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
+use bulla_policy::{Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::chains;
 use crate::clock;
-use crate::content::{ContentType, PayloadError};
+use crate::content::ContentType;
 use crate::context::Context;
 use crate::control::AsOf;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, SendError};
-use crate::letter::{Letter, Purpose, Sharing};
+use crate::letter::{Letter, To};
 use crate::refusal::UserRefusal;
 use crate::routes::Route;
 use crate::shared::Shared;
 use crate::unlock::kem_of;
 use crate::user::User;
-use crate::vault::KeyInUse;
 
 /// A message that is being put together; [`Client::message`] starts one.
 ///
@@ -30,33 +29,18 @@ use crate::vault::KeyInUse;
 #[must_use = "nothing is sent before `publish` or `request`"]
 pub struct Outgoing<'a> {
     pub(crate) shared: &'a Arc<Shared>,
-    to: To,
-    content_type: ContentType,
-    body: Result<Bytes, PayloadError>,
-    headers: Vec<(String, String)>,
+    /// What is to be sent, or the first thing that is wrong with it. On the heap
+    /// from the start: it is handed on by value at every step.
+    letter: Result<Box<Letter>, Box<SendError>>,
     user: UserChoice,
-    limits: Limits,
-    context: Context,
+    /// What is being handled, if something is.
+    cause: Option<Box<Context>>,
+    limits: Option<Box<Limits>>,
     pub(crate) timeout: Duration,
-    id: Option<MessageId>,
-}
-
-/// Where it goes: somewhere that was sent to lately, or a text not yet read.
-enum To {
-    Known(Arc<Route>),
-    Text(String),
-}
-
-impl To {
-    fn text(&self) -> &str {
-        match self {
-            Self::Known(route) => route.subject.as_str(),
-            Self::Text(text) => text,
-        }
-    }
 }
 
 enum UserChoice {
+    /// The one of the letter: the running handler's.
     Inherit,
     Nobody,
     Token(String),
@@ -65,46 +49,66 @@ enum UserChoice {
 
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, subject: &str) -> Self {
+        let route = match shared.routes.find(subject) {
+            Some(route) => Ok(route),
+            None => shared.routes.learn(subject, &shared.control),
+        };
+        let cause = Context::running().map(Box::new);
+        let letter = route.map_err(Box::new).map(|route| {
+            let content_type = shared.options.content_type.clone();
+            Box::new(Letter::begin(route, content_type, cause.as_deref()))
+        });
         Self {
             shared,
-            to: match shared.routes.find(subject) {
-                Some(route) => To::Known(route),
-                None => To::Text(subject.to_owned()),
-            },
-            content_type: shared.options.content_type.clone(),
-            body: Ok(Bytes::new()),
-            headers: Vec::new(),
+            letter,
             user: UserChoice::Inherit,
-            limits: Limits::none(),
-            context: Context::current(),
+            cause,
+            limits: None,
             timeout: shared.options.request_timeout,
-            id: None,
         }
     }
 
-    /// Encodes `value` as the payload, in the client's content type.
-    pub fn payload<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
-        self.body = self.content_type.encode(value);
+    /// Goes on with what is sound so far; what is wrong then is told when it is
+    /// to be sent.
+    fn with(mut self, change: impl FnOnce(&mut Letter) -> Result<(), SendError>) -> Self {
+        if let Ok(letter) = &mut self.letter
+            && let Err(error) = change(letter)
+        {
+            self.letter = Err(Box::new(error));
+        }
         self
+    }
+
+    /// Encodes `value` as the payload, in the client's content type.
+    pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Self {
+        self.with(|letter| {
+            let content_type = letter.content_type.clone().unwrap_or_default();
+            letter.body = content_type.encode(value)?;
+            Ok(())
+        })
     }
 
     /// Encodes `value` as JSON.
-    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
-        self.content_type = ContentType::Json;
-        self.payload(value)
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
+        self.with(|letter| {
+            letter.body = ContentType::Json.encode(value)?;
+            letter.content_type = Some(ContentType::Json);
+            Ok(())
+        })
     }
 
     /// Takes bytes as they are.
-    pub fn bytes(mut self, content_type: ContentType, body: impl Into<Bytes>) -> Self {
-        self.content_type = content_type;
-        self.body = Ok(body.into());
-        self
+    pub fn bytes(self, content_type: ContentType, body: impl Into<Bytes>) -> Self {
+        self.with(|letter| {
+            letter.content_type = Some(content_type);
+            letter.body = body.into();
+            Ok(())
+        })
     }
 
     /// Adds an application header. It is signed with everything else.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.with(|letter| Ok(letter.headers.insert(name.as_ref(), value.as_ref())?))
     }
 
     /// Sends on behalf of nobody, although the handler runs for a user.
@@ -138,21 +142,28 @@ impl<'a> Outgoing<'a> {
     /// leave the limits out: see `chain = "proven"` and
     /// an exchange for what stops that.
     pub fn narrow(mut self, limits: &Limits) -> Self {
-        self.limits = self.limits.and(limits);
+        let before = self.limits.take().map(|before| *before);
+        let before = before.unwrap_or_else(Limits::none);
+        self.limits = Some(Box::new(before.and(limits)));
         self
     }
 
     /// Sends in this context instead of the running handler's.
     pub fn context(mut self, context: Context) -> Self {
-        self.context = context;
+        if let Ok(letter) = &mut self.letter {
+            letter.enter(&context);
+        }
+        self.cause = Some(Box::new(context));
         self
     }
 
     /// Sends with this trace instead of the running handler's: for the edge,
     /// where a trace comes from outside.
-    pub fn traceparent(mut self, traceparent: TraceParent) -> Self {
-        self.context.traceparent = Some(traceparent);
-        self
+    pub fn traceparent(self, traceparent: TraceParent) -> Self {
+        self.with(|letter| {
+            letter.traceparent = Some(traceparent);
+            Ok(())
+        })
     }
 
     /// Gives an event an id in place of a random one, so that a repetition of
@@ -162,9 +173,11 @@ impl<'a> Outgoing<'a> {
     /// own. An append that finds it taken is [`AppendError::IdTaken`].
     ///
     /// [`AppendError::IdTaken`]: crate::AppendError::IdTaken
-    pub fn id(mut self, id: MessageId) -> Self {
-        self.id = Some(id);
-        self
+    pub fn id(self, id: MessageId) -> Self {
+        self.with(|letter| {
+            letter.set_id(id);
+            Ok(())
+        })
     }
 
     /// How long a request waits for its reply, and an append for its stream.
@@ -192,15 +205,27 @@ impl<'a> Outgoing<'a> {
     /// # Errors
     /// [`PublishError`]; a denial by policy is known before anything is sent.
     pub async fn publish(self) -> Result<(), PublishError> {
+        // Never without letting others run for long, however fast it goes.
+        tokio::task::coop::consume_budget().await;
         let shared = self.shared;
         self.tell_earlier_losses()?;
-        let letter = self.address(Verb::Publish).await?.letter(Purpose::Event);
-        Ok(shared.signer.post(letter).await?)
+        let letter = match self.address_at_once(Verb::Publish)? {
+            Ok(letter) => letter,
+            Err(outgoing) => Box::pin(outgoing.address(Verb::Publish)).await?,
+        };
+        match shared.signer.post_at_once(letter)? {
+            None => Ok(()),
+            Some(waits) => Ok(Box::pin(shared.signer.post(waits)).await?),
+        }
     }
 
     /// What went wrong with earlier messages to this subject.
     fn tell_earlier_losses(&self) -> Result<(), PublishError> {
-        let subject = self.to.text();
+        // One that cannot be sent had none before it.
+        let Ok(letter) = &self.letter else {
+            return Ok(());
+        };
+        let subject = letter.to.subject().as_str();
         let count = self.shared.connection.take_refused_publishes(subject);
         if count > 0 {
             return Err(PublishError::EarlierRefused {
@@ -219,20 +244,17 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Everything that can be said no to before sealing.
-    pub(crate) async fn address(self, verb: Verb) -> Result<Addressed, SendError> {
+    pub(crate) async fn address(self, verb: Verb) -> Result<Box<Letter>, SendError> {
         let shared = self.shared;
-        let route = match self.to {
-            To::Known(route) => shared.routes.renew(route, &shared.control),
-            To::Text(text) => shared.routes.learn(&text, &shared.control),
-        }?;
+        let mut letter = self.letter.map_err(|error| *error)?;
+        let route = match &letter.to {
+            To::Route(route) => shared.routes.renew(Arc::clone(route), &shared.control)?,
+            // Never: what is put together here goes to a subject of the policy.
+            To::Inbox(subject) => shared.routes.learn(subject.as_str(), &shared.control)?,
+        };
         let now = clock::now();
         shared.control.check(now)?;
         let user = match self.user {
-            UserChoice::Nobody => None,
-            // A subject that refuses users gets none from the context; one
-            // that was named for this very message is an error below.
-            UserChoice::Inherit if route.requirements.user == UserRule::None => None,
-            UserChoice::Inherit => self.context.user.clone(),
             UserChoice::Token(token) => {
                 let user = shared.users.verify(&shared.control, &token, now).await;
                 Some(user.map_err(|refusal| SendError::User {
@@ -240,72 +262,90 @@ impl<'a> Outgoing<'a> {
                 })?)
             }
             UserChoice::Verified(user) => Some(user),
+            UserChoice::Inherit => inherited(self.cause.as_deref(), &route),
+            UserChoice::Nobody => None,
         };
-        let user = match user {
-            Some(user) if !self.limits.is_none() => {
-                let narrowed = user.narrowed(&self.limits);
+        letter.user = match (user, &self.limits) {
+            (Some(user), Some(limits)) => {
+                let narrowed = user.narrowed(limits);
                 Some(narrowed.map_err(|_| SendError::User {
                     reason: "limits_too_large",
                 })?)
             }
-            user => user,
+            (user, _) => user,
         };
-        if let Some(user) = &user {
-            user.check_times(now, shared.options.clock_skew)
-                .map_err(|e| SendError::User { reason: e.code() })?;
-            let since = shared
-                .control
-                .user_revoked_since(user.principal(), user.transaction());
-            if AsOf::Now.is_revoked(since) {
-                let reason = UserRefusal::Revoked.code();
-                return Err(SendError::User { reason });
-            }
-        }
-        let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;
-        let mut parent = self.context.parent;
-        let mut ancestry = None;
-        if let (Chain::Proven, Some(user)) = (requirements.chain, &user) {
+        let requirements = preflight(shared, verb, &route, letter.user.as_ref(), now)?;
+        if let (Chain::Proven, Some(user)) = (requirements.chain, &letter.user) {
             let own = &shared.options.workload;
-            ancestry =
-                chains::show(own, &self.context, user).map_err(|source| SendError::Chain {
+            let cause = self.cause.map(|cause| *cause).unwrap_or_default();
+            letter.ancestry =
+                chains::show(own, &cause, user).map_err(|source| SendError::Chain {
                     subject: route.subject.as_str().to_owned(),
                     source,
                 })?;
-            parent = ancestry.as_ref().map(Ancestry::nearest);
+            letter.parent = letter.ancestry.as_ref().map(Ancestry::nearest);
         }
-        let key = match kem_of(&requirements) {
-            Some(suite) => Some(
-                shared
-                    .vault
-                    .key_for(verb, &route.subject, suite, now)
-                    .await?,
-            ),
-            None => None,
-        };
-        Ok(Addressed {
-            id: self.id,
-            body: self.body?,
-            route,
-            user,
-            headers: app_headers(&self.headers)?,
-            content_type: self.content_type,
-            traceparent: self.context.traceparent,
-            parent,
-            ancestry,
-            requirements,
-            key,
-            verb,
-            now,
-        })
+        if let Some(suite) = kem_of(&requirements) {
+            let last = route.last_key(verb);
+            let key = shared
+                .vault
+                .key_for(last, verb, &route.subject, suite, now)
+                .await?;
+            letter.key = Some(key);
+        }
+        letter.to = To::Route(route);
+        letter.conclude(verb, &requirements, now);
+        Ok(letter)
+    }
+
+    /// The same if nothing has to be looked up, verified, shown or agreed on; if
+    /// something has, gives itself back.
+    fn address_at_once(mut self, verb: Verb) -> Result<Result<Box<Letter>, Self>, SendError> {
+        let shared = self.shared;
+        let mut letter = self.letter.map_err(|error| *error)?;
+        if let To::Route(route) = &letter.to
+            && route.is_current(&shared.control)
+            && let Some(user) = self.user.at_once(self.cause.as_deref(), route)
+            && (user.is_none() || self.limits.is_none())
+        {
+            let route = Arc::clone(route);
+            let now = clock::now();
+            shared.control.check(now)?;
+            let suite = kem_of(&route.requirements);
+            let key = suite.and_then(|s| shared.vault.last_key(route.last_key(verb), s, now));
+            if suite.is_none() || key.is_some() {
+                let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;
+                letter.key = key;
+                letter.user = user;
+                letter.conclude(verb, &requirements, now);
+                return Ok(Ok(letter));
+            }
+        }
+        self.letter = Ok(letter);
+        Ok(Err(self))
     }
 }
 
-fn app_headers(pairs: &[(String, String)]) -> Result<AppHeaders, SendError> {
-    let mut headers = AppHeaders::new();
-    for (name, value) in pairs {
-        headers.insert(name, value)?;
+impl UserChoice {
+    /// For whom it is sent, if that is plain to see.
+    #[expect(clippy::option_option, reason = "nobody is an answer too")]
+    fn at_once(&self, cause: Option<&Context>, route: &Route) -> Option<Option<User>> {
+        match self {
+            Self::Inherit => match inherited(cause, route) {
+                Some(_) if route.requirements.chain == Chain::Proven => None,
+                user => Some(user),
+            },
+            Self::Nobody => Some(None),
+            Self::Token(_) | Self::Verified(_) => None,
+        }
     }
-    Ok(headers)
+}
+
+/// The user of the context. A subject that refuses users gets none; one that was
+/// named for this very message is an error later.
+fn inherited(cause: Option<&Context>, route: &Route) -> Option<User> {
+    let user = cause?.user.clone();
+    user.filter(|_| route.requirements.user != UserRule::None)
 }
 
 /// The same decision that every receiver will take, taken here first: the
@@ -317,6 +357,17 @@ fn preflight(
     user: Option<&User>,
     now: UnixMillis,
 ) -> Result<Requirements, SendError> {
+    if let Some(user) = user {
+        user.check_times(now, shared.options.clock_skew)
+            .map_err(|e| SendError::User { reason: e.code() })?;
+        let since = shared
+            .control
+            .user_revoked_since(user.principal(), user.transaction());
+        if AsOf::Now.is_revoked(since) {
+            let reason = UserRefusal::Revoked.code();
+            return Err(SendError::User { reason });
+        }
+    }
     let subject = &route.subject;
     let workload = &shared.options.workload;
     let what = decision_log::Subject {
@@ -363,54 +414,6 @@ fn preflight(
                 id,
             })
         }
-    }
-}
-
-/// A message that the policy lets out.
-pub(crate) struct Addressed {
-    pub(crate) route: Arc<Route>,
-    body: Bytes,
-    pub(crate) user: Option<User>,
-    headers: AppHeaders,
-    content_type: ContentType,
-    traceparent: Option<TraceParent>,
-    parent: Option<LeafHash>,
-    ancestry: Option<Ancestry>,
-    pub(crate) requirements: Requirements,
-    key: Option<Arc<KeyInUse>>,
-    id: Option<MessageId>,
-    verb: Verb,
-    now: UnixMillis,
-}
-
-impl Addressed {
-    pub(crate) fn letter(self, purpose: Purpose) -> Letter {
-        debug_assert_eq!(
-            matches!(purpose, Purpose::Request { .. }),
-            self.verb == Verb::Request
-        );
-        // What a stream stores is consumed for as long as `max_age` says, and
-        // reaches the stream soon or never.
-        let life = match self.verb {
-            Verb::Append => self.requirements.max_age.min(APPEND_LIFE),
-            _ => self.requirements.max_age,
-        };
-        let revision = self.route.revision;
-        let mut letter = Letter::new(purpose, self.route, self.body, self.now, life);
-        if let Some(id) = self.id {
-            letter.set_id(id);
-        }
-        letter.content_type = Some(self.content_type);
-        letter.user = self.user;
-        letter.key = self.key;
-        letter.open_token = self.requirements.open_token;
-        letter.headers = self.headers;
-        letter.parent = self.parent;
-        letter.ancestry = self.ancestry;
-        letter.traceparent = self.traceparent;
-        letter.policy_revision = Some(revision);
-        letter.sharing = Sharing::of(&self.requirements);
-        letter
     }
 }
 

@@ -97,17 +97,17 @@ impl Outgoing<'_> {
         })
     }
 
-    async fn ask(self, room: usize) -> Result<(Asked, Letter), RequestError> {
+    async fn ask(self, room: usize) -> Result<(Asked, Box<Letter>), RequestError> {
         let shared = Arc::clone(self.shared);
-        let addressed = self.address(Verb::Request).await?;
+        let mut letter = self.address(Verb::Request).await?;
         let expected = shared.replies.expect(room);
         let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
             subject: expected.subject().to_owned(),
             source,
         })?;
         let mut asked = Asked {
-            subject: addressed.route.subject.clone(),
-            user: addressed.user.clone(),
+            subject: letter.to.subject().clone(),
+            user: letter.user.clone(),
             leaf: LeafHash([0; 32]),
             under: None,
             expected,
@@ -115,9 +115,8 @@ impl Outgoing<'_> {
             unread: None,
             shared,
         };
-        let replies = addressed.requirements.replies;
-        let mut letter = addressed.letter(Purpose::Request { reply_to });
-        if replies == Replies::Mac {
+        letter.purpose = Purpose::Request { reply_to };
+        if letter.replies() == Replies::Mac {
             // Its replies are for the holder of this credential.
             let under = asked.shared.own.current(letter.issued_at)?;
             letter.under = Some(Arc::clone(&under.sealer));
@@ -231,7 +230,7 @@ impl Asked {
         }
     }
 
-    async fn send(&mut self, letter: Letter) -> Result<(), SendError> {
+    async fn send(&mut self, letter: Box<Letter>) -> Result<(), SendError> {
         let is_crowded = self.shared.replies.is_crowded();
         let signer = &self.shared.signer;
         self.leaf = signer.post_and_tell(letter, is_crowded).await?;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::control::Control;
 use crate::error::SendError;
+use crate::vault::LastKey;
 
 /// Shards, so that tasks which send at the same time do not wait for each other.
 const SHARDS: usize = 16;
@@ -31,28 +32,48 @@ pub(crate) struct Route {
     pub(crate) revision: u64,
     /// The state of policy and trust that this was true of.
     generation: u64,
-    publish: OnceLock<Permit>,
-    request: OnceLock<Permit>,
+    publish: Sent,
+    request: Sent,
+    append: Sent,
+}
+
+/// What is remembered of messages with one verb.
+#[derive(Default)]
+struct Sent {
+    /// Of those without a user.
+    permit: OnceLock<Permit>,
+    key: LastKey,
 }
 
 impl Route {
+    /// Whether what it says holds now.
+    pub(crate) fn is_current(&self, control: &Control) -> bool {
+        self.generation == control.generation()
+    }
+
     /// The permit of an earlier message with this verb and without a user.
     pub(crate) fn permit(&self, verb: Verb) -> Option<&Permit> {
-        self.place(verb)?.get()
+        self.sent(verb)?.permit.get()
+    }
+
+    /// The data key of the last message with this verb.
+    pub(crate) fn last_key(&self, verb: Verb) -> &LastKey {
+        self.sent(verb).map_or(&self.publish.key, |sent| &sent.key)
     }
 
     /// Remembers the permit of a message without a user.
     pub(crate) fn remember(&self, verb: Verb, permit: Permit) {
-        if let Some(place) = self.place(verb) {
+        if let Some(sent) = self.sent(verb) {
             // Another task was faster: it asked the same.
-            let _ = place.set(permit);
+            let _ = sent.permit.set(permit);
         }
     }
 
-    fn place(&self, verb: Verb) -> Option<&OnceLock<Permit>> {
+    fn sent(&self, verb: Verb) -> Option<&Sent> {
         match verb {
             Verb::Publish => Some(&self.publish),
             Verb::Request => Some(&self.request),
+            Verb::Append => Some(&self.append),
             _ => None,
         }
     }
@@ -76,7 +97,7 @@ impl Routes {
         route: Arc<Route>,
         control: &Control,
     ) -> Result<Arc<Route>, SendError> {
-        if route.generation == control.generation() {
+        if route.is_current(control) {
             return Ok(route);
         }
         self.learn(route.subject.as_str(), control)
@@ -101,8 +122,9 @@ impl Routes {
             revision: policy.revision(),
             subject: parsed,
             generation,
-            publish: OnceLock::new(),
-            request: OnceLock::new(),
+            publish: Sent::default(),
+            request: Sent::default(),
+            append: Sent::default(),
         });
         if let Some(shard) = self.shard(subject) {
             let mut shard = shard.lock();

@@ -30,11 +30,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_nats::client::traits::Publisher as _;
+use async_nats::message::OutboundMessage;
 use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
@@ -54,6 +56,9 @@ const WAITING: u32 = 4_096;
 const YIELDS: usize = 2;
 /// Subjects for which lost messages are counted until somebody asks.
 const MAX_UNSENT: usize = 1_024;
+
+/// In place of the process, where a draft is only looked at.
+const NOT_ENCRYPTED: u32 = 0;
 
 /// What the signer stands on.
 pub(crate) trait Post: Send + Sync + 'static {
@@ -97,16 +102,14 @@ impl Post for Desk {
             slot.put(envelope);
             return Ok(());
         }
-        let nats = self.connection.nats();
-        let subject = letter.to.nats();
-        match letter.reply_to() {
-            None => nats.publish(subject, envelope).await,
-            Some(reply_to) => {
-                let reply_to = reply_to.as_str().to_owned();
-                nats.publish_with_reply(subject, reply_to, envelope).await
-            }
-        }
-        .map_err(|_| LinkError::Disconnected)
+        let message = OutboundMessage {
+            subject: letter.to.nats(),
+            reply: letter.reply_to().map(|to| to.as_str().into()),
+            payload: envelope,
+            headers: None,
+        };
+        let sent = self.connection.nats().publish_message(message).await;
+        sent.map_err(|_| LinkError::Disconnected)
     }
 }
 
@@ -143,7 +146,7 @@ struct Queue {
 }
 
 struct Waiting {
-    letter: Letter,
+    letter: Box<Letter>,
     weight: u32,
     /// How long its envelope is at most if it is sealed alone.
     size: usize,
@@ -242,7 +245,7 @@ impl<P: Post> Signer<P> {
     /// happens to it then is told by [`Signer::take_unsent`].
     ///
     /// Cancel safe: before it returns, the message is not queued.
-    pub(crate) async fn post(&self, letter: Letter) -> Result<(), SendError> {
+    pub(crate) async fn post(&self, letter: Box<Letter>) -> Result<(), SendError> {
         let size = self.inner.check(&letter)?;
         if self.inner.begin_inline() {
             // Whoever publishes once may do so again at once: the sealing task
@@ -252,6 +255,24 @@ impl<P: Post> Signer<P> {
         self.inner.queue(letter, size, None).await
     }
 
+    /// The same as far as nothing has to be waited for: gives the letter back
+    /// if it is to be sealed by its sender, or there is no room for it.
+    pub(crate) fn post_at_once(
+        &self,
+        letter: Box<Letter>,
+    ) -> Result<Option<Box<Letter>>, SendError> {
+        let inner = &self.inner;
+        let size = inner.check(&letter)?;
+        let weight = letter.weight().min(WAITING);
+        let mut queue = inner.queue.lock();
+        let is_idle = !queue.is_awake && !queue.is_inline;
+        if is_idle || !inner.has_room(weight) {
+            return Ok(Some(letter));
+        }
+        inner.push(&mut queue, letter, size, None);
+        Ok(None)
+    }
+
     /// Sends an answer; `is_crowded` if others are about to send at the same
     /// time, so that it is worth to wait for them.
     ///
@@ -259,7 +280,7 @@ impl<P: Post> Signer<P> {
     /// dropped before it returns, a crowded answer is not sent at all.
     pub(crate) async fn post_answer(
         &self,
-        letter: Letter,
+        letter: Box<Letter>,
         is_crowded: bool,
     ) -> Result<(), SendError> {
         let size = self.inner.check(&letter)?;
@@ -274,7 +295,7 @@ impl<P: Post> Signer<P> {
     /// Dropped while it waits, it is not sent, unless it is being sealed already.
     pub(crate) async fn post_and_tell(
         &self,
-        letter: Letter,
+        letter: Box<Letter>,
         is_crowded: bool,
     ) -> Result<LeafHash, SendError> {
         let size = self.inner.check(&letter)?;
@@ -323,8 +344,19 @@ impl<P: Post> Inner<P> {
     /// is at most if it is sealed alone.
     fn check(&self, letter: &Letter) -> Result<usize, SendError> {
         let limit = self.limit();
+        // What most messages are, at the price of a glance.
+        if let Some(bound) = letter.plain_bound().filter(|bound| *bound <= limit) {
+            self.with_sealer(letter, |_| Ok(()))?;
+            return Ok(bound);
+        }
+        if let Some(bound) = letter.bound().filter(|bound| *bound <= limit) {
+            self.with_sealer(letter, |sealer| {
+                sealer.check(&letter.draft(sealer.expires_at(), NOT_ENCRYPTED))
+            })?;
+            return Ok(bound);
+        }
         let actual = self.with_sealer(letter, |sealer| {
-            sealer.measure(&letter.draft(sealer.expires_at()))
+            sealer.measure(&letter.draft(sealer.expires_at(), NOT_ENCRYPTED))
         })?;
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
@@ -362,7 +394,8 @@ impl<P: Post> Inner<P> {
 
     fn seal_inline(&self, letter: &Letter) -> Result<Sealed, SendError> {
         self.with_sealer(letter, |sealer| {
-            sealer.seal(&letter.draft(sealer.expires_at()), letter.id())
+            let draft = letter.draft(sealer.expires_at(), std::process::id());
+            sealer.seal(&draft, letter.id())
         })
     }
 
@@ -389,17 +422,28 @@ impl<P: Post> Inner<P> {
 
     async fn queue(
         &self,
-        letter: Letter,
+        letter: Box<Letter>,
         size: usize,
         told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
     ) -> Result<(), SendError> {
         let weight = letter.weight().min(WAITING);
         self.make_room(weight).await?;
-        let mut queue = self.queue.lock();
+        self.push(&mut self.queue.lock(), letter, size, told);
+        Ok(())
+    }
+
+    /// Queues a letter for which there is room.
+    fn push(
+        &self,
+        queue: &mut Queue,
+        letter: Box<Letter>,
+        size: usize,
+        told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
+    ) {
         queue.accepted += 1;
         queue.waiting.push(Waiting {
+            weight: letter.weight().min(WAITING),
             letter,
-            weight,
             size,
             told,
         });
@@ -407,18 +451,22 @@ impl<P: Post> Inner<P> {
             queue.is_awake = true;
             self.call.notify_one();
         }
-        Ok(())
+    }
+
+    /// Takes room if there is some. Who waits already comes first: what becomes
+    /// free is given to them.
+    fn has_room(&self, weight: u32) -> bool {
+        let room = self.room.try_acquire_many(weight);
+        room.map(SemaphorePermit::forget).is_ok()
     }
 
     /// In the order of asking, and never without letting others run for long.
     async fn make_room(&self, weight: u32) -> Result<(), LinkError> {
         tokio::task::coop::consume_budget().await;
-        // Who waits already comes first: what becomes free is given to them.
-        let room = match self.room.try_acquire_many(weight) {
-            Err(TryAcquireError::NoPermits) => self.room.acquire_many(weight).await.ok(),
-            other => other.ok(),
-        };
-        room.ok_or(LinkError::Disconnected)?.forget();
+        if !self.has_room(weight) {
+            let room = self.room.acquire_many(weight).await;
+            room.map_err(|_| LinkError::Disconnected)?.forget();
+        }
         Ok(())
     }
 
@@ -481,8 +529,16 @@ impl<P: Post> Inner<P> {
                 continue;
             };
             match sealed {
-                Ok(sealed) => self.send_unit(messages, sealed).await,
-                Err(_) if messages.len() > 1 => self.send_apart(messages, sealer).await,
+                Ok(sealed) => {
+                    let Some(first) = messages.first() else {
+                        continue;
+                    };
+                    let sent = self.post.send(&first.letter, sealed.bytes).await;
+                    self.settle_sent(messages, sent.map(|()| sealed.leaf));
+                }
+                Err(_) if messages.len() > 1 => {
+                    Box::pin(self.send_apart(messages, sealer)).await;
+                }
                 Err(failure) => self.settle_unit(messages, Err(failure)),
             }
         }
@@ -498,26 +554,25 @@ impl<P: Post> Inner<P> {
         for message in messages {
             let alone = std::slice::from_mut(message);
             match seal_units(alone, std::slice::from_ref(&(0..1)), sealer).pop() {
-                Some(Ok(sealed)) => self.send_unit(alone, sealed).await,
+                Some(Ok(sealed)) => {
+                    let Some(first) = alone.first() else {
+                        continue;
+                    };
+                    let sent = self.post.send(&first.letter, sealed.bytes).await;
+                    self.settle_sent(alone, sent.map(|()| sealed.leaf));
+                }
                 Some(Err(failure)) => self.settle_unit(alone, Err(failure)),
                 None => self.settle_unit(alone, Err(Failure::Abandoned)),
             }
         }
     }
 
-    async fn send_unit(&self, messages: &mut [Waiting], sealed: Sealed) {
-        let Some(first) = messages.first() else {
-            return;
-        };
-        let outcome = match self.post.send(&first.letter, sealed.bytes).await {
-            Ok(()) => {
-                self.stats
-                    .count_sent(messages.len() as u64, messages.len() > 1);
-                Ok(sealed.leaf)
-            }
-            Err(error) => Err(Failure::Link(error)),
-        };
-        self.settle_unit(messages, outcome);
+    fn settle_sent(&self, messages: &mut [Waiting], sent: Result<LeafHash, LinkError>) {
+        if sent.is_ok() {
+            self.stats
+                .count_sent(messages.len() as u64, messages.len() > 1);
+        }
+        self.settle_unit(messages, sent.map_err(Failure::Link));
     }
 
     /// Tells those who wait, and counts what is lost, message by message.
@@ -555,13 +610,13 @@ fn seal_units(
     let Some(sealer) = sealer else {
         return vec![Err(Failure::CredentialExpired); units.len()];
     };
-    let end = sealer.expires_at();
+    let (end, process) = (sealer.expires_at(), std::process::id());
     let mut drafts = Vec::with_capacity(units.len());
     let mut messages = Vec::with_capacity(batch.len());
     for waiting in units.iter().filter_map(|unit| batch.get(unit.clone())) {
         // What they share is what the first says; of times, the earliest.
         if let Some(first) = waiting.first() {
-            drafts.push(first.letter.draft(end));
+            drafts.push(first.letter.draft(end, process));
         }
         messages.extend(waiting.iter().map(|waiting| FrameMessage {
             id: waiting.letter.id(),

@@ -81,7 +81,11 @@ impl Subscription {
             let Some(current) = self.taken.front_mut() else {
                 continue;
             };
-            let message = self.opener.next(current).await;
+            let message = match self.opener.next_at_once(current) {
+                Some(given) => given,
+                // On the heap: seldom, and larger than what every message does.
+                None => Box::pin(self.opener.next(current)).await,
+            };
             if current.is_done() {
                 self.taken.pop_front();
             }
@@ -242,7 +246,7 @@ impl<H: Handler> Worker<H> {
                 let Some(to) = answer_to else { return };
                 let context = message.context();
                 let content_type = message.content_type().clone();
-                let replies = ReplySender::new(&self.shared, to, content_type);
+                let replies = ReplySender::new(&self.shared, *to, content_type);
                 // A panic harms this request only, and its caller is told.
                 let run = async { self.handler.handle(message, &replies).await };
                 let outcome = AssertUnwindSafe(context.scope(run)).catch_unwind().await;
@@ -261,7 +265,7 @@ impl<H: Handler> Worker<H> {
                 code,
             }) => {
                 let unread = ContentType::MessagePack;
-                let replies = ReplySender::new(&self.shared, to, unread);
+                let replies = ReplySender::new(&self.shared, *to, unread);
                 replies.fail(code, decision).await
             }
             Err(Refused {

@@ -84,6 +84,13 @@ pub(crate) struct Unlocker {
     places: Semaphore,
 }
 
+/// What comes of an envelope at once.
+pub(crate) enum Attempt {
+    Opened(OpenedEnvelope),
+    /// Its data key has to be found first.
+    Locked(CheckedEnvelope, KeyReference),
+}
+
 impl Unlocker {
     pub(crate) fn new(
         kems: OwnKems,
@@ -120,6 +127,30 @@ impl Unlocker {
         envelope: CheckedEnvelope,
         requirements: &Requirements,
     ) -> Result<OpenedEnvelope, Refusal> {
+        match self.open_at_once(envelope, requirements)? {
+            Attempt::Opened(opened) => Ok(opened),
+            // Once for each key; on the heap, so that the way of every message
+            // is not as large as this one.
+            Attempt::Locked(envelope, key) => Box::pin(self.unlock(envelope, key)).await,
+        }
+    }
+
+    /// Finds the data key that an envelope names, and decrypts with it.
+    pub(crate) async fn unlock(
+        &self,
+        envelope: CheckedEnvelope,
+        reference: KeyReference,
+    ) -> Result<OpenedEnvelope, Refusal> {
+        let key = self.obtain(&envelope, reference).await?;
+        Ok(envelope.decrypt(&key)?)
+    }
+
+    /// The same as far as nothing has to be waited for.
+    pub(crate) fn open_at_once(
+        &self,
+        envelope: CheckedEnvelope,
+        requirements: &Requirements,
+    ) -> Result<Attempt, Refusal> {
         if !envelope.suite().is_at_least(least_suite(requirements)) {
             return Err(match envelope.suite() {
                 Suite::Signed => Refusal::Unprotected,
@@ -127,16 +158,11 @@ impl Unlocker {
             });
         }
         match envelope.key_reference() {
-            None => Ok(envelope.open_clear()?),
-            Some(reference) => {
-                let key = match self.held.get(&reference.data_key) {
-                    Some(key) => key,
-                    // Once for each key; on the heap, so that the way of every
-                    // message is not as large as this one.
-                    None => Box::pin(self.obtain(&envelope, reference)).await?,
-                };
-                Ok(envelope.decrypt(&key)?)
-            }
+            None => Ok(Attempt::Opened(envelope.open_clear()?)),
+            Some(reference) => match self.held.get(&reference.data_key) {
+                Some(key) => Ok(Attempt::Opened(envelope.decrypt(&key)?)),
+                None => Ok(Attempt::Locked(envelope, reference)),
+            },
         }
     }
 

@@ -88,13 +88,43 @@ impl Users {
         };
         let token = std::str::from_utf8(&token).map_err(|_| UserRefusal::NotText)?;
         let user = self.verify_as_of(control, token, at, now).await?;
+        self.under_limits(user, opened, at).map(Some)
+    }
+
+    /// The same of a message whose user has no token, or one that was verified
+    /// lately; otherwise nothing.
+    pub(crate) fn of_message_at_once(
+        &self,
+        control: &Control,
+        opened: &OpenedEnvelope,
+        now: UnixMillis,
+    ) -> Option<Result<Option<User>, UserRefusal>> {
+        let Some(token) = opened.token() else {
+            return Some(Ok(None));
+        };
+        let token = std::str::from_utf8(&token).ok()?;
+        let known = self.verified.get(&key_of(control, token))?;
+        let judge = || {
+            let user = known.judge(AsOf::Now)?;
+            user.check_times(now, self.skew)?;
+            self.under_limits(user, opened, now).map(Some)
+        };
+        Some(judge())
+    }
+
+    fn under_limits(
+        &self,
+        user: User,
+        opened: &OpenedEnvelope,
+        at: UnixMillis,
+    ) -> Result<User, UserRefusal> {
         let Some(limits) = opened.limits() else {
-            return Ok(Some(user));
+            return Ok(user);
         };
         let limits = Limits::decode(&limits).map_err(|_| UserRefusal::BadLimits)?;
         let user = user.narrowed(&limits).map_err(|_| UserRefusal::BadLimits)?;
         user.check_times(at, self.skew)?;
-        Ok(Some(user))
+        Ok(user)
     }
 
     /// The same of a token that was used at a time `at` in the past.
@@ -105,17 +135,26 @@ impl Users {
         at: UnixMillis,
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
-        let key = (token_digest(token), control.generation());
-        let as_of = if at == now {
-            AsOf::Now
-        } else {
-            AsOf::Stored(at)
-        };
+        let key = key_of(control, token);
+        let as_of = as_of(at, now);
         if let Some(known) = self.verified.get(&key) {
             let user = known.judge(as_of)?;
             user.check_times(at, self.skew)?;
             return Ok(user);
         }
+        // Once for each token; on the heap, so that the way of every message is
+        // not as large as this one.
+        let known = Box::pin(self.prove(control, token, at, now)).await?;
+        known.judge(as_of)
+    }
+
+    async fn prove(
+        &self,
+        control: &Control,
+        token: &str,
+        at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Known, UserRefusal> {
         let kid = unverified_kid(token)?;
         let key_id = KeyId::parse(&kid).ok_or(UserRefusal::KeyId)?;
         let credential = if at == now {
@@ -168,8 +207,20 @@ impl Users {
         };
         // What could not be read for the moment is tried again.
         if !is_passing {
-            self.verified.insert(key, known.clone());
+            self.verified.insert(key_of(control, token), known.clone());
         }
-        known.judge(as_of)
+        Ok(known)
+    }
+}
+
+fn key_of(control: &Control, token: &str) -> ([u8; 32], u64) {
+    (token_digest(token), control.generation())
+}
+
+fn as_of(at: UnixMillis, now: UnixMillis) -> AsOf {
+    if at == now {
+        AsOf::Now
+    } else {
+        AsOf::Stored(at)
     }
 }

@@ -24,6 +24,7 @@ use bulla_policy::{LONGEST_MAX_AGE, Verb, Workload};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
@@ -37,8 +38,6 @@ use crate::refusal::chain;
 use crate::secret;
 use crate::stats::Stats;
 
-/// Subjects whose key is remembered.
-const MAX_SUBJECTS: u64 = 10_000;
 /// Data keys held at once; each is a few hundred bytes and its wraps.
 const MAX_KEYS: u64 = 1_000;
 /// Data keys for replies, one for each requester.
@@ -73,8 +72,10 @@ impl KeyInUse {
     }
 }
 
-/// Which key a subject takes, as of which state of policy and records.
-#[derive(Clone)]
+/// Which key a subject took last, as of which state of policy and records.
+#[derive(Default)]
+pub(crate) struct LastKey(Mutex<Option<Choice>>);
+
 struct Choice {
     policy: u64,
     records: u64,
@@ -93,7 +94,6 @@ pub(crate) struct Vault {
     life: Duration,
     max_uses: u64,
     stats: Stats,
-    by_subject: Cache<(Verb, Subject), Choice>,
     by_set: Cache<(KemSuite, RecipientSet), Slot>,
     by_requester: Cache<(KemSuite, KeyId), Slot>,
 }
@@ -182,39 +182,51 @@ impl Vault {
             life: parts.life,
             max_uses: parts.max_uses,
             stats: parts.stats,
-            by_subject: Cache::new(MAX_SUBJECTS),
             by_set: set_keys.build(),
             by_requester: reply_keys.build(),
         }
     }
 
+    /// The key that a subject took last, if it would take the same again.
+    pub(crate) fn last_key(
+        &self,
+        last: &LastKey,
+        suite: KemSuite,
+        now: UnixMillis,
+    ) -> Option<Arc<KeyInUse>> {
+        let (policy, records) = (self.control.generation(), self.control.kem_generation());
+        let last = last.0.lock();
+        let choice = last.as_ref().filter(|choice| {
+            choice.policy == policy
+                && choice.records == records
+                && choice.key.is_fit(now)
+                && choice.key.key.suite() == Suite::of_kem(suite)
+        });
+        choice.map(|choice| Arc::clone(&choice.key))
+    }
+
     /// The key for a message with this verb to `subject`, wrapped to everybody
-    /// who may receive it.
+    /// who may receive it; `last` is the memory of that verb and subject.
     pub(crate) async fn key_for(
         &self,
+        last: &LastKey,
         verb: Verb,
         subject: &Subject,
         suite: KemSuite,
         now: UnixMillis,
     ) -> Result<Arc<KeyInUse>, SendError> {
-        let place = (verb, subject.clone());
-        let (policy, records) = (self.control.generation(), self.control.kem_generation());
-        if let Some(choice) = self.by_subject.get(&place)
-            && choice.policy == policy
-            && choice.records == records
-            && choice.key.is_fit(now)
-            && choice.key.key.suite() == Suite::of_kem(suite)
-        {
-            return Ok(choice.key);
+        if let Some(key) = self.last_key(last, suite, now) {
+            return Ok(key);
         }
+        // Before the choice, so that a change in between makes it stale.
+        let (policy, records) = (self.control.generation(), self.control.kem_generation());
         // On the heap: seldom, and larger than what every message does.
         let key = Box::pin(self.choose(verb, subject, suite, now)).await?;
-        let choice = Choice {
+        *last.0.lock() = Some(Choice {
             policy,
             records,
             key: Arc::clone(&key),
-        };
-        self.by_subject.insert(place, choice);
+        });
         Ok(key)
     }
 

@@ -363,7 +363,20 @@ pub enum ShapeError {
 }
 
 impl FieldSet {
-    pub(crate) fn insert(&mut self, field: Field) {
+    /// What every header has.
+    pub(crate) const ALWAYS: Self = Self(
+        Field::Suite.bit()
+            | Field::Kind.bit()
+            | Field::KeyId.bit()
+            | Field::Epoch.bit()
+            | Field::Sequence.bit()
+            | Field::Ids.bit()
+            | Field::Subject.bit()
+            | Field::IssuedAt.bit()
+            | Field::ExpiresAt.bit(),
+    );
+
+    pub(crate) const fn insert(&mut self, field: Field) {
         self.0 |= field.bit();
     }
 
@@ -375,6 +388,16 @@ impl FieldSet {
         self.0.count_ones()
     }
 
+    /// Whether every rule holds; if not, [`FieldSet::check`] finds which one.
+    fn is_shape(self, kind: Kind, suite: Suite) -> bool {
+        let shape = Shape::ALL.get(kind as usize);
+        shape
+            .and_then(|of_kind| of_kind.get(suite as usize))
+            .is_some_and(|shape| {
+                self.0 & shape.required == shape.required && self.0 & !shape.allowed == 0
+            })
+    }
+
     /// Checks that these fields make an envelope of that kind and suite.
     pub(crate) fn check(self, kind: Kind, suite: Suite) -> Result<(), ShapeError> {
         match (kind, suite.is_encrypting()) {
@@ -384,11 +407,13 @@ impl FieldSet {
             }
             _ => {}
         }
-        for field in Field::ALL {
-            match (rule(kind, suite, field), self.contains(field)) {
-                (Rule::Required, false) => return Err(ShapeError::Missing { field }),
-                (Rule::Forbidden, true) => return Err(ShapeError::Unexpected { field }),
-                _ => {}
+        if !self.is_shape(kind, suite) {
+            for field in Field::ALL {
+                match (rule(kind, suite, field), self.contains(field)) {
+                    (Rule::Required, false) => return Err(ShapeError::Missing { field }),
+                    (Rule::Forbidden, true) => return Err(ShapeError::Unexpected { field }),
+                    _ => {}
+                }
             }
         }
         // Limits narrow a user: without one they mean nothing.
@@ -398,6 +423,49 @@ impl FieldSet {
             });
         }
         Ok(())
+    }
+}
+
+/// The fields that a kind must have in a suite, and those that it may have.
+#[derive(Clone, Copy)]
+struct Shape {
+    required: u32,
+    allowed: u32,
+}
+
+impl Shape {
+    /// By kind and suite, in the order of their declarations.
+    const ALL: [[Self; 3]; 5] = [
+        Self::of_kind(Kind::Event),
+        Self::of_kind(Kind::Request),
+        Self::of_kind(Kind::Reply),
+        Self::of_kind(Kind::Error),
+        Self::of_kind(Kind::KeyWrap),
+    ];
+
+    const fn of_kind(kind: Kind) -> [Self; 3] {
+        [
+            Self::of(kind, Suite::Signed),
+            Self::of(kind, Suite::XWing),
+            Self::of(kind, Suite::X25519),
+        ]
+    }
+
+    const fn of(kind: Kind, suite: Suite) -> Self {
+        let (mut required, mut allowed) = (0, 0);
+        let mut fields: &[Field] = &Field::ALL;
+        while let [field, rest @ ..] = fields {
+            match rule(kind, suite, *field) {
+                Rule::Required => {
+                    required |= field.bit();
+                    allowed |= field.bit();
+                }
+                Rule::Optional => allowed |= field.bit(),
+                Rule::Forbidden => {}
+            }
+            fields = rest;
+        }
+        Self { required, allowed }
     }
 }
 
@@ -456,5 +524,30 @@ const fn rule(kind: Kind, suite: Suite, field: Field) -> Rule {
             (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
             _ => Rule::Optional,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is the rules, for every set of fields of each kind.
+    #[test]
+    fn shapes_are_what_the_rules_say() {
+        for kind in Kind::ALL {
+            for suite in [Suite::Signed, Suite::XWing, Suite::X25519] {
+                let least = Field::ALL
+                    .into_iter()
+                    .filter(|field| matches!(rule(kind, suite, *field), Rule::Required));
+                let mut fields = FieldSet::default();
+                least.for_each(|field| fields.insert(field));
+                assert!(fields.is_shape(kind, suite));
+                for field in Field::ALL {
+                    let other = FieldSet(fields.0 ^ field.bit());
+                    let optional = matches!(rule(kind, suite, field), Rule::Optional);
+                    assert_eq!(other.is_shape(kind, suite), optional, "{kind:?} {field:?}");
+                }
+            }
+        }
     }
 }

@@ -276,7 +276,10 @@ pub(crate) fn is_framable(kind: Kind, present: FieldSet) -> bool {
     kind == Kind::Event && !present.contains(Field::ReplyTo)
 }
 
-pub(crate) fn is_content_type(text: &str) -> bool {
+/// Whether a header can name this content type: 1 to [`MAX_CONTENT_TYPE`]
+/// printable ASCII characters (ENV-10).
+#[must_use]
+pub fn is_content_type(text: &str) -> bool {
     (1..=MAX_CONTENT_TYPE).contains(&text.len())
         && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -294,20 +297,7 @@ fn subject(reader: &mut Reader<'_>, invalid: DecodeError) -> Result<Span, Decode
 
 /// The fields that a draft will have.
 pub(crate) fn fields_of(draft: &Draft<'_>) -> FieldSet {
-    let mut fields = FieldSet::default();
-    for field in [
-        Field::Suite,
-        Field::Kind,
-        Field::KeyId,
-        Field::Epoch,
-        Field::Sequence,
-        Field::Ids,
-        Field::Subject,
-        Field::IssuedAt,
-        Field::ExpiresAt,
-    ] {
-        fields.insert(field);
-    }
+    let mut fields = FieldSet::ALWAYS;
     for (field, present) in [
         (Field::ReplyTo, draft.reply_to.is_some()),
         (Field::ContentType, draft.content_type.is_some()),

@@ -149,7 +149,7 @@ pub use format::{ErrorCode, Field, Kind, ShapeError, Suite};
 pub use former_root::{FormerRoot, MAX_FORMER_ROOTS};
 pub use freshness::{Bounds, Freshness, Heard, Stale};
 pub use head::{Comparison, Head, HeadError, Holdings, MAX_HEAD, Mark};
-pub use header::{ErrorReport, ReplyBinding};
+pub use header::{ErrorReport, ReplyBinding, is_content_type};
 pub use kem_record::KemRecord;
 pub use limits::{
     MAX_ANCESTORS, MAX_ANCESTRY, MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS,

@@ -12,7 +12,7 @@ use crate::app_headers;
 use crate::data_key::{KeyReference, OpeningKey};
 use crate::limits::{MAX_ENVELOPE, MAX_LIFE, MAX_TOKEN};
 use crate::reader::{Reader, Span};
-use crate::sealed::frame_bodies;
+use crate::sealed::{Parts, frame_bodies};
 use crate::{
     DecodeError, Epoch, ErrorReport, Kind, LeafHash, MessageId, ReplyBinding, SealedEnvelope,
     Suite, TraceParent,
@@ -79,12 +79,11 @@ pub struct CheckedEnvelope {
 #[derive(Debug, Clone)]
 pub struct OpenedEnvelope {
     authentic: AuthenticEnvelope,
-    content: Content,
 }
 
 /// Token and bodies in the clear, and the bytes that they lie in.
 #[derive(Debug, Clone)]
-struct Content {
+pub(crate) struct Content {
     bytes: Bytes,
     token: Option<Span>,
     body: Span,
@@ -211,7 +210,7 @@ impl AuthenticEnvelope {
 
     /// What replies to it must be bound to.
     #[must_use]
-    pub const fn leaf(&self) -> LeafHash {
+    pub fn leaf(&self) -> LeafHash {
         self.leaf
     }
 
@@ -230,12 +229,12 @@ impl AuthenticEnvelope {
 
     /// How it is protected.
     #[must_use]
-    pub const fn suite(&self) -> Suite {
-        self.envelope.header.suite
+    pub fn suite(&self) -> Suite {
+        self.envelope.0.header.suite
     }
 
     fn key_reference(&self) -> Option<KeyReference> {
-        let header = &self.envelope.header;
+        let header = &self.envelope.0.header;
         let key = header.key?;
         Some(KeyReference {
             suite: header.suite,
@@ -247,14 +246,15 @@ impl AuthenticEnvelope {
     }
 
     fn check_place(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
-        let (header, bytes) = (&self.envelope.header, &self.envelope.bytes);
+        let (header, bytes) = (&self.envelope.0.header, &self.envelope.0.bytes);
         if !expected.kinds.contains(&header.kind) {
             return Err(CheckError::WrongKind { kind: header.kind });
         }
-        if header.subject.str_of(bytes) != expected.subject {
+        if header.subject.of(bytes) != expected.subject.as_bytes() {
             return Err(CheckError::WrongSubject);
         }
-        if header.reply_to.map(|span| span.str_of(bytes)) != expected.reply_to {
+        let reply_to = header.reply_to.map(|span| span.of(bytes));
+        if reply_to != expected.reply_to.map(str::as_bytes) {
             return Err(CheckError::WrongReplyTo);
         }
         match (header.binding, expected.request) {
@@ -265,7 +265,7 @@ impl AuthenticEnvelope {
     }
 
     fn check_time(&self, expected: &Expectation<'_>) -> Result<(), CheckError> {
-        let header = &self.envelope.header;
+        let header = &self.envelope.0.header;
         let (issued_at, expires_at) = (header.issued_at, header.expires_at);
         if expires_at > self.credential_expires_at {
             return Err(CheckError::OutlivesCredential);
@@ -299,26 +299,26 @@ impl CheckedEnvelope {
 
     /// What it is.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
-        self.authentic.envelope.header.kind
+    pub fn kind(&self) -> Kind {
+        self.authentic.envelope.0.header.kind
     }
 
     /// How it is protected.
     #[must_use]
-    pub const fn suite(&self) -> Suite {
+    pub fn suite(&self) -> Suite {
         self.authentic.suite()
     }
 
     /// What replies to it are bound to.
     #[must_use]
-    pub const fn leaf(&self) -> LeafHash {
+    pub fn leaf(&self) -> LeafHash {
         self.authentic.leaf
     }
 
     /// The reply subject that it was sealed with and came with.
     #[must_use]
     pub fn reply_to(&self) -> Option<&str> {
-        self.authentic.envelope.reply_to()
+        self.authentic.envelope.0.reply_to()
     }
 
     /// The data key that it is encrypted under, or that it carries to others;
@@ -331,7 +331,7 @@ impl CheckedEnvelope {
     /// The wrapped data key, if it rides along.
     #[must_use]
     pub fn inline_wraps(&self) -> Option<Bytes> {
-        let sealed = &self.authentic.envelope;
+        let sealed = &*self.authentic.envelope.0;
         let wraps = sealed.header.key?.wraps?;
         Some(sealed.slice(wraps))
     }
@@ -341,19 +341,12 @@ impl CheckedEnvelope {
     /// # Errors
     /// [`OpenError::Encrypted`].
     pub fn open_clear(self) -> Result<OpenedEnvelope, OpenError> {
-        let sealed = &self.authentic.envelope;
+        let sealed = &*self.authentic.envelope.0;
         if sealed.header.is_encrypted() {
             return Err(OpenError::Encrypted);
         }
-        let content = Content {
-            bytes: sealed.bytes.clone(),
-            token: sealed.token,
-            body: sealed.body,
-            bodies: sealed.bodies.clone(),
-        };
         Ok(OpenedEnvelope {
             authentic: self.authentic,
-            content,
         })
     }
 
@@ -363,7 +356,7 @@ impl CheckedEnvelope {
     /// [`OpenError`] names the first thing that does not fit.
     pub fn decrypt(self, key: &OpeningKey) -> Result<OpenedEnvelope, OpenError> {
         let reference = self.key_reference().ok_or(OpenError::NotEncrypted)?;
-        let sealed = &self.authentic.envelope;
+        let sealed = &*self.authentic.envelope.0;
         let nonce = sealed
             .header
             .key
@@ -389,15 +382,14 @@ impl CheckedEnvelope {
         key.decrypt(&nonce, aad.of(&sealed.bytes), &mut plaintext, tag)
             .map_err(|_| OpenError::BadCiphertext)?;
         let content = Content::of_plaintext(plaintext.into(), sealed)?;
-        Ok(OpenedEnvelope {
-            authentic: self.authentic,
-            content,
-        })
+        let mut authentic = self.authentic;
+        authentic.envelope.0.decrypted = Some(content);
+        Ok(OpenedEnvelope { authentic })
     }
 }
 
 impl Content {
-    fn of_plaintext(bytes: Bytes, sealed: &SealedEnvelope) -> Result<Self, OpenError> {
+    fn of_plaintext(bytes: Bytes, sealed: &Parts) -> Result<Self, OpenError> {
         let mut reader = Reader::new(&bytes);
         let malformed = |error| OpenError::Content(DecodeError::Encoding(error));
         reader.array_of(2).map_err(malformed)?;
@@ -436,7 +428,7 @@ impl Content {
 impl OpenedEnvelope {
     /// How it was protected.
     #[must_use]
-    pub const fn suite(&self) -> Suite {
+    pub fn suite(&self) -> Suite {
         self.authentic.suite()
     }
 
@@ -448,7 +440,7 @@ impl OpenedEnvelope {
 
     /// What it is.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         self.sealed().header.kind
     }
 
@@ -467,13 +459,13 @@ impl OpenedEnvelope {
 
     /// When it was sealed, by the sender's clock.
     #[must_use]
-    pub const fn issued_at(&self) -> UnixMillis {
+    pub fn issued_at(&self) -> UnixMillis {
         self.sealed().header.issued_at
     }
 
     /// When it expires, by the sender's word.
     #[must_use]
-    pub const fn expires_at(&self) -> UnixMillis {
+    pub fn expires_at(&self) -> UnixMillis {
         self.sealed().header.expires_at
     }
 
@@ -489,15 +481,16 @@ impl OpenedEnvelope {
     #[must_use]
     pub fn token(&self) -> Option<Bytes> {
         let sealed = self.sealed();
-        match self.content.token {
-            Some(inner) => Some(self.content.slice(inner)),
-            None => sealed.token.map(|span| sealed.slice(span)),
-        }
+        let inner = self.sealed().decrypted.as_ref().and_then(|content| {
+            let token = content.token?;
+            Some(content.slice(token))
+        });
+        inner.or_else(|| sealed.token.map(|span| sealed.slice(span)))
     }
 
     /// SHA-256 of the token.
     #[must_use]
-    pub const fn token_hash(&self) -> Option<&[u8; 32]> {
+    pub fn token_hash(&self) -> Option<&[u8; 32]> {
         self.sealed().header.token_hash.as_ref()
     }
 
@@ -510,31 +503,31 @@ impl OpenedEnvelope {
 
     /// What a reply or an error answers.
     #[must_use]
-    pub const fn binding(&self) -> Option<ReplyBinding> {
+    pub fn binding(&self) -> Option<ReplyBinding> {
         self.sealed().header.binding
     }
 
     /// What an error says.
     #[must_use]
-    pub const fn error(&self) -> Option<ErrorReport> {
+    pub fn error(&self) -> Option<ErrorReport> {
         self.sealed().header.error
     }
 
     /// The envelope in whose handling this one was sent, by the sender's word.
     #[must_use]
-    pub const fn parent(&self) -> Option<LeafHash> {
+    pub fn parent(&self) -> Option<LeafHash> {
         self.sealed().header.parent
     }
 
     /// W3C trace context.
     #[must_use]
-    pub const fn traceparent(&self) -> Option<TraceParent> {
+    pub fn traceparent(&self) -> Option<TraceParent> {
         self.sealed().header.traceparent
     }
 
     /// The sender's policy revision; informational, it never selects a policy.
     #[must_use]
-    pub const fn policy_revision(&self) -> Option<u64> {
+    pub fn policy_revision(&self) -> Option<u64> {
         self.sealed().header.policy_revision
     }
 
@@ -553,19 +546,19 @@ impl OpenedEnvelope {
 
     /// What replies to it are bound to.
     #[must_use]
-    pub const fn leaf(&self) -> LeafHash {
+    pub fn leaf(&self) -> LeafHash {
         self.authentic.leaf
     }
 
     /// The run of the sender's counter that [`Message::sequence`] belongs to.
     #[must_use]
-    pub const fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         self.sealed().header.epoch
     }
 
     /// How many messages the envelope carries: 1 to 64.
     #[must_use]
-    pub const fn message_count(&self) -> usize {
+    pub fn message_count(&self) -> usize {
         self.sealed().header.messages()
     }
 
@@ -588,17 +581,20 @@ impl OpenedEnvelope {
 
     fn message(&self, index: usize) -> Message {
         let sealed = self.sealed();
-        let content = &self.content;
-        let body = content.bodies.get(index).copied().unwrap_or(content.body);
+        let (bytes, bodies, whole) = match &self.sealed().decrypted {
+            None => (&sealed.bytes, &sealed.bodies, sealed.body),
+            Some(content) => (&content.bytes, &content.bodies, content.body),
+        };
+        let body = bodies.get(index).copied().unwrap_or(whole);
         Message {
             id: sealed.message_id(index),
             // Decoding refused a sequence that would overflow.
             sequence: sealed.header.sequence.saturating_add(index as u64),
-            body: content.slice(body),
+            body: bytes.slice(body.start..body.end),
         }
     }
 
-    pub(crate) const fn sealed(&self) -> &SealedEnvelope {
-        &self.authentic.envelope
+    pub(crate) fn sealed(&self) -> &Parts {
+        &self.authentic.envelope.0
     }
 }

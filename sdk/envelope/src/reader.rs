@@ -130,6 +130,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    #[inline]
     pub(crate) fn uint(&mut self) -> Result<u64> {
         const EXPECTED: EncodingError = EncodingError::WrongType {
             expected: "an unsigned integer",
@@ -202,6 +203,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte string of at most `limit` bytes.
+    #[inline]
     pub(crate) fn bin(&mut self, limit: usize) -> Result<Span> {
         const EXPECTED: EncodingError = EncodingError::WrongType {
             expected: "a byte string",
@@ -217,6 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte string of exactly `N` bytes.
+    #[inline]
     pub(crate) fn bin_of<const N: usize>(&mut self) -> Result<[u8; N]> {
         let span = self.bin(usize::MAX)?;
         span.of(self.bytes)
@@ -245,6 +248,7 @@ impl<'a> Reader<'a> {
         Ok((span, text))
     }
 
+    #[inline]
     fn fits(&self, len: u64, limit: usize, bytes_each: usize) -> Result<usize> {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > limit {
@@ -256,10 +260,12 @@ impl<'a> Reader<'a> {
         Ok(len)
     }
 
+    #[inline]
     fn byte(&mut self) -> Result<u8> {
         self.be::<1>().map(|[byte]| byte)
     }
 
+    #[inline]
     fn be<const N: usize>(&mut self) -> Result<[u8; N]> {
         let span = self.take(N)?;
         span.of(self.bytes)
@@ -267,6 +273,7 @@ impl<'a> Reader<'a> {
             .map_err(|_| EncodingError::Truncated)
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<Span> {
         if len > self.end - self.at {
             return Err(EncodingError::Truncated);

@@ -135,7 +135,8 @@ const RECENT: usize = 128;
 #[derive(Debug)]
 struct Key {
     workload: WorkloadId,
-    epochs: HashMap<Epoch, HashMap<u64, Page>>,
+    /// By epoch and number.
+    pages: HashMap<(Epoch, u64), Page>,
     /// What was accepted last.
     recent: VecDeque<Trace>,
 }
@@ -223,11 +224,7 @@ impl ReplayWindow {
         let Some(key) = self.keys.get_mut(&entry.key_id) else {
             return self.insert_page(entry, number, word, bit);
         };
-        let page = key
-            .epochs
-            .get_mut(&entry.epoch)
-            .and_then(|pages| pages.get_mut(&number));
-        let Some(page) = page else {
+        let Some(page) = key.pages.get_mut(&(entry.epoch, number)) else {
             return self.insert_page(entry, number, word, bit);
         };
         if !page.insert(word, bit) {
@@ -266,8 +263,7 @@ impl ReplayWindow {
             .keys
             .entry(entry.key_id)
             .or_insert_with(|| Key::of(entry.workload.clone()));
-        let pages = key.epochs.entry(entry.epoch).or_default();
-        pages.insert(number, page);
+        key.pages.insert((entry.epoch, number), page);
         self.pages += 1;
         key.remember(entry);
         Ok(())
@@ -286,12 +282,8 @@ impl ReplayWindow {
         self.pages = 0;
         self.shares.clear();
         self.keys.retain(|_, key| {
-            let mut held = 0;
-            key.epochs.retain(|_, pages| {
-                pages.retain(|_, page| page.expires_at >= dead_before);
-                held += pages.len();
-                !pages.is_empty()
-            });
+            key.pages.retain(|_, page| page.expires_at >= dead_before);
+            let held = key.pages.len();
             self.pages += held;
             if held > 0 {
                 *self.shares.entry(key.workload.clone()).or_default() += held;
@@ -316,7 +308,7 @@ impl Key {
     fn of(workload: WorkloadId) -> Self {
         Self {
             workload,
-            epochs: HashMap::new(),
+            pages: HashMap::new(),
             recent: VecDeque::new(),
         }
     }

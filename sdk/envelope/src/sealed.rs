@@ -9,6 +9,7 @@ use crate::ancestry::{self, AncestryError, LinkedAncestor};
 use crate::format::{Field, Kind, ShapeError, Suite, VERSION};
 use crate::header::{Header, ID_LEN};
 use crate::limits::{MAX_ANCESTRY, MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
+use crate::opened::Content;
 use crate::reader::{EncodingError, Reader, Span};
 use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
@@ -20,8 +21,15 @@ use crate::{
 ///
 /// Everything in it is what somebody claims. It becomes an
 /// [`AuthenticEnvelope`] by [`SealedEnvelope::verify`].
+///
+/// All of it lies behind one pointer: it is handed on by value from one proof to
+/// the next.
 #[derive(Debug, Clone)]
-pub struct SealedEnvelope {
+pub struct SealedEnvelope(pub(crate) Box<Parts>);
+
+/// Where the parts of an envelope lie in its bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
     pub(crate) bytes: Bytes,
     pub(crate) header: Header,
     pub(crate) token: Option<Span>,
@@ -35,6 +43,8 @@ pub struct SealedEnvelope {
     pub(crate) ancestry: Option<Span>,
     pub(crate) proof_span: Span,
     proof: Proof,
+    /// What was encrypted, once that is open; otherwise the envelope holds it.
+    pub(crate) decrypted: Option<Content>,
 }
 
 /// What makes an envelope authentic.
@@ -291,7 +301,7 @@ impl SealedEnvelope {
             return Err(DecodeError::MacKind);
         }
         reader.finish()?;
-        Ok(Self {
+        Ok(Self(Box::new(Parts {
             header,
             token,
             body,
@@ -301,66 +311,67 @@ impl SealedEnvelope {
             ancestry,
             proof_span,
             proof,
+            decrypted: None,
             bytes,
-        })
+        })))
     }
 
     /// Which credential the envelope says it is sealed under. Needed to find
     /// that credential; proves nothing.
     #[must_use]
-    pub const fn key_id(&self) -> KeyId {
-        self.header.key_id
+    pub fn key_id(&self) -> KeyId {
+        self.0.header.key_id
     }
 
     /// The kind that the envelope claims.
     #[must_use]
-    pub const fn kind_unverified(&self) -> Kind {
-        self.header.kind
+    pub fn kind_unverified(&self) -> Kind {
+        self.0.header.kind
     }
 
     /// The suite that the envelope claims.
     #[must_use]
-    pub const fn suite_unverified(&self) -> Suite {
-        self.header.suite
+    pub fn suite_unverified(&self) -> Suite {
+        self.0.header.suite
     }
 
     /// The data key that the envelope claims to be sealed under, for diagnostics.
     /// Its sender is not known before the proof is verified; here it is left out.
     #[must_use]
     pub fn data_key_unverified(&self) -> Option<(DataKeyId, RecipientSet)> {
-        let key = self.header.key?;
+        let key = self.0.header.key?;
         Some((key.data_key, key.recipients))
     }
 
     /// Whether the wrapped data key rides along.
     #[must_use]
     pub fn has_inline_wraps(&self) -> bool {
-        self.header.key.is_some_and(|key| key.wraps.is_some())
+        self.0.header.key.is_some_and(|key| key.wraps.is_some())
     }
 
     /// Whether a code, not a signature, makes it authentic, for
     /// [`SealedEnvelope::verify_mac`].
     #[must_use]
-    pub const fn has_mac(&self) -> bool {
-        matches!(self.proof, Proof::Mac(_))
+    pub fn has_mac(&self) -> bool {
+        matches!(self.0.proof, Proof::Mac(_))
     }
 
     /// The subject that the envelope claims, for diagnostics.
     #[must_use]
     pub fn subject_unverified(&self) -> &str {
-        self.header.subject.str_of(&self.bytes)
+        self.0.header.subject.str_of(&self.0.bytes)
     }
 
     /// The id of the first message that the envelope claims, for diagnostics.
     #[must_use]
     pub fn id_unverified(&self) -> MessageId {
-        self.message_id(0)
+        self.0.message_id(0)
     }
 
     /// How many messages the envelope claims to carry.
     #[must_use]
-    pub const fn messages_unverified(&self) -> usize {
-        self.header.messages()
+    pub fn messages_unverified(&self) -> usize {
+        self.0.header.messages()
     }
 
     /// Proves that the holder of `credential` sealed exactly these bytes.
@@ -405,10 +416,10 @@ impl SealedEnvelope {
         credential: &VerifiedCredential,
         key: &MacKey,
     ) -> Result<AuthenticEnvelope, VerifyError> {
-        if self.header.key_id != credential.id() {
+        if self.0.header.key_id != credential.id() {
             return Err(VerifyError::WrongCredential);
         }
-        let Proof::Mac(mac) = &self.proof else {
+        let Proof::Mac(mac) = &self.0.proof else {
             return Err(VerifyError::NotCoded);
         };
         let leaf = self.leaf();
@@ -418,7 +429,10 @@ impl SealedEnvelope {
     }
 
     fn leaf(&self) -> LeafHash {
-        tree::leaf(self.header_span.of(&self.bytes), self.body.of(&self.bytes))
+        tree::leaf(
+            self.0.header_span.of(&self.0.bytes),
+            self.0.body.of(&self.0.bytes),
+        )
     }
 
     fn prove(
@@ -426,14 +440,14 @@ impl SealedEnvelope {
         credential: &VerifiedCredential,
         roots: Option<&VerifiedRoots>,
     ) -> Result<AuthenticEnvelope, VerifyError> {
-        if self.header.key_id != credential.id() {
+        if self.0.header.key_id != credential.id() {
             return Err(VerifyError::WrongCredential);
         }
-        let Proof::Batch(proof) = &self.proof else {
+        let Proof::Batch(proof) = &self.0.proof else {
             return Err(VerifyError::NotSigned);
         };
         let leaf = self.leaf();
-        proof.verify(&self.bytes, &leaf, credential, roots)?;
+        proof.verify(&self.0.bytes, &leaf, credential, roots)?;
         self.into_authentic(credential, leaf)
     }
 
@@ -457,16 +471,20 @@ impl SealedEnvelope {
 
     /// The leaf does not cover the token but by the hash in the header.
     fn verify_token(&self) -> Result<(), VerifyError> {
-        let matches = match (self.token, &self.header.token_hash) {
+        let matches = match (self.0.token, &self.0.header.token_hash) {
             (None, None) => true,
-            (Some(token), Some(hash)) => constant_time_eq(&sha256(&[token.of(&self.bytes)]), hash),
+            (Some(token), Some(hash)) => {
+                constant_time_eq(&sha256(&[token.of(&self.0.bytes)]), hash)
+            }
             // It is inside, and compared when that is opened.
-            (None, Some(_)) => self.header.is_encrypted(),
+            (None, Some(_)) => self.0.header.is_encrypted(),
             (Some(_), None) => false,
         };
         matches.then_some(()).ok_or(VerifyError::TokenMismatch)
     }
+}
 
+impl Parts {
     /// The id of a message of the frame.
     pub(crate) fn message_id(&self, index: usize) -> MessageId {
         let (ids, _) = self.header.ids.of(&self.bytes).as_chunks::<ID_LEN>();

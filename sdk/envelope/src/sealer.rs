@@ -1,5 +1,6 @@
 //! Sealing: drafts become signed envelopes, one signature for a whole batch.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -215,6 +216,22 @@ impl Sealer {
         self.expires_at
     }
 
+    /// Checks a draft whose envelope is known to be short enough: all that
+    /// [`Sealer::measure`] checks but lengths.
+    ///
+    /// # Errors
+    /// [`SealError`] if the draft breaks a rule of the format.
+    pub fn check(&self, draft: &Draft<'_>) -> Result<(), SealError> {
+        let message = FrameMessage {
+            id: MessageId([0; 16]),
+            body: draft.body,
+        };
+        self.check_unit(&SealUnit {
+            draft,
+            messages: &[message],
+        })
+    }
+
     /// Checks a draft and tells how long its envelope is at most if it is
     /// sealed alone: up to eight bytes more than it will be. In a batch it is at
     /// most [`Sealer::BATCH_ROOM`] longer.
@@ -233,7 +250,7 @@ impl Sealer {
             draft,
             messages: &[message],
         };
-        self.check(&unit)?;
+        self.check_unit(&unit)?;
         // The hash's bytes do not matter, the number of them does.
         let stamp = Stamp {
             key_id: self.key_id,
@@ -243,7 +260,9 @@ impl Sealer {
             nonce: draft.encryption.map(|_| [0; NONCE_LEN]),
             messages: unit.messages,
         };
-        Ok(Plan::new(&unit, stamp, ProofRoom::Batch { index: 0, count: 1 })?.len)
+        let mut headers = Vec::with_capacity(TYPICAL_HEADER);
+        let room = ProofRoom::Batch { index: 0, count: 1 };
+        Ok(Plan::new(&unit, &stamp, &mut headers, room)?.len)
     }
 
     /// By how many bytes a place in a batch can make an envelope longer: ten
@@ -292,13 +311,14 @@ impl Sealer {
             draft,
             messages: &[message],
         };
-        self.check(&unit)?;
+        self.check_unit(&unit)?;
         let sequence = self.draw(1)?;
         let (stamp, nonce) = self.stamp(&unit, sequence)?;
-        let mut plan = Plan::new(&unit, stamp, ProofRoom::Mac)?;
+        let mut headers = Vec::with_capacity(TYPICAL_HEADER);
+        let mut plan = Plan::new(&unit, &stamp, &mut headers, ProofRoom::Mac)?;
         plan.nonce = nonce;
         let mut buffer = Vec::with_capacity(plan.len);
-        let leaf = plan.write(&mut buffer);
+        let leaf = plan.write(&mut buffer, &headers);
         let mut proof = Vec::with_capacity(plan.proof_len);
         writer::array(&mut proof, 1);
         writer::bin(&mut proof, &key.mac(&[&leaf.0]));
@@ -371,16 +391,19 @@ impl Sealer {
                 actual: units.len(),
             })?;
         for unit in units {
-            self.check(unit)?;
+            self.check_unit(unit)?;
         }
         let messages = units.iter().map(|unit| unit.messages.len() as u64).sum();
         let mut sequence = self.draw(messages)?;
-        // Measure first: the batch then lies in one allocation of the right size.
+        // Headers first: all lengths are known then, and the batch lies in one
+        // allocation of the right size.
+        let mut headers = Vec::with_capacity(units.len() * TYPICAL_HEADER);
         let mut plans = Vec::with_capacity(units.len());
         let mut capacity = 0;
         for (unit, index) in units.iter().zip(0..count) {
             let (stamp, nonce) = self.stamp(unit, sequence)?;
-            let mut plan = Plan::new(unit, stamp, ProofRoom::Batch { index, count })?;
+            let room = ProofRoom::Batch { index, count };
+            let mut plan = Plan::new(unit, &stamp, &mut headers, room)?;
             plan.nonce = nonce;
             sequence += unit.messages.len() as u64;
             capacity += plan.len;
@@ -389,7 +412,7 @@ impl Sealer {
         let mut buffer = Vec::with_capacity(capacity);
         let leaves: Vec<LeafHash> = plans
             .iter_mut()
-            .map(|plan| plan.write(&mut buffer))
+            .map(|plan| plan.write(&mut buffer, &headers))
             .collect();
         let tree = Tree::new(leaves.iter().map(tree::leaf_node).collect());
         let signature = self.key.sign(
@@ -419,7 +442,7 @@ impl Sealer {
                 Sealed {
                     bytes,
                     leaf,
-                    sequence: plan.stamp.sequence,
+                    sequence: plan.sequence,
                 }
             })
             .collect())
@@ -445,7 +468,7 @@ impl Sealer {
         Ok((stamp, nonce))
     }
 
-    fn check(&self, unit: &SealUnit<'_>) -> Result<(), SealError> {
+    fn check_unit(&self, unit: &SealUnit<'_>) -> Result<(), SealError> {
         let (draft, messages) = (unit.draft, unit.messages.len());
         draft.check()?;
         if draft.expires_at > self.expires_at {
@@ -488,6 +511,9 @@ pub struct SealUnit<'a> {
     pub messages: &'a [FrameMessage<'a>],
 }
 
+/// Room for a header that most do not exceed.
+const TYPICAL_HEADER: usize = 256;
+
 /// Which proof there must be room for.
 #[derive(Clone, Copy)]
 enum ProofRoom {
@@ -498,10 +524,12 @@ enum ProofRoom {
 /// One envelope with all its lengths known.
 struct Plan<'a> {
     draft: &'a Draft<'a>,
-    stamp: Stamp<'a>,
+    messages: &'a [FrameMessage<'a>],
+    sequence: u64,
     /// What the body is encrypted with, once.
     nonce: Option<Nonce>,
-    header_len: usize,
+    /// Where the header lies among those of the batch.
+    header: Range<usize>,
     /// What the messages take.
     content_len: usize,
     /// That, or what it takes encrypted.
@@ -511,30 +539,39 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(unit: &SealUnit<'a>, stamp: Stamp<'a>, proof: ProofRoom) -> Result<Self, SealError> {
+    /// Writes the header to the end of `headers`.
+    fn new(
+        unit: &SealUnit<'a>,
+        stamp: &Stamp<'_>,
+        headers: &mut Vec<u8>,
+        proof: ProofRoom,
+    ) -> Result<Self, SealError> {
         let measure = |write: &dyn Fn(&mut Length)| {
             let mut length = Length::default();
             write(&mut length);
             length.0
         };
         let draft = unit.draft;
-        let header_len = measure(&|out| header::encode(out, draft, &stamp));
-        if header_len > MAX_HEADER {
+        let start = headers.len();
+        header::encode(headers, draft, stamp);
+        let header = start..headers.len();
+        if header.len() > MAX_HEADER {
             return Err(SealError::HeaderTooLong {
                 limit: MAX_HEADER,
-                actual: header_len,
+                actual: header.len(),
             });
         }
-        let content_len = measure(&|out| write_content(out, stamp.messages));
+        let content_len = measure(&|out| write_content(out, unit.messages));
         let proof_len = match proof {
             ProofRoom::Batch { index, count } => Proof::len(index, count),
             ProofRoom::Mac => Proof::MAC_LEN,
         };
         let mut plan = Self {
             draft,
-            stamp,
+            messages: unit.messages,
+            sequence: stamp.sequence,
             nonce: None,
-            header_len,
+            header,
             content_len,
             body_len: content_len,
             proof_len,
@@ -543,8 +580,9 @@ impl<'a> Plan<'a> {
         if draft.encryption.is_some() {
             plan.body_len = measure(&|out| plan.write_plaintext(out)) + TAG_LEN;
         }
+        let written = headers.get(plan.header.clone()).unwrap_or_default();
         let mut length = Length::default();
-        plan.write_before_body(&mut length);
+        plan.write_before_body(&mut length, written);
         plan.len = length.0 + plan.body_len + measure(&|out| plan.write_ancestry(out)) + proof_len;
         if plan.len > MAX_ENVELOPE {
             return Err(SealError::TooLarge {
@@ -556,45 +594,39 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the envelope with room for the proof and returns its leaf.
-    fn write(&mut self, buffer: &mut Vec<u8>) -> LeafHash {
+    fn write(&mut self, buffer: &mut Vec<u8>, headers: &[u8]) -> LeafHash {
         let start = buffer.len();
-        let header = self.write_before_body(buffer);
+        let header = headers.get(self.header.clone()).unwrap_or_default();
+        self.write_before_body(buffer, header);
         let body = buffer.len();
         match (self.draft.encryption, self.nonce.take()) {
             (Some(encryption), Some(nonce)) => {
                 self.write_plaintext(buffer);
                 let (before, plaintext) = buffer.split_at_mut(body);
-                let aad = before.get(start..header + self.header_len);
+                let mut aad = Length::default();
+                write_up_to_header(&mut aad, header);
+                let aad = before.get(start..start + aad.0);
                 let key = encryption.key;
                 let tag = key.encrypt(nonce, aad.unwrap_or_default(), plaintext);
                 buffer.extend_from_slice(&tag);
             }
-            (None, _) => write_content(buffer, self.stamp.messages),
+            (None, _) => write_content(buffer, self.messages),
             // Never: `Sealer::stamp` takes a nonce for each encrypted draft. If
             // it did not, the body would be zeros, and not in the clear.
             (Some(_), None) => buffer.resize(body + self.body_len, 0),
         }
-        let leaf = tree::leaf(
-            buffer
-                .get(header..header + self.header_len)
-                .unwrap_or_default(),
-            buffer.get(body..body + self.body_len).unwrap_or_default(),
-        );
+        let sealed_body = buffer.get(body..body + self.body_len);
+        let leaf = tree::leaf(header, sealed_body.unwrap_or_default());
         self.write_ancestry(buffer);
         buffer.resize(buffer.len() + self.proof_len, 0);
         leaf
     }
 
-    /// Writes everything before the body; tells where the header begins.
-    fn write_before_body(&self, out: &mut (impl Sink + Position)) -> usize {
-        writer::array(out, 5 + u32::from(self.draft.ancestry.is_some()));
-        writer::uint(out, u64::from(VERSION));
-        writer::bin_header(out, self.header_len);
-        let header = out.position();
-        header::encode(out, self.draft, &self.stamp);
+    /// Writes everything before the body.
+    fn write_before_body(&self, out: &mut impl Sink, header: &[u8]) {
+        write_up_to_header(out, header);
         write_token(out, self.draft.outer_token());
         writer::bin_header(out, self.body_len);
-        header
     }
 
     fn write_ancestry(&self, out: &mut impl Sink) {
@@ -608,8 +640,15 @@ impl<'a> Plan<'a> {
         writer::array(out, 2);
         write_token(out, self.draft.inner_token());
         writer::bin_header(out, self.content_len);
-        write_content(out, self.stamp.messages);
+        write_content(out, self.messages);
     }
+}
+
+/// Writes what a ciphertext is bound to: everything up to the header's end.
+fn write_up_to_header(out: &mut impl Sink, header: &[u8]) {
+    writer::array(out, 5);
+    writer::uint(out, u64::from(VERSION));
+    writer::bin(out, header);
 }
 
 fn write_token(out: &mut impl Sink, token: Option<&[u8]>) {
@@ -628,22 +667,6 @@ fn write_content(out: &mut impl Sink, messages: &[FrameMessage<'_>]) {
         for message in messages {
             writer::bin(out, message.body);
         }
-    }
-}
-
-trait Position {
-    fn position(&self) -> usize;
-}
-
-impl Position for Vec<u8> {
-    fn position(&self) -> usize {
-        self.len()
-    }
-}
-
-impl Position for Length {
-    fn position(&self) -> usize {
-        self.0
     }
 }
 

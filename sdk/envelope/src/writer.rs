@@ -30,6 +30,7 @@ pub(crate) fn boolean(out: &mut impl Sink, value: bool) {
     out.put(&[if value { 0xc3 } else { 0xc2 }]);
 }
 
+#[inline]
 pub(crate) fn uint(out: &mut impl Sink, value: u64) {
     let [.., b3, b2, b1, b0] = value.to_be_bytes();
     match value {
@@ -61,12 +62,14 @@ fn collection(out: &mut impl Sink, len: u32, fix: u8, wide: u8) {
     }
 }
 
+#[inline]
 pub(crate) fn bin(out: &mut impl Sink, bytes: &[u8]) {
     bin_header(out, bytes.len());
     out.put(bytes);
 }
 
 /// The head of a byte string whose bytes the caller puts.
+#[inline]
 pub(crate) fn bin_header(out: &mut impl Sink, len: usize) {
     // Everything that is written is bounded far below 4 GiB by the sealer.
     let len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -78,6 +81,7 @@ pub(crate) fn bin_header(out: &mut impl Sink, len: usize) {
     }
 }
 
+#[inline]
 pub(crate) fn string(out: &mut impl Sink, text: &str) {
     let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
     let [b3, b2, b1, b0] = len.to_be_bytes();
