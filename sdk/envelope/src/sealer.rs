@@ -604,7 +604,7 @@ impl<'a> Plan<'a> {
                 self.write_plaintext(buffer);
                 let (before, plaintext) = buffer.split_at_mut(body);
                 let mut aad = Length::default();
-                write_up_to_header(&mut aad, header);
+                self.write_up_to_header(&mut aad, header);
                 let aad = before.get(start..start + aad.0);
                 let key = encryption.key;
                 let tag = key.encrypt(nonce, aad.unwrap_or_default(), plaintext);
@@ -622,9 +622,16 @@ impl<'a> Plan<'a> {
         leaf
     }
 
+    /// Writes what a ciphertext is bound to: everything up to the header's end.
+    fn write_up_to_header(&self, out: &mut impl Sink, header: &[u8]) {
+        writer::array(out, 5 + u32::from(self.draft.ancestry.is_some()));
+        writer::uint(out, u64::from(VERSION));
+        writer::bin(out, header);
+    }
+
     /// Writes everything before the body.
     fn write_before_body(&self, out: &mut impl Sink, header: &[u8]) {
-        write_up_to_header(out, header);
+        self.write_up_to_header(out, header);
         write_token(out, self.draft.outer_token());
         writer::bin_header(out, self.body_len);
     }
@@ -642,13 +649,6 @@ impl<'a> Plan<'a> {
         writer::bin_header(out, self.content_len);
         write_content(out, self.messages);
     }
-}
-
-/// Writes what a ciphertext is bound to: everything up to the header's end.
-fn write_up_to_header(out: &mut impl Sink, header: &[u8]) {
-    writer::array(out, 5);
-    writer::uint(out, u64::from(VERSION));
-    writer::bin(out, header);
 }
 
 fn write_token(out: &mut impl Sink, token: Option<&[u8]>) {
