@@ -144,17 +144,23 @@ impl Users {
         }
         // Once for each token; on the heap, so that the way of every message is
         // not as large as this one.
-        let known = Box::pin(self.prove(control, token, at, now)).await?;
+        let (known, is_passing) = Box::pin(self.prove(control, token, at, now)).await?;
+        // What could not be read for the moment is tried again. The key is of the
+        // state before: a change meanwhile makes the entry unreachable.
+        if !is_passing {
+            self.verified.insert(key, known.clone());
+        }
         known.judge(as_of)
     }
 
+    /// The second half says whether something of it could not be read for the moment.
     async fn prove(
         &self,
         control: &Control,
         token: &str,
         at: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Known, UserRefusal> {
+    ) -> Result<(Known, bool), UserRefusal> {
         let kid = unverified_kid(token)?;
         let key_id = KeyId::parse(&kid).ok_or(UserRefusal::KeyId)?;
         let credential = if at == now {
@@ -205,11 +211,7 @@ impl Users {
             revoked,
             minter_revoked: control.revoked_since(&credential),
         };
-        // What could not be read for the moment is tried again.
-        if !is_passing {
-            self.verified.insert(key_of(control, token), known.clone());
-        }
-        Ok(known)
+        Ok((known, is_passing))
     }
 }
 

@@ -364,7 +364,7 @@ fn framable(subject: &str, body: impl Into<Bytes>) -> Box<Letter> {
 }
 
 /// The frames of each batch, as the number of their messages.
-fn cut(scene: &Scene, letters: Vec<Box<Letter>>) -> Vec<Vec<usize>> {
+fn cut(scene: &Scene, letters: impl IntoIterator<Item = Box<Letter>>) -> Vec<Vec<usize>> {
     let all: Vec<_> = letters.into_iter().map(|l| waiting(scene, l)).collect();
     let mut rest = all.as_slice();
     let mut batches = Vec::new();
@@ -419,13 +419,13 @@ async fn what_waits_for_the_same_subject_shares_frames_and_keeps_order() {
 async fn frames_hold_what_says_the_same_within_their_bounds() {
     let scene = scene(EVERYBODY);
     let many = |count, body: usize| (0..count).map(move |_| framable("a", vec![0; body]));
-    assert_eq!(cut(&scene, many(65, 1).collect()), [[64, 1]]);
+    assert_eq!(cut(&scene, many(65, 1)), [[64, 1]]);
     // 16 KiB of bodies, to the byte.
-    assert_eq!(cut(&scene, many(5, 4_096).collect()), [[4, 1]]);
-    assert_eq!(cut(&scene, many(5, 4_097).collect()), [[3, 2]]);
-    assert_eq!(cut(&scene, many(2, 20_000).collect()), [[1, 1]]);
+    assert_eq!(cut(&scene, many(5, 4_096)), [[4, 1]]);
+    assert_eq!(cut(&scene, many(5, 4_097)), [[3, 2]]);
+    assert_eq!(cut(&scene, many(2, 20_000)), [[1, 1]]);
     // A batch's weight counts messages, not frames.
-    let batches = cut(&scene, many(1_025, 1).collect());
+    let batches = cut(&scene, many(1_025, 1));
     assert_eq!(batches, [vec![64; 16], vec![1]]);
 
     let differing: [fn(&mut Letter); 8] = [
