@@ -454,3 +454,28 @@ fn help_teaches_with_examples() {
             .expect(0, &["Examples", "Exit code"]);
     }
 }
+
+#[test]
+fn the_messages_that_led_to_one_are_shown() {
+    let desk = Desk::new();
+    let bytes = desk.vector("chain-of-three");
+    desk.inspect(&[], &bytes).expect(
+        0,
+        &[
+            "chain",
+            "ancestor 1",
+            "ancestor 2",
+            "event to orders.created",
+        ],
+    );
+    let json = desk.inspect(&["--json"], &bytes).expect(0, &[]).json();
+    let chain = &json["chain"];
+    assert_eq!(chain["ancestor_2"]["subject"], "orders.created");
+    assert_ne!(chain["ancestor_1"]["key_id"], chain["ancestor_2"]["key_id"]);
+    desk.verify(&["--subject", "orders.created"], &bytes)
+        .expect(0, &["their proofs are not verified", "accepted"]);
+    // Somebody has left one out.
+    let cut = desk.vector("chain-without-its-beginning");
+    desk.verify(&["--subject", "orders.created"], &cut)
+        .expect(1, &["the first message of the chain is not shown"]);
+}

@@ -118,6 +118,12 @@ fn bombs(genuine: &Dissected) -> Vec<(&'static str, Bytes, &'static str)> {
     path.set_batch_proof(0, 1 << 40, &vec![0; 900_000], &[0; 64]);
     let mut twice = genuine.clone();
     twice.fields.push(twice.fields.last().unwrap().clone());
+    let shown = |element: Vec<u8>| {
+        let mut bomb = genuine.assemble().to_vec();
+        bomb[0] = 0x96;
+        bomb.truncate(bomb.len() - genuine.proof.len());
+        Bytes::from([&bomb[..], &element, &genuine.proof].concat())
+    };
     let mut deep = vec![0x81, 19];
     deep.extend([0x81; 10_000]);
     vec![
@@ -175,6 +181,27 @@ fn bombs(genuine: &Dissected) -> Vec<(&'static str, Bytes, &'static str)> {
             "too_long",
         ),
         ("a path to the moon", path.assemble(), "batch_place"),
+        (
+            "ancestors of 4 GiB",
+            shown([&[0xc6][..], &HUGE].concat()),
+            "too_long",
+        ),
+        (
+            "long ancestors",
+            shown(bin(&vec![0x91; 33_000])),
+            "too_long",
+        ),
+        (
+            "four billion ancestors",
+            shown(bin(&[&[0xdd][..], &HUGE].concat())),
+            "too_long",
+        ),
+        ("many ancestors", shown(bin(&[0x9f; 30_000])), "too_long"),
+        (
+            "ancestors of ancestors",
+            shown(bin(&[&[0x91][..], &[0x93; 20_000]].concat())),
+            "wrong_type",
+        ),
     ]
 }
 
