@@ -300,6 +300,28 @@ fn sign_again(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// An envelope without what it shows of others; anything else as it is.
+pub fn signed_part(bytes: &[u8]) -> Vec<u8> {
+    let without = |mut at: &[u8]| {
+        let elements = rmp::decode::read_array_len(&mut at).ok()?;
+        let all = at;
+        let _: u64 = rmp::decode::read_int(&mut at).ok()?;
+        read_bin(&mut at)?;
+        if at.first() == Some(&0xc0) {
+            at = at.get(1..)?;
+        } else {
+            read_bin(&mut at)?;
+        }
+        read_bin(&mut at)?;
+        let before = all.get(..all.len() - at.len())?;
+        if elements == 6 {
+            read_bin(&mut at)?;
+        }
+        Some([before, at].concat())
+    };
+    without(bytes).unwrap_or_else(|| bytes.to_vec())
+}
+
 fn read_bin<'a>(at: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(rmp::decode::read_bin_len(at).ok()?).ok()?;
     let (value, rest) = at.split_at_checked(len)?;
