@@ -452,10 +452,13 @@ fn read_seed(options: &ConnectOptions) -> Result<NkeySeed, ConnectError> {
 
 fn read_roots(options: &ConnectOptions) -> Result<Vec<VerifyingKey>, ConnectError> {
     let path = &options.trust_root_file;
-    let text = std::fs::read_to_string(path).map_err(|source| ConnectError::TrustRoot {
-        path: path.clone(),
-        source,
-    })?;
+    let text = match &options.trust_root {
+        Some(keys) => keys.clone(),
+        None => std::fs::read_to_string(path).map_err(|source| ConnectError::TrustRoot {
+            path: path.clone(),
+            source,
+        })?,
+    };
     let keys = AuthorityKey::parse_list(AuthorityRole::Root, &text)
         .map_err(|_| ConnectError::TrustRootKey { path: path.clone() })?;
     Ok(keys.iter().map(|key| *key.verifying_key()).collect())

@@ -40,8 +40,9 @@ pub enum ConnectError {
         /// Why.
         source: std::io::Error,
     },
-    /// The trust root's file does not hold a public key.
-    #[error("`{}` does not hold a trust root's public key", path.display())]
+    /// The trust root's file, or the variable in its place, does not hold public
+    /// keys of roots alone.
+    #[error("no trust root's public key is pinned by `{}` or BULLA_TRUST_ROOT", path.display())]
     TrustRootKey {
         /// The file.
         path: PathBuf,

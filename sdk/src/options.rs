@@ -22,6 +22,9 @@ pub mod variables {
     /// The file that pins the trust root: its public key, or one on each line
     /// while it is replaced.
     pub const TRUST_ROOT_FILE: &str = "BULLA_TRUST_ROOT_FILE";
+    /// Instead of that file: the keys themselves, on one line each or apart by
+    /// white space.
+    pub const TRUST_ROOT: &str = "BULLA_TRUST_ROOT";
     /// Optional: a PEM file of certificate authorities for TLS to the bus.
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
     /// Optional: the directory where this process keeps its credential.
@@ -54,6 +57,8 @@ pub struct ConnectOptions {
     pub(crate) workload: WorkloadId,
     pub(crate) seed_file: PathBuf,
     pub(crate) trust_root_file: PathBuf,
+    /// Instead of the file's.
+    pub(crate) trust_root: Option<String>,
     pub(crate) tls_ca_file: Option<PathBuf>,
     pub(crate) token_key: Option<Arc<SigningKey>>,
     pub(crate) content_type: ContentType,
@@ -85,6 +90,7 @@ impl ConnectOptions {
             workload,
             seed_file: seed_file.into(),
             trust_root_file: trust_root_file.into(),
+            trust_root: None,
             tls_ca_file: None,
             token_key: None,
             content_type: ContentType::MessagePack,
@@ -124,7 +130,11 @@ impl ConnectOptions {
         let nats_url = required(variables::NATS_URL);
         let workload = required(variables::WORKLOAD);
         let seed_file = required(variables::SEED_FILE);
-        let trust_root_file = required(variables::TRUST_ROOT_FILE);
+        let trust_root = lookup(variables::TRUST_ROOT).filter(|keys| !keys.trim().is_empty());
+        let trust_root_file = match &trust_root {
+            Some(_) => String::new(),
+            None => required(variables::TRUST_ROOT_FILE),
+        };
         let workload = match WorkloadId::parse(&workload) {
             Ok(id) => Some(id),
             Err(_) if workload.is_empty() => None,
@@ -166,6 +176,8 @@ impl ConnectOptions {
                 options.state_dir = lookup(variables::STATE_DIR)
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from);
+                options.trust_root =
+                    trust_root.map(|keys| keys.split_whitespace().collect::<Vec<_>>().join("\n"));
                 options.kem_version = kem_version;
                 if let Some(bound) = revocations {
                     options = options.revocations_bound(bound);
@@ -183,6 +195,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn trust_root_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_root_file = path.into();
+        self.trust_root = None;
+        self
+    }
+
+    /// Pins these roots instead of a file's: public keys, one on each line.
+    #[must_use]
+    pub fn trust_root(mut self, keys: impl Into<String>) -> Self {
+        self.trust_root = Some(keys.into());
         self
     }
 
@@ -363,11 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn roots_are_pinned_by_file_or_by_value() {
+        let options = ConnectOptions::from_lookup(|name| match name {
+            variables::WORKLOAD => Some("spiffe://acme.example/orders".to_owned()),
+            variables::TRUST_ROOT => Some(" one two\nthree ".to_owned()),
+            variables::NATS_URL | variables::SEED_FILE => Some("x".to_owned()),
+            _ => None,
+        });
+        assert_eq!(options.unwrap().trust_root.unwrap(), "one\ntwo\nthree");
+    }
+
+    #[test]
     fn a_complete_environment_is_taken() {
         let options = ConnectOptions::from_lookup(|name| {
             Some(match name {
                 variables::WORKLOAD => "spiffe://acme.example/orders".to_owned(),
                 variables::KEM_VERSION => "3".to_owned(),
+                variables::TRUST_ROOT => String::new(),
                 variables::REVOCATIONS_BOUND => "7".to_owned(),
                 variables::POLICY_BOUND => "8".to_owned(),
                 other => format!("value-of-{other}"),

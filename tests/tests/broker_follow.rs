@@ -252,3 +252,54 @@ async fn a_full_stream_takes_the_next_policy_and_no_more_credentials() {
     let bundle = bus.control_record(reserved::CTL_BUNDLE).await;
     assert!(!bundle.is_empty(), "nothing was dropped");
 }
+
+/// An operator who does not want to wait says so.
+#[tokio::test]
+async fn a_broker_looks_at_its_files_at_once_when_it_is_told_to() {
+    let bus = Bus::start(&policy(&["orders"])).await;
+    // It has begun to listen for the signal.
+    sleep(Duration::from_millis(500)).await;
+    let started = Instant::now();
+    let text = bus.with_nkeys(&policy(&["orders", "shipping"]));
+    bus.provision().sign_policy("policy.toml", &text).unwrap();
+    // Nobody writes to the stream but the broker itself.
+    let told = std::process::Command::new("kill")
+        .args(["-HUP", &std::process::id().to_string()])
+        .status();
+    assert!(told.unwrap().success());
+    let left = Duration::from_millis(7_500).saturating_sub(started.elapsed());
+    until(left, "shipping may connect", async || {
+        may_connect(&bus, "shipping").await
+    })
+    .await;
+}
+
+/// What the operator's files hold and no broker could go by stays where it is.
+#[tokio::test]
+async fn a_file_that_does_not_hold_is_not_published() {
+    let bus = Bus::start(&policy(&["orders"])).await;
+    let before = bus.control_record(reserved::CTL_POLICY).await;
+    let path = bus.provision().path("trust/policy");
+    for rubbish in [b"rubbish".to_vec(), {
+        let mut forged = before.to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        forged
+    }] {
+        std::fs::write(&path, rubbish).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        let told = std::process::Command::new("kill")
+            .args(["-HUP", &std::process::id().to_string()])
+            .status();
+        assert!(told.unwrap().success());
+        sleep(Duration::from_millis(700)).await;
+        assert_eq!(bus.control_record(reserved::CTL_POLICY).await, before);
+    }
+    // The next sound one is taken, however many were not.
+    std::fs::write(&path, &before).unwrap();
+    let text = bus.with_nkeys(&policy(&["orders", "shipping"]));
+    bus.provision().sign_policy("policy.toml", &text).unwrap();
+    until(AFTER_A_LOOK, "shipping may connect", async || {
+        may_connect(&bus, "shipping").await
+    })
+    .await;
+}

@@ -7,7 +7,7 @@ use bulla_envelope::{
     RevocationList, Revoked, Stale, SuccessionError,
 };
 use bulla_identity::{UnixMillis, Verified};
-use bulla_keyring::{KeyId, SigningKey};
+use bulla_keyring::{KeyId, SigningKey, Tag};
 
 use crate::fixture::*;
 
@@ -268,4 +268,24 @@ fn a_contradiction_confirms_nothing() {
     let heard = freshness.hear(&head(other, 1), &holdings(1), secs(1));
     assert!(heard.is_contradiction());
     assert_eq!(check(&freshness, 1), Err(Stale::Policy));
+}
+
+/// A policy key outside of this process signs the same list.
+#[test]
+fn a_list_can_be_signed_elsewhere() {
+    let key = SigningKey::from_seed(&POLICY);
+    let public = key.verifying_key();
+    let list = RevocationList::new(domain(), 3, NOW, Vec::new());
+    let message = list.to_sign(public).unwrap();
+    let statement = message.strip_prefix(Tag::Revocations.as_bytes()).unwrap();
+    let signature = key.sign(Tag::Revocations, &[statement]);
+    assert_eq!(
+        list.signed(public, &signature).unwrap(),
+        list.sign(&key).unwrap()
+    );
+    let other = key.sign(Tag::Policy, &[statement]);
+    assert_eq!(
+        list.signed(public, &other).unwrap_err().code(),
+        "bad_signature"
+    );
 }
