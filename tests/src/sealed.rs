@@ -33,16 +33,21 @@ impl Bus {
             .unwrap_or_else(|error| panic!("`{workload}` cannot connect: {error:?}"))
     }
 
-    /// A client of the SDK behind a cable that can be cut.
-    pub async fn client_behind(&self, cable: &Cable, workload: &str) -> Client {
-        let options = ConnectOptions::new(
+    /// How a workload connects through a cable.
+    #[must_use]
+    pub fn connect_options_behind(&self, cable: &Cable, workload: &str) -> ConnectOptions {
+        ConnectOptions::new(
             cable.url(),
             self.workload(workload),
             self.seed_file(workload),
             self.root_file(),
         )
-        .clock_skew(SKEW);
-        Client::connect(options)
+        .clock_skew(SKEW)
+    }
+
+    /// A client of the SDK behind a cable that can be cut.
+    pub async fn client_behind(&self, cable: &Cable, workload: &str) -> Client {
+        Client::connect(self.connect_options_behind(cable, workload))
             .await
             .unwrap_or_else(|error| panic!("`{workload}` cannot connect: {error:?}"))
     }

@@ -24,6 +24,7 @@ mod proofs;
 mod reach;
 mod replay;
 mod replies;
+mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

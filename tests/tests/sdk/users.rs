@@ -284,3 +284,58 @@ async fn a_subject_without_users_gets_none_from_the_context() {
         .unwrap();
     assert_eq!(answer, "anonymous: true");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_is_dropped_where_the_handler_says_so_and_nowhere_else() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _back = back
+        .serve("back.echo", async |m: Message<String>| {
+            Ok::<_, ServiceError>(m.user().map(|user| user.principal().to_owned()))
+        })
+        .await
+        .unwrap();
+    let client = front.clone();
+    let _front = front
+        .serve("front.order", move |_: Message<Order>| {
+            let client = client.clone();
+            async move {
+                type Seen = Option<String>;
+                let ask = || client.message("back.echo").payload("x");
+                let kept: Seen = ask().request().await?.decode()?;
+                assert_eq!(kept.as_deref(), Some("alice"));
+                let dropped: Seen = ask().without_user().request().await?.decode()?;
+                assert_eq!(dropped, None);
+                let nobody = Context::current().without_user();
+                let inside = async { client.request::<_, Seen>("back.echo", "x").await };
+                assert_eq!(Box::pin(nobody.scope(inside)).await?, None);
+                // A task of its own has no user unless it is given one.
+                let elsewhere = client.clone();
+                let spawned =
+                    tokio::spawn(
+                        async move { elsewhere.request::<_, Seen>("back.echo", "x").await },
+                    );
+                assert_eq!(spawned.await.unwrap()?, None);
+                // Where one is demanded, dropping it is a refusal.
+                let error = client
+                    .message("back.quote")
+                    .payload("x")
+                    .without_user()
+                    .request()
+                    .await
+                    .unwrap_err();
+                let RequestError::Send(SendError::Denied { denial, .. }) = error else {
+                    panic!("{error}");
+                };
+                Ok::<_, ServiceError>(denial.reason().code())
+            }
+        })
+        .await
+        .unwrap();
+    let answer = edge
+        .order(&edge.token("alice", "orders:write", "gold"))
+        .await
+        .unwrap();
+    assert_eq!(answer, "user_required");
+}
