@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
+use bulla_process::Zeroizing;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -20,6 +21,8 @@ pub struct BusMessage {
     pub headers: Vec<(String, String)>,
     /// The transaction token of the user; none on a public route.
     pub token: Option<String>,
+    /// The client's own token, where the route hands it on.
+    pub original: Option<Zeroizing<String>>,
     /// W3C trace context.
     pub traceparent: String,
 }

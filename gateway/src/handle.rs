@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla_identity::{Subject, UnixMillis};
+use bulla_process::Zeroizing;
 use bulla_token::ValidatedToken;
 use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -167,6 +168,7 @@ impl<B: Bus> Edge<B> {
             content_type,
             headers,
             token,
+            original: user.as_ref().and_then(|user| user.original.clone()),
             traceparent: trace::next_traceparent(&head.headers),
         };
         self.send(&route, message).await
@@ -180,14 +182,15 @@ impl<B: Bus> Edge<B> {
         known: &mut Known,
         now: UnixMillis,
     ) -> Result<Option<User>, Refusal> {
-        let (policies, scopes, optional_scopes) = match &route.access {
+        let (policies, scopes, optional_scopes, carries_original) = match &route.access {
             Access::Public => return Ok(None),
             Access::Jwt {
                 policies,
                 scopes,
                 optional_scopes,
+                carries_original,
                 ..
-            } => (policies, scopes, optional_scopes),
+            } => (policies, scopes, optional_scopes, *carries_original),
         };
         let refuse = |error: AuthError| deny(refused_token(error), error.code());
         let token = bearer(&head.headers).map_err(refuse)?;
@@ -220,6 +223,7 @@ impl<B: Bus> Edge<B> {
             validated,
             scopes: kept,
             leeway,
+            original: carries_original.then(|| Zeroizing::new(token.to_owned())),
         }))
     }
 
@@ -310,6 +314,8 @@ struct User {
     validated: Arc<ValidatedToken>,
     scopes: Vec<String>,
     leeway: Duration,
+    /// The token itself, where the route hands it on.
+    original: Option<Zeroizing<String>>,
 }
 
 /// What must hold of every head, whatever its route.

@@ -174,7 +174,14 @@ impl RouteReader<'_> {
             "auth",
             "write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it",
         );
-        let only_jwt = ["issuer", "audience", "scope", "optional_scope", "reach"];
+        let only_jwt = [
+            "issuer",
+            "audience",
+            "scope",
+            "optional_scope",
+            "reach",
+            "carry",
+        ];
         match auth {
             Some(auth) if auth.value == "jwt" => self.jwt(s),
             Some(auth) if auth.value == "public" => {
@@ -221,6 +228,16 @@ impl RouteReader<'_> {
         let scopes = read_scopes(s, "scope");
         let optional_scopes = read_scopes(s, "optional_scope");
         let reach = read_reach(s);
+        let carry = s.text("carry");
+        if let Some(other) = carry.as_ref().filter(|carry| carry.value != "original") {
+            s.problem(
+                &other.span,
+                format!(
+                    "`carry` is `{}`: possible is `original`, or leave it out",
+                    other.value
+                ),
+            );
+        }
         let (named, audiences) = (named?, audiences?);
         if let Some(empty) = audiences.iter().find(|a| a.value.is_empty()) {
             s.problem(&empty.span, "`audience` is empty");
@@ -253,6 +270,7 @@ impl RouteReader<'_> {
             scopes,
             optional_scopes,
             reach,
+            carries_original: carry.is_some(),
         })
     }
 

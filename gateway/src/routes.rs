@@ -83,6 +83,8 @@ pub enum Access {
         /// The verticals that the user's token may be spent in; where nothing is
         /// said, those of the route's own subject.
         reach: Option<Vec<String>>,
+        /// Whether the client's own token travels beside the user's.
+        carries_original: bool,
     },
 }
 

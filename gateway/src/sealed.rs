@@ -100,6 +100,9 @@ fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {
     for (name, value) in message.headers {
         outgoing = outgoing.header(name, value);
     }
+    if let Some(original) = &message.original {
+        outgoing = outgoing.original_token(original.as_str());
+    }
     match message.token {
         Some(token) => outgoing.user_token(token),
         None => outgoing.without_user(),
@@ -139,7 +142,7 @@ fn send_error(error: &SendError) -> BusError {
             decision: Some(id.to_string()),
         },
         SendError::TooLarge { .. } => BusError::TooLarge,
-        SendError::User { .. } => BusError::Denied { decision: None },
+        SendError::User { .. } | SendError::Original { .. } => BusError::Denied { decision: None },
         SendError::Link(LinkError::Timeout) => BusError::Timeout,
         SendError::Link(LinkError::NoResponders) => BusError::NoResponders,
         SendError::Link(LinkError::Refused) => BusError::Denied { decision: None },

@@ -213,6 +213,14 @@ pub enum SendError {
         /// The decision's name in the log.
         id: DecisionId,
     },
+    /// The client's own token may not go there: the subject is not encrypted, or
+    /// leaves the user's token outside, or this workload did not mint the user's
+    /// token. Nothing was sent.
+    #[error("the client's own token may not go to `{subject}`, and nothing was sent")]
+    Original {
+        /// The subject.
+        subject: String,
+    },
     /// The subject says `chain = "proven"`, and the message has no chain to show.
     /// Nothing was sent.
     #[error("`{subject}` asks for a proven chain, and the message was not sent")]

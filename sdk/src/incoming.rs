@@ -24,6 +24,7 @@ use crate::control::AsOf;
 use crate::decision_log::{self, DecisionId};
 use crate::message::{Facts, Message};
 use crate::once::{Once, Share};
+use crate::original;
 use crate::origins::{Origin, Origins};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
@@ -377,7 +378,7 @@ impl Opener {
                 shared.prove_chain(&opened, user, as_of, now).await?
             }
         };
-        let facts = self.facts(&opened, origin, user, permit, hops);
+        let facts = self.facts(&opened, origin, user, permit, hops)?;
         Ok(Sound {
             opened,
             facts,
@@ -421,7 +422,7 @@ impl Opener {
         if permit.requirements().chain == Chain::Proven {
             return Ok(None);
         }
-        let facts = self.facts(&opened, origin, user, permit, Vec::new());
+        let facts = self.facts(&opened, origin, user, permit, Vec::new())?;
         Ok(Some(Sound {
             opened,
             facts,
@@ -490,9 +491,12 @@ impl Opener {
         user: Option<User>,
         permit: Permit,
         hops: Vec<Hop>,
-    ) -> Arc<Facts> {
+    ) -> Result<Arc<Facts>, Refusal> {
+        let (requirements, sender) = (&origin.requirements, &origin.sender.workload);
+        let original = original::of_message(opened, requirements, user.as_ref(), sender)?;
         let past = self.shared.past_of(&origin.subject, opened, user.as_ref());
-        Arc::new(Facts {
+        Ok(Arc::new(Facts {
+            original,
             user,
             leaf: opened.leaf(),
             content_type: opened
@@ -506,7 +510,7 @@ impl Opener {
             hops,
             permit,
             origin,
-        })
+        }))
     }
 
     /// Whether an event on such a subject is one that its sender appended.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::append::Slot;
 use crate::content::ContentType;
 use crate::context::Context;
+use crate::original::OriginalToken;
 use crate::routes::Route;
 use crate::user::User;
 use crate::vault::KeyInUse;
@@ -27,6 +28,8 @@ pub(crate) struct Letter {
     pub(crate) content_type: Option<ContentType>,
     pub(crate) headers: AppHeaders,
     pub(crate) user: Option<User>,
+    /// The client's own token.
+    pub(crate) original: Option<OriginalToken>,
     pub(crate) parent: Option<LeafHash>,
     /// What proves the chain of calls, where the subject asks for it; it goes
     /// with the parent.
@@ -160,6 +163,7 @@ impl Letter {
             content_type: None,
             headers: AppHeaders::new(),
             user: None,
+            original: None,
             parent: None,
             ancestry: None,
             traceparent: None,
@@ -246,6 +250,10 @@ impl Letter {
         draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
         draft.limits = self.user.as_ref().and_then(User::encoded_limits);
+        draft.original = self
+            .original
+            .as_ref()
+            .map(|token| token.expose().as_bytes());
         draft.parent = self.parent;
         draft.ancestry = self.ancestry.as_ref();
         draft.traceparent = self.traceparent;
@@ -289,6 +297,7 @@ impl Letter {
             && matches!(first.purpose, Purpose::Event)
             && self.to.is(&first.to)
             && same_user
+            && self.original == first.original
             && self.policy_revision == first.policy_revision
             && self.content_type == first.content_type
             && self.headers == first.headers
@@ -319,7 +328,10 @@ impl Letter {
     pub(crate) fn bound(&self) -> Option<usize> {
         // Once they do not ride along they never do again.
         let without_wraps = self.key.as_ref().is_none_or(|key| !key.inline_wraps());
-        let is_plain = self.user.is_none() && without_wraps && self.headers.is_empty();
+        let is_plain = self.user.is_none()
+            && self.original.is_none()
+            && without_wraps
+            && self.headers.is_empty();
         let reply_to = self.reply_to().map_or(0, |subject| subject.as_str().len());
         let content_type = self.content_type.as_ref().map_or(0, |t| t.as_str().len());
         let lengths = self.to.subject().as_str().len() + reply_to + content_type;

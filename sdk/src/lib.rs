@@ -80,6 +80,7 @@ mod letter;
 mod message;
 mod once;
 mod options;
+mod original;
 mod origins;
 mod outgoing;
 mod own;
@@ -125,6 +126,7 @@ pub use error::{
 pub use exchange::{Exchange, ExchangeError};
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use options::{ConnectOptions, OptionsError, variables};
+pub use original::OriginalToken;
 pub use outgoing::Outgoing;
 pub use requests::Responses;
 pub use stats::Stats;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::chains::{Hop, Past};
 use crate::content::{ContentType, PayloadError};
 use crate::context::Context;
+use crate::original::OriginalToken;
 use crate::origins::Origin;
 use crate::user::User;
 
@@ -33,6 +34,7 @@ pub struct Message<T = Bytes> {
 pub(crate) struct Facts {
     pub(crate) origin: Arc<Origin>,
     pub(crate) user: Option<User>,
+    pub(crate) original: Option<OriginalToken>,
     pub(crate) leaf: LeafHash,
     pub(crate) content_type: ContentType,
     pub(crate) headers: Vec<(String, String)>,
@@ -96,6 +98,14 @@ impl<T> Message<T> {
     #[must_use]
     pub fn user(&self) -> Option<&User> {
         self.facts.user.as_ref()
+    }
+
+    /// The token that the user's client itself sent to the edge, where its route
+    /// hands it on (`carry = "original"`). It came encrypted from the workload that
+    /// minted the user's token, and goes on with nothing that is sent.
+    #[must_use]
+    pub fn original_token(&self) -> Option<&OriginalToken> {
+        self.facts.original.as_ref()
     }
 
     /// The subject that it was sent to, which is the one that it arrived on.

@@ -17,6 +17,7 @@ use crate::control::AsOf;
 use crate::decision_log;
 use crate::error::{FlushError, LinkError, PublishError, SendError};
 use crate::letter::{Letter, To};
+use crate::original::{self, OriginalToken};
 use crate::refusal::UserRefusal;
 use crate::routes::Route;
 use crate::shared::Shared;
@@ -124,9 +125,21 @@ impl<'a> Outgoing<'a> {
         self
     }
 
+    /// Hands on the token that the user's client itself sent, beside the transaction
+    /// token that this workload minted for the same user: for the edge. Handlers
+    /// get it with [`Message::original_token`](crate::Message::original_token).
+    ///
+    /// Only where the subject is encrypted with its token; elsewhere nothing is sent.
+    pub fn original_token(mut self, token: impl Into<String>) -> Self {
+        if let Ok(letter) = &mut self.letter {
+            letter.original = Some(OriginalToken::new(token.into()));
+        }
+        self
+    }
+
     /// Sends on behalf of this user, whom this process has verified: one that it
-    /// kept of a message, or that an exchange
-    /// gave.
+    /// kept of a message, or that an exchange gave
+    /// ([`Client::exchange`](crate::Client::exchange)).
     pub fn user(mut self, user: User) -> Self {
         self.user = UserChoice::Verified(user);
         self
@@ -275,6 +288,18 @@ impl<'a> Outgoing<'a> {
             (user, _) => user,
         };
         let requirements = preflight(shared, verb, &route, letter.user.as_ref(), now)?;
+        if letter.original.is_some() {
+            let own = shared.options.workload.as_str();
+            let is_minter = letter
+                .user
+                .as_ref()
+                .is_some_and(|user| user.minter() == own);
+            if !is_minter || !original::may_travel(&requirements) {
+                return Err(SendError::Original {
+                    subject: route.subject.as_str().to_owned(),
+                });
+            }
+        }
         if let (Chain::Proven, Some(user)) = (requirements.chain, &letter.user) {
             let own = &shared.options.workload;
             let cause = self.cause.map(|cause| *cause).unwrap_or_default();
@@ -305,6 +330,7 @@ impl<'a> Outgoing<'a> {
         let mut letter = self.letter.map_err(|error| *error)?;
         if let To::Route(route) = &letter.to
             && route.is_current(&shared.control)
+            && letter.original.is_none()
             && let Some(user) = self.user.at_once(self.cause.as_deref(), route)
             && (user.is_none() || self.limits.is_none())
         {

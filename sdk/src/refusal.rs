@@ -120,6 +120,10 @@ pub(crate) enum UserRefusal {
     BadLimits,
     #[error("the limits under which it came have ended its time")]
     LimitsEnded,
+    #[error("the client's own token comes along, where its subject does not let it")]
+    OriginalNotAllowed,
+    #[error("the client's own token comes along, and not from who minted the user's")]
+    OriginalForeign,
     #[error("the user, or this token, is revoked")]
     Revoked,
     #[error("the workload that minted it, or its credential, is revoked")]
@@ -172,6 +176,8 @@ impl UserRefusal {
             Self::BeyondMinter => "token_beyond_minter",
             Self::BadLimits => "bad_limits",
             Self::LimitsEnded => "limits_ended",
+            Self::OriginalNotAllowed => "original_not_allowed",
+            Self::OriginalForeign => "original_foreign",
             Self::Revoked => "user_revoked",
             Self::MinterRevoked => "token_minter_revoked",
         }

@@ -193,6 +193,8 @@ def envelope_gives(opened):
             gives[name] = convert(header[key]) if convert else header[key]
     if opened.token is not None:
         gives["token"] = opened.token
+    if opened.original is not None:
+        gives["original_token"] = opened.original
     if opened.ancestors:
         gives["ancestors"] = [
             {
@@ -450,7 +452,7 @@ JUDGES = {
 }
 
 # Bytes, in what a vector gives.
-OCTETS = {"token", "limits", "body"}
+OCTETS = {"token", "original_token", "limits", "body"}
 
 
 def plain(gives):

@@ -346,6 +346,31 @@ impl Forger {
         self.seal(&draft)
     }
 
+    /// An encrypted request of the user of `token` with the client's own token.
+    #[must_use]
+    pub fn request_with_original(
+        &self,
+        subject: &str,
+        reply_to: &str,
+        token: &str,
+        original: &str,
+        key: &SealingKey,
+    ) -> Bytes {
+        let (subject, reply_to) = (parsed(subject), parsed(reply_to));
+        let expires = now().saturating_add(Duration::from_secs(20));
+        let mut draft = Draft::request(&subject, &reply_to, now(), expires, b"\xa1x");
+        draft.content_type = Some("application/msgpack");
+        draft.token = Some(token.as_bytes());
+        draft.original = Some(original.as_bytes());
+        draft.encryption = Some(Encryption {
+            key,
+            inline_wraps: true,
+            open_token: false,
+            process: std::process::id(),
+        });
+        self.seal(&draft)
+    }
+
     /// An event on behalf of the user of `token`.
     #[must_use]
     pub fn event_for_user(&self, subject: &str, at: UnixMillis, body: &[u8], token: &str) -> Bytes {

@@ -356,3 +356,12 @@ fn the_reach_of_a_route_is_names_of_audiences() {
         "{only}"
     );
 }
+
+#[test]
+fn carry_is_original_or_nothing() {
+    let with = |line: &str| changed("mode = \"request\"", &format!("mode = \"request\"\n{line}"));
+    assert_eq!(with("carry = \"original\""), [""; 0]);
+    for bad in ["\"token\"", "true", "\"\"", "[\"original\"]"] {
+        assert_eq!(with(&format!("carry = {bad}")).len(), 1, "{bad}");
+    }
+}

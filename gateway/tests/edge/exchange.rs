@@ -314,3 +314,41 @@ async fn a_token_reaches_what_its_route_says_or_else_its_subjects_audience() {
         .unwrap();
     assert_eq!(reach(edge.bus.last()), ["retail", "billing"]);
 }
+
+#[tokio::test]
+async fn the_clients_own_token_goes_on_only_where_the_route_says_so() {
+    let edge = Edge::start().await;
+    edge.order().send().await.unwrap();
+    assert!(edge.bus.last().original.is_none());
+
+    let carried = ROUTES.replacen("body = 1024", "carry = \"original\"\nbody = 1024", 1);
+    let edge = Edge::with(Options {
+        routes: Some(carried.leak()),
+        ..Options::default()
+    })
+    .await;
+    let token = edge.issuer.token();
+    let order = edge.client.post(edge.url("/v1/orders")).bearer_auth(&token);
+    let order = order.header("content-type", "application/json");
+    order.body("{}").send().await.unwrap();
+    let message = edge.bus.last();
+    assert_eq!(
+        message.original.as_deref().map(String::as_str),
+        Some(&*token)
+    );
+    // Beside the transaction token, never in it.
+    assert!(
+        !message
+            .token
+            .as_ref()
+            .unwrap()
+            .contains(token.split('.').nth(1).unwrap())
+    );
+    // Other routes hand on nothing.
+    edge.get("/v1/orders/1")
+        .bearer_auth(&token)
+        .send()
+        .await
+        .unwrap();
+    assert!(edge.bus.last().original.is_none());
+}

@@ -29,6 +29,9 @@ pub struct Draft<'a> {
     /// What narrows the user's authority, as [`Limits::encode`] gives it; only
     /// beside a token.
     pub limits: Option<&'a [u8]>,
+    /// The token that the user's client itself sent, for handlers that ask for it;
+    /// only beside a token, and only encrypted.
+    pub original: Option<&'a [u8]>,
     /// What a reply answers.
     pub binding: Option<ReplyBinding>,
     /// The envelope in whose handling this one is sent.
@@ -93,6 +96,7 @@ impl<'a> Draft<'a> {
             content_type: None,
             token: None,
             limits: None,
+            original: None,
             binding: None,
             parent: None,
             ancestry: None,
@@ -242,11 +246,13 @@ impl<'a> Draft<'a> {
                 field: Field::Limits,
             })?;
         }
-        if let Some(token) = self.token.filter(|token| token.len() > MAX_TOKEN) {
-            return Err(SealError::TokenTooLong {
-                limit: MAX_TOKEN,
-                actual: token.len(),
-            });
+        for token in [self.token, self.original].into_iter().flatten() {
+            if token.len() > MAX_TOKEN {
+                return Err(SealError::TokenTooLong {
+                    limit: MAX_TOKEN,
+                    actual: token.len(),
+                });
+            }
         }
         if self.kind == Kind::Error {
             if !self.body.is_empty() {

@@ -249,10 +249,12 @@ pub enum Field {
     Nonce = 24,
     /// The wrapped data key, where it rides along.
     Wraps = 25,
+    /// SHA-256 of the token that the user's client itself sent.
+    OriginalHash = 26,
 }
 
 impl Field {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Suite,
         Self::Kind,
         Self::KeyId,
@@ -279,6 +281,7 @@ impl Field {
         Self::DataKeyId,
         Self::Nonce,
         Self::Wraps,
+        Self::OriginalHash,
     ];
 
     pub(crate) const fn key(self) -> u64 {
@@ -319,6 +322,7 @@ impl Field {
             Self::DataKeyId => "data-key id",
             Self::Nonce => "nonce",
             Self::Wraps => "wraps",
+            Self::OriginalHash => "original token hash",
         }
     }
 
@@ -416,11 +420,11 @@ impl FieldSet {
                 }
             }
         }
-        // Limits narrow a user: without one they mean nothing.
-        if self.contains(Field::Limits) && !self.contains(Field::TokenHash) {
-            return Err(ShapeError::Unexpected {
-                field: Field::Limits,
-            });
+        // What says something of a user means nothing without one.
+        for field in [Field::Limits, Field::OriginalHash] {
+            if self.contains(field) && !self.contains(Field::TokenHash) {
+                return Err(ShapeError::Unexpected { field });
+            }
         }
         Ok(())
     }
@@ -523,6 +527,10 @@ const fn rule(kind: Kind, suite: Suite, field: Field) -> Rule {
         Field::Wraps => match (suite, kind) {
             (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
             _ => Rule::Optional,
+        },
+        Field::OriginalHash => match (suite, kind) {
+            (Suite::XWing | Suite::X25519, Kind::Event | Kind::Request) => Rule::Optional,
+            _ => Rule::Forbidden,
         },
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Header {
     pub(crate) content_type: Option<Span>,
     pub(crate) token_hash: Option<[u8; 32]>,
     pub(crate) limits: Option<Span>,
+    pub(crate) original_hash: Option<[u8; 32]>,
     pub(crate) binding: Option<ReplyBinding>,
     pub(crate) parent: Option<LeafHash>,
     pub(crate) traceparent: Option<TraceParent>,
@@ -118,6 +119,7 @@ struct Fields {
     data_key: [u8; 32],
     nonce: [u8; NONCE_LEN],
     wraps: Span,
+    original_hash: [u8; 32],
 }
 
 impl Fields {
@@ -194,6 +196,7 @@ impl Fields {
             Field::DataKeyId => self.data_key = reader.bin_of()?,
             Field::Nonce => self.nonce = reader.bin_of()?,
             Field::Wraps => self.wraps = reader.bin(MAX_HEADER)?,
+            Field::OriginalHash => self.original_hash = reader.bin_of()?,
         }
         Ok(())
     }
@@ -249,6 +252,9 @@ impl Fields {
                 .contains(Field::TokenHash)
                 .then_some(self.token_hash),
             limits: span(Field::Limits, self.limits),
+            original_hash: present
+                .contains(Field::OriginalHash)
+                .then_some(self.original_hash),
             binding: present.contains(Field::Request).then_some(ReplyBinding {
                 request: LeafHash(self.request),
                 index: self.reply_index,
@@ -316,6 +322,7 @@ pub(crate) fn fields_of(draft: &Draft<'_>) -> FieldSet {
         (Field::DataKeyId, draft.data_key().is_some()),
         (Field::Nonce, draft.encryption.is_some()),
         (Field::Wraps, draft.inline_wraps().is_some()),
+        (Field::OriginalHash, draft.original.is_some()),
     ] {
         if present {
             fields.insert(field);
@@ -408,6 +415,9 @@ pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) 
     }
     if let Some(wraps) = draft.inline_wraps() {
         bin_field(out, Field::Wraps, wraps);
+    }
+    if let Some(hash) = &stamp.original_hash {
+        bin_field(out, Field::OriginalHash, hash);
     }
 }
 

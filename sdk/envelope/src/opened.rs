@@ -86,6 +86,7 @@ pub struct OpenedEnvelope {
 pub(crate) struct Content {
     bytes: Bytes,
     token: Option<Span>,
+    original: Option<Span>,
     body: Span,
     /// The messages' bodies if the frame has more than one.
     bodies: Vec<Span>,
@@ -115,6 +116,9 @@ pub enum OpenError {
     /// The token inside is not the one that was signed for.
     #[error("the user token is not the one that was signed for")]
     TokenMismatch,
+    /// The client's own token inside is not the one that was signed for.
+    #[error("the client's own token is not the one that was signed for")]
+    OriginalMismatch,
 }
 
 impl OpenError {
@@ -129,6 +133,7 @@ impl OpenError {
             Self::BadCiphertext => "bad_ciphertext",
             Self::Content(_) => "malformed_content",
             Self::TokenMismatch => "token_mismatch",
+            Self::OriginalMismatch => "original_mismatch",
         }
     }
 }
@@ -392,13 +397,25 @@ impl Content {
     fn of_plaintext(bytes: Bytes, sealed: &Parts) -> Result<Self, OpenError> {
         let mut reader = Reader::new(&bytes);
         let malformed = |error| OpenError::Content(DecodeError::Encoding(error));
-        reader.array_of(2).map_err(malformed)?;
+        let original_hash = &sealed.header.original_hash;
+        let elements = 2 + usize::from(original_hash.is_some());
+        reader.array_of(elements).map_err(malformed)?;
         let inner = if reader.take_nil() {
             None
         } else {
             Some(reader.bin(MAX_TOKEN).map_err(malformed)?)
         };
         let body = reader.bin(MAX_ENVELOPE).map_err(malformed)?;
+        let original = match original_hash {
+            None => None,
+            Some(hash) => {
+                let original = reader.bin(MAX_TOKEN).map_err(malformed)?;
+                if !constant_time_eq(&sha256(&[original.of(&bytes)]), hash) {
+                    return Err(OpenError::OriginalMismatch);
+                }
+                Some(original)
+            }
+        };
         reader.finish().map_err(malformed)?;
         let bodies = frame_bodies(&bytes, body, sealed.header.messages())?;
         let is_open = sealed.token.is_some();
@@ -414,6 +431,7 @@ impl Content {
         }
         Ok(Self {
             token: inner,
+            original,
             body,
             bodies,
             bytes,
@@ -492,6 +510,13 @@ impl OpenedEnvelope {
     #[must_use]
     pub fn token_hash(&self) -> Option<&[u8; 32]> {
         self.sealed().header.token_hash.as_ref()
+    }
+
+    /// The token that the user's client itself sent, if the sender handed it on.
+    #[must_use]
+    pub fn original_token(&self) -> Option<Bytes> {
+        let content = self.sealed().decrypted.as_ref()?;
+        content.original.map(|span| content.slice(span))
     }
 
     /// What narrows the user's authority.

@@ -170,6 +170,7 @@ pub(crate) struct Stamp<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) sequence: u64,
     pub(crate) token_hash: Option<[u8; 32]>,
+    pub(crate) original_hash: Option<[u8; 32]>,
     pub(crate) nonce: Option<[u8; NONCE_LEN]>,
     /// At least one.
     pub(crate) messages: &'a [FrameMessage<'a>],
@@ -257,6 +258,7 @@ impl Sealer {
             epoch: self.epoch,
             sequence: u64::MAX,
             token_hash: draft.token.map(|_| [0; 32]),
+            original_hash: draft.original.map(|_| [0; 32]),
             nonce: draft.encryption.map(|_| [0; NONCE_LEN]),
             messages: unit.messages,
         };
@@ -462,6 +464,7 @@ impl Sealer {
             epoch: self.epoch,
             sequence,
             token_hash: unit.draft.token.map(|token| sha256(&[token])),
+            original_hash: unit.draft.original.map(|token| sha256(&[token])),
             nonce: nonce.as_ref().map(|nonce| *nonce.as_bytes()),
             messages: unit.messages,
         };
@@ -642,12 +645,16 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What is encrypted: the token and the content (ENV-16).
+    /// What is encrypted: the token, the content, and the client's own token if it
+    /// comes along (ENV-16, ENV-114).
     fn write_plaintext(&self, out: &mut impl Sink) {
-        writer::array(out, 2);
+        writer::array(out, 2 + u32::from(self.draft.original.is_some()));
         write_token(out, self.draft.inner_token());
         writer::bin_header(out, self.content_len);
         write_content(out, self.messages);
+        if let Some(original) = self.draft.original {
+            writer::bin(out, original);
+        }
     }
 }
 

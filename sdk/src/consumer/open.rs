@@ -24,6 +24,7 @@ use crate::control::{AsOf, LookupError};
 use crate::decision_log;
 use crate::incoming::{content_type, own_headers};
 use crate::message::{Facts, Message, Sender};
+use crate::original;
 use crate::origins::Origin;
 use crate::refusal::{Refusal, StoredRefusal, UserRefusal, chain};
 use crate::user::User;
@@ -148,7 +149,10 @@ impl Consumer {
             permit.rule(),
         );
         let ends = credential.expires_at();
+        let sender = &opened.sender().workload;
+        let original = original::of_message(&opened, &requirements, user.as_ref(), sender)?;
         let facts = Facts {
+            original,
             parent: opened.parent(),
             past: shared.past_of(&subject, &opened, user.as_ref()),
             hops,

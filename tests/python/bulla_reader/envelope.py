@@ -51,6 +51,7 @@ TABLE = {
     23: "EEE-r",
     24: "EEE--",
     25: "eee--",
+    26: "ee---",
 }
 
 
@@ -103,6 +104,8 @@ class Envelope:
     until_header: bytes
     # Where nothing is encrypted, or once it is decrypted.
     bodies: list | None = None
+    # The client's own token, once it is decrypted.
+    original: bytes | None = None
     sender: str | None = None
     credential_expires_at: int | None = None
 
@@ -227,7 +230,7 @@ def decode_header(data):
             raise Refused("missing_field")
         if rule(key, kind, suite) == "-" and key in header:
             raise Refused("unexpected_field")
-    if 12 in header and 11 not in header:
+    if (12 in header or 26 in header) and 11 not in header:
         raise Refused("unexpected_field")
     messages = len(header[5]) // 16
     if messages > 1 and (header[1] != 0 or 9 in header):
@@ -345,6 +348,7 @@ FIELDS = {
     23: lambda reader: reader.bytes_of(32),
     24: lambda reader: reader.bytes_of(12),
     25: lambda reader: reader.bytes(MAX_HEADER),
+    26: lambda reader: reader.bytes_of(32),
 }
 
 

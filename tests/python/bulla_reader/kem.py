@@ -200,17 +200,22 @@ def decrypt(envelope, data_key, expiry, skew):
         raise Refused("bad_ciphertext") from None
     try:
         reader = Reader(plaintext)
-        reader.array_of(2)
+        reader.array_of(3 if 26 in header else 2)
         token = None if reader.nil() else reader.bytes(MAX_TOKEN)
         content = reader.bytes()
+        original = reader.bytes(MAX_TOKEN) if 26 in header else None
         reader.finish()
     except Refused:
         raise Refused("malformed_content") from None
+    # ENV-114.
+    if original is not None and sha256(original) != header[26]:
+        raise Refused("original_mismatch")
     tokens = [t for t in (token, envelope.token) if t is not None]
     if len(tokens) != (11 in header):
         raise Refused("token_mismatch")
     if tokens and sha256(tokens[0]) != header[11]:
         raise Refused("token_mismatch")
+    envelope.original = original
     return (tokens or [None])[0], content
 
 

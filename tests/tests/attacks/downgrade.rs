@@ -96,7 +96,7 @@ async fn attack_06_another_version_or_suite_is_refused() {
         assert_eq!(refusal, code, "{suite}");
     }
     let mut other = own.clone();
-    other.set(26, uint(1));
+    other.set(27, uint(1));
     let refusal = scene
         .refusal("pay.refund", &reply, mallory.sign(other))
         .await;

@@ -22,10 +22,16 @@ attest = [{ nkey = "@edge@" }]
 mints = true
 [workload.front]
 attest = [{ nkey = "@front@" }]
+[workload.back]
+attest = [{ nkey = "@back@" }]
+[workload.other]
+attest = [{ nkey = "@other@" }]
 
 [subject."front.ask"]
 user = "required"
 [subject."front.hidden"]
+protect = "encrypted"
+[subject."back.>"]
 protect = "encrypted"
 [subject."front.open"]
 protect = "encrypted"
@@ -33,9 +39,19 @@ open_token = true
 
 [[allow]]
 id = "edge-asks"
-who = ["edge"]
+who = ["edge", "other"]
 may = ["request"]
 on = ["front.>"]
+[[allow]]
+id = "front-asks"
+who = ["front"]
+may = ["request"]
+on = ["back.ask"]
+[[allow]]
+id = "back-serves"
+who = ["back"]
+may = ["serve"]
+on = ["back.ask"]
 [[allow]]
 id = "front-serves"
 who = ["front"]
@@ -250,4 +266,88 @@ async fn a_token_is_seen_by_nats_server_only_where_the_policy_leaves_it_outside(
         assert_eq!(seen.as_deref(), Some("alice"));
         assert_eq!(cable.has_seen(token.as_bytes()), is_seen, "{subject}");
     }
+}
+
+const OWN: &str = "eyJ.the-clients-own.token";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_token_goes_to_who_serves_the_route_and_no_further() {
+    let bus = Bus::start(POLICY).await;
+    let cable = Cable::to(bus.nats_url()).await;
+    let front = bus.client_behind(&cable, "front").await;
+    let back = bus.client("back").await;
+    let seen = |m: &Message<String>| m.original_token().map(|own| own.expose().to_owned());
+    let _back = back
+        .serve("back.ask", move |m: Message<String>| {
+            let seen = seen(&m);
+            async move { Ok::<_, ServiceError>(seen) }
+        })
+        .await
+        .unwrap();
+    let client = front.clone();
+    let _front = front
+        .serve("front.hidden", move |m: Message<String>| {
+            let (client, seen) = (client.clone(), seen(&m));
+            async move {
+                let shown = format!("{m:?}{:?}", m.original_token());
+                assert!(!shown.contains("clients-own"), "{shown}");
+                let beyond: Option<String> = client.request("back.ask", "x").await?;
+                // It is not this service's to hand on as the client's.
+                let on = client.message("back.ask").payload("x");
+                let error = on.original_token(OWN).request().await.unwrap_err();
+                assert!(
+                    matches!(error, RequestError::Send(SendError::Original { .. })),
+                    "{error}"
+                );
+                Ok::<_, ServiceError>((seen, beyond))
+            }
+        })
+        .await
+        .unwrap();
+    let edge = Minter::connect(&bus, "edge").await;
+    let token = edge.token("alice", "", &[]);
+    let ask = |subject: &str| {
+        let message = edge.client.message(subject).payload("x");
+        message.user_token(&token).original_token(OWN)
+    };
+    let response = ask("front.hidden").request().await.unwrap();
+    let (own, beyond): (Option<String>, Option<String>) = response.decode().unwrap();
+    assert_eq!((own.as_deref(), beyond), (Some(OWN), None));
+    assert!(cable.has_seen(b"front.hidden") && !cable.has_seen(OWN.as_bytes()));
+    // Nowhere but where it is encrypted with the user's token, and with no user.
+    for subject in ["front.ask", "front.open"] {
+        let error = ask(subject).request().await.unwrap_err();
+        assert!(
+            matches!(error, RequestError::Send(SendError::Original { .. })),
+            "{error}"
+        );
+    }
+    let nobody = edge.client.message("front.hidden").payload("x");
+    let error = nobody.original_token(OWN).request().await.unwrap_err();
+    assert!(matches!(
+        error,
+        RequestError::Send(SendError::Original { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_13_a_clients_own_token_counts_only_from_who_minted_the_users() {
+    let scene = Scene::start().await;
+    let edge = Forger::genuine(&scene.bus, "edge").await;
+    let other = Forger::genuine(&scene.bus, "other").await;
+    let token = scene.edge.token("alice", "", &[]);
+    for (forger, workload, subject, code) in [
+        (&other, "other", "front.hidden", "original_foreign"),
+        (&edge, "edge", "front.ask", "original_not_allowed"),
+    ] {
+        let key = forger.data_key(&scene.bus, "front", &[9; 32]);
+        let inbox = scene.bus.peer_inbox(workload, "x");
+        let sealed = forger.request_with_original(subject, &inbox, &token, OWN, &key);
+        let raw = scene.bus.raw_client(workload).await;
+        raw.publish_with_reply(subject, inbox, sealed)
+            .await
+            .unwrap();
+        eventually(|| scene.front.stats().refused_for(code) == 1).await;
+    }
+    assert_eq!(scene.ran.load(Ordering::SeqCst), 0);
 }

@@ -33,6 +33,7 @@ pub fn vectors() -> Vec<Vector> {
     out.extend(ciphertexts());
     out.extend(plaintexts());
     out.extend(tokens());
+    out.extend(originals());
     out.extend(ages());
     out
 }
@@ -726,6 +727,126 @@ fn plaintexts() -> Vec<Vector> {
         "a byte after the bodies",
         &[0x92, 0xc4, 0, 0xc4, 0, 0],
     ));
+    out
+}
+
+/// ENV-114: the client's own token beside the user's.
+fn originals() -> Vec<Vector> {
+    const ORIGINAL: &[u8] = b"the client's own token";
+    let mut out = Vec::new();
+    let to = subject(SUBJECT);
+    let rules = &["114"];
+    for (name, token, original) in [
+        ("original", TOKEN, ORIGINAL),
+        ("empty-original", TOKEN, b""),
+        ("original-of-16384", TOKEN, &[b'o'; 16 * 1024]),
+    ] {
+        let key = sealing_key(X25519, &READERS, name);
+        let mut draft = event(&to, b"the body");
+        draft.token = Some(token);
+        draft.original = Some(original);
+        draft.encryption = Some(encryption(&key));
+        let name = format!("encrypted-with-{name}");
+        let about = "the client's own token beside the user's";
+        out.push(accept(&name, rules, about, &sealed(&draft, &name)).with(read_by("billing")));
+    }
+    let key = data_key("originals");
+    let genuine = || encrypted_event(X25519, "originals");
+    let (token, body, original) = (bin(TOKEN), bin(b"the body"), bin(ORIGINAL));
+    let with_hash = |of: &[u8]| {
+        let mut raw = genuine();
+        raw.set(26, bin(&sha256(&[of])));
+        raw
+    };
+    let long = [b'o'; 16 * 1024 + 1];
+    for (name, about, raw, plaintext, why) in [
+        (
+            "original-of-another-hash",
+            "another one than was signed for",
+            with_hash(b"another"),
+            array(&[token.clone(), body.clone(), original.clone()]),
+            "original_mismatch",
+        ),
+        (
+            "original-missing",
+            "its hash is there, and it is not",
+            with_hash(ORIGINAL),
+            array(&[token.clone(), body.clone()]),
+            "malformed_content",
+        ),
+        (
+            "original-nil",
+            "its hash is there, and it is nil",
+            with_hash(ORIGINAL),
+            array(&[token.clone(), body.clone(), vec![0xc0]]),
+            "malformed_content",
+        ),
+        (
+            "original-without-hash",
+            "it is there, and its hash is not",
+            genuine(),
+            array(&[token.clone(), body.clone(), original.clone()]),
+            "malformed_content",
+        ),
+        (
+            "original-first",
+            "in the place of the user's token",
+            with_hash(ORIGINAL),
+            array(&[original.clone(), body.clone(), token.clone()]),
+            "original_mismatch",
+        ),
+        (
+            "original-of-16385",
+            "one byte more than the limit",
+            with_hash(&long),
+            array(&[token.clone(), body.clone(), bin(&long)]),
+            "malformed_content",
+        ),
+    ] {
+        let raw = raw.encrypted(&key, &plaintext);
+        let why = format!("open/{why}");
+        out.push(refuse(name, rules, about, &raw, &why).with(read_by("billing")));
+    }
+    let decode = |name: &str, about: &str, raw: Raw, why: &str| {
+        let raw = raw.signed(&orders());
+        refuse(name, rules, about, &raw, &format!("decode/{why}"))
+    };
+    let mut clear = super::good::event_with_token();
+    clear.set(26, bin(&[26; 32]));
+    out.push(decode(
+        "original-in-suite-0",
+        "it is never in the clear",
+        clear,
+        "unexpected_field",
+    ));
+    let mut alone = genuine();
+    alone.remove(11);
+    alone.set(26, bin(&[26; 32]));
+    out.push(decode(
+        "original-without-user",
+        "the client of no user",
+        alone,
+        "unexpected_field",
+    ));
+    let mut short = genuine();
+    short.set(26, bin(&[26; 31]));
+    out.push(decode(
+        "original-hash-of-31-bytes",
+        "a hash has 32 bytes",
+        short,
+        "wrong_length",
+    ));
+    let mut record = key_record(X25519, "stored");
+    record.set(26, bin(&[26; 32]));
+    out.push(
+        decode(
+            "keywrap-with-original",
+            "a record has no user",
+            record,
+            "unexpected_field",
+        )
+        .with(|with| with.kinds = Some(vec!["keywrap".to_owned()])),
+    );
     out
 }
 

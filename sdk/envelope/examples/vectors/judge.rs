@@ -481,6 +481,10 @@ fn envelope_json(opened: &OpenedEnvelope) -> Value {
     put("reply_to", json!(opened.reply_to()));
     put("content_type", json!(opened.content_type()));
     put("token", json!(opened.token().map(|t| Octets::of(&t))));
+    put(
+        "original_token",
+        json!(opened.original_token().map(|t| Octets::of(&t))),
+    );
     put("limits", json!(opened.limits().map(|l| Octets::of(&l))));
     if let Some(binding) = opened.binding() {
         put("request", json!(binding.request.to_hex()));

@@ -83,6 +83,10 @@ const REASONS: &[(&str, &str)] = &[
         "not_a_recipient",
         "the data key is not wrapped to the reader",
     ),
+    (
+        "original_mismatch",
+        "the client's own token is not the one that was signed for",
+    ),
     ("not_coded", "a signature where a code is expected"),
     ("not_signed", "a code where a signature is expected"),
     (

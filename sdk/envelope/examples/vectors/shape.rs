@@ -33,7 +33,7 @@ pub fn vectors() -> Vec<Vector> {
 
 fn keys() -> Vec<Vector> {
     let mut out = Vec::new();
-    for key in [26, 100, 1 << 40] {
+    for key in [27, 100, 1 << 40] {
         out.push(refuse(
             &format!("key-{key}"),
             &["10"],

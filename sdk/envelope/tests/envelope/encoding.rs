@@ -60,7 +60,7 @@ fn a_claimed_later_suite_is_the_reason() {
 
 #[test]
 fn unknown_and_repeated_and_disordered_fields_are_refused() {
-    for key in [26, 27, 100, 1 << 40] {
+    for key in [27, 28, 100, 1 << 40] {
         assert_eq!(changed(|p| p.fields.push((key, uint(0)))), "unknown_field");
     }
     for at in 0..11 {
