@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_envelope::{
-    FormerRoot, IssuingKey, MAX_BUNDLE_KEYS, MAX_FORMER_ROOTS, MAX_ISSUING_LIFE, SignedPolicy,
-    TrustBundle,
+    FormerRoot, IssuingKey, MAX_BUNDLE_KEYS, MAX_FORMER_ROOTS, MAX_ISSUING_LIFE, RevocationError,
+    RevocationList, SignedPolicy, TrustBundle, TrustError,
 };
 use bulla_identity::{TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{AuthorityKey, AuthorityRole, Tag, VerifyingKey};
@@ -477,6 +477,8 @@ impl TrustDir {
             Duration::ZERO,
         )?;
 
+        self.check_revocations(&opened)?;
+
         // Pins first: they may name more than is needed, never less.
         let pins = self.pins(&opened, dropped);
         if !self.path(BUNDLE).exists() {
@@ -494,6 +496,20 @@ impl TrustDir {
             created,
             policy_revision: None,
         })
+    }
+
+    /// A revocation list that was published from here is by a key that the bundle
+    /// names: otherwise no process could start.
+    fn check_revocations(&self, bundle: &Verified<TrustBundle>) -> Result<(), TrustDirError> {
+        let Some(bytes) = read_if_there(&self.path(REVOCATIONS))? else {
+            return Ok(());
+        };
+        match RevocationList::open(&bytes, bundle, bundle.issued_at, ANY_AGE) {
+            Err(RevocationError::Statement(TrustError::UnknownKey)) => {
+                Err(TrustDirError::RevocationsByOldKey)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn pins(&self, bundle: &TrustBundle, dropped: &[VerifyingKey]) -> String {
@@ -574,6 +590,8 @@ const ROOTS: &str = "root.pub";
 const BUNDLE: &str = "bundle";
 const POLICY: &str = "policy";
 const ISSUING: &str = "issuing";
+/// What `bulla revoke` published last.
+const REVOCATIONS: &str = "revocations";
 
 /// However old it is: what counts here is what it says.
 const ANY_AGE: Duration = Duration::from_secs(u32::MAX as u64);

@@ -91,6 +91,11 @@ pub enum TrustDirError {
         "the policy here is signed by an older policy key: sign it again with `bulla policy sign`, and let every enforcer take it first"
     )]
     PolicyByOldKey,
+    /// The revocation list is by a key that would not count any more.
+    #[error(
+        "the revocation list is signed by an older policy key: sign it again with `bulla revoke resign --trust-dir`, and let every enforcer take it first"
+    )]
+    RevocationsByOldKey,
     /// No random bytes.
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),

@@ -190,6 +190,36 @@ fn the_policy_key_changes_with_the_policy_and_not_before() {
     assert!(state.policy.unwrap().is_vouched);
 }
 
+/// Without it no process could start: the list on the control stream would be
+/// by a key that does not count.
+#[test]
+fn a_policy_key_stays_while_the_revocations_are_by_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let trust = start(dir.path());
+    let list = RevocationList::new(domain(), 1, NOW, Vec::new());
+    let publish = |trust: &TrustDir| {
+        let signer = trust.policy_signer().unwrap();
+        let public = signer.public();
+        let key = public.verifying_key();
+        let message = list.to_sign(key).unwrap();
+        let signature = signer.sign(Tag::Revocations, &message).unwrap();
+        let bytes = list.signed(key, &signature).unwrap();
+        std::fs::write(dir.path().join(REVOCATIONS), bytes).unwrap();
+    };
+    publish(&trust);
+    again(dir.path())
+        .rotate_policy_key(&NewKey::File, MONTH, NOW)
+        .unwrap();
+    let before = std::fs::read(dir.path().join(BUNDLE)).unwrap();
+    assert!(matches!(
+        again(dir.path()).finish_policy_key(MONTH, NOW),
+        Err(TrustDirError::RevocationsByOldKey)
+    ));
+    assert_eq!(std::fs::read(dir.path().join(BUNDLE)).unwrap(), before);
+    publish(&again(dir.path()));
+    again(dir.path()).finish_policy_key(MONTH, NOW).unwrap();
+}
+
 #[test]
 fn a_root_follows_another_from_either_pin() {
     let dir = tempfile::tempdir().unwrap();
