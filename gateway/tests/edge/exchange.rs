@@ -65,7 +65,7 @@ async fn a_capture_stands_in_the_subject_only_where_the_route_says_so() {
 }
 
 #[tokio::test]
-async fn no_capture_ever_becomes_more_than_one_plain_token() {
+async fn attack_16_no_capture_ever_becomes_more_than_one_plain_token() {
     let edge = Edge::start().await;
     for value in [
         "a.b",

@@ -137,7 +137,7 @@ async fn another_typ_is_refused() {
 }
 
 #[tokio::test]
-async fn keys_that_the_token_brings_or_points_to_are_refused_without_a_request() {
+async fn attack_11_keys_that_the_token_brings_or_points_to_are_refused_without_a_request() {
     let edge = Edge::start().await;
     assert_eq!(
         edge.get("/v1/orders/1")
@@ -228,7 +228,7 @@ async fn a_transaction_token_is_refused_as_an_access_token() {
 }
 
 #[tokio::test]
-async fn two_authorization_headers_are_refused_and_the_connection_closed() {
+async fn attack_21_two_authorization_headers_are_refused_and_the_connection_closed() {
     let edge = Edge::start().await;
     let token = edge.issuer.token();
     for (second, path) in [

@@ -78,7 +78,7 @@ async fn a_grant_that_ends_in_a_star_does_not_open_deeper_levels() {
 }
 
 #[tokio::test]
-async fn nobody_joins_another_workloads_queue_group() {
+async fn attack_26_nobody_joins_another_workloads_queue_group() {
     let rules = rule(
         "allow",
         "r1",
