@@ -25,11 +25,8 @@ mod proofs;
 mod reach;
 mod replay;
 mod replies;
-<<<<<<< HEAD
-mod tokens;
-=======
 mod snooping;
->>>>>>> 2d03d80 (SECURITY: what is claimed against whom; its list of attacks is made from the tests; attacks 24 and 32 by name)
+mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
