@@ -81,9 +81,16 @@ impl Pair {
 async fn attack_30_heads_stop_and_after_the_bound_nothing_is_sent_or_received() {
     let mut pair = Pair::start(BOUND, Duration::from_secs(600)).await;
     assert!(pair.passes().await);
-    // A receiver that does not know it yet is asked by somebody who does not care.
-    let forger = bulla_tests::Forger::genuine(&pair.bus, "shop").await;
+    // Two who do not care: one that the receiver knows already, and one that it
+    // does not.
+    let known = bulla_tests::Forger::genuine(&pair.bus, "shop").await;
+    let stranger = bulla_tests::Forger::genuine(&pair.bus, "shop").await;
     let raw = pair.bus.raw_client("shop").await;
+    for _ in 0..2 {
+        let sealed = known.event("news.shop", now(), b"\xa1x");
+        raw.publish("news.shop", sealed).await.unwrap();
+        pair.heard.next().await.unwrap();
+    }
     pair.bus.freeze(&[reserved::CTL_HEAD]).await;
     assert!(pair.passes().await, "not before the bound");
     let after = pair.both_stop(Stale::Revocations, BOUND * 3).await;
@@ -97,13 +104,15 @@ async fn attack_30_heads_stop_and_after_the_bound_nothing_is_sent_or_received() 
         ),
         "{error}"
     );
-    let sealed = forger.event("news.shop", now(), b"\xa1x");
-    raw.publish("news.shop", sealed).await.unwrap();
+    for forger in [&known, &stranger] {
+        let sealed = forger.event("news.shop", now(), b"\xa1x");
+        raw.publish("news.shop", sealed).await.unwrap();
+    }
     eventually(|| {
         // It is counted when somebody asks for the next message.
         use futures_util::FutureExt as _;
         assert!(pair.heard.next().now_or_never().is_none(), "accepted");
-        pair.pay.stats().refused_for("revocations_stale") == 1
+        pair.pay.stats().refused_for("revocations_stale") == 2
     })
     .await;
     eventually(|| pair.pay.stats().stale().get("revocations_stale") == Some(&1)).await;
