@@ -7,7 +7,8 @@ use bulla_broker::callout::Group;
 use bulla_envelope::{Holdings, Mark, Revoked};
 use bulla_identity::reserved;
 use bulla_sdk::{
-    Client, ConnectError, ControlError, PublishError, SendError, Stale, Standing, Subscription,
+    Client, ConnectError, ControlError, Message, PublishError, RequestError, SendError,
+    ServiceError, Stale, Standing, Subscription,
 };
 use bulla_tests::{Bus, BusOptions, now};
 
@@ -121,6 +122,51 @@ async fn attack_30_heads_stop_and_after_the_bound_nothing_is_sent_or_received() 
     pair.bus.thaw().await;
     eventually(|| pair.shop.standing().is_ok() && pair.pay.standing().is_ok()).await;
     assert!(pair.passes().await);
+}
+
+/// One of both ends stops while a request is under way: the reply is not taken, or
+/// not sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_30_a_request_that_is_under_way_when_heads_stop_ends_without_its_reply() {
+    for is_asker in [true, false] {
+        let bus = Bus::start(POLICY).await;
+        let connect = async |name, is_short| {
+            let mut options = bus.connect_options(name);
+            if is_short {
+                options = options.revocations_bound(BOUND);
+            }
+            Client::connect(options).await.unwrap()
+        };
+        let shop = connect("shop", is_asker).await;
+        let pay = connect("pay", !is_asker).await;
+        let late = if is_asker { shop.clone() } else { pay.clone() };
+        let _service = pay
+            .serve("pay.charge", move |message: Message<String>| {
+                let late = late.clone();
+                async move {
+                    while late.standing().is_ok() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    Ok::<_, ServiceError>(message.into_payload())
+                }
+            })
+            .await
+            .unwrap();
+        let request = shop.message("pay.charge").payload("x");
+        let request = request.timeout(BOUND * 2).request();
+        bus.freeze(&[reserved::CTL_HEAD]).await;
+        let outcome = request.await;
+        assert!(
+            matches!(outcome, Err(RequestError::Timeout { .. })),
+            "{outcome:?}"
+        );
+        let (stats, code) = if is_asker {
+            (shop.stats(), "revocations_stale")
+        } else {
+            (pay.stats(), "reply_not_sent")
+        };
+        assert_eq!(stats.refused_for(code), 1, "{:?}", stats.refused());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bulla_envelope::{MessageId, Revoked};
+use bulla_identity::reserved;
+use bulla_sdk::Client;
 use bulla_tests::{Bus, Forger, now};
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -63,4 +65,28 @@ async fn stored_messages_count_until_the_time_from_which_their_sender_is_revoked
         assert!(live.is_err(), "accepted");
         assert_eq!(back.stats().refused_for(code), 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_message_waits_while_nobody_confirms_what_is_held() {
+    let bus = Bus::start(POLICY).await;
+    let options = bus
+        .connect_options("back")
+        .revocations_bound(Duration::from_secs(3));
+    let back = Client::connect(options).await.unwrap();
+    let mut orders = back.consume("ORDERS", "back").await.unwrap();
+    let forger = Forger::genuine(&bus, "front").await;
+    bus.freeze(&[reserved::CTL_HEAD]).await;
+    eventually(|| back.standing().is_err()).await;
+    let life = Duration::from_secs(20);
+    let sealed = forger.event_with_id("orders.17", MessageId([1; 16]), now(), life, b"\xa1x");
+    append(&bus, 1, sealed).await;
+    let got = timeout(Duration::from_millis(1_000), orders.next()).await;
+    assert!(got.is_err(), "{got:?}");
+    assert!(back.stats().refused_for("revocations_stale") > 0);
+    bus.thaw().await;
+    eventually(|| back.standing().is_ok()).await;
+    let got = timeout(Duration::from_secs(10), orders.next()).await;
+    let got = got.expect("it comes again").unwrap();
+    assert_eq!(got.message().id(), MessageId([1; 16]));
 }
