@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bulla_envelope::Revoked;
 use bulla_identity::reserved;
-use bulla_sdk::{Client, Message, RequestError, SendError, ServiceError, Standing};
+use bulla_sdk::{
+    Client, Context, Message, PublishError, RequestError, SendError, ServiceError, Standing,
+};
 use bulla_tests::{Bus, Forger, leaf_of, now};
 use futures_util::StreamExt as _;
 
@@ -168,6 +170,37 @@ async fn a_revoked_user_or_token_is_refused_everywhere() {
         // Another user, in another chain, is nobody's business.
         ask(&edge.token("bob", "txn-2")).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_sends_nothing_more_for_a_user_who_is_revoked_meanwhile() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus).await;
+    let back = bus.client("back").await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _service = back
+        .serve("back.echo", move |m: Message<String>| {
+            tell.send(Context::current()).unwrap();
+            async move { Ok::<_, ServiceError>(m.into_payload()) }
+        })
+        .await
+        .unwrap();
+    let message = edge.client.message("back.echo").payload("x");
+    let token = edge.token("alice", "txn-1");
+    message.user_token(token).request().await.unwrap();
+    let context = told.recv().await.unwrap();
+    assert_eq!(context.user().unwrap().principal(), "alice");
+    let send = async || {
+        let message = back.message("back.said").payload("x");
+        message.context(context.clone()).publish().await
+    };
+    send().await.unwrap();
+    bus.revoke(Revoked::User("alice".to_owned())).await;
+    eventually(|| back.revocations().sequence() == 1).await;
+    let Err(PublishError::Send(SendError::User { reason })) = send().await else {
+        panic!("sent")
+    };
+    assert_eq!(reason, "user_revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

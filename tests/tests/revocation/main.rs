@@ -65,6 +65,11 @@ who = ["back", "mirror"]
 may = ["serve"]
 on = ["back.echo"]
 [[allow]]
+id = "back-tells"
+who = ["back"]
+may = ["publish"]
+on = ["back.said"]
+[[allow]]
 id = "listeners"
 who = ["back", "late"]
 may = ["subscribe"]
