@@ -232,6 +232,13 @@ impl Scene {
     }
 }
 
+/// What does not come is told, not waited for.
+async fn soon<F: IntoFuture>(future: F) -> F::Output {
+    let limit = Duration::from_secs(10);
+    let came = tokio::time::timeout(limit, future.into_future()).await;
+    came.expect("nothing came")
+}
+
 /// Who asked whom, from the first to the last.
 fn way<T>(message: &Message<T>) -> String {
     let mut way: Vec<String> = message
@@ -356,7 +363,7 @@ async fn events_prove_their_chain_too() {
         .publish()
         .await
         .unwrap();
-    let first = heard.next().await.unwrap();
+    let first = soon(heard.next()).await.unwrap();
     first
         .context()
         .scope(async {
@@ -367,7 +374,7 @@ async fn events_prove_their_chain_too() {
         .await;
     front.flush().await.unwrap();
     for n in 0..20 {
-        let next = told.next().await.unwrap();
+        let next = soon(told.next()).await.unwrap();
         assert_eq!(next.decode::<u32>().unwrap(), n);
         assert_eq!(way(&next), "edge to told.first, front");
     }
@@ -392,10 +399,10 @@ async fn attack_31_stored_events_prove_their_chain_too() {
     let message = scene.edge.client.message("told.first").payload("news");
     let token = scene.token("alice");
     message.user_token(token.clone()).publish().await.unwrap();
-    let first = heard.next().await.unwrap();
+    let first = soon(heard.next()).await.unwrap();
     let append = front.append("paid.17", "10 euro");
     first.context().scope(append).await.unwrap();
-    let delivery = paid.next().await.unwrap();
+    let delivery = soon(paid.next()).await.unwrap();
     assert_eq!(way(delivery.message()), "edge to told.first, front");
     let write = Box::pin(scene.bank.request::<_, String>("ledger.write", "10 euro"));
     let written = delivery.message().context().scope(write).await;
