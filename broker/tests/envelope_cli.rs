@@ -244,13 +244,13 @@ fn every_form_of_input_is_recognised() {
 #[test]
 fn what_is_malformed_is_told_with_what_can_be_read_of_it() {
     let desk = Desk::new();
-    desk.inspect(&[], &desk.vector("key-26")).expect(
+    desk.inspect(&[], &desk.vector("key-27")).expect(
         1,
         &[
             "malformed (unknown_field)",
-            "header key 26",
+            "header key 27",
             "orders.created",
-            "field 26",
+            "field 27",
         ],
     );
     // Cut within the header: what comes before is there.
