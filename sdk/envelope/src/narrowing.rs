@@ -216,7 +216,7 @@ impl Limits {
         let mut least = 0;
         for _ in 0..entries {
             let key = reader.uint()?;
-            if key < least {
+            if key < least || key > VALUES {
                 return Err(INVALID);
             }
             least = key + 1;
@@ -394,6 +394,15 @@ mod tests {
         // What is said twice does not come back.
         let less = one.keep_scopes(["a"]).keep_scopes(["a", "b"]);
         assert!(less.narrows(&Limits::none().keep_scopes(["a"])));
+    }
+
+    #[test]
+    fn the_largest_of_all_keys_is_unknown_like_any_other() {
+        let mut bytes = vec![0x81, 0xcf];
+        bytes.extend([0xff; 8]);
+        bytes.push(0);
+        let unknown = Limits::decode(&bytes).unwrap_err();
+        assert_eq!(unknown.code(), "invalid_field");
     }
 
     #[test]
