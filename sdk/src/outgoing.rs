@@ -41,7 +41,7 @@ pub struct Outgoing<'a> {
 }
 
 enum UserChoice {
-    /// The one of the letter: the running handler's.
+    /// The running handler's.
     Inherit,
     Nobody,
     Token(String),

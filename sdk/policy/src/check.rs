@@ -14,7 +14,7 @@ use crate::requirements::{Protect, UserRule};
 use crate::trie::Trie;
 use crate::warning::Warning;
 
-/// What loads and may not mean what its author thinks (POL-28, POL-80).
+/// What loads and may not mean what its author thinks (POL-28, POL-83).
 pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
     let mut out = replay::warnings(parsed);
     out.extend(chains::warnings(parsed));

@@ -222,14 +222,17 @@ impl Inner {
     /// Works out until when all is well.
     fn settle(&self, now: UnixMillis) {
         let heads = &self.heads;
-        let (verdict, until) = {
+        let verdict = {
+            // Held until the answer is written: of two who work it out at the same
+            // time, the one that saw more must write last.
             let freshness = heads.freshness.lock();
             let (wall, _) = freshness.until();
-            (freshness.check(now, heads.tick()), wall)
+            let verdict = freshness.check(now, heads.tick());
+            let is_good = verdict.is_ok() && !heads.own_is_revoked.load(Ordering::Acquire);
+            let until = if is_good { wall.as_millis() } else { 0 };
+            heads.good_until.store(until, Ordering::Release);
+            verdict
         };
-        let is_good = verdict.is_ok() && !heads.own_is_revoked.load(Ordering::Acquire);
-        let until = if is_good { until.as_millis() } else { 0 };
-        heads.good_until.store(until, Ordering::Release);
         match verdict {
             Err(stale) if !heads.was_stale.swap(true, Ordering::AcqRel) => {
                 self.stats.count_stale(stale.code());

@@ -14,7 +14,7 @@ use crate::warning::Warning;
 const SENDING: [Verb; 3] = [Verb::Publish, Verb::Request, Verb::Append];
 
 /// Who may send where a chain is to be proven, and never has one to show
-/// (POL-80). One warning for each rule.
+/// (POL-83). One warning for each rule.
 pub(super) fn warnings(parsed: &Parsed) -> Vec<Warning> {
     let ways = Ways::of(parsed);
     if ways.proven.is_empty() {

@@ -52,7 +52,7 @@ fn warned(more: &str) -> Vec<String> {
 }
 
 #[test]
-fn pol_80_a_proven_chain_requires_a_user_and_wins() {
+fn pol_83_a_proven_chain_requires_a_user_and_wins() {
     let policy = load(
         "[subject.\"a.>\"]\nchain = \"proven\"\n\
          [subject.\"a.b\"]\nchain = \"reported\"\nuser = \"optional\"\n",
@@ -67,7 +67,7 @@ fn pol_80_a_proven_chain_requires_a_user_and_wins() {
 }
 
 #[test]
-fn pol_80_what_has_no_user_has_no_chain_to_prove() {
+fn pol_83_what_has_no_user_has_no_chain_to_prove() {
     for (text, code) in [
         (
             "[subject.x]\nchain = \"proven\"\nuser = \"none\"\n",
@@ -92,7 +92,7 @@ fn pol_80_what_has_no_user_has_no_chain_to_prove() {
 }
 
 #[test]
-fn pol_80_who_can_never_prove_a_chain_is_named() {
+fn pol_83_who_can_never_prove_a_chain_is_named() {
     let proven = "[subject.\"c.>\"]\nchain = \"proven\"\n";
     let rules = [
         allow("edge-asks", "edge", "request", "a.x"),
@@ -133,7 +133,7 @@ fn pol_80_who_can_never_prove_a_chain_is_named() {
 }
 
 #[test]
-fn pol_80_streams_lead_on_too() {
+fn pol_83_streams_lead_on_too() {
     let stream = "[subject.\"s.>\"]\nreplay = \"stream\"\nmax_age = \"1h\"\n\
                   [stream.S]\nsubjects = [\"s.>\"]\n\
                   [stream.COPY]\nmirror = \"S\"\n\
