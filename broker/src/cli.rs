@@ -2,7 +2,7 @@
 
 pub mod envelope;
 pub(crate) mod operator;
-pub mod policy;
+pub(crate) mod policy;
 pub(crate) mod revoke;
 mod service;
 pub mod trust;

@@ -1,13 +1,12 @@
 //! How an answer of `can-i` is printed.
 
-use std::io::Write;
 use std::path::Path;
 
 use bulla_identity::{Claims, WorkloadId};
 use bulla_policy::{Denial, Policy, Reason, Requirements, UserRule, Verb};
 use serde_json::{Value, json};
 
-use super::{BAD, GOOD, STRONG, known, print_json};
+use super::print::{BAD, GOOD, STRONG, known, print_json, say};
 
 /// Yes.
 pub(super) struct Allowed {

@@ -1,0 +1,83 @@
+//! What the commands of `bulla policy` read alike: policies, names, claims, the clock.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bulla_identity::{Claims, UnixMillis, WorkloadId, WorkloadName};
+use bulla_policy::{MAX_POLICY_BYTES, Policy, Verb};
+use serde_json::Value;
+
+use super::Failure;
+
+/// More claims than any token holds.
+const MAX_CLAIMS_BYTES: u64 = 1 << 20;
+
+pub(super) fn load(path: &Path) -> Result<Policy, Failure> {
+    let text = read(path)?;
+    Policy::parse(&path.display().to_string(), &text).map_err(Failure::Policy)
+}
+
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let limit = u64::try_from(MAX_POLICY_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(|source| Failure::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    if bytes.len() > MAX_POLICY_BYTES {
+        return Err(Failure::TooLarge(path.to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|e| Failure::NotText {
+        path: path.to_owned(),
+        at: e.utf8_error().valid_up_to(),
+    })
+}
+
+pub(super) fn workload(policy: &Policy, name: &str) -> Result<WorkloadId, Failure> {
+    let parsed = if name.starts_with("spiffe://") {
+        WorkloadId::parse(name)
+    } else {
+        WorkloadName::parse(name).map(|n| WorkloadId::new(policy.trust_domain(), &n))
+    };
+    parsed.map_err(|source| Failure::Workload {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+pub(super) fn read_claims(path: &Path) -> Result<Claims, Failure> {
+    let failed = |source| Failure::ReadClaims {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let input: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed)?)
+    };
+    input
+        .take(MAX_CLAIMS_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(map)) => Ok(Claims::from_map(map)),
+        _ => Err(Failure::Claims(path.to_owned())),
+    }
+}
+
+pub(super) fn verb(word: &str) -> Result<Verb, String> {
+    Verb::parse(word).ok_or_else(|| {
+        "the verbs are publish, subscribe, request, serve, append, consume".to_owned()
+    })
+}
+
+pub(super) fn now() -> UnixMillis {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixMillis::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
