@@ -1,9 +1,11 @@
 //! How a broker connects to nats-server: by nkey, patiently, with jitter.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event};
+use bulla_identity::Nkey;
 use bulla_keyring::NkeySeed;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -19,25 +21,15 @@ pub(crate) async fn connect(
     disturbed: Arc<Notify>,
 ) -> Result<Client, ConnectionError> {
     let nkey = seed.public();
-    let options = ConnectOptions::with_auth_callback(move |nonce| {
-        let seed = Arc::clone(&seed);
-        async move {
-            let signature = seed.sign_nonce(&nonce).map_err(AuthError::new)?;
-            let mut auth = Auth::new();
-            auth.nkey = Some(seed.public().to_string());
-            auth.signature = Some(signature.as_bytes().to_vec());
-            Ok(auth)
-        }
-    })
-    .name(format!("bulla broker: {name}"))
-    .ping_interval(Duration::from_secs(5))
-    .reconnect_delay_callback(delay)
-    .event_callback(move |event| {
-        if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
-            disturbed.notify_one();
-        }
-        async move { log(name, &event) }
-    });
+    let options = prove_by(seed)
+        .name(format!("bulla broker: {name}"))
+        .reconnect_delay_callback(delay)
+        .event_callback(move |event| {
+            if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                disturbed.notify_one();
+            }
+            async move { log(name, &event) }
+        });
 
     let patience = async {
         let mut attempt = 0_usize;
@@ -65,6 +57,54 @@ pub(crate) async fn connect(
             }),
         },
     }
+}
+
+/// Connects once, as a person who waits for it does: what is not there now is
+/// told at once. Its inbox is one that nobody else of the account may read.
+pub(crate) async fn connect_once(
+    url: &str,
+    seed: Arc<NkeySeed>,
+    ca_file: Option<PathBuf>,
+) -> Result<Client, ConnectionError> {
+    let nkey = seed.public();
+    let mut options = prove_by(seed)
+        .name("bulla operator")
+        .custom_inbox_prefix(operator_inbox(&nkey))
+        .connection_timeout(ONCE_LIMIT)
+        .reconnect_delay_callback(delay)
+        // What was lost on the way is asked for again by whoever asked.
+        .event_callback(|event| async move { tracing::debug!(%event, "connection") });
+    if let Some(ca_file) = ca_file {
+        options = options.add_root_certificates(ca_file).require_tls(true);
+    }
+    options
+        .connect(url)
+        .await
+        .map_err(|source| ConnectionError::Connect {
+            url: url.to_owned(),
+            account: "JS",
+            nkey: nkey.to_string(),
+            source,
+        })
+}
+
+/// Where an operator's answers come, without a final dot.
+pub(crate) fn operator_inbox(nkey: &Nkey) -> String {
+    format!("_INBOX.operator.{nkey}")
+}
+
+fn prove_by(seed: Arc<NkeySeed>) -> ConnectOptions {
+    ConnectOptions::with_auth_callback(move |nonce| {
+        let seed = Arc::clone(&seed);
+        async move {
+            let signature = seed.sign_nonce(&nonce).map_err(AuthError::new)?;
+            let mut auth = Auth::new();
+            auth.nkey = Some(seed.public().to_string());
+            auth.signature = Some(signature.as_bytes().to_vec());
+            Ok(auth)
+        }
+    })
+    .ping_interval(Duration::from_secs(5))
 }
 
 /// Returns when nats-server has processed everything this connection sent
@@ -125,7 +165,7 @@ pub enum ConnectionError {
         url: String,
         /// Which account the nkey belongs to.
         account: &'static str,
-        /// The broker's public nkey.
+        /// The public nkey.
         nkey: String,
         /// The client's reason.
         source: ConnectError,
@@ -137,6 +177,9 @@ pub enum ConnectionError {
 
 /// How long a broker waits for nats-server at its start.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a person waits for nats-server.
+const ONCE_LIMIT: Duration = Duration::from_secs(5);
 
 const ROUND_TRIP_LIMIT: Duration = Duration::from_secs(5);
 

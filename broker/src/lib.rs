@@ -40,6 +40,7 @@ mod follow;
 mod issuing;
 mod kick;
 pub mod nats_config;
+mod operator_client;
 pub mod provision;
 mod seen;
 mod trust;

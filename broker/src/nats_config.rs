@@ -23,6 +23,8 @@ use std::path::PathBuf;
 
 use bulla_identity::{Nkey, SubjectPattern};
 
+use crate::connection;
+
 /// What differs from one server to the next. [`ServerConfig::render`] is the file.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -38,6 +40,9 @@ pub struct ServerConfig {
     pub xkey: Nkey,
     /// The users of each broker.
     pub brokers: Vec<BrokerUsers>,
+    /// Operators' users in the account `JS`: they read what lies there and write
+    /// what the policy key signed.
+    pub operators: Vec<Nkey>,
     /// What the policy's streams store. A stream that a later policy adds takes
     /// messages once its subjects stand here: a changed configuration needs a
     /// reload, which ends every workload's connection once.
@@ -75,6 +80,15 @@ impl ServerConfig {
                 auth_users.push(quoted(&key.to_string()));
             }
         }
+        let mut operators = String::new();
+        for operator in &self.operators {
+            auth_users.push(quoted(&operator.to_string()));
+            let inbox = connection::operator_inbox(operator);
+            let user = OPERATOR
+                .replace("@NKEY@", &quoted(&operator.to_string()))
+                .replace("@INBOX@", &quoted(&format!("{inbox}.>")));
+            operators.push_str(&user);
+        }
         let (mut exports, mut imports) = (String::new(), String::new());
         let stored: BTreeSet<String> = self.stored.iter().map(|s| s.to_nats()).collect();
         for subject in stored.iter().map(|s| quoted(s)) {
@@ -100,6 +114,7 @@ impl ServerConfig {
             .replace("@AUTH_USERS@", &auth_users.join(", "))
             .replace("@AUTH@", users(|b| b.auth).trim_end())
             .replace("@JS@", users(|b| b.js).trim_end())
+            .replace("@OPERATORS@", &operators)
             .replace("@SYS@", users(|b| b.sys).trim_end())
     }
 }
@@ -123,6 +138,25 @@ fn quoted(text: &str) -> String {
     out.push('"');
     out
 }
+
+/// One operator. The lists keep from mistakes: whoever may ask JetStream anything
+/// in this account could do harm there. What he writes counts by its signature.
+const OPERATOR: &str = r#"
+      {
+        nkey: @NKEY@
+        permissions: {
+          publish: { allow: [
+            "$BULLA.CTL.POLICY", "$BULLA.CTL.CANDIDATE", "$BULLA.CTL.REVOCATIONS", "$BULLA.HISTORY.>"
+            "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>"
+            "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.>"
+            "$JS.API.CONSUMER.CREATE.BULLA_AUDIT", "$JS.API.CONSUMER.CREATE.BULLA_AUDIT.>"
+            "$JS.API.CONSUMER.INFO.BULLA_AUDIT.>", "$JS.API.CONSUMER.DELETE.BULLA_AUDIT.>"
+            "$JS.API.CONSUMER.MSG.NEXT.BULLA_AUDIT.>", "$JS.ACK.BULLA_AUDIT.>", "$JS.FC.BULLA_AUDIT.>"
+          ] }
+          subscribe: { allow: [ @INBOX@, "$BULLA.NEWS.>", "$BULLA.STATUS.>", "$BULLA.AUDIT.>" ] }
+        }
+      }
+   "#;
 
 const TEMPLATE: &str = r#"# Written by bulla; changes are overwritten.
 server_name: @NAME@
@@ -155,7 +189,7 @@ accounts {
   # All streams. Workloads reach exactly what is exported.
   JS {
     jetstream: enabled
-    users: [ @JS@ ]
+    users: [ @JS@@OPERATORS@ ]
     exports: [
       { stream: "$BULLA.NEWS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_CTL.>", response_type: stream, accounts: [ APP ] }
@@ -232,6 +266,7 @@ mod tests {
                 js: nkey(NkeyKind::User, 4),
                 sys: nkey(NkeyKind::User, 5),
             }],
+            operators: vec![nkey(NkeyKind::User, 6)],
             stored: vec![SubjectPattern::parse("orders.{id}.>").unwrap()],
         }
         .render();
@@ -243,5 +278,8 @@ mod tests {
         }
         assert!(!text.contains('@'), "{text}");
         assert!(text.contains("port: 4222"));
+        let operator = nkey(NkeyKind::User, 6);
+        assert!(text.contains(&format!("nkey: \"{operator}\"")), "{text}");
+        assert!(text.contains(&format!("\"_INBOX.operator.{operator}.>\"")));
     }
 }

@@ -6,6 +6,7 @@
 //! keys/      root.key policy.key issuing.key        authorities
 //!            callout.nk xkey.nk                     the auth callout
 //!            broker-auth.nk broker-js.nk broker-sys.nk
+//!            operator-js.nk                         the operator's commands
 //!            <workload>.nk
 //! trust/     root.pub bundle policy
 //! nats-server.conf  broker.toml  jetstream/  run/  logs/
@@ -87,7 +88,14 @@ impl Provision {
     /// # Errors
     /// If the seed's file cannot be used.
     pub fn workload(&self, workload: &WorkloadName) -> Result<Nkey, ProvisionError> {
-        for own in ["callout", "xkey", "broker-auth", "broker-js", "broker-sys"] {
+        for own in [
+            "callout",
+            "xkey",
+            "broker-auth",
+            "broker-js",
+            "broker-sys",
+            "operator-js",
+        ] {
             if workload.as_str() == own {
                 return Err(ProvisionError::ReservedName(workload.clone()));
             }
@@ -203,6 +211,7 @@ impl Provision {
                 js: self.nkey("broker-js.nk", NkeyKind::User)?.public(),
                 sys: self.nkey("broker-sys.nk", NkeyKind::User)?.public(),
             }],
+            operators: vec![self.nkey("operator-js.nk", NkeyKind::User)?.public()],
             stored: stored.cloned().collect(),
         };
         let config_file = self.path("nats-server.conf");
@@ -440,7 +449,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             keys += 1;
         }
-        assert_eq!(keys, 9);
+        assert_eq!(keys, 10);
     }
 
     #[test]

@@ -1,15 +1,14 @@
-//! How an operator's command reaches the control stream, and by which keys.
+//! Where an operator's command finds the bus, and by which keys it speaks there.
 //!
 //! In a directory that `bulla dev` made everything is there already. Elsewhere an
 //! operator has an nkey of a user in the account `JS`, the trust root's public
 //! key, and, for what is to be signed, the policy key.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{TrustBundle, TrustError};
-use bulla_identity::{IdentityError, TrustDomain, UnixMillis, Verified, reserved};
+use bulla_envelope::TrustBundle;
+use bulla_identity::{IdentityError, TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{
     AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, NkeySeed, SeedError,
     VerifyingKey,
@@ -18,9 +17,7 @@ use bulla_process::{SecretFileError, secret_file};
 use serde::Deserialize;
 
 use crate::clock;
-use crate::connection::{self, ConnectionError};
-use crate::control::{ControlStream, StreamError};
-use crate::trust::CLOCK_SKEW;
+use crate::operator_client::{OperatorClient, OperatorClientError, OperatorPlace};
 use crate::trust_dir::{Signer, TrustDir, TrustDirError};
 
 /// Where the bus is and which files to use.
@@ -33,9 +30,12 @@ pub(crate) struct OperatorArgs {
     /// nats-server
     #[arg(long, value_name = "URL", env = "BULLA_NATS_URL")]
     nats_url: Option<String>,
-    /// The nkey seed of a user in the account JS (0600)
+    /// The operator's nkey seed, of a user in the account JS (0600)
     #[arg(long, value_name = "FILE", env = "BULLA_OPERATOR_SEED_FILE")]
     seed_file: Option<PathBuf>,
+    /// Certificate authorities (PEM) for TLS to nats-server
+    #[arg(long, value_name = "FILE", env = "BULLA_TLS_CA_FILE")]
+    tls_ca_file: Option<PathBuf>,
     /// The trust root's public key
     #[arg(long, value_name = "FILE", env = "BULLA_TRUST_ROOT_FILE")]
     trust_root_file: Option<PathBuf>,
@@ -67,15 +67,9 @@ struct TrustSection {
     domain: String,
 }
 
-/// A connection to the control stream, and the trust that it is read by.
-pub(crate) struct Operator {
-    pub(crate) stream: ControlStream,
-    pub(crate) bundle: Verified<TrustBundle>,
-}
-
 impl OperatorArgs {
     /// Connects and reads the trust bundle.
-    pub(crate) async fn connect(&self) -> Result<Operator, OperatorError> {
+    pub(crate) async fn connect(&self) -> Result<OperatorClient, OperatorError> {
         let of_broker = self.broker_file();
         let url = match (&self.nats_url, &of_broker) {
             (Some(url), _) => url.clone(),
@@ -90,12 +84,13 @@ impl OperatorArgs {
         };
         let roots: Vec<VerifyingKey> = self.roots()?.iter().map(|r| *r.verifying_key()).collect();
         let seed = self.seed()?;
-        let client = connection::connect(&url, "JS", Arc::new(seed), Arc::default()).await?;
-        let stream = ControlStream::attach(client).await?;
-        let record = stream.last(reserved::CTL_BUNDLE).await?;
-        let record = record.ok_or(OperatorError::NoBundle)?;
-        let bundle = TrustBundle::open(&record.payload, &roots, &domain, clock::now(), CLOCK_SKEW)?;
-        Ok(Operator { stream, bundle })
+        let place = OperatorPlace {
+            url,
+            tls_ca_file: self.tls_ca_file.clone(),
+            roots,
+            domain,
+        };
+        Ok(OperatorClient::connect(place, seed).await?)
     }
 
     /// Who signs with the policy key, which the bundle must name.
@@ -135,7 +130,7 @@ impl OperatorArgs {
     }
 
     fn seed(&self) -> Result<NkeySeed, OperatorError> {
-        let path = self.file(self.seed_file.as_ref(), "keys/broker-js.nk");
+        let path = self.file(self.seed_file.as_ref(), "keys/operator-js.nk");
         let text = secret_file::read_line(&path)?;
         NkeySeed::parse(&text).map_err(|source| OperatorError::Seed { path, source })
     }
@@ -229,13 +224,7 @@ pub(crate) enum OperatorError {
     #[error("not a trust domain")]
     Domain(#[from] IdentityError),
     #[error(transparent)]
-    Connection(#[from] ConnectionError),
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error("the control stream holds no trust bundle: does a broker run?")]
-    NoBundle,
-    #[error("the trust bundle on the control stream does not hold")]
-    Bundle(#[from] TrustError),
+    Client(#[from] OperatorClientError),
 }
 
 #[cfg(test)]

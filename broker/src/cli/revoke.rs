@@ -22,10 +22,11 @@ use data_encoding::HEXLOWER;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::operator::{Operator, OperatorArgs, OperatorError, time};
+use super::operator::{OperatorArgs, OperatorError, time};
 use super::{BAD, chain, on_runtime};
 use crate::clock;
 use crate::control::{Record, StreamError};
+use crate::operator_client::OperatorClient;
 use crate::provision::{ProvisionError, read_if_there, write};
 use crate::trust::CLOCK_SKEW;
 use crate::trust_dir::SignerError;
@@ -298,7 +299,7 @@ impl Common {
 
 /// What an operator works at: the connection, and the policy in force.
 struct Desk {
-    operator: Operator,
+    operator: OperatorClient,
     policy: Policy,
 }
 

@@ -1,0 +1,97 @@
+//! How an operator's command speaks to the bus: the one connection that all of
+//! them use.
+//!
+//! An operator is a user of his own in the account `JS`, known by an nkey and no
+//! broker's. He reads what lies on the streams there, and writes what the policy
+//! key signed; brokers and enforcers believe the signature and not the
+//! connection. The trust bundle is read from the stream, under the pinned root,
+//! before anything else is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, Context};
+use bulla_envelope::{TrustBundle, TrustError};
+use bulla_identity::{TrustDomain, Verified, reserved};
+use bulla_keyring::{NkeySeed, VerifyingKey};
+
+use crate::clock;
+use crate::connection::{self, ConnectionError};
+use crate::control::{ControlStream, StreamError};
+use crate::trust::CLOCK_SKEW;
+
+/// Where the bus is, and whom its trust bundle must come from.
+#[derive(Clone, Debug)]
+pub(crate) struct OperatorPlace {
+    /// nats-server.
+    pub(crate) url: String,
+    /// Certificate authorities for TLS to it; the system's where there is none.
+    pub(crate) tls_ca_file: Option<PathBuf>,
+    /// The pinned trust roots.
+    pub(crate) roots: Vec<VerifyingKey>,
+    /// The trust domain.
+    pub(crate) domain: TrustDomain,
+}
+
+/// A connection in the account `JS`, and the trust by which what lies there is
+/// read.
+#[derive(Debug)]
+#[allow(dead_code, reason = "history, status and audit come over it")]
+pub(crate) struct OperatorClient {
+    client: Client,
+    /// The control stream, as it is.
+    pub(crate) stream: ControlStream,
+    /// The trust bundle in force.
+    pub(crate) bundle: Verified<TrustBundle>,
+}
+
+#[allow(dead_code, reason = "history, status and audit come over it")]
+impl OperatorClient {
+    /// Connects as the holder of `seed` and reads the trust bundle. Waits for
+    /// nothing that is not there now.
+    pub(crate) async fn connect(
+        place: OperatorPlace,
+        seed: NkeySeed,
+    ) -> Result<Self, OperatorClientError> {
+        let OperatorPlace {
+            url,
+            tls_ca_file,
+            roots,
+            domain,
+        } = place;
+        let client = connection::connect_once(&url, Arc::new(seed), tls_ca_file).await?;
+        let stream = ControlStream::attach(client.clone()).await?;
+        let record = stream.last(reserved::CTL_BUNDLE).await?;
+        let record = record.ok_or(OperatorClientError::NoBundle)?;
+        let bundle = TrustBundle::open(&record.payload, &roots, &domain, clock::now(), CLOCK_SKEW)?;
+        Ok(Self {
+            client,
+            stream,
+            bundle,
+        })
+    }
+
+    /// The connection, for news and core messages.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// JetStream over it, for the streams beside the control stream.
+    pub(crate) fn jetstream(&self) -> Context {
+        jetstream::new(self.client.clone())
+    }
+}
+
+/// Why the bus cannot be spoken to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperatorClientError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the control stream holds no trust bundle: does a broker run?")]
+    NoBundle,
+    #[error("the trust bundle on the control stream does not hold")]
+    Bundle(#[from] TrustError),
+}
