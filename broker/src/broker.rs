@@ -54,7 +54,7 @@ pub async fn run(
     let news = follow::listen(&js).await?;
     let (stream, ()) = tokio::try_join!(
         ControlStream::open(js.clone()),
-        control::open_for_workloads(&js)
+        control::open_for_workloads(&js, config.audit)
     )?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;

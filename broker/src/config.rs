@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::callout::Group;
 use crate::cli::chain;
+use crate::control::AuditRetention;
 use crate::issuing::IssuingKeys;
 
 /// A broker's settings, keys included.
@@ -45,6 +46,8 @@ pub struct BrokerConfig {
     pub state_max_age: Duration,
     /// As whom it exchanges users' tokens, if it does.
     pub exchange: Option<ExchangeConfig>,
+    /// How much of the audit log is kept.
+    pub audit: AuditRetention,
 }
 
 /// The workload under which a broker exchanges users' tokens.
@@ -137,6 +140,7 @@ impl BrokerConfig {
                 root_file: dir.join(&raw.trust.root),
             })
         });
+        let audit = raw.audit.unwrap_or_default().read(&mut reader);
         let files = TrustFiles {
             bundle: dir.join(&raw.trust.bundle),
             policy: dir.join(&raw.trust.policy),
@@ -189,6 +193,7 @@ impl BrokerConfig {
                 credential_lifetime,
                 state_max_age,
                 exchange,
+                audit,
             }),
             _ => Err(ConfigError {
                 path: path.to_owned(),
@@ -329,6 +334,36 @@ struct Raw {
     keys: RawKeys,
     trust: RawTrust,
     exchange: Option<RawExchange>,
+    audit: Option<RawAudit>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawAudit {
+    keep: Option<String>,
+    max_mebibytes: Option<u64>,
+}
+
+impl RawAudit {
+    /// What is not said stays as it is by default.
+    fn read(self, reader: &mut Reader<'_>) -> AuditRetention {
+        let mut audit = AuditRetention::default();
+        if let Some(keep) = &self.keep
+            && let Some(keep) = reader.within("audit.keep", keep, &AUDIT_KEEP)
+        {
+            audit.keep = keep;
+        }
+        if let Some(mebibytes) = self.max_mebibytes {
+            if !AUDIT_MEBIBYTES.contains(&mebibytes) {
+                let (least, most) = (AUDIT_MEBIBYTES.start(), AUDIT_MEBIBYTES.end());
+                reader.problems.push(format!(
+                    "`audit.max_mebibytes`: `{mebibytes}` is outside {least} to {most}"
+                ));
+            }
+            audit.max_bytes = mebibytes.saturating_mul(1 << 20);
+        }
+        audit
+    }
 }
 
 #[derive(Deserialize)]
@@ -374,6 +409,13 @@ fn one_minute() -> String {
 
 /// A second is for tests; an hour is how old a policy may be elsewhere.
 const STATE_MAX_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Minutes are for tests; ten years is the longest that anybody asks for.
+const AUDIT_KEEP: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(3653 * 24 * 3600);
+
+/// Up to a pebibyte.
+const AUDIT_MEBIBYTES: RangeInclusive<u64> = 1..=1 << 30;
 
 /// Seconds are for tests; a day is the most that a lost process key is worth.
 const CREDENTIAL_LIFETIMES: RangeInclusive<Duration> =

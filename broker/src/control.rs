@@ -52,7 +52,7 @@ use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
 pub(crate) use quota::Quota;
 pub(crate) use stream::{ControlStream, Record};
-pub use streams::StreamError;
+pub use streams::{AuditRetention, StreamError};
 pub(crate) use streams::{open_for_workloads, open_taken};
 
 /// Issues credentials for one broker.

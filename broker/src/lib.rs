@@ -49,6 +49,6 @@ pub mod trust_dir;
 pub use broker::{BrokerError, run};
 pub use config::{BrokerConfig, BrokerKeys, ConfigError, TrustFiles};
 pub use connection::ConnectionError;
-pub use control::StreamError;
+pub use control::{AuditRetention, StreamError};
 pub use issuing::{IssuingKeys, IssuingKeysError};
 pub use trust::TrustFault;

@@ -8,9 +8,9 @@
 //! | `APP` | every workload, placed there by the callout; no JetStream |
 //!
 //! `APP` sees of `JS` exactly: the news of the control stream, the brokers'
-//! requests, writes to the streams of wrapped keys and of claims, and direct gets
-//! on these three streams; what the policy's streams store, and asking and answering
-//! for their messages. nats-server does not check the permissions of its own
+//! requests, writes to the streams of wrapped keys, of claims and of the audit log, and
+//! direct gets on all of these but the audit log; what the policy's streams store, and
+//! asking and answering for their messages. nats-server does not check the permissions of its own
 //! replies, so JetStream must not be reachable in the account where workloads
 //! choose reply subjects. Each import keeps its subject: that an answer which is
 //! aimed at an import writes nothing there was measured for that form alone; only
@@ -198,6 +198,7 @@ accounts {
       { service: "$JS.API.DIRECT.GET.BULLA_KEYS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.CLAIMS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
+      { service: "$BULLA.AUDIT.>", accounts: [ APP ] }
       { service: "$BULLA.TAKEN.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_TAKEN.>", response_type: stream, accounts: [ APP ] }
       # Streams of the policy: messages, answers for them, configurations.
@@ -217,6 +218,7 @@ accounts {
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_KEYS.>" } }
       { service: { account: JS, subject: "$BULLA.CLAIMS.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
+      { service: { account: JS, subject: "$BULLA.AUDIT.>" } }
       { service: { account: JS, subject: "$BULLA.TAKEN.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_TAKEN.>" } }
       { service: { account: JS, subject: "$JS.API.CONSUMER.MSG.NEXT.>" } }

@@ -5,6 +5,7 @@
 //! | `BULLA_CTL` | trust bundle, policy, revocation list, heads, credentials, KEM records | brokers and operators |
 //! | `BULLA_KEYS` | data keys, wrapped to their recipients | each workload beneath its own tag |
 //! | `BULLA_TAKEN` | under which number a consumer was first given a message of a stream that forgets ids | the same |
+//! | `BULLA_AUDIT` | what was decided and done | each workload beneath its own tag, and brokers |
 //! | `BULLA_CLAIMS` | which message a workload has begun to handle | each workload beneath its own tag |
 //!
 //! What workloads write reaches these streams through an account import, so the
@@ -26,10 +27,31 @@ use tokio::time::{Instant, sleep};
 
 /// Creates the streams that workloads write to, or brings existing ones to our
 /// configuration.
-pub(crate) async fn open_for_workloads(client: &Client) -> Result<(), StreamError> {
+pub(crate) async fn open_for_workloads(
+    client: &Client,
+    retention: AuditRetention,
+) -> Result<(), StreamError> {
     let open = |config| open(client.clone(), config);
-    tokio::try_join!(open(keys()), open(claims()))?;
+    tokio::try_join!(open(keys()), open(claims()), open(audit(retention)))?;
     Ok(())
+}
+
+/// For how long the audit log is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// How long.
+    pub keep: Duration,
+    /// How much at most, in bytes.
+    pub max_bytes: u64,
+}
+
+impl Default for AuditRetention {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(30 * 24 * 60 * 60),
+            max_bytes: 512 * 1024 * 1024,
+        }
+    }
 }
 
 /// The same for the stream of claims about what other streams stored, which is
@@ -143,6 +165,23 @@ fn taken() -> Config {
     }
 }
 
+/// The audit log. A full one refuses what is new: who could fill it would otherwise
+/// push out what is written about him. Writers count and tell what they cannot write.
+fn audit(retention: AuditRetention) -> Config {
+    Config {
+        description: Some("Bulla: the audit log".to_owned()),
+        max_bytes: i64::try_from(retention.max_bytes).unwrap_or(i64::MAX),
+        max_message_size: AUDIT_MAX_RECORD,
+        max_age: retention.keep,
+        max_messages_per_subject: -1,
+        deny_delete: true,
+        deny_purge: true,
+        // For repetitions of what was not acknowledged.
+        duplicate_window: Duration::from_secs(120),
+        ..one_of_each(reserved::AUDIT_STREAM, reserved::AUDIT_ALL)
+    }
+}
+
 /// The first record under a subject stands until its time is over.
 fn written_once(name: &str, subjects: &str) -> Config {
     Config {
@@ -238,6 +277,9 @@ const TAKEN_MAX_BYTES: i64 = 512 * 1024 * 1024;
 
 /// A stream's name of the largest size, and a sequence.
 const CLAIMS_MAX_RECORD: i32 = 512;
+
+/// Several entries in one message.
+const AUDIT_MAX_RECORD: i32 = 256 * 1024;
 
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 

@@ -11,6 +11,7 @@
 //! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
 //! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
+//! | `$BULLA.AUDIT.<tag>.<instance>` | that workload writes what it decided; nobody but operators reads |
 //! | `$BULLA.TXN` | every workload asks, the one that exchanges tokens serves; if there is one |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
@@ -74,6 +75,13 @@ pub const TAKEN_ALL: &str = "$BULLA.TAKEN.*.*";
 /// The longest that such a claim stands. It outlives what may be consumed for
 /// the longest (30 days), and what clocks may differ.
 pub const TAKEN_LIFE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+/// The stream of the audit log.
+pub const AUDIT_STREAM: &str = "BULLA_AUDIT";
+/// Everything on it: `$BULLA.AUDIT.<writer's tag>.<writer's instance>`.
+pub const AUDIT_ALL: &str = "$BULLA.AUDIT.*.*";
+/// What stands in the place of a tag where a broker writes: never one, because a
+/// tag is 32 hexadecimal digits.
+pub const AUDIT_BROKER: &str = "broker";
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 
@@ -232,6 +240,19 @@ pub fn taken_direct_get(tag: WorkloadTag, claim_hex: &str) -> String {
 #[must_use]
 pub fn taken_direct_get_of(tag: WorkloadTag) -> String {
     format!("$JS.API.DIRECT.GET.{TAKEN_STREAM}.$BULLA.TAKEN.{tag}.>")
+}
+
+/// Where one writer of the audit log writes: `<tag>.<instance>`, or
+/// `broker.<instance>`.
+#[must_use]
+pub fn audit(writer: &str) -> String {
+    format!("$BULLA.AUDIT.{writer}")
+}
+
+/// Everything that the workload with this tag may write to the audit log.
+#[must_use]
+pub fn audit_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.AUDIT.{tag}.*")
 }
 
 /// Where the workload with this tag hands in its KEM record.

@@ -80,6 +80,12 @@ tags! {
         PrivateClaims = b"\xffbulla/v1/private-claims\0",
         /// A reply that is authenticated to its requester alone.
         Mac = b"\xffbulla/v1/mac\0",
+        /// Hash of an entry of the audit log, which the next entry names.
+        AuditEntry = b"\xffbulla/v1/audit-entry\0",
+        /// How far a chain of the audit log goes, by its writer's key.
+        AuditHead = b"\xffbulla/v1/audit-head\0",
+        /// What stands for a user's name in the audit log.
+        AuditUser = b"\xffbulla/v1/audit-user\0",
     }
 }
 

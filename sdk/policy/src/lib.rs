@@ -70,6 +70,7 @@ mod parse;
 mod permissions;
 mod policy;
 mod problem;
+mod record;
 mod requirements;
 mod rule;
 mod shape;
@@ -85,6 +86,7 @@ pub use parse::{MAX_GRANTS, MAX_POLICY_BYTES};
 pub use permissions::{MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
 pub use problem::{Problem, ReplayEntry};
+pub use record::{DecisionRecord, MAX_RECORDED_TEXT, RecordedUser, RuleUse, Verdict};
 pub use requirements::{
     Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,
     Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,

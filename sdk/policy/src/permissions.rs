@@ -432,6 +432,7 @@ impl Lists {
                 reserved::KEYS_DIRECT_GET_ALL.to_owned(),
                 reserved::claims_of(tag),
                 reserved::claims_direct_get_of(tag),
+                reserved::audit_of(tag),
                 reserved::BARRIER.to_owned(),
             ]),
             publish_deny: BTreeSet::new(),

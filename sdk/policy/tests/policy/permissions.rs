@@ -53,6 +53,7 @@ fn pol_60_every_workload_has_its_own_base_and_never_an_empty_allow_list() {
         orders,
         lists(
             &[
+                &format!("$BULLA.AUDIT.{tag}.*"),
                 "$BULLA.BARRIER",
                 &format!("$BULLA.BROKER.{tag}.challenge"),
                 &format!("$BULLA.BROKER.{tag}.credential.*"),
