@@ -1,6 +1,7 @@
 //! The command line `bulla`.
 
 pub mod envelope;
+mod man;
 pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod revoke;
@@ -121,6 +122,8 @@ enum Command {
         shell: Shell,
     },
 
+    Man(man::ManArgs),
+
     /// One service of the example shop, started by `bulla dev`
     #[command(hide = true)]
     DevService(ServiceArgs),
@@ -186,6 +189,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "bulla", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Man(args) => finish(man::man(&args, Cli::command())),
         Command::DevService(args) => finish(service::run(args)),
     }
 }

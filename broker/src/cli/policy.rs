@@ -5,6 +5,7 @@
 mod answer;
 mod can_i;
 mod check;
+mod fmt;
 mod input;
 mod print;
 mod sign;
@@ -33,6 +34,7 @@ pub(crate) enum PolicyCommand {
     #[command(name = "can-i")]
     CanI(can_i::CanIArgs),
     Sign(sign::SignArgs),
+    Fmt(fmt::FmtArgs),
 }
 
 /// Runs one command; what it finds is printed.
@@ -41,6 +43,7 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::Check(args) => (args.json, check::check(args)),
         PolicyCommand::CanI(args) => (args.json, can_i::can_i(args)),
         PolicyCommand::Sign(args) => (args.json, sign::sign(args)),
+        PolicyCommand::Fmt(args) => (args.json, fmt::fmt(args)),
     };
     let code = outcome.unwrap_or_else(|failure| {
         match failure {
@@ -81,6 +84,19 @@ enum Failure {
     TooLarge(PathBuf),
     #[error("the policy `{}` is not UTF-8 text (byte {at})", path.display())]
     NotText { path: PathBuf, at: usize },
+    #[error("cannot read standard input: {0}")]
+    Input(std::io::Error),
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{}:{line}: {source}", path.display())]
+    Format {
+        path: PathBuf,
+        line: usize,
+        source: bulla_policy_tools::FormatError,
+    },
     #[error("cannot read the claims `{}`: {source}", path.display())]
     ReadClaims {
         path: PathBuf,

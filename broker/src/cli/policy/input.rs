@@ -19,14 +19,34 @@ pub(super) fn load(path: &Path) -> Result<Policy, Failure> {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let file = std::fs::File::open(path).map_err(|source| Failure::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let bytes = bounded(file).map_err(|source| Failure::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    text(path, bytes)
+}
+
+/// Standard input, whole.
+pub(super) fn read_input() -> Result<String, Failure> {
+    text(
+        Path::new("-"),
+        bounded(std::io::stdin()).map_err(Failure::Input)?,
+    )
+}
+
+/// A little more than a policy may have, so that too much is noticed.
+fn bounded(from: impl Read) -> std::io::Result<Vec<u8>> {
     let limit = u64::try_from(MAX_POLICY_BYTES).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(|source| Failure::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+    from.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
     if bytes.len() > MAX_POLICY_BYTES {
         return Err(Failure::TooLarge(path.to_owned()));
     }
