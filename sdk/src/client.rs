@@ -26,6 +26,7 @@ use crate::error::{
     SubscribeError,
 };
 use crate::kems::OwnKems;
+use crate::layers::Caller;
 use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
@@ -34,6 +35,7 @@ use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
 use crate::requests::Responses;
 use crate::routes::Routes;
+use crate::service::ServiceBuilder;
 use crate::shared::Shared;
 use crate::signer::{Desk, Signer};
 use crate::state::State;
@@ -256,7 +258,9 @@ impl Client {
     ///
     /// The handler gets messages that passed every check, with the payload
     /// decoded by its content type; it runs in the message's
-    /// [`Context`](crate::Context), so that what it sends carries the same user.
+    /// [`Context`](crate::Context), so that what it sends carries the same user. Its
+    /// future is dropped when the caller waits no longer ([`Message::deadline`]): work
+    /// that has to be finished all the same goes into a task of its own.
     ///
     /// # Errors
     /// [`SubscribeError`].
@@ -272,6 +276,19 @@ impl Client {
         R: IntoReply + Send + 'static,
     {
         Service::open(&self.shared, pattern, OneReply(typed(handler))).await
+    }
+
+    /// Starts a service of several endpoints, whose handlers are async functions that
+    /// say by their arguments what they need of a message.
+    pub fn service(&self) -> ServiceBuilder {
+        ServiceBuilder::new(&self.shared)
+    }
+
+    /// Requests on `subject` as a [`tower::Service`], for layers that retry or limit
+    /// what is asked.
+    #[must_use]
+    pub fn caller(&self, subject: impl Into<String>) -> Caller {
+        Caller::new(self.clone(), subject.into())
     }
 
     /// Like [`Client::serve`] with the payload's bytes as they came.

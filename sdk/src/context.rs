@@ -8,10 +8,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_envelope::{Limits, LimitsError};
+use bulla_identity::UnixMillis;
 
 use crate::chains::Past;
+use crate::clock;
 use crate::user::User;
 
 tokio::task_local! {
@@ -26,6 +29,8 @@ pub struct Context {
     pub(crate) traceparent: Option<bulla_envelope::TraceParent>,
     /// The message itself, where this workload may have to show it.
     pub(crate) past: Option<Arc<Past>>,
+    /// Until when whoever is waiting for this waits.
+    pub(crate) deadline: Option<UnixMillis>,
 }
 
 impl Context {
@@ -50,6 +55,31 @@ impl Context {
     #[must_use]
     pub fn traceparent(&self) -> Option<bulla_envelope::TraceParent> {
         self.traceparent
+    }
+
+    /// How long whoever asked still waits: nothing outside of a handler, and zero
+    /// when nobody waits any more. Requests that are sent in this context wait no
+    /// longer than that, and say so to whom they reach.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_since(clock::now()))
+    }
+
+    /// The same context with a nearer deadline; one that is farther than the
+    /// context's own changes nothing.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        let own = clock::now().saturating_add(limit);
+        self.deadline = Some(self.deadline.map_or(own, |deadline| deadline.min(own)));
+        self
+    }
+
+    /// The same context without a deadline: for work that goes on after the answer.
+    #[must_use]
+    pub fn without_deadline(mut self) -> Self {
+        self.deadline = None;
+        self
     }
 
     /// The same context without its user.

@@ -343,6 +343,13 @@ pub enum RequestError {
         /// How long was waited.
         after: Duration,
     },
+    /// Whoever waits for what this request is part of waits no longer, see
+    /// [`Context::remaining`](crate::Context::remaining). Nothing was sent.
+    #[error("`{subject}` was not asked: the deadline of the request that caused it has passed")]
+    DeadlinePassed {
+        /// The subject.
+        subject: String,
+    },
     /// nats-server did not permit the request.
     #[error("nats-server refused the request on `{subject}`")]
     RefusedByServer {

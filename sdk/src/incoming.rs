@@ -378,7 +378,7 @@ impl Opener {
                 shared.prove_chain(&opened, user, as_of, now).await?
             }
         };
-        let facts = self.facts(&opened, origin, user, permit, hops)?;
+        let facts = self.facts(&opened, origin, judged, user, permit, hops)?;
         Ok(Sound {
             opened,
             facts,
@@ -422,7 +422,7 @@ impl Opener {
         if permit.requirements().chain == Chain::Proven {
             return Ok(None);
         }
-        let facts = self.facts(&opened, origin, user, permit, Vec::new())?;
+        let facts = self.facts(&opened, origin, judged, user, permit, Vec::new())?;
         Ok(Some(Sound {
             opened,
             facts,
@@ -488,6 +488,7 @@ impl Opener {
         &self,
         opened: &OpenedEnvelope,
         origin: Arc<Origin>,
+        judged: Judged,
         user: Option<User>,
         permit: Permit,
         hops: Vec<Hop>,
@@ -504,6 +505,7 @@ impl Opener {
                 .map_or_else(unnamed_content, |text| origin.content_type(text)),
             headers: own_headers(opened),
             issued_at: opened.issued_at(),
+            deadline: self.deadline(opened, judged.now),
             traceparent: opened.traceparent(),
             parent: opened.parent(),
             past,
@@ -511,6 +513,15 @@ impl Opener {
             permit,
             origin,
         }))
+    }
+
+    /// Until when the sender of a request waits. Its envelope lives for as long;
+    /// counted from here where clocks differ, so that it is never cut short by that.
+    fn deadline(&self, opened: &OpenedEnvelope, now: UnixMillis) -> Option<UnixMillis> {
+        let (issued_at, expires_at) = (opened.issued_at(), opened.expires_at());
+        let latest = expires_at.saturating_add(self.shared.options.clock_skew);
+        let life = expires_at.saturating_since(issued_at);
+        (self.role == Role::Server).then(|| now.saturating_add(life).min(latest))
     }
 
     /// Whether an event on such a subject is one that its sender appended.

@@ -65,17 +65,20 @@ mod chains;
 mod claims;
 mod client;
 mod clock;
+mod cloud_events;
 mod connection;
 mod consumer;
 mod content;
 mod context;
 mod control;
 mod decision_log;
+mod endpoint;
 mod error;
 mod exchange;
 mod incoming;
 mod jetstream;
 mod kems;
+mod layers;
 mod letter;
 mod message;
 mod once;
@@ -92,6 +95,7 @@ mod reply_order;
 mod requests;
 mod routes;
 mod secret;
+mod service;
 mod shared;
 mod signer;
 mod state;
@@ -103,6 +107,7 @@ mod users;
 mod vault;
 
 pub mod broker_protocol;
+pub mod extract;
 
 pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
@@ -113,22 +118,26 @@ pub use bulla_envelope::{
 pub use bulla_identity::{Claims, Subject, WorkloadId};
 pub use chains::{Hop, ProofError};
 pub use client::Client;
+pub use cloud_events::{CloudEvent, CloudEventError};
 pub use consumer::{Consumer, Delivery, Receipt, SettingFault};
 pub use content::{ContentType, PayloadError};
 pub use context::Context;
 pub use control::{PolicyState, Revocations, Standing};
 pub use decision_log::TARGET as DECISION_TARGET;
+pub use endpoint::Endpoint;
 pub use error::{
     AppendError, ConnectError, ConsumeError, ControlError, CredentialError, FlushError, LinkError,
     PublishError, ReplyError, RequestError, SendError, ServiceError, ServiceErrorCode,
     SubscribeError,
 };
 pub use exchange::{Exchange, ExchangeError};
+pub use layers::{Ask, Caller, EndpointService, layered};
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use options::{ConnectOptions, OptionsError, variables};
 pub use original::OriginalToken;
 pub use outgoing::Outgoing;
 pub use requests::Responses;
+pub use service::{RunningService, ServiceBuilder};
 pub use stats::Stats;
 pub use subscription::{Service, Subscription};
 pub use user::{MissingScope, PrivateClaimError, User};

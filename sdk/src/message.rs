@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) content_type: ContentType,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) issued_at: UnixMillis,
+    /// Until when its sender waits, by this process's clock.
+    pub(crate) deadline: Option<UnixMillis>,
     pub(crate) traceparent: Option<TraceParent>,
     pub(crate) permit: Permit,
     /// The message that led to it, by its sender's word.
@@ -146,6 +148,14 @@ impl<T> Message<T> {
         self.facts.issued_at
     }
 
+    /// Until when the sender of a request waits for its reply, by this process's
+    /// clock; none for events. A handler of `serve` is stopped then, and what it
+    /// asks of others in between waits no longer than that.
+    #[must_use]
+    pub fn deadline(&self) -> Option<UnixMillis> {
+        self.facts.deadline
+    }
+
     /// The proof that the policy let it through, with the rule that did.
     #[must_use]
     pub fn permit(&self) -> &Permit {
@@ -174,6 +184,7 @@ impl<T> Message<T> {
             parent: Some(self.facts.leaf),
             traceparent: self.facts.traceparent,
             past: self.facts.past.clone(),
+            deadline: self.facts.deadline,
         }
     }
 }

@@ -193,7 +193,8 @@ impl<'a> Outgoing<'a> {
         })
     }
 
-    /// How long a request waits for its reply, and an append for its stream.
+    /// How long a request waits for its reply, and an append for its stream. A
+    /// handler's request waits no longer than whoever asked the handler.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -254,6 +255,11 @@ impl<'a> Outgoing<'a> {
             });
         }
         Ok(())
+    }
+
+    /// How long whoever caused it waits, if somebody does.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.cause.as_deref().and_then(Context::remaining)
     }
 
     /// Everything that can be said no to before sealing.

@@ -33,14 +33,18 @@ impl Outgoing<'_> {
     ///
     /// Forged and unsound replies are counted and do not end the wait. The
     /// time-out counts from when the message may leave, and dropping the future
-    /// before that keeps it from leaving.
+    /// before that keeps it from leaving. It travels with the request, so that the
+    /// service stops when nobody waits any more; inside of a handler it is no longer
+    /// than what is left of the deadline of the request that is being handled.
     ///
     /// # Errors
     /// [`RequestError`]; a denial by policy is known before anything is sent,
     /// and [`RequestError::NotOneReply`] if the service answers with a stream.
     pub async fn request(self) -> Result<Response, RequestError> {
-        let timeout = self.timeout;
-        let (mut asked, letter) = self.ask(ROOM_FOR_ONE).await?;
+        let timeout = self
+            .patience()
+            .map_or(self.timeout, |p| p.min(self.timeout));
+        let (mut asked, letter) = self.ask(ROOM_FOR_ONE, Some(timeout)).await?;
         let mut watch = asked.shared.connection.watch();
         let refused = asked.violation();
         let subject = asked.subject.clone();
@@ -75,8 +79,8 @@ impl Outgoing<'_> {
     /// # Errors
     /// [`RequestError`]; a denial by policy is known before anything is sent.
     pub async fn request_many(self) -> Result<Responses, RequestError> {
-        let timeout = self.timeout;
-        let (mut asked, letter) = self.ask(ROOM_FOR_MANY).await?;
+        let (timeout, patience) = (self.timeout, self.patience());
+        let (mut asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
         let watch = asked.shared.connection.watch();
         let sent = tokio::time::timeout(timeout, asked.send(letter)).await;
         match sent {
@@ -97,9 +101,23 @@ impl Outgoing<'_> {
         })
     }
 
-    async fn ask(self, room: usize) -> Result<(Asked, Box<Letter>), RequestError> {
+    /// `patience` is how long anybody waits for it: its envelope lives no longer,
+    /// and so tells the service.
+    async fn ask(
+        self,
+        room: usize,
+        patience: Option<Duration>,
+    ) -> Result<(Asked, Box<Letter>), RequestError> {
         let shared = Arc::clone(self.shared);
         let mut letter = self.address(Verb::Request).await?;
+        if let Some(patience) = patience {
+            if patience.is_zero() {
+                return Err(RequestError::DeadlinePassed {
+                    subject: letter.to.subject().as_str().to_owned(),
+                });
+            }
+            letter.life = letter.life.min(patience);
+        }
         let expected = shared.replies.expect(room);
         let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
             subject: expected.subject().to_owned(),

@@ -248,8 +248,22 @@ impl<H: Handler> Worker<H> {
                 let content_type = message.content_type().clone();
                 let replies = ReplySender::new(&self.shared, *to, content_type);
                 // A panic harms this request only, and its caller is told.
+                let deadline = message.deadline().filter(|_| H::IS_BOUNDED);
                 let run = async { self.handler.handle(message, &replies).await };
-                let outcome = AssertUnwindSafe(context.scope(run)).catch_unwind().await;
+                let run = AssertUnwindSafe(context.scope(run)).catch_unwind();
+                let outcome = match deadline {
+                    None => Ok(run.await),
+                    Some(deadline) => {
+                        let left = deadline.saturating_since(clock::now());
+                        tokio::time::timeout(left, run).await
+                    }
+                };
+                let Ok(outcome) = outcome else {
+                    self.shared.stats.count_refused("deadline_passed");
+                    let decision = decision_log::fresh_id();
+                    tracing::warn!(%decision, "a handler did not finish before its deadline");
+                    return self.fate(replies.fail(ErrorCode::Deadline, decision).await);
+                };
                 match outcome {
                     Ok(outcome) => replies.close(outcome).await,
                     Err(_) => {
@@ -302,6 +316,9 @@ impl Drop for Handled<'_> {
 
 /// What a service does with a request that passed.
 pub(crate) trait Handler: Send + Sync + 'static {
+    /// Whether it is stopped at the request's deadline.
+    const IS_BOUNDED: bool;
+
     /// Gives the last reply, if there is one that `replies` has not sent.
     fn handle(
         &self,
@@ -319,6 +336,8 @@ where
     F: Future<Output = Result<R, ServiceError>> + Send,
     R: IntoReply + Send,
 {
+    const IS_BOUNDED: bool = true;
+
     async fn handle(
         &self,
         message: Message<Bytes>,
@@ -341,6 +360,9 @@ where
     H: Fn(Message<Bytes>, ReplySender) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), ServiceError>> + Send,
 {
+    /// Its caller waits for each reply, not for their end.
+    const IS_BOUNDED: bool = false;
+
     async fn handle(
         &self,
         message: Message<Bytes>,

@@ -162,6 +162,8 @@ impl Consumer {
             content_type: content_type(&opened),
             headers: own_headers(&opened),
             issued_at: opened.issued_at(),
+            // Nobody waits for what a stream stores.
+            deadline: None,
             traceparent: opened.traceparent(),
             permit,
         };

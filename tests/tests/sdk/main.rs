@@ -11,6 +11,7 @@
 mod limits;
 mod messages;
 mod policy;
+mod services;
 mod streams;
 mod users;
 

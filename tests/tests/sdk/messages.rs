@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_sdk::{
-    ContentType, Message, Reply, RequestError, SendError, ServiceError, ServiceErrorCode,
+    CloudEvent, ContentType, Message, Reply, RequestError, SendError, ServiceError,
+    ServiceErrorCode,
 };
 use bulla_tests::{Bus, BusOptions};
 
@@ -42,6 +43,23 @@ async fn events_reach_every_subscriber_and_one_of_a_queue() {
         }
     }
     eventually(|| count.load(Ordering::SeqCst) == 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloud_events_travel_in_signed_headers() {
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let mut events = back.subscribe("events.*.done").await.unwrap();
+    let event = CloudEvent::new("17", "/ovens/2", "oven.bake.done").unwrap();
+    let event = event.with("partitionkey", "acme ü").unwrap();
+    let message = front.message("events.bake.done").json(&"two bowls");
+    message.cloud_event(&event).publish().await.unwrap();
+    front.publish("events.bake.done", "plain").await.unwrap();
+    let received = events.next().await.unwrap();
+    assert_eq!(received.cloud_event(), Ok(Some(event)));
+    assert_eq!(received.content_type(), &ContentType::Json);
+    assert_eq!(received.decode::<String>().unwrap(), "two bowls");
+    assert_eq!(events.next().await.unwrap().cloud_event(), Ok(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

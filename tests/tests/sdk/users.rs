@@ -13,13 +13,13 @@ use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
 use super::{Order, POLICY, eventually};
 
 /// What the edge does for a user: a token under its own key, and its client.
-struct Edge {
-    client: Client,
+pub(crate) struct Edge {
+    pub(crate) client: Client,
     key: TokenSigningKey,
 }
 
 impl Edge {
-    async fn connect(bus: &Bus, workload: &str) -> Self {
+    pub(crate) async fn connect(bus: &Bus, workload: &str) -> Self {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).unwrap();
         let options = bus.connect_options(workload).token_key(&seed);
@@ -30,7 +30,7 @@ impl Edge {
         }
     }
 
-    fn token(&self, user: &str, scope: &str, tier: &str) -> String {
+    pub(crate) fn token(&self, user: &str, scope: &str, tier: &str) -> String {
         self.token_from(user, scope, tier, now(), Duration::from_secs(60))
     }
 
@@ -53,7 +53,7 @@ impl Edge {
         mint_transaction_token(&self.key, &kid, &domain, &claims).unwrap()
     }
 
-    async fn order(&self, token: &str) -> Result<String, RequestError> {
+    pub(crate) async fn order(&self, token: &str) -> Result<String, RequestError> {
         let message = self.client.message("front.order").payload(&Order {
             item: "clay".into(),
         });

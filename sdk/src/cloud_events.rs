@@ -1,0 +1,346 @@
+//! CloudEvents 1.0 in and out of signed headers.
+//!
+//! An event travels in the binary mode of the specification's NATS binding: its
+//! attributes are headers with the prefix `ce-`, its data is the payload, and the
+//! content type stands for `datacontenttype`. Here the headers are signed application
+//! headers, so the attributes are as authentic as the payload; what CloudEvents leaves
+//! open, who sent it, is still [`Message::sender`] and never the `source` attribute.
+//! [CloudEvents 1.0.2; NATS Protocol Binding §3.1]
+//!
+//! ```no_run
+//! use bulla_sdk::{Client, CloudEvent, ContentType};
+//!
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let event = CloudEvent::new("order-17", "/shop/orders", "example.shop.order.created")?
+//!     .subject("orders/17")?;
+//! client
+//!     .message("orders.created")
+//!     .json(&serde_json::json!({ "bowls": 2 }))
+//!     .cloud_event(&event)
+//!     .publish()
+//!     .await?;
+//!
+//! let mut orders = client.subscribe("orders.created").await?;
+//! if let Some(message) = orders.next().await {
+//!     if let Some(event) = message.cloud_event()? {
+//!         println!("{} from {}", event.id(), message.sender().workload());
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+
+use crate::message::Message;
+use crate::outgoing::Outgoing;
+
+/// What every attribute's header begins with.
+const PREFIX: &str = "ce-";
+/// The version of the specification that is written, and all that is read.
+const VERSION: &str = "1.0";
+
+/// The attributes of a CloudEvent. Its data and their content type are the message's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudEvent {
+    id: String,
+    source: String,
+    kind: String,
+    /// Optional ones and extensions, by name.
+    others: BTreeMap<String, String>,
+}
+
+/// Why a message or an attribute is no CloudEvent's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloudEventError {
+    /// An attribute that every event has is missing or empty.
+    #[error("the attribute `{name}` is missing or empty")]
+    Missing {
+        /// Which.
+        name: &'static str,
+    },
+    /// A version of the specification that is not known here.
+    #[error("the event is of the version `{version}` of CloudEvents, and only 1.0 is known")]
+    Version {
+        /// Which.
+        version: String,
+    },
+    /// A name that is none of an attribute: lowercase letters and digits.
+    #[error("`{name}` is no name of an attribute: lowercase letters and digits, 1 to 20")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// A value that cannot stand in a header, or stands there twice.
+    #[error("the attribute `{name}` has no value that a header can hold")]
+    Value {
+        /// Of which attribute.
+        name: String,
+    },
+}
+
+impl CloudEvent {
+    /// An event with the three attributes that each has: an id that is unique for its
+    /// source, the source (a URI reference), and a type that names what happened.
+    ///
+    /// # Errors
+    /// [`CloudEventError::Missing`] if one is empty, [`CloudEventError::Value`] if it
+    /// holds control characters.
+    pub fn new(
+        id: impl Into<String>,
+        source: impl Into<String>,
+        kind: impl Into<String>,
+    ) -> Result<Self, CloudEventError> {
+        let required = |name, value: String| {
+            if value.is_empty() {
+                return Err(CloudEventError::Missing { name });
+            }
+            check_value(name, &value)?;
+            Ok(value)
+        };
+        Ok(Self {
+            id: required("id", id.into())?,
+            source: required("source", source.into())?,
+            kind: required("type", kind.into())?,
+            others: BTreeMap::new(),
+        })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it says that it comes from. Not proven: see
+    /// [`Message::sender`](crate::Message::sender).
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What happened, the attribute `type`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// An optional attribute or an extension by its name, such as `time`, `subject`,
+    /// `dataschema` or `partitionkey`.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.others.get(name).map(String::as_str)
+    }
+
+    /// Sets the attribute `subject`: what in the source the event is about.
+    ///
+    /// # Errors
+    /// As [`CloudEvent::with`].
+    pub fn subject(self, subject: impl Into<String>) -> Result<Self, CloudEventError> {
+        self.with("subject", subject)
+    }
+
+    /// Sets the attribute `time`, as RFC 3339 writes it.
+    ///
+    /// # Errors
+    /// As [`CloudEvent::with`].
+    pub fn time(self, time: impl Into<String>) -> Result<Self, CloudEventError> {
+        self.with("time", time)
+    }
+
+    /// Sets an optional attribute or an extension.
+    ///
+    /// # Errors
+    /// [`CloudEventError::Name`] if it is none or one of the required ones,
+    /// [`CloudEventError::Value`] if the value is empty or holds control characters.
+    pub fn with(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, CloudEventError> {
+        let (name, value) = (name.into(), value.into());
+        let is_taken = ["id", "source", "type", "specversion", "datacontenttype"];
+        if is_taken.contains(&name.as_str()) || !is_name(&name) {
+            return Err(CloudEventError::Name { name });
+        }
+        if value.is_empty() {
+            return Err(CloudEventError::Value { name });
+        }
+        check_value(&name, &value)?;
+        self.others.insert(name, value);
+        Ok(self)
+    }
+
+    /// The headers that carry it.
+    fn headers(&self) -> impl Iterator<Item = (String, &str)> {
+        let required = [
+            ("specversion", VERSION),
+            ("id", self.id.as_str()),
+            ("source", self.source.as_str()),
+            ("type", self.kind.as_str()),
+        ];
+        let others = self.others.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        required
+            .into_iter()
+            .chain(others)
+            .map(|(name, value)| (format!("{PREFIX}{name}"), value))
+    }
+
+    /// Reads it from headers; none if they hold no `ce-specversion`.
+    fn of_headers<'h>(
+        headers: impl Iterator<Item = (&'h str, &'h str)>,
+    ) -> Result<Option<Self>, CloudEventError> {
+        let mut attributes = BTreeMap::new();
+        for (name, value) in headers {
+            let Some(name) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            if !is_name(name) {
+                return Err(CloudEventError::Name { name: name.into() });
+            }
+            if attributes.insert(name, value).is_some() {
+                return Err(CloudEventError::Value { name: name.into() });
+            }
+        }
+        let Some(version) = attributes.remove("specversion") else {
+            return Ok(None);
+        };
+        if version != VERSION {
+            return Err(CloudEventError::Version {
+                version: version.to_owned(),
+            });
+        }
+        let mut required = |name| {
+            attributes
+                .remove(name)
+                .ok_or(CloudEventError::Missing { name })
+        };
+        let event = Self::new(required("id")?, required("source")?, required("type")?)?;
+        attributes
+            .into_iter()
+            .try_fold(event, |event, (name, value)| event.with(name, value))
+            .map(Some)
+    }
+}
+
+/// [CloudEvents 1.0.2 §3.1.1], with the length that it recommends.
+fn is_name(name: &str) -> bool {
+    (1..=20).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn check_value(name: &str, value: &str) -> Result<(), CloudEventError> {
+    if value.chars().any(char::is_control) {
+        return Err(CloudEventError::Value { name: name.into() });
+    }
+    Ok(())
+}
+
+impl Outgoing<'_> {
+    /// Adds the attributes of a CloudEvent as signed headers. The payload is its data.
+    pub fn cloud_event(self, event: &CloudEvent) -> Self {
+        event
+            .headers()
+            .fold(self, |message, (name, value)| message.header(name, value))
+    }
+}
+
+impl<T> Message<T> {
+    /// The attributes of the CloudEvent that the message is; none if it is no
+    /// CloudEvent.
+    ///
+    /// # Errors
+    /// [`CloudEventError`] if it says that it is one and is not.
+    pub fn cloud_event(&self) -> Result<Option<CloudEvent>, CloudEventError> {
+        CloudEvent::of_headers(self.headers())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> CloudEvent {
+        CloudEvent::new("17", "/shop", "shop.order.created")
+            .unwrap()
+            .subject("orders/17")
+            .unwrap()
+            .time("2026-11-26T12:00:00Z")
+            .unwrap()
+            .with("partitionkey", "acme, \"ü\" 100%")
+            .unwrap()
+    }
+
+    fn read(headers: &[(&str, &str)]) -> Result<Option<CloudEvent>, CloudEventError> {
+        CloudEvent::of_headers(headers.iter().copied())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let headers: Vec<_> = event().headers().map(|(k, v)| (k, v.to_owned())).collect();
+        let read = CloudEvent::of_headers(headers.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        assert_eq!(read, Ok(Some(event())));
+        assert_eq!(event().attribute("subject"), Some("orders/17"));
+        assert_eq!(event().attribute("dataschema"), None);
+    }
+
+    #[test]
+    fn a_message_without_a_version_is_none() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("colour", "blue"), ("ce-id", "1")]), Ok(None));
+    }
+
+    #[test]
+    fn half_an_event_is_an_error() {
+        let whole = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1"),
+            ("ce-source", "/s"),
+            ("ce-type", "t"),
+        ];
+        assert!(read(&whole).unwrap().is_some());
+        for (place, name) in [(1, "id"), (2, "source"), (3, "type")] {
+            let mut headers = whole.to_vec();
+            headers.remove(place);
+            assert_eq!(read(&headers), Err(CloudEventError::Missing { name }));
+            headers.push((whole[place].0, ""));
+            assert_eq!(read(&headers), Err(CloudEventError::Missing { name }));
+        }
+        let with = |name, value| [&whole[..], &[(name, value)]].concat();
+        for (name, value) in [
+            ("ce-id", "2"),
+            ("ce-Time", "now"),
+            ("ce-", "x"),
+            ("ce-datacontenttype", "text/plain"),
+            ("ce-subject", ""),
+            ("ce-subject", "a\nb"),
+            ("ce-abcdefghijklmnopqrstu", "x"),
+        ] {
+            assert!(read(&with(name, value)).is_err(), "{name}: {value:?}");
+        }
+        let mut other = whole;
+        other[0].1 = "0.3";
+        let version = "0.3".to_owned();
+        assert_eq!(read(&other), Err(CloudEventError::Version { version }));
+    }
+
+    #[test]
+    fn an_attribute_that_no_header_holds_is_an_error() {
+        assert!(CloudEvent::new("", "/s", "t").is_err());
+        assert!(CloudEvent::new("1", "/s\r\nce-id: 2", "t").is_err());
+        for name in [
+            "id",
+            "type",
+            "specversion",
+            "datacontenttype",
+            "Upper",
+            "a_b",
+            "",
+        ] {
+            assert!(event().with(name, "x").is_err(), "{name}");
+        }
+    }
+}
