@@ -21,8 +21,10 @@ use crate::durable::Durable;
 use crate::exchange;
 use crate::files::Files;
 use crate::follow::{self, Follower};
+use crate::history::History;
 use crate::issuing::Issuers;
 use crate::kick::Kicker;
+use crate::report::Reporter;
 use crate::seen::Seen;
 use crate::trust::{
     Anchor, CLOCK_SKEW, Held, HeldBundle, HeldPolicy, HeldRevocations, Succession, TrustFault,
@@ -52,9 +54,10 @@ pub async fn run(
     let js = Arc::new(config.keys.js);
     let js = connection::connect(url, "JS", js, Arc::clone(&disturbed)).await?;
     let news = follow::listen(&js).await?;
-    let (stream, ()) = tokio::try_join!(
+    let (stream, (), ()) = tokio::try_join!(
         ControlStream::open(js.clone()),
-        control::open_for_workloads(&js, config.audit)
+        control::open_for_workloads(&js, config.audit),
+        control::open_history(&js)
     )?;
     let bundle = publish_bundle(&stream, &anchor, bundle).await?;
     let policy = publish_policy(&stream, &bundle, policy).await?;
@@ -110,14 +113,16 @@ pub async fn run(
     let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
     let held_by = Arc::clone(&plane);
+    let reporter = Reporter::new(js.clone(), Arc::clone(&plane), Arc::clone(&seen));
     let follower = Follower {
         anchor,
         files: Files::new(config.files),
         plane,
         callout,
+        history: History::new(stream.clone()),
         stream,
         news,
-        seen,
+        seen: Arc::clone(&seen),
         outcasts,
         disturbed,
     };
@@ -128,6 +133,7 @@ pub async fn run(
         bundle_version = version,
         "broker is up"
     );
+    follower.history.keep(&held_by.held().policy).await;
     readiness.set_ready("broker");
     tokio::join!(
         requests.serve(stop.clone()),
@@ -135,6 +141,7 @@ pub async fn run(
         follower.run(stop.clone()),
         durable.run(held_by, stop.clone()),
         kicker.run(stop.clone()),
+        reporter.run(stop.clone()),
         exchange::run(config.exchange, config.nats_url.clone(), stop.clone()),
     );
     readiness.set_unready();

@@ -41,7 +41,7 @@ use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -53,7 +53,7 @@ use challenge::{CHALLENGE_LIFE, Challenger};
 pub(crate) use quota::Quota;
 pub(crate) use stream::{ControlStream, Record};
 pub use streams::{AuditRetention, StreamError};
-pub(crate) use streams::{open_for_workloads, open_taken};
+pub(crate) use streams::{open_for_workloads, open_history, open_taken};
 
 /// Issues credentials for one broker.
 pub(crate) struct ControlPlane {
@@ -62,6 +62,8 @@ pub(crate) struct ControlPlane {
     issuers: Issuers,
     lifetime: Duration,
     held: ArcSwap<Held>,
+    /// Since when it goes by this policy; told of whatever else it goes by.
+    held_since: watch::Sender<UnixMillis>,
     quota: Mutex<Quota>,
     kem_quota: Mutex<Quota>,
     stream: ControlStream,
@@ -87,6 +89,7 @@ impl ControlPlane {
             issuers,
             lifetime,
             held: ArcSwap::from_pointee(held),
+            held_since: watch::channel(clock::now()).0,
             quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             kem_quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
@@ -107,7 +110,19 @@ impl ControlPlane {
     /// From now on it goes by this. Requests that are being answered go by one
     /// or the other from end to end.
     pub(crate) fn hold(&self, held: Held) {
-        self.held.store(Arc::new(held));
+        let before = self.held.swap(Arc::new(held));
+        let is_new = before.policy.bytes != self.held.load().policy.bytes;
+        self.held_since.send_modify(|since| {
+            if is_new {
+                *since = clock::now();
+            }
+        });
+    }
+
+    /// Told whenever it goes by something else; holds since when it goes by this
+    /// policy.
+    pub(crate) fn changes(&self) -> watch::Receiver<UnixMillis> {
+        self.held_since.subscribe()
     }
 
     /// The keys that this broker may issue with.

@@ -34,6 +34,7 @@ use crate::callout::{AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
 use crate::files::Files;
+use crate::history::History;
 use crate::kick::Outcasts;
 use crate::seen::Seen;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
@@ -59,6 +60,8 @@ pub(crate) struct Follower {
     pub(crate) outcasts: watch::Sender<Outcasts>,
     /// Told when news may have been missed.
     pub(crate) disturbed: Arc<Notify>,
+    /// Keeps what was in force.
+    pub(crate) history: History,
 }
 
 impl Follower {
@@ -125,7 +128,13 @@ impl Follower {
             }
             reserved::NEWS_POLICY => {
                 let taken = self.take_policy(record).await;
+                let is_new = matches!(taken, Ok(true));
                 log.outcome("policy", taken);
+                if is_new {
+                    // Who has missed the news learns of it now.
+                    self.tell_head(log).await;
+                    self.history.keep(&self.plane.held().policy).await;
+                }
             }
             _ => {}
         }
@@ -135,6 +144,7 @@ impl Follower {
     /// there.
     async fn look(&mut self, log: &mut Log) {
         self.plane.issuers().read_again();
+        self.history.keep(&self.plane.held().policy).await;
         // A policy first, while its key still counts; one whose key is new, with
         // the bundle that names it.
         let _ = self.offer_policy(log).await;

@@ -37,12 +37,15 @@ pub mod engine;
 mod exchange;
 mod files;
 mod follow;
+mod history;
 mod issuing;
 mod kick;
 pub mod nats_config;
 mod operator_client;
 pub mod provision;
+mod report;
 mod seen;
+mod stored;
 mod trust;
 pub mod trust_dir;
 

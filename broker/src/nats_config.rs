@@ -8,9 +8,9 @@
 //! | `APP` | every workload, placed there by the callout; no JetStream |
 //!
 //! `APP` sees of `JS` exactly: the news of the control stream, the brokers'
-//! requests, writes to the streams of wrapped keys, of claims and of the audit log, and
-//! direct gets on all of these but the audit log; what the policy's streams store, and
-//! asking and answering for their messages. nats-server does not check the permissions of its own
+//! requests, writes to the streams of wrapped keys, of claims, of the audit log and of
+//! reports, and direct gets on the first two and the control stream; what the policy's
+//! streams store, and asking and answering for their messages. nats-server does not check the permissions of its own
 //! replies, so JetStream must not be reachable in the account where workloads
 //! choose reply subjects. Each import keeps its subject: that an answer which is
 //! aimed at an import writes nothing there was measured for that form alone; only
@@ -146,7 +146,7 @@ const OPERATOR: &str = r#"
         nkey: @NKEY@
         permissions: {
           publish: { allow: [
-            "$BULLA.CTL.POLICY", "$BULLA.CTL.CANDIDATE", "$BULLA.CTL.REVOCATIONS", "$BULLA.HISTORY.>"
+            @INBOX@, "$BULLA.CTL.POLICY", "$BULLA.CTL.CANDIDATE", "$BULLA.CTL.REVOCATIONS", "$BULLA.HISTORY.>"
             "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>"
             "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.>"
             "$JS.API.CONSUMER.CREATE.BULLA_AUDIT", "$JS.API.CONSUMER.CREATE.BULLA_AUDIT.>"
@@ -200,6 +200,7 @@ accounts {
       { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.AUDIT.>", accounts: [ APP ] }
       { service: "$BULLA.TAKEN.>", accounts: [ APP ] }
+      { service: "$BULLA.STATUS.>", accounts: [ APP ] }
       { service: "$JS.API.DIRECT.GET.BULLA_TAKEN.>", response_type: stream, accounts: [ APP ] }
       # Streams of the policy: messages, answers for them, configurations.
       { service: "$JS.API.CONSUMER.MSG.NEXT.>", response_type: stream, accounts: [ APP ] }
@@ -220,6 +221,7 @@ accounts {
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
       { service: { account: JS, subject: "$BULLA.AUDIT.>" } }
       { service: { account: JS, subject: "$BULLA.TAKEN.>" } }
+      { service: { account: JS, subject: "$BULLA.STATUS.>" } }
       { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_TAKEN.>" } }
       { service: { account: JS, subject: "$JS.API.CONSUMER.MSG.NEXT.>" } }
       { service: { account: JS, subject: "$JS.ACK.>" } }

@@ -10,15 +10,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_nats::Client;
 use async_nats::jetstream::{self, Context};
+use async_nats::{Client, Subscriber};
 use bulla_envelope::{TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, Verified, reserved};
 use bulla_keyring::{NkeySeed, VerifyingKey};
+use futures_util::TryStreamExt as _;
+use futures_util::stream::{SelectAll, select_all};
 
 use crate::clock;
 use crate::connection::{self, ConnectionError};
 use crate::control::{ControlStream, StreamError};
+use crate::stored::{self, NoAnswer, Stored};
 use crate::trust::CLOCK_SKEW;
 
 /// Where the bus is, and whom its trust bundle must come from.
@@ -37,7 +40,6 @@ pub(crate) struct OperatorPlace {
 /// A connection in the account `JS`, and the trust by which what lies there is
 /// read.
 #[derive(Debug)]
-#[allow(dead_code, reason = "history, status and audit come over it")]
 pub(crate) struct OperatorClient {
     client: Client,
     /// The control stream, as it is.
@@ -46,7 +48,6 @@ pub(crate) struct OperatorClient {
     pub(crate) bundle: Verified<TrustBundle>,
 }
 
-#[allow(dead_code, reason = "history, status and audit come over it")]
 impl OperatorClient {
     /// Connects as the holder of `seed` and reads the trust bundle. Waits for
     /// nothing that is not there now.
@@ -77,11 +78,49 @@ impl OperatorClient {
         &self.client
     }
 
+    /// The records of a stream beneath a pattern.
+    pub(crate) async fn stored(
+        &self,
+        stream: &str,
+        pattern: &str,
+    ) -> Result<Vec<Stored>, NoAnswer> {
+        stored::records(&self.client, stream, pattern).await
+    }
+
+    /// The subjects of a stream's records beneath a pattern.
+    pub(crate) async fn subjects(
+        &self,
+        stream: &str,
+        pattern: &str,
+    ) -> Result<Vec<String>, NoAnswer> {
+        let failed = || NoAnswer::of(stream);
+        let found = self.jetstream().get_stream(stream).await;
+        let found = found.map_err(|_| failed())?;
+        let subjects = found.info_with_subjects(pattern).await;
+        let subjects = subjects.map_err(|_| failed())?;
+        let list = subjects.map_ok(|(subject, _)| subject).try_collect().await;
+        list.map_err(|_| failed())
+    }
+
+    /// What comes on these subjects from now on, in one queue.
+    pub(crate) async fn listen(&self, subjects: &[&str]) -> Result<News, OperatorClientError> {
+        let mut all = Vec::new();
+        for subject in subjects {
+            let subscription = self.client.subscribe((*subject).to_owned()).await;
+            all.push(subscription.map_err(|_| ConnectionError::Lost)?);
+        }
+        connection::round_trip(&self.client).await?;
+        Ok(select_all(all))
+    }
+
     /// JetStream over it, for the streams beside the control stream.
     pub(crate) fn jetstream(&self) -> Context {
         jetstream::new(self.client.clone())
     }
 }
+
+/// What several subscriptions bring.
+pub(crate) type News = SelectAll<Subscriber>;
 
 /// Why the bus cannot be spoken to.
 #[derive(Debug, thiserror::Error)]

@@ -183,6 +183,7 @@ impl Provision {
             trust_domain: policy.trust_domain().clone(),
             revision,
             issued_at: now,
+            comment: String::new(),
             text: text.to_owned(),
         };
         write(&path, &signed.sign(key.signing_key())?)?;

@@ -420,6 +420,7 @@ impl TrustDir {
             trust_domain: self.manifest.domain.clone(),
             revision: last.saturating_add(1),
             issued_at: now,
+            comment: String::new(),
             text,
         };
         let public = self.manifest.policy.public;

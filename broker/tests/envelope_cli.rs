@@ -74,6 +74,7 @@ impl Desk {
             trust_domain: TrustDomain::parse("shop.example").unwrap(),
             revision: 3,
             issued_at: self.now(),
+            comment: String::new(),
             text,
         }
         .sign(&SigningKey::from_seed(&self.seed("policy")))

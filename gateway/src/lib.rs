@@ -59,6 +59,7 @@ mod tls;
 mod trace;
 
 use bulla_process::Zeroizing;
+use bulla_sdk::enforcer_report::EnforcerKind;
 use bulla_sdk::{Client, ConnectOptions};
 use bulla_token::TokenSigningKey;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +93,7 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), S
         config.bus.trust_root_file.clone(),
     )
     .token_key(&seed)
+    .kind(EnforcerKind::Gateway)
     .connect_timeout(config.bus.connect_timeout)
     .revocations_bound(config.bus.revocations_bound)
     .policy_bound(config.bus.policy_bound);

@@ -31,8 +31,10 @@ use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
 use crate::own::{Applicant, OwnCredential};
+use crate::readmission::Admitted;
 use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
+use crate::reporter::Reporter;
 use crate::requests::Responses;
 use crate::routes::Routes;
 use crate::service::ServiceBuilder;
@@ -132,8 +134,23 @@ impl Client {
             max_uses: options.data_key_uses,
             stats: stats.clone(),
         });
-        Ok(Self {
+        let reporter = Reporter {
+            kind: options.kind,
+            tag: options.workload.tag(),
+            instance: epoch,
+            started,
+            connection: connection.clone(),
+            control: control.clone(),
+            stats: stats.clone(),
+        };
+        let admitted = Admitted {
+            workload: options.workload.clone(),
+            connection: connection.clone(),
+            control: control.clone(),
+        };
+        let client = Self {
             shared: Arc::new(Shared {
+                reporter: reporter.clone(),
                 vault,
                 signer: Signer::start(desk, stats.clone()),
                 reply_keys: ReplyKeys::new(),
@@ -157,9 +174,18 @@ impl Client {
                 stats,
                 started,
                 listened: Mutex::default(),
-                _renewing: stop.drop_guard(),
+                _renewing: stop.clone().drop_guard(),
             }),
-        })
+        };
+        tokio::spawn(reporter.run(stop.clone()));
+        let shared = Arc::downgrade(&client.shared);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = admitted.keep(shared) => {}
+            }
+        });
+        Ok(client)
     }
 
     /// Publishes `event` on `subject`.
@@ -384,6 +410,7 @@ impl Client {
         let limit = Duration::from_secs(2);
         let flush = async {
             self.shared.signer.settle().await;
+            self.shared.reporter.say_good_bye().await;
             self.shared.connection.barrier(limit).await
         };
         let _ = tokio::time::timeout(limit, flush).await;

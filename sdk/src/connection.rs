@@ -66,6 +66,8 @@ struct Refusals {
     /// Counts the moments at which something that the server sent may have been
     /// missed: a (re)connection, a full subscription.
     disturbances: watch::Sender<u64>,
+    /// Counts connections: each was admitted by the policy of its moment.
+    admissions: watch::Sender<u64>,
     waiting: broadcast::Sender<Violation>,
     unreported: Mutex<BTreeMap<String, u64>>,
     /// Whether there are any of them, for the publishers, who ask each time.
@@ -119,6 +121,7 @@ impl Connection {
         let address = checked_address(options)?;
         let refusals = Arc::new(Refusals {
             disturbances: watch::channel(0).0,
+            admissions: watch::channel(0).0,
             waiting: broadcast::channel(VIOLATION_CHANNEL).0,
             unreported: Mutex::default(),
             has_unreported: AtomicBool::new(false),
@@ -173,6 +176,19 @@ impl Connection {
     /// Changes whenever something that the server sent may have been missed.
     pub(crate) fn disturbances(&self) -> watch::Receiver<u64> {
         self.refusals.disturbances.subscribe()
+    }
+
+    /// Changes with each connection that nats-server has admitted.
+    pub(crate) fn admissions(&self) -> watch::Receiver<u64> {
+        self.refusals.admissions.subscribe()
+    }
+
+    /// Connects anew, after what was sent has been processed; subscriptions come
+    /// along. What comes in between is lost, as with every lost connection.
+    pub(crate) async fn renew(&self, timeout: Duration) -> Result<(), LinkError> {
+        self.barrier(timeout).await?;
+        let renewed = self.nats.force_reconnect().await;
+        renewed.map_err(|_| LinkError::Disconnected)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -279,6 +295,17 @@ impl Connection {
 pub(crate) struct Watch(broadcast::Receiver<Violation>);
 
 impl Watch {
+    /// Resolves when anything is refused.
+    pub(crate) async fn any(&mut self) {
+        loop {
+            match self.0.recv().await {
+                Ok(_) => return,
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
     /// Resolves when `wanted` is refused; never if it is not.
     pub(crate) async fn wait_for(&mut self, wanted: &Violation) {
         loop {
@@ -322,9 +349,9 @@ fn on_event(refusals: &Refusals, event: Event) {
             );
         }
         Event::Connected => {
-            refusals
-                .disturbances
-                .send_modify(|count| *count = count.wrapping_add(1));
+            for count in [&refusals.disturbances, &refusals.admissions] {
+                count.send_modify(|count| *count = count.wrapping_add(1));
+            }
             info!("connected to nats-server");
         }
         Event::Disconnected => warn!("lost the connection to nats-server"),

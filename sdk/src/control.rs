@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::StatusCode;
-use bulla_envelope::{Bounds, Credential, SignedPolicy, TrustBundle, TrustError};
+use bulla_envelope::{Bounds, Credential, Holdings, SignedPolicy, TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadTag, reserved};
 use bulla_keyring::{KeyId, VerifyingKey};
 use bulla_policy::Policy;
@@ -138,6 +138,10 @@ struct Inner {
     /// Grows with every change of bundle, policy or revocations: what was verified
     /// under an older one is verified again.
     generation: AtomicU64,
+    /// Told of each of these changes.
+    changes: watch::Sender<u64>,
+    /// Milliseconds since 1970: when the policy in force came to be so here.
+    policy_since: AtomicU64,
     lookups: Lookups,
     kem_records: KemRecords,
     own_name: OwnName,
@@ -212,6 +216,8 @@ impl Control {
             heads,
             stats: stats.clone(),
             generation: AtomicU64::new(1),
+            changes: watch::channel(1).0,
+            policy_since: AtomicU64::new(clock::now().as_millis()),
             lookups: Lookups::new(),
             kem_records: KemRecords::new(),
             own_name: OwnName::new(workload.clone(), is_sole, stats.clone()),
@@ -246,6 +252,17 @@ impl Control {
     /// make a newer one.
     pub(crate) fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Changes with the state of trust and policy.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// What this process goes by, and since when it goes by this policy.
+    pub(crate) fn holdings(&self) -> (Holdings, UnixMillis) {
+        let since = self.0.policy_since.load(Ordering::Acquire);
+        (self.0.holdings(), UnixMillis::from_millis(since))
     }
 }
 
@@ -463,6 +480,7 @@ impl Inner {
         }
         let offered = parse_policy(signed, record).map_err(|e| chain(&e))?;
         info!(revision = offered.revision(), "a new policy is in force");
+        self.policy_since.store(now.as_millis(), Ordering::Release);
         self.policy.store(Arc::new(offered));
         self.changed(now);
         Ok(())
@@ -471,8 +489,9 @@ impl Inner {
     /// What was found, verified or decided until now is void, and the newest head
     /// is asked about what is held now.
     fn changed(&self, now: UnixMillis) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel);
         self.reconsider(now);
+        self.changes.send_replace(generation.wrapping_add(1));
     }
 }
 

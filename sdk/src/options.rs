@@ -10,6 +10,7 @@ use bulla_identity::WorkloadId;
 use bulla_keyring::SigningKey;
 
 use crate::content::ContentType;
+use crate::enforcer_report::EnforcerKind;
 
 /// Variables that [`ConnectOptions::from_env`] reads.
 pub mod variables {
@@ -74,6 +75,7 @@ pub struct ConnectOptions {
     pub(crate) data_key_uses: u64,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) is_sole: bool,
+    pub(crate) kind: EnforcerKind,
 }
 
 impl ConnectOptions {
@@ -106,6 +108,7 @@ impl ConnectOptions {
             data_key_uses: 1 << 28,
             state_dir: None,
             is_sole: false,
+            kind: EnforcerKind::Service,
         }
     }
 
@@ -319,6 +322,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(path.into());
+        self
+    }
+
+    /// What this process is called in `bulla policy status`. Default: a service.
+    #[must_use]
+    pub fn kind(mut self, kind: EnforcerKind) -> Self {
+        self.kind = kind;
         self
     }
 

@@ -78,6 +78,11 @@ impl Replies {
         self.waiting.lock().len() > 1
     }
 
+    /// Whether no request waits.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
     /// A fresh reply subject and what arrives on it, until it is dropped.
     pub(crate) fn expect(&self, room: usize) -> ExpectedReply {
         let token = format!("{:032x}", rand::random::<u128>());

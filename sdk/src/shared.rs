@@ -17,6 +17,7 @@ use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
 use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
+use crate::reporter::Reporter;
 use crate::routes::Routes;
 use crate::signer::Signer;
 use crate::stats::Stats;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) claims: Claims,
     pub(crate) replies: Replies,
     pub(crate) stats: Stats,
+    pub(crate) reporter: Reporter,
     pub(crate) started: UnixMillis,
     pub(crate) listened: Mutex<HashSet<(Role, String)>>,
     /// Renewal goes on for as long as a client, service or subscription lives.

@@ -24,6 +24,8 @@ struct Inner {
     recipients_without_key: AtomicU64,
     newest_head: AtomicU64,
     news_gaps: AtomicU64,
+    would_deny: AtomicU64,
+    would_allow: AtomicU64,
     stale: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     alarms: Mutex<BTreeMap<&'static str, u64>>,
@@ -120,6 +122,19 @@ impl Stats {
     #[must_use]
     pub fn news_gaps(&self) -> u64 {
         self.0.news_gaps.load(Ordering::Relaxed)
+    }
+
+    /// Decisions that were allowed and that rules in shadow, or the policy on trial,
+    /// would have denied.
+    #[must_use]
+    pub fn would_deny(&self) -> u64 {
+        self.0.would_deny.load(Ordering::Relaxed)
+    }
+
+    /// Decisions that were denied and that these would have allowed.
+    #[must_use]
+    pub fn would_allow(&self) -> u64 {
+        self.0.would_allow.load(Ordering::Relaxed)
     }
 
     /// Times that this process stopped to receive and send because nobody had

@@ -306,18 +306,28 @@ def judge_bundle(_, vector, given, stage):
 
 def judge_policy(vectors, vector, given, stage):
     stage[0] = "open"
-    policy = open_policy(vectors, vector["bytes"], given)
+    return policy_members(open_policy(vectors, vector["bytes"], given))
+
+
+def judge_candidate(vectors, vector, given, stage):
+    stage[0] = "open"
+    candidate = open_policy(vectors, vector["bytes"], given, "policy-candidate")
+    return policy_members(candidate)
+
+
+def policy_members(policy):
     return {
         "trust_domain": policy.trust_domain,
         "revision": policy.revision,
         "issued_at": policy.issued_at,
+        "comment": policy.comment,
         "text": policy.text,
     }
 
 
-def open_policy(vectors, data, given):
+def open_policy(vectors, data, given, tag="policy"):
     return trust.open_policy(
-        octets(data), vectors.bundle(given), given["now"], given["skew"]
+        octets(data), vectors.bundle(given), given["now"], given["skew"], tag
     )
 
 
@@ -441,6 +451,7 @@ JUDGES = {
     "trust-bundle": judge_bundle,
     "trust-bundle-succession": judge_bundle_succession,
     "policy": judge_policy,
+    "policy-candidate": judge_candidate,
     "policy-succession": judge_policy_succession,
     "kem-record": judge_kem_record,
     "head": judge_head,

@@ -354,6 +354,7 @@ async fn attack_15_a_policy_by_a_dropped_key_counts_no_more() {
         trust_domain: bus.policy().trust_domain().clone(),
         revision: 2,
         issued_at: now(),
+        comment: String::new(),
         text: operator.policy().to_owned(),
     };
     let policy = policy.sign(next.signing_key()).unwrap();

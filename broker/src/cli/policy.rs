@@ -3,15 +3,20 @@
 //! One file a command; what they read and print alike is in `input.rs` and `print.rs`.
 
 mod answer;
+mod apply;
 mod can_i;
 mod check;
 mod fmt;
+mod history;
 mod input;
+mod lifecycle;
 mod print;
 mod sign;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bulla_identity::{IdentityError, PatternError, WorkloadId};
 use bulla_policy::{MAX_POLICY_BYTES, PolicyErrors, Verb};
@@ -35,6 +40,12 @@ pub(crate) enum PolicyCommand {
     CanI(can_i::CanIArgs),
     Sign(sign::SignArgs),
     Fmt(fmt::FmtArgs),
+    Apply(apply::ApplyArgs),
+    Rollback(apply::RollbackArgs),
+    History(history::HistoryArgs),
+    Show(history::ShowArgs),
+    Status(status::StatusArgs),
+    Watch(status::WatchArgs),
 }
 
 /// Runs one command; what it finds is printed.
@@ -44,6 +55,12 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::CanI(args) => (args.json, can_i::can_i(args)),
         PolicyCommand::Sign(args) => (args.json, sign::sign(args)),
         PolicyCommand::Fmt(args) => (args.json, fmt::fmt(args)),
+        PolicyCommand::Apply(args) => (args.json(), speak(args.run())),
+        PolicyCommand::Rollback(args) => (args.json(), speak(args.run())),
+        PolicyCommand::History(args) => (args.json, speak(args.run())),
+        PolicyCommand::Show(args) => (args.json, speak(args.run())),
+        PolicyCommand::Status(args) => (args.json, speak(args.run())),
+        PolicyCommand::Watch(args) => (args.json, speak(args.run())),
     };
     let code = outcome.unwrap_or_else(|failure| {
         match failure {
@@ -56,6 +73,7 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
             other => {
                 let text = match &other {
                     Failure::Sign(error) => super::chain(error),
+                    Failure::Lifecycle(error) => super::chain(error),
                     other => other.to_string(),
                 };
                 if json {
@@ -68,6 +86,18 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         ERROR
     });
     ExitCode::from(code)
+}
+
+/// Runs a command that speaks to a deployment.
+fn speak(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(command);
+    // What still blocks a thread, a lookup for instance, must not hold us up.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
 }
 
 /// Why there is no answer.
@@ -109,6 +139,10 @@ enum Failure {
     Claims(PathBuf),
     #[error(transparent)]
     Sign(#[from] TrustDirError),
+    #[error(transparent)]
+    Lifecycle(#[from] lifecycle::LifecycleError),
+    #[error("cannot start")]
+    Runtime(std::io::Error),
     #[error("`{name}` is no workload: {source}")]
     Workload { name: String, source: IdentityError },
     #[error("`{subject}` is no subject: {source}")]

@@ -97,6 +97,15 @@ impl ControlStream {
         self.publish(subject, message).await
     }
 
+    /// Writes a record that stands: the first one under its subject, on whichever
+    /// stream has that. False if there is one.
+    pub(crate) async fn keep(&self, subject: &str, payload: Bytes) -> Result<bool, StreamError> {
+        let message = PublishMessage::build()
+            .payload(payload)
+            .expected_last_subject_sequence(0);
+        self.publish(subject, message).await
+    }
+
     async fn publish(&self, subject: &str, message: PublishMessage) -> Result<bool, StreamError> {
         let failed = || StreamError::Write {
             subject: subject.to_owned(),

@@ -7,6 +7,8 @@
 //! | `BULLA_TAKEN` | under which number a consumer was first given a message of a stream that forgets ids | the same |
 //! | `BULLA_AUDIT` | what was decided and done | each workload beneath its own tag, and brokers |
 //! | `BULLA_CLAIMS` | which message a workload has begun to handle | each workload beneath its own tag |
+//! | `BULLA_STATUS` | which policy each enforcer runs | each workload beneath its own tag, brokers beneath theirs |
+//! | `BULLA_HISTORY` | the policies that were in force | brokers and operators |
 //!
 //! What workloads write reaches these streams through an account import, so the
 //! stream itself has to refuse whatever a header could ask for: no rollup, no
@@ -32,7 +34,12 @@ pub(crate) async fn open_for_workloads(
     retention: AuditRetention,
 ) -> Result<(), StreamError> {
     let open = |config| open(client.clone(), config);
-    tokio::try_join!(open(keys()), open(claims()), open(audit(retention)))?;
+    tokio::try_join!(
+        open(keys()),
+        open(claims()),
+        open(audit(retention)),
+        open(status())
+    )?;
     Ok(())
 }
 
@@ -52,6 +59,11 @@ impl Default for AuditRetention {
             max_bytes: 512 * 1024 * 1024,
         }
     }
+}
+
+/// The same for the policies that were in force.
+pub(crate) async fn open_history(client: &Client) -> Result<(), StreamError> {
+    open(client.clone(), history()).await.map(drop)
 }
 
 /// The same for the stream of claims about what other streams stored, which is
@@ -182,6 +194,37 @@ fn audit(retention: AuditRetention) -> Config {
     }
 }
 
+/// What enforcers say of themselves. It is said again every half a minute, so it
+/// is kept in memory, and not for long. When it is full newcomers are not seen,
+/// and whoever has a report there can still renew it.
+fn status() -> Config {
+    Config {
+        description: Some("Bulla: which policy each enforcer runs".to_owned()),
+        storage: StorageType::Memory,
+        max_messages: MAX_REPORTS,
+        max_bytes: STATUS_MAX_BYTES,
+        max_message_size: STATUS_MAX_RECORD,
+        max_age: STATUS_LIFE,
+        duplicate_window: Duration::from_millis(100),
+        ..one_of_each(reserved::STATUS_STREAM, reserved::STATUS_ALL)
+    }
+}
+
+/// Policies by revision. The oldest leave when there are too many.
+fn history() -> Config {
+    Config {
+        description: Some("Bulla: the policies that were in force".to_owned()),
+        discard: DiscardPolicy::Old,
+        max_messages: MAX_REVISIONS,
+        max_bytes: HISTORY_MAX_BYTES,
+        max_message_size: MAX_RECORD,
+        deny_delete: true,
+        deny_purge: true,
+        duplicate_window: Duration::from_millis(100),
+        ..one_of_each(reserved::HISTORY_STREAM, reserved::HISTORY_ALL)
+    }
+}
+
 /// The first record under a subject stands until its time is over.
 fn written_once(name: &str, subjects: &str) -> Config {
     Config {
@@ -280,6 +323,22 @@ const CLAIMS_MAX_RECORD: i32 = 512;
 
 /// Several entries in one message.
 const AUDIT_MAX_RECORD: i32 = 256 * 1024;
+
+/// Enforcers whose reports are kept at the same time.
+const MAX_REPORTS: i64 = 65_536;
+
+/// A report and what nats-server adds.
+const STATUS_MAX_RECORD: i32 = 1024;
+
+const STATUS_MAX_BYTES: i64 = 128 * 1024 * 1024;
+
+/// An enforcer that has said nothing for so long is forgotten.
+const STATUS_LIFE: Duration = Duration::from_secs(10 * 60);
+
+/// Revisions with their texts.
+const MAX_REVISIONS: i64 = 1_000;
+
+const HISTORY_MAX_BYTES: i64 = 256 * 1024 * 1024;
 
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 

@@ -169,6 +169,7 @@ fn the_policy_key_changes_with_the_policy_and_not_before() {
         trust_domain: domain(),
         revision: 2,
         issued_at: NOW,
+        comment: String::new(),
         text: POLICY_TEXT.to_owned(),
     };
     let text = secret_file::read_line(&dir.path().join("policy-1.key")).unwrap();

@@ -129,6 +129,7 @@ mod revocation;
 mod roots;
 mod sealed;
 mod sealer;
+mod signed_policy;
 mod trace;
 mod tree;
 mod trust;
@@ -176,8 +177,9 @@ pub use revocation::{
 pub use roots::VerifiedRoots;
 pub use sealed::{DecodeError, SealedEnvelope, VerifyError};
 pub use sealer::{SealError, SealUnit, Sealed, Sealer};
+pub use signed_policy::{MAX_COMMENT, MAX_POLICY, PolicyCandidate, SignedPolicy};
 pub use trace::TraceParent;
 pub use trust::{
-    IssuingKey, MAX_BUNDLE, MAX_BUNDLE_KEYS, MAX_ISSUING_LIFE, MAX_POLICY, SignedPolicy,
-    SuccessionError, TrustBundle, TrustError,
+    IssuingKey, MAX_BUNDLE, MAX_BUNDLE_KEYS, MAX_ISSUING_LIFE, SuccessionError, TrustBundle,
+    TrustError,
 };

@@ -1,12 +1,10 @@
-//! What the offline root vouches for, and policies signed by the policy key.
+//! What the offline root vouches for, and what is alike of all that authorities sign.
 //!
 //! ```text
 //! bundle    = [ statement, signature by the root ]
 //! statement = [ 1, trust domain, version, issued-at, expires-at,
 //!               root, [ former root … ],                                       oldest first
 //!               [ [ issuing key, expires-at ] … ], [ policy key … ] ]          keys ascending
-//! policy    = [ statement, signature by a policy key of the bundle ]
-//! statement = [ 1, trust domain, policy key, revision, issued-at, text ]
 //! ```
 
 use std::time::Duration;
@@ -22,8 +20,6 @@ use crate::writer;
 pub const MAX_BUNDLE: usize = 16 * 1024;
 /// Most issuing keys, and most policy keys, in a bundle.
 pub const MAX_BUNDLE_KEYS: usize = 128;
-/// Longest signed policy in bytes.
-pub const MAX_POLICY: usize = 8 * 1024 * 1024;
 /// Longest time that an issuing key may be trusted from the bundle's issue on.
 pub const MAX_ISSUING_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -62,19 +58,6 @@ pub struct IssuingKey {
     pub key: VerifyingKey,
     /// What it issues ends no later; at most 7 days after the bundle's issue.
     pub expires_at: UnixMillis,
-}
-
-/// A policy revision as its text, signed by the policy key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedPolicy {
-    /// The domain that it is for.
-    pub trust_domain: TrustDomain,
-    /// Higher is newer; it never goes back.
-    pub revision: u64,
-    /// When it was signed.
-    pub issued_at: UnixMillis,
-    /// The policy file.
-    pub text: String,
 }
 
 /// Why bytes are not the bundle or the policy that they should be.
@@ -380,131 +363,6 @@ impl TrustBundle {
             return Err(SuccessionError::RootRollback);
         }
         check_succession(self.version, held.version, self == held)
-    }
-}
-
-impl SignedPolicy {
-    /// Signs the revision with a policy key of the bundle.
-    ///
-    /// # Errors
-    /// [`TrustError::TooLarge`] if the text is too long.
-    pub fn sign(&self, key: &SigningKey) -> Result<Vec<u8>, TrustError> {
-        let statement = self.statement(key.verifying_key());
-        let bytes = signed(&statement, &key.sign(Tag::Policy, &[&statement]));
-        split(&bytes, MAX_POLICY)?;
-        Ok(bytes)
-    }
-
-    /// The bytes that the policy key signs, for one that is not in this process.
-    #[must_use]
-    pub fn to_sign(&self, key: &VerifyingKey) -> Vec<u8> {
-        Tag::Policy.message(&[&self.statement(key)])
-    }
-
-    /// The revision with the key's signature over [`SignedPolicy::to_sign`].
-    ///
-    /// # Errors
-    /// [`TrustError`] if the signature does not verify or the text is too long.
-    pub fn signed(&self, key: &VerifyingKey, signature: &Signature) -> Result<Vec<u8>, TrustError> {
-        let statement = self.statement(key);
-        key.verify(Tag::Policy, &[&statement], signature)
-            .map_err(|_| TrustError::BadSignature)?;
-        let bytes = signed(&statement, signature);
-        split(&bytes, MAX_POLICY)?;
-        Ok(bytes)
-    }
-
-    fn statement(&self, key: &VerifyingKey) -> Vec<u8> {
-        let mut statement = Vec::with_capacity(self.text.len() + 256);
-        writer::array(&mut statement, 6);
-        writer::uint(&mut statement, VERSION);
-        writer::string(&mut statement, self.trust_domain.as_str());
-        writer::bin(&mut statement, key.as_bytes());
-        writer::uint(&mut statement, self.revision);
-        writer::uint(&mut statement, self.issued_at.as_millis());
-        writer::string(&mut statement, &self.text);
-        statement
-    }
-
-    /// Decodes strictly and proves that a policy key of the bundle signed it.
-    ///
-    /// A revision does not expire by itself: how old the newest one may be is
-    /// the enforcer's setting.
-    ///
-    /// # Errors
-    /// [`TrustError`] names the first thing that does not fit.
-    pub fn open(
-        bytes: &[u8],
-        bundle: &Verified<TrustBundle>,
-        now: UnixMillis,
-        skew: Duration,
-    ) -> Result<Verified<Self>, TrustError> {
-        if bundle.expires_at < now.saturating_sub(skew) {
-            return Err(TrustError::Expired);
-        }
-        let policy = Self::open_if(bytes, &bundle.trust_domain, |key| {
-            bundle.policy_keys.contains(key)
-        })?;
-        if policy.0.issued_at > now.saturating_add(skew) {
-            return Err(TrustError::Future);
-        }
-        Ok(Verified::danger_assert(policy.0))
-    }
-
-    /// Decodes strictly and proves that the key which it names signed it,
-    /// whoever trusts that key. Gives the key too.
-    ///
-    /// # Security
-    /// For who knows the key otherwise: it says what a file holds, not what to
-    /// go by.
-    ///
-    /// # Errors
-    /// [`TrustError`] names the first thing that does not fit.
-    pub fn danger_open_by_its_own_key(
-        bytes: &[u8],
-        trust_domain: &TrustDomain,
-    ) -> Result<(Self, VerifyingKey), TrustError> {
-        Self::open_if(bytes, trust_domain, |_| true)
-    }
-
-    fn open_if(
-        bytes: &[u8],
-        domain: &TrustDomain,
-        is_trusted: impl FnOnce(&VerifyingKey) -> bool,
-    ) -> Result<(Self, VerifyingKey), TrustError> {
-        let (statement, signature) = split(bytes, MAX_POLICY)?;
-        let mut reader = Reader::new(statement);
-        reader.array_of(6)?;
-        version(&mut reader)?;
-        let trust_domain = trust_domain(&mut reader)?;
-        let key = key(&mut reader)?;
-        if trust_domain != *domain {
-            return Err(TrustError::ForeignDomain);
-        }
-        if !is_trusted(&key) {
-            return Err(TrustError::UnknownKey);
-        }
-        key.verify(Tag::Policy, &[statement], &signature)
-            .map_err(|_| TrustError::BadSignature)?;
-        let revision = reader.uint()?;
-        let issued_at = UnixMillis::from_millis(reader.uint()?);
-        let (_, text) = reader.string(MAX_POLICY)?;
-        reader.finish()?;
-        let policy = Self {
-            trust_domain,
-            revision,
-            issued_at,
-            text: text.to_owned(),
-        };
-        Ok((policy, key))
-    }
-
-    /// Whether this revision may replace `held`: it is newer, or the same.
-    ///
-    /// # Errors
-    /// [`SuccessionError`] for an older one or another of the same number.
-    pub fn check_succession(&self, held: &Self) -> Result<(), SuccessionError> {
-        check_succession(self.revision, held.revision, self == held)
     }
 }
 

@@ -8,6 +8,8 @@
 //! | `$BULLA.BROKER.<tag>.…` | requests of the workload with that tag, of no other |
 //! | `$BULLA.KEYS.<tag>.<data-key id>` | that workload writes, once; every workload may ask |
 //! | `$BULLA.CLAIMS.<tag>.<claim id>` | that workload writes, once, and asks |
+//! | `$BULLA.STATUS.<tag>.<instance>` | that workload's processes write what they run; operators read |
+//! | `$BULLA.HISTORY.POLICY.<revision>` | brokers and operators, in the account JS only |
 //! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
 //! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
@@ -36,6 +38,8 @@ pub const CTL_ALL: &str = "$BULLA.CTL.>";
 pub const CTL_BUNDLE: &str = "$BULLA.CTL.BUNDLE";
 /// The signed policy.
 pub const CTL_POLICY: &str = "$BULLA.CTL.POLICY";
+/// The policy on trial, if there is one.
+pub const CTL_CANDIDATE: &str = "$BULLA.CTL.CANDIDATE";
 /// The signed revocation list.
 pub const CTL_REVOCATIONS: &str = "$BULLA.CTL.REVOCATIONS";
 /// The newest head: a broker's statement of what is in force.
@@ -51,6 +55,8 @@ pub const NEWS_ALL: &str = "$BULLA.NEWS.>";
 pub const NEWS_BUNDLE: &str = "$BULLA.NEWS.BUNDLE";
 /// The republished policy.
 pub const NEWS_POLICY: &str = "$BULLA.NEWS.POLICY";
+/// The republished policy on trial.
+pub const NEWS_CANDIDATE: &str = "$BULLA.NEWS.CANDIDATE";
 /// The republished revocation list.
 pub const NEWS_REVOCATIONS: &str = "$BULLA.NEWS.REVOCATIONS";
 /// The republished head.
@@ -82,6 +88,17 @@ pub const AUDIT_ALL: &str = "$BULLA.AUDIT.*.*";
 /// What stands in the place of a tag where a broker writes: never one, because a
 /// tag is 32 hexadecimal digits.
 pub const AUDIT_BROKER: &str = "broker";
+/// The stream of the policies that were in force.
+pub const HISTORY_STREAM: &str = "BULLA_HISTORY";
+/// Everything on it: `$BULLA.HISTORY.POLICY.<revision>`.
+pub const HISTORY_ALL: &str = "$BULLA.HISTORY.POLICY.*";
+/// The stream of what enforcers say of themselves.
+pub const STATUS_STREAM: &str = "BULLA_STATUS";
+/// Everything on it: `$BULLA.STATUS.<tag>.<instance>`, and brokers'
+/// `$BULLA.STATUS.broker.<broker id>`.
+pub const STATUS_ALL: &str = "$BULLA.STATUS.*.*";
+/// What stands in the place of a tag in brokers' own reports. No tag is written so.
+pub const STATUS_BROKER: &str = "broker";
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 
@@ -253,6 +270,31 @@ pub fn audit(writer: &str) -> String {
 #[must_use]
 pub fn audit_of(tag: WorkloadTag) -> String {
     format!("$BULLA.AUDIT.{tag}.*")
+}
+
+/// Where the policy with this revision is kept.
+#[must_use]
+pub fn policy_history(revision: u64) -> String {
+    format!("$BULLA.HISTORY.POLICY.{revision}")
+}
+
+/// Where one process of the workload with this tag says what it runs (16 hex
+/// digits).
+#[must_use]
+pub fn status(tag: WorkloadTag, instance_hex: &str) -> String {
+    format!("$BULLA.STATUS.{tag}.{instance_hex}")
+}
+
+/// Where all processes of that workload say so.
+#[must_use]
+pub fn status_of(tag: WorkloadTag) -> String {
+    format!("$BULLA.STATUS.{tag}.*")
+}
+
+/// Where a broker says what it runs.
+#[must_use]
+pub fn status_of_broker(broker_id: &str) -> String {
+    format!("$BULLA.STATUS.{STATUS_BROKER}.{broker_id}")
 }
 
 /// Where the workload with this tag hands in its KEM record.

@@ -56,6 +56,8 @@ tags! {
         RootSuccession = b"\xffbulla/v1/root-succession\0",
         /// A policy revision, by the policy key.
         Policy = b"\xffbulla/v1/policy\0",
+        /// A policy on trial, by the policy key.
+        Candidate = b"\xffbulla/v1/policy-candidate\0",
         /// What is in force at a moment, by a broker's issuing key.
         Head = b"\xffbulla/v1/head\0",
         /// What is revoked, by the policy key.

@@ -61,6 +61,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod admission_change;
 mod check;
 mod condition;
 mod decide;
@@ -78,6 +79,7 @@ mod stream;
 mod trie;
 mod warning;
 
+pub use admission_change::AdmissionChange;
 pub use condition::TestOutcome;
 pub use decide::{Decision, Denial, FailedCondition, Permit, Reason, Request};
 pub use error::{PolicyError, PolicyErrors};

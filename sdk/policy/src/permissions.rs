@@ -433,6 +433,7 @@ impl Lists {
                 reserved::claims_of(tag),
                 reserved::claims_direct_get_of(tag),
                 reserved::audit_of(tag),
+                reserved::status_of(tag),
                 reserved::BARRIER.to_owned(),
             ]),
             publish_deny: BTreeSet::new(),

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use bulla_envelope::{
-    Bounds, Credential, CredentialRequest, Freshness, Head, KemRecord, RequestExpectation,
-    RevocationList, Revoked, SignedPolicy, TrustBundle,
+    Bounds, Credential, CredentialRequest, Freshness, Head, KemRecord, PolicyCandidate,
+    RequestExpectation, RevocationList, Revoked, SignedPolicy, TrustBundle,
 };
 use bulla_keyring::{KemPublic, KemSuite, Signature, Tag};
 
@@ -135,6 +135,10 @@ pub fn policy(data: &[u8]) {
             signature(SHOP.policy.sign(Tag::Policy, &[statement])),
         ])
     });
+    assert!(
+        PolicyCandidate::open(&bytes, &SHOP.bundle, SHOP.now, SHOP.skew).is_err(),
+        "a policy passes for a candidate"
+    );
     let Ok(opened) = SignedPolicy::open(&bytes, &SHOP.bundle, SHOP.now, SHOP.skew) else {
         return;
     };

@@ -11,6 +11,7 @@ from .refusal import Refused
 
 MAX_BUNDLE = 16 * 1024
 MAX_POLICY = 8 * 1024 * 1024
+MAX_COMMENT = 1024
 MAX_KEYS = 128
 MAX_HEAD = 1024
 MAX_REVOCATION_LIST = 512 * 1024
@@ -40,6 +41,7 @@ class Policy:
     trust_domain: str
     revision: int
     issued_at: int
+    comment: str
     text: str
 
 
@@ -143,28 +145,29 @@ def open_bundle(data, expected):
     )
 
 
-def open_policy(data, bundle, now, skew):
-    """ENV-56."""
+def open_policy(data, bundle, now, skew, tag="policy"):
+    """ENV-56, and ENV-59 with the tag of candidates."""
     if now > bundle.expires_at + skew:
         raise Refused("expired")
     statement, signature = split(data, MAX_POLICY)
     reader = Reader(statement)
-    reader.array_of(6)
+    reader.array_of(7)
     version(reader)
     domain = trust_domain(reader)
     key = ed25519.key(reader.bytes_of(32))
     revision, issued_at = reader.uint(), reader.uint()
+    comment = reader.text(MAX_COMMENT)
     text = reader.text(MAX_POLICY)
     reader.finish()
     if domain != bundle.trust_domain:
         raise Refused("foreign_domain")
     if key not in bundle.policy_keys:
         raise Refused("unknown_key")
-    if not ed25519.verifies(key, "policy", statement, signature):
+    if not ed25519.verifies(key, tag, statement, signature):
         raise Refused("bad_signature")
     if issued_at > now + skew:
         raise Refused("future")
-    return Policy(domain, revision, issued_at, text)
+    return Policy(domain, revision, issued_at, comment, text)
 
 
 def open_head(data, bundle, now, skew):

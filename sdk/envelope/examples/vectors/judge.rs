@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bulla_envelope::{
     CheckedEnvelope, Comparison, Credential, CredentialRequest, Expectation, Head, KemRecord,
-    KeyReference, Kind, LeafHash, Limits, Mark, OpenedEnvelope, OpeningKey, ReplayLimits,
-    ReplayWindow, RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy, Suite,
-    TrustBundle, VerifiedCredential, VerifiedRoots,
+    KeyReference, Kind, LeafHash, Limits, Mark, OpenedEnvelope, OpeningKey, PolicyCandidate,
+    ReplayLimits, ReplayWindow, RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy,
+    Suite, TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Claims, Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
@@ -40,6 +40,7 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
         "trust-bundle" => open_bundle(&with, &bytes).map(|bundle| bundle_json(&bundle)),
         "trust-bundle-succession" => bundle_succession(&with, &bytes),
         "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
+        "policy-candidate" => open_candidate(file, &with, &bytes).map(|c| policy_json(&c.0)),
         "policy-succession" => policy_succession(file, &with, &bytes),
         "limits" => limits(&with, &bytes),
         "kem-record" => kem_record(&with, &bytes),
@@ -558,11 +559,17 @@ fn bundle_json(bundle: &TrustBundle) -> Value {
     })
 }
 
+fn open_candidate(file: &File, with: &With, bytes: &[u8]) -> Verdict<Verified<PolicyCandidate>> {
+    PolicyCandidate::open(bytes, &file_bundle(file, with), now(with), skew(with))
+        .map_err(|e| ("open", e.code()))
+}
+
 fn policy_json(policy: &SignedPolicy) -> Value {
     json!({
         "trust_domain": policy.trust_domain.as_str(),
         "revision": policy.revision,
         "issued_at": policy.issued_at.as_millis(),
+        "comment": policy.comment,
         "text": policy.text,
     })
 }

@@ -1,6 +1,6 @@
-//! ENV-55 to ENV-57: trust bundles and policies.
+//! ENV-55 to ENV-59: trust bundles, policies and candidates.
 
-use bulla_envelope::{FormerRoot, SignedPolicy, TrustBundle};
+use bulla_envelope::{FormerRoot, PolicyCandidate, SignedPolicy, TrustBundle};
 use bulla_identity::TrustDomain;
 use bulla_keyring::{SigningKey, Tag};
 
@@ -16,6 +16,7 @@ pub fn vectors() -> Vec<Vector> {
     out.extend(roots());
     out.extend(bad_roots());
     out.extend(policies());
+    out.extend(candidates());
     out.extend(successions());
     out
 }
@@ -524,6 +525,7 @@ fn policy(revision: u64, text: &str) -> SignedPolicy {
         trust_domain: domain(),
         revision,
         issued_at: NOW,
+        comment: String::new(),
         text: text.to_owned(),
     }
 }
@@ -564,6 +566,17 @@ fn policies() -> Vec<Vector> {
             &format!("open/{why}"),
         )
     };
+    let commented = SignedPolicy {
+        comment: "x".repeat(1024),
+        ..policy(3, TEXT)
+    };
+    out.push(Vector::accept(
+        "policy-with-the-longest-comment",
+        "policy",
+        &["56"],
+        "a comment of 1024 bytes",
+        &policy_bytes(&commented, &key("policy")),
+    ));
     for by in ["root", "issuing", "stranger"] {
         out.push(refuse(
             &format!("policy-by-{by}"),
@@ -615,16 +628,30 @@ fn policies() -> Vec<Vector> {
         (
             "policy-text-as-bytes",
             "the text is bytes",
-            5,
+            6,
             bin(TEXT.as_bytes()),
             "wrong_type",
         ),
         (
             "policy-text-not-utf8",
             "the text is not UTF-8",
-            5,
+            6,
             vec![0xa1, 0xff],
             "not_utf8",
+        ),
+        (
+            "policy-comment-as-bytes",
+            "the comment is bytes",
+            5,
+            bin(b"why"),
+            "wrong_type",
+        ),
+        (
+            "policy-comment-too-long",
+            "a comment of 1025 bytes",
+            5,
+            string(&"x".repeat(1025)),
+            "too_long",
         ),
         (
             "policy-revision-wide",
@@ -656,6 +683,56 @@ fn policies() -> Vec<Vector> {
         )
         .with(|with| with.now = Some(at(30 * DAY + skew + 1).as_millis())),
     );
+    out
+}
+
+/// ENV-59.
+fn candidates() -> Vec<Vector> {
+    let candidate = PolicyCandidate(policy(3, TEXT));
+    let off = PolicyCandidate(policy(4, ""));
+    let genuine = candidate.sign(&key("policy")).unwrap();
+    let kind = "policy-candidate";
+    let mut out = vec![
+        Vector::accept(kind, kind, &["59"], "signed as a candidate", &genuine),
+        Vector::accept(
+            "policy-candidate-off",
+            kind,
+            &["59"],
+            "an empty text: nothing is on trial any more",
+            &off.sign(&key("policy")).unwrap(),
+        ),
+    ];
+    for (name, what, about, bytes) in [
+        (
+            "policy-candidate-as-a-policy",
+            "policy",
+            "a candidate is not put in force by who carries it",
+            genuine.clone(),
+        ),
+        (
+            "policy-as-a-candidate",
+            kind,
+            "a policy is no candidate",
+            policy_bytes(&policy(3, TEXT), &key("policy")),
+        ),
+    ] {
+        out.push(Vector::refuse(
+            name,
+            what,
+            &["59"],
+            about,
+            &bytes,
+            "open/bad_signature",
+        ));
+    }
+    out.push(Vector::refuse(
+        "policy-candidate-by-issuing",
+        kind,
+        &["59"],
+        "the bundle does not name it among the policy keys",
+        &candidate.sign(&key("issuing")).unwrap(),
+        "open/unknown_key",
+    ));
     out
 }
 

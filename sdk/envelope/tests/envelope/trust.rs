@@ -31,6 +31,7 @@ fn policy(revision: u64, text: &str) -> SignedPolicy {
         trust_domain: domain(),
         revision,
         issued_at: NOW,
+        comment: String::new(),
         text: text.to_owned(),
     }
 }

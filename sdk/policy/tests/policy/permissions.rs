@@ -60,6 +60,7 @@ fn pol_60_every_workload_has_its_own_base_and_never_an_empty_allow_list() {
                 &format!("$BULLA.BROKER.{tag}.kem"),
                 &format!("$BULLA.CLAIMS.{tag}.>"),
                 &format!("$BULLA.KEYS.{tag}.>"),
+                &format!("$BULLA.STATUS.{tag}.*"),
                 &format!("$JS.API.DIRECT.GET.BULLA_CLAIMS.$BULLA.CLAIMS.{tag}.>"),
                 "$JS.API.DIRECT.GET.BULLA_CTL.$BULLA.CTL.>",
                 "$JS.API.DIRECT.GET.BULLA_KEYS.$BULLA.KEYS.>",
