@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::buckets::Buckets;
 use crate::callout::{self, AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::config::BrokerConfig;
@@ -73,7 +74,8 @@ pub async fn run(
     }
     let admissions = Admissions::from_policy(&held.policy.policy)?;
     let revision = held.policy.signed.revision;
-    let mut durable = Durable::new(js.clone());
+    let buckets = Arc::new(Buckets::new(js.clone()));
+    let mut durable = Durable::new(js.clone(), Arc::clone(&buckets));
     durable.make(&held.policy.policy, revision).await;
     let version = held.bundle.bundle.version;
 
@@ -102,7 +104,8 @@ pub async fn run(
     let sys = Arc::new(config.keys.sys);
     let sys = connection::connect(url, "SYS", sys, Arc::default()).await?;
     let callout = Callout::new(config.keys.issuer, config.keys.xkey);
-    let callout = Arc::new(callout.while_seen(Arc::clone(&seen)));
+    let callout = callout.while_seen(Arc::clone(&seen));
+    let callout = Arc::new(callout.with_buckets(buckets.served()));
     callout.cast_out(Arc::clone(&outcasts));
     callout.admit(admissions);
     let (outcasts, told) = watch::channel(outcasts);
@@ -120,6 +123,7 @@ pub async fn run(
         plane,
         callout,
         history: History::new(stream.clone()),
+        buckets,
         stream,
         news,
         seen: Arc::clone(&seen),

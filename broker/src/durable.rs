@@ -20,24 +20,27 @@ use bulla_policy::{Consumer, Policy, Retention, Stream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::buckets::Buckets;
 use crate::control::{self, ControlPlane};
 
 /// Makes what the policies in force ask for, until `stop`.
 pub(crate) struct Durable {
     client: Client,
     context: Context,
+    buckets: Arc<Buckets>,
     /// The revision whose streams and consumers are all there.
     done: Option<u64>,
 }
 
 impl Durable {
     /// To be told of policies.
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, buckets: Arc<Buckets>) -> Self {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(REQUEST_LIMIT);
         Self {
             client,
             context,
+            buckets,
             done: None,
         }
     }
@@ -53,6 +56,7 @@ impl Durable {
             all = false;
             tracing::warn!(error = %error, "nobody can consume a stream that forgets ids");
         }
+        all &= self.buckets.make(policy).await;
         // What is copied before its copies.
         let mut streams: Vec<&Stream> = policy.streams().iter().collect();
         streams.sort_by_key(|stream| stream.mirror().is_some());
@@ -91,9 +95,13 @@ impl Durable {
             let held = plane.held();
             let revision = held.policy.signed.revision;
             let is_new = self.done.is_some_and(|done| done != revision);
-            let again = self.done.is_none() && tried.elapsed() > PAUSE;
-            if is_new || again {
+            let is_time = tried.elapsed() > PAUSE;
+            if is_new || (is_time && self.done.is_none()) {
                 self.make(&held.policy.policy, revision).await;
+                tried = Instant::now();
+            } else if is_time {
+                // One that was sound may have been changed.
+                self.buckets.make(&held.policy.policy).await;
                 tried = Instant::now();
             }
         }

@@ -27,9 +27,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::buckets::Buckets;
 use crate::callout::{AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
@@ -52,6 +53,7 @@ pub(crate) struct Follower {
     pub(crate) files: Files,
     pub(crate) plane: Arc<ControlPlane>,
     pub(crate) callout: Arc<Callout>,
+    pub(crate) buckets: Arc<Buckets>,
     pub(crate) stream: ControlStream,
     pub(crate) news: Subscriber,
     /// When the stream was last read.
@@ -366,6 +368,9 @@ impl Follower {
             Ok::<_, FollowFault>((policy, admissions))
         });
         let (policy, admissions) = read.await.map_err(|_| FollowFault::Unreadable)??;
+        // Whoever connects under it has the rights to its buckets at once. One
+        // that takes long is served later, to who connects then.
+        let _ = timeout(BUCKETS_LIMIT, self.buckets.make(&policy.policy)).await;
         tracing::info!(
             revision = policy.signed.revision,
             "a new policy is in force"
@@ -473,6 +478,9 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// The longest that a new policy waits for its buckets.
+const BUCKETS_LIMIT: Duration = Duration::from_millis(500);
 
 /// How often a broker says what is in force.
 const HEAD_EVERY: Duration = Duration::from_secs(2);

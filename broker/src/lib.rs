@@ -24,6 +24,7 @@
 //! connections.
 
 mod broker;
+mod buckets;
 pub mod callout;
 pub mod cli;
 mod clock;

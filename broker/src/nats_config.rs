@@ -7,11 +7,12 @@
 //! | `JS` | brokers, and all streams; no workload ever connects there |
 //! | `APP` | every workload, placed there by the callout; no JetStream |
 //!
-//! `APP` sees of `JS` exactly: the news of the control stream, the brokers'
-//! requests, writes to the streams of wrapped keys, of claims, of the audit log and of
-//! reports, and direct gets on the first two and the control stream; what the policy's
-//! streams store, and asking and answering for their messages. nats-server does not check the permissions of its own
-//! replies, so JetStream must not be reachable in the account where workloads
+//! `APP` sees of `JS` exactly: the news of the control stream and of buckets, the
+//! brokers' requests, writes to the streams of wrapped keys, of claims, of the audit log
+//! and of reports and to buckets, and direct gets; what the policy's streams store, and asking and
+//! answering for their messages. Which of it is for whom is said by each workload's
+//! permissions alone, which never name what is not for it. nats-server does not check
+//! the permissions of its own replies, so JetStream must not be reachable in the account where workloads
 //! choose reply subjects. Each import keeps its subject: that an answer which is
 //! aimed at an import writes nothing there was measured for that form alone; only
 //! two questions that change nothing, how a stream and a consumer are configured,
@@ -192,16 +193,17 @@ accounts {
     users: [ @JS@@OPERATORS@ ]
     exports: [
       { stream: "$BULLA.NEWS.>", accounts: [ APP ] }
-      { service: "$JS.API.DIRECT.GET.BULLA_CTL.>", response_type: stream, accounts: [ APP ] }
+      # Which records of which stream is said by each workload's permissions.
+      { service: "$JS.API.DIRECT.GET.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.BROKER.>", accounts: [ APP ] }
       { service: "$BULLA.KEYS.>", accounts: [ APP ] }
-      { service: "$JS.API.DIRECT.GET.BULLA_KEYS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.CLAIMS.>", accounts: [ APP ] }
-      { service: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>", response_type: stream, accounts: [ APP ] }
       { service: "$BULLA.AUDIT.>", accounts: [ APP ] }
       { service: "$BULLA.TAKEN.>", accounts: [ APP ] }
       { service: "$BULLA.STATUS.>", accounts: [ APP ] }
-      { service: "$JS.API.DIRECT.GET.BULLA_TAKEN.>", response_type: stream, accounts: [ APP ] }
+      # Buckets of the policy: writes, and the news of changes.
+      { service: "$KV.>", accounts: [ APP ] }
+      { stream: "$BULLA.KV.>", accounts: [ APP ] }
       # Streams of the policy: messages, answers for them, configurations.
       { service: "$JS.API.CONSUMER.MSG.NEXT.>", response_type: stream, accounts: [ APP ] }
       { service: "$JS.ACK.>", accounts: [ APP ] }
@@ -213,16 +215,15 @@ accounts {
   APP {
     imports: [
       { stream: { account: JS, subject: "$BULLA.NEWS.>" } }
-      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CTL.>" } }
+      { service: { account: JS, subject: "$JS.API.DIRECT.GET.>" } }
       { service: { account: JS, subject: "$BULLA.BROKER.>" } }
       { service: { account: JS, subject: "$BULLA.KEYS.>" } }
-      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_KEYS.>" } }
       { service: { account: JS, subject: "$BULLA.CLAIMS.>" } }
-      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_CLAIMS.>" } }
       { service: { account: JS, subject: "$BULLA.AUDIT.>" } }
       { service: { account: JS, subject: "$BULLA.TAKEN.>" } }
       { service: { account: JS, subject: "$BULLA.STATUS.>" } }
-      { service: { account: JS, subject: "$JS.API.DIRECT.GET.BULLA_TAKEN.>" } }
+      { service: { account: JS, subject: "$KV.>" } }
+      { stream: { account: JS, subject: "$BULLA.KV.>" } }
       { service: { account: JS, subject: "$JS.API.CONSUMER.MSG.NEXT.>" } }
       { service: { account: JS, subject: "$JS.ACK.>" } }
       # Under another name: under its own nats-server answers for this account.

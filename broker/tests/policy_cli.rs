@@ -140,7 +140,7 @@ fn a_sound_policy_passes_the_check() {
 fn the_check_reports_every_error_with_its_place_and_a_remedy() {
     let broken = POLICY
         .replace("mints", "mnts")
-        .replace("\"serve\"", "\"manage\"")
+        .replace("\"serve\"", "\"perform\"")
         .replace("\"orders.>\"", "\">\"");
     let desk = Desk::new(&broken);
     let run = desk.bulla(&["check", "policy.toml"]).expect(
@@ -152,7 +152,7 @@ fn the_check_reports_every_error_with_its_place_and_a_remedy() {
             "did you mean `mints`?",
             "--> policy.toml:25:7\n",
             "starts with a wildcard",
-            "`manage` is not supported in this version",
+            "`perform` is not a verb",
             "policy.toml: 4 errors",
         ],
     );
@@ -169,9 +169,9 @@ fn the_check_reports_every_error_with_its_place_and_a_remedy() {
         codes,
         [
             "unknown_key",
-            "unsupported",
+            "unknown_verb",
             "wildcard_first",
-            "unsupported"
+            "unknown_verb"
         ]
     );
     assert_eq!(

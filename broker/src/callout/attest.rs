@@ -18,6 +18,8 @@ use super::request::CalloutRequest;
 #[derive(Debug, Default)]
 pub struct Admissions {
     by_nkey: HashMap<Nkey, Admission>,
+    /// The names of the policy's buckets.
+    pub(super) buckets: Vec<String>,
 }
 
 /// One registered nkey.
@@ -44,6 +46,8 @@ impl Admissions {
     /// policy from loading.
     pub fn from_policy(policy: &Policy) -> Result<Self, AdmissionError> {
         let mut admissions = Self::new();
+        let buckets = policy.buckets().iter().map(|b| b.name().to_owned());
+        admissions.buckets = buckets.collect();
         for workload in policy.workloads() {
             let permissions = policy.permissions(workload.id())?;
             for nkey in workload.nkeys() {

@@ -14,6 +14,7 @@ use super::answer;
 use super::attest::{Admission, Admissions, DenyReason};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
+use crate::buckets::{self, Served};
 use crate::decision::Decision;
 use crate::kick::Outcasts;
 use crate::seen::Seen;
@@ -26,6 +27,7 @@ pub struct Callout {
     admissions: ArcSwapOption<Admissions>,
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
+    served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
 }
@@ -40,6 +42,7 @@ impl Callout {
             admissions: ArcSwapOption::empty(),
             outcasts: ArcSwap::default(),
             seen: None,
+            served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
         }
@@ -48,6 +51,12 @@ impl Callout {
     /// Silent whenever what it goes by was read too long ago.
     pub(crate) fn while_seen(mut self, seen: Arc<Seen>) -> Self {
         self.seen = Some(seen);
+        self
+    }
+
+    /// Gives rights to these buckets, and to no other.
+    pub(crate) fn with_buckets(mut self, served: Served) -> Self {
+        self.served = served;
         self
     }
 
@@ -115,11 +124,14 @@ impl Callout {
             Ok(admission) => {
                 let workload = admission.workload.as_str();
                 decision(workload).allow("callout");
+                let served = self.served.load();
+                let permissions =
+                    buckets::only_served(&admission.permissions, &admissions.buckets, &served);
                 answer::allow(
                     &self.issuer,
                     &request,
                     workload,
-                    &admission.permissions,
+                    &permissions,
                     now,
                     random.token_ids,
                 )

@@ -10,6 +10,7 @@ mod fmt;
 mod history;
 mod input;
 mod lifecycle;
+mod permissions;
 mod print;
 mod sign;
 mod status;
@@ -38,6 +39,7 @@ pub(crate) enum PolicyCommand {
     Check(check::CheckArgs),
     #[command(name = "can-i")]
     CanI(can_i::CanIArgs),
+    Permissions(permissions::PermissionsArgs),
     Sign(sign::SignArgs),
     Fmt(fmt::FmtArgs),
     Apply(apply::ApplyArgs),
@@ -53,6 +55,7 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
     let (json, outcome) = match command {
         PolicyCommand::Check(args) => (args.json, check::check(args)),
         PolicyCommand::CanI(args) => (args.json, can_i::can_i(args)),
+        PolicyCommand::Permissions(args) => (args.json, permissions::permissions(args)),
         PolicyCommand::Sign(args) => (args.json, sign::sign(args)),
         PolicyCommand::Fmt(args) => (args.json, fmt::fmt(args)),
         PolicyCommand::Apply(args) => (args.json(), speak(args.run())),

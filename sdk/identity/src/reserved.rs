@@ -14,6 +14,8 @@
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
 //! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
 //! | `$BULLA.AUDIT.<tag>.<instance>` | that workload writes what it decided; nobody but operators reads |
+//! | `$KV.<bucket>.<key>` | who may write that key of a bucket of the policy |
+//! | `$JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>`, `$BULLA.KV.<bucket>.<key>` | who may read it: asks for its value, hears of its changes |
 //! | `$BULLA.TXN` | every workload asks, the one that exchanges tokens serves; if there is one |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
@@ -99,6 +101,12 @@ pub const STATUS_STREAM: &str = "BULLA_STATUS";
 pub const STATUS_ALL: &str = "$BULLA.STATUS.*.*";
 /// What stands in the place of a tag in brokers' own reports. No tag is written so.
 pub const STATUS_BROKER: &str = "broker";
+/// Writes to every bucket.
+pub const BUCKETS_ALL: &str = "$KV.>";
+/// The changes of every bucket's keys, republished.
+pub const BUCKET_NEWS_ALL: &str = "$BULLA.KV.>";
+/// Direct gets on every stream.
+pub const DIRECT_GETS_ALL: &str = "$JS.API.DIRECT.GET.>";
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 
@@ -153,6 +161,36 @@ pub fn consumer_info(stream: &str, consumer: &str) -> String {
 #[must_use]
 pub fn stream_info(stream: &str) -> String {
     format!("$BULLA.STREAM.INFO.{stream}")
+}
+
+/// The stream that a bucket lies in.
+#[must_use]
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Where a key's values are written.
+#[must_use]
+pub fn bucket_key(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// The direct-get request for a key's newest value.
+#[must_use]
+pub fn bucket_direct_get(bucket: &str, key: &str) -> String {
+    format!("$JS.API.DIRECT.GET.KV_{bucket}.$KV.{bucket}.{key}")
+}
+
+/// Direct-get requests for any of a bucket's keys, and for many at once.
+#[must_use]
+pub fn bucket_direct_gets(bucket: &str) -> String {
+    format!("$JS.API.DIRECT.GET.KV_{bucket}")
+}
+
+/// Where a key's changes are heard of.
+#[must_use]
+pub fn bucket_news(bucket: &str, key: &str) -> String {
+    format!("$BULLA.KV.{bucket}.{key}")
 }
 
 /// Whether a subject or pattern belongs to nats-server or to Bulla: its first

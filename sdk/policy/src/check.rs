@@ -1,9 +1,11 @@
 //! Checks between the parts of a policy: what one says against another.
 
+mod buckets;
 mod chains;
 mod replay;
 mod streams;
 
+pub(crate) use buckets::buckets;
 pub(crate) use replay::replay;
 pub(crate) use streams::{named as named_consumer, streams};
 

@@ -348,8 +348,10 @@ impl Policy {
             return self.deny(request, reason, seen.other_verb, None);
         }
         let requirements = match request.verb {
-            // About a consumer: what its messages must be is said by theirs.
-            Verb::Consume => Stated::default().or_default(),
+            // Not about a subject: what a message must be is said by its own.
+            Verb::Consume | Verb::Read | Verb::Write | Verb::Manage => {
+                Stated::default().or_default()
+            }
             _ => self.requirements(request.subject),
         };
         let nearest = seen.allows.or(seen.unmet.map(|e| e.rule));
@@ -445,8 +447,8 @@ impl Policy {
         };
         if !rule.verbs.contains(request.verb) {
             if rule.effect == Effect::Allow {
-                // A subject may read like the name of a consumer.
-                if rule.verbs.is_consume() == (request.verb == Verb::Consume) {
+                // A subject may read like the name of a consumer or of a key.
+                if rule.verbs.about() == Some(request.verb.about()) {
                     seen.other_verb = first(seen.other_verb, entry.rule);
                 }
             }

@@ -62,6 +62,7 @@
 //! ```
 
 mod admission_change;
+mod bucket;
 mod check;
 mod condition;
 mod decide;
@@ -80,19 +81,20 @@ mod trie;
 mod warning;
 
 pub use admission_change::AdmissionChange;
+pub use bucket::Bucket;
 pub use condition::TestOutcome;
 pub use decide::{Decision, Denial, FailedCondition, Permit, Reason, Request};
 pub use error::{PolicyError, PolicyErrors};
 pub use exchange::{EXCHANGE_ASKED, EXCHANGE_SERVED, Starts};
 pub use parse::{MAX_GRANTS, MAX_POLICY_BYTES};
-pub use permissions::{MAX_PERMISSION_BYTES, PermissionError, Permissions};
+pub use permissions::{ListEntry, ListName, MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
-pub use problem::{Problem, ReplayEntry};
+pub use problem::{BucketProblem, Problem, ReplayEntry};
 pub use record::{DecisionRecord, MAX_RECORDED_TEXT, RecordedUser, RuleUse, Verdict};
 pub use requirements::{
     Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,
     Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
 };
-pub use rule::{Effect, Verb};
+pub use rule::{About, Effect, Verb};
 pub use stream::{APPEND_LIFE, Consumer, DEFAULT_DUPLICATES, Retention, Stream};
 pub use warning::Warning;

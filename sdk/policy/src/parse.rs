@@ -1,5 +1,6 @@
 //! From TOML to resolved workloads, subjects and rules, with every error.
 
+mod bucket;
 mod condition;
 mod reader;
 mod rule;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bulla_identity::{Nkey, SubjectPattern, TrustDomain, WorkloadName};
 use toml::de::{DeTable, DeValue};
 
+use crate::bucket::Bucket;
 use crate::error::Sink;
 use crate::exchange::Starts;
 use crate::problem::Problem;
@@ -83,6 +85,13 @@ pub(crate) struct StreamSpec {
     pub(crate) replicas: u64,
 }
 
+/// A `[bucket.NAME]`.
+#[derive(Debug)]
+pub(crate) struct BucketSpec {
+    pub(crate) span: Range<usize>,
+    pub(crate) bucket: Bucket,
+}
+
 /// An `[[allow]]` or `[[deny]]`, and where each of its patterns stands.
 #[derive(Debug)]
 pub(crate) struct RuleSpec {
@@ -103,6 +112,8 @@ pub(crate) struct Parsed {
     pub(crate) private: Vec<PrivateSpec>,
     /// Sorted by name.
     pub(crate) streams: Vec<StreamSpec>,
+    /// Sorted by name.
+    pub(crate) buckets: Vec<BucketSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
     pub(crate) rules: Vec<RuleSpec>,
 }
@@ -130,6 +141,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
         "claims",
         "subject",
         "stream",
+        "bucket",
         "allow",
         "deny",
     ];
@@ -149,6 +161,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
     (parsed.subjects, parsed.audiences) = subject::subjects(top.get("subject"), sink);
     parsed.streams = stream::streams(top.get("stream"), sink);
+    parsed.buckets = bucket::buckets(top.get("bucket"), sink);
     parsed.private = user::private_claims(top.get("claims"), &names, sink);
     let (allow, deny) = (top.get("allow"), top.get("deny"));
     parsed.rules = rule::rules(allow, deny, &names, &parsed.private, sink);

@@ -10,15 +10,17 @@ use std::ops::Range;
 
 use bulla_identity::{PatternToken, SubjectPattern, WorkloadId, WorkloadTag, reserved};
 
-use crate::check;
 use crate::error::Sink;
 use crate::parse::Parsed;
 use crate::policy::{Entry, Policy, Workload};
 use crate::problem::Problem;
-use crate::rule::{Rule, Verb};
+use crate::rule::{About, Rule, Verb};
 use crate::shape;
-use crate::stream::{Retention, Stream};
 use crate::trie::Trie;
+use lists::{Lists, listed_bytes};
+
+mod keys;
+mod lists;
 
 /// The most bytes that one workload's lists may take as JSON: 512 KiB.
 ///
@@ -43,6 +45,39 @@ pub struct Permissions {
     pub subscribe_deny: Vec<String>,
 }
 
+/// One of the four lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListName {
+    /// [`Permissions::publish_allow`].
+    PublishAllow,
+    /// [`Permissions::publish_deny`].
+    PublishDeny,
+    /// [`Permissions::subscribe_allow`].
+    SubscribeAllow,
+    /// [`Permissions::subscribe_deny`].
+    SubscribeDeny,
+}
+
+/// One entry of a list, and what it is there for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListEntry<'p> {
+    /// The list.
+    pub list: ListName,
+    /// The entry.
+    pub text: String,
+    /// The rule that it is due to, of several the first by id; nothing if every
+    /// workload has it.
+    pub rule: Option<&'p str>,
+}
+
+impl ListEntry<'_> {
+    /// What it takes of [`MAX_PERMISSION_BYTES`].
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        listed_bytes(&self.text)
+    }
+}
+
 /// Why there are no permissions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PermissionError {
@@ -64,7 +99,29 @@ impl Policy {
             .index_of(workload)
             .and_then(|index| Compiler::new(self, index))
             .ok_or_else(|| PermissionError::UnknownWorkload(workload.clone()))?;
-        Ok(compiler.compile(&mut |_, _| {}))
+        Ok(compiler.compile(&mut |_, _| {}).into())
+    }
+
+    /// The same, entry by entry, each with the rule that it is due to; for a person.
+    ///
+    /// # Errors
+    /// As [`Policy::permissions`].
+    pub fn permission_entries(
+        &self,
+        workload: &WorkloadId,
+    ) -> Result<Vec<ListEntry<'_>>, PermissionError> {
+        let compiler = self
+            .index_of(workload)
+            .and_then(|index| Compiler::new(self, index))
+            .ok_or_else(|| PermissionError::UnknownWorkload(workload.clone()))?;
+        let lists = compiler.compile(&mut |_, _| {});
+        let named = |rule: u32| Some(&*self.rules.get(rule as usize)?.id);
+        let entry = |(list, text, rule): (ListName, &str, Option<u32>)| ListEntry {
+            list,
+            text: text.to_owned(),
+            rule: rule.and_then(named),
+        };
+        Ok(lists.entries().map(entry).collect())
     }
 }
 
@@ -89,19 +146,24 @@ pub(crate) fn check(policy: &Policy, spans: &Spans, sink: &mut Sink<'_>) {
         let Some(compiler) = Compiler::new(policy, index) else {
             continue;
         };
-        let permissions = compiler.compile(&mut |entry, problem| {
+        let lists = compiler.compile(&mut |entry, problem| {
             let at = spans
                 .rules
                 .get(entry.rule as usize)
                 .and_then(|on| on.get(entry.pattern as usize));
             sink.report(at.unwrap_or(span), problem);
         });
-        let actual = permissions.json_bytes();
+        let actual = lists.bytes();
         if actual > MAX_PERMISSION_BYTES {
+            let named = |(rule, bytes): (u32, usize)| {
+                let rule = policy.rules.get(rule as usize)?;
+                Some((rule.id.to_string(), bytes))
+            };
             let problem = Problem::PermissionsTooLarge {
                 workload: compiler.workload.name().to_string(),
                 limit: MAX_PERMISSION_BYTES,
                 actual,
+                largest: lists.largest(3).into_iter().filter_map(named).collect(),
             };
             sink.report(span, problem);
         }
@@ -109,22 +171,26 @@ pub(crate) fn check(policy: &Policy, spans: &Spans, sink: &mut Sink<'_>) {
 }
 
 impl Permissions {
-    /// The bytes that the four lists take as JSON.
-    fn json_bytes(&self) -> usize {
-        let lists = [
-            &self.publish_allow,
-            &self.publish_deny,
-            &self.subscribe_allow,
-            &self.subscribe_deny,
-        ];
-        lists
-            .into_iter()
-            .flatten()
-            .map(|entry| {
-                let escapes = entry.bytes().filter(|b| matches!(b, b'"' | b'\\')).count();
-                entry.len() + escapes + 3
-            })
-            .sum()
+    /// Takes away every right to this bucket's keys, for a bucket that cannot be
+    /// served (POL-128).
+    pub fn without_bucket(&mut self, bucket: &str) {
+        let keys = reserved::bucket_key(bucket, "");
+        let news = reserved::bucket_news(bucket, "");
+        let gets = reserved::bucket_direct_gets(bucket);
+        let is_of_it = |entry: &str| {
+            let rest = entry.strip_prefix(&*gets);
+            entry.starts_with(&*keys)
+                || entry.starts_with(&*news)
+                || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        for list in [
+            &mut self.publish_allow,
+            &mut self.publish_deny,
+            &mut self.subscribe_allow,
+            &mut self.subscribe_deny,
+        ] {
+            list.retain(|entry| !is_of_it(entry));
+        }
     }
 }
 
@@ -166,32 +232,31 @@ impl<'p> Compiler<'p> {
     }
 
     /// Compiles, and tells `report` of every grant that cannot be expressed.
-    fn compile(&self, report: &mut dyn FnMut(Entry, Problem)) -> Permissions {
+    fn compile(&self, report: &mut dyn FnMut(Entry, Problem)) -> Lists {
         let mut lists = Lists::base(self.workload);
         for held in self.held() {
-            let text = held.pattern.to_nats();
+            lists.for_rule(held.entry.rule);
             match held.verb {
                 Verb::Publish | Verb::Request | Verb::Append => {
-                    lists.publish_allow.insert(text);
+                    lists.publish(held.pattern.to_nats());
                 }
-                Verb::Consume => {
-                    // Its name is literal, so nothing is left to narrow or close.
-                    lists.consume(self.policy, self.workload, held.pattern);
-                    continue;
-                }
-                Verb::Subscribe => {
-                    lists.queue(&text, self.workload);
-                    lists.subscribe_allow.insert(text);
-                }
+                Verb::Subscribe => lists.subscribe(held.pattern.to_nats(), self.workload),
                 Verb::Serve => {
-                    lists.queue(&text, self.workload);
+                    lists.queue(&held.pattern.to_nats(), self.workload);
                     self.reply_rights(held, &mut lists);
                 }
+                // Names are literal, so nothing is left to narrow or close.
+                Verb::Consume => lists.consume(self.policy, self.workload, held.pattern),
+                Verb::Manage => lists.manage(self.policy, held.pattern),
+                Verb::Read => self.read(held, &mut lists, report),
+                Verb::Write => self.write(held, &mut lists),
             }
-            self.narrow(held, &mut lists, report);
-            self.close_open_end(held, &mut lists, report);
+            if held.verb.about() == About::Subjects {
+                self.narrow(held, &mut lists, report);
+                self.close_open_end(held, &mut lists, report);
+            }
         }
-        lists.into()
+        lists
     }
 
     /// The effective grants, by rule id and pattern.
@@ -236,29 +301,16 @@ impl<'p> Compiler<'p> {
             });
         for tag in tags {
             let inbox = reserved::inbox_peers(tag);
-            lists.publish_allow.insert(format!("{inbox}.>"));
+            lists.publish(format!("{inbox}.>"));
         }
     }
 
     /// POL-65: an unconditional deny within a grant becomes a NATS deny,
     /// unless another verb needs the same permission there.
     fn narrow(&self, held: Held<'p>, lists: &mut Lists, report: &mut dyn FnMut(Entry, Problem)) {
-        if !self.narrowed {
-            return;
-        }
         let verb = held.verb;
-        let mut denies: Vec<(Entry, &Rule, Vec<PatternToken>)> = Vec::new();
-        self.trie.overlaps(held.pattern.tokens(), &mut |entry| {
-            if let Some((rule, on)) = self.policy.entry(*entry)
-                && rule.denies_always(verb)
-                && let Some(shared) = shape::intersect(held.pattern.tokens(), on.tokens())
-            {
-                denies.push((*entry, rule, shared));
-            }
-        });
-        denies.sort_by_key(|(entry, ..)| (entry.rule, entry.pattern));
         let others = siblings(verb);
-        for (entry, deny, shared) in denies {
+        for (entry, deny, shared) in self.denied_within(held) {
             let needed = others
                 .iter()
                 .flat_map(|other| self.holders(*other, &shared))
@@ -267,12 +319,10 @@ impl<'p> Compiler<'p> {
                 let denied = shape::to_nats(&shared);
                 match verb {
                     Verb::Publish | Verb::Request | Verb::Append => {
-                        lists.publish_deny.insert(denied);
+                        lists.deny_publish(denied);
                     }
-                    Verb::Subscribe | Verb::Serve => {
-                        lists.subscribe_deny.insert(denied);
-                    }
-                    Verb::Consume => {}
+                    Verb::Subscribe | Verb::Serve => lists.deny_subscribe(denied),
+                    Verb::Consume | Verb::Read | Verb::Write | Verb::Manage => {}
                 }
                 continue;
             };
@@ -295,6 +345,24 @@ impl<'p> Compiler<'p> {
         }
     }
 
+    /// The unconditional deny rules that take a part of a grant, and the part.
+    fn denied_within(&self, held: Held<'_>) -> Vec<(Entry, &'p Rule, Vec<PatternToken>)> {
+        let mut denies = Vec::new();
+        if !self.narrowed {
+            return denies;
+        }
+        self.trie.overlaps(held.pattern.tokens(), &mut |entry| {
+            if let Some((rule, on)) = self.policy.entry(*entry)
+                && rule.denies_always(held.verb)
+                && let Some(shared) = shape::intersect(held.pattern.tokens(), on.tokens())
+            {
+                denies.push((*entry, rule, shared));
+            }
+        });
+        denies.sort_by_key(|(entry, ..)| (entry.rule, entry.pattern));
+        denies
+    }
+
     /// POL-62: a grant that ends in `*` lets nats-server accept `>` there, so
     /// the deeper levels are denied, unless they are granted as well.
     fn close_open_end(
@@ -304,9 +372,9 @@ impl<'p> Compiler<'p> {
         report: &mut dyn FnMut(Entry, Problem),
     ) {
         let enough: &[Verb] = match held.verb {
-            Verb::Publish | Verb::Request | Verb::Append | Verb::Consume => return,
             Verb::Subscribe => &[Verb::Subscribe],
             Verb::Serve => &[Verb::Subscribe, Verb::Serve],
+            _ => return,
         };
         let Some(beneath) = shape::beneath_open_end(held.pattern.tokens()) else {
             return;
@@ -332,7 +400,7 @@ impl<'p> Compiler<'p> {
         let opened = shape::to_nats(&beneath);
         match needed {
             None => {
-                lists.subscribe_deny.insert(opened);
+                lists.deny_subscribe(opened);
             }
             Some(needed) => {
                 let problem = Problem::OpenEnd {
@@ -407,91 +475,6 @@ const fn siblings(verb: Verb) -> &'static [Verb] {
         Verb::Append => &[Verb::Publish, Verb::Request],
         Verb::Subscribe => &[Verb::Serve],
         Verb::Serve => &[Verb::Subscribe],
-        Verb::Consume => &[],
-    }
-}
-
-struct Lists {
-    publish_allow: BTreeSet<String>,
-    publish_deny: BTreeSet<String>,
-    subscribe_allow: BTreeSet<String>,
-    subscribe_deny: BTreeSet<String>,
-}
-
-impl Lists {
-    /// POL-60: what every workload needs to be one.
-    fn base(workload: &Workload) -> Self {
-        let tag = workload.tag();
-        let mut lists = Self {
-            publish_allow: BTreeSet::from([
-                reserved::broker_challenge(tag),
-                reserved::broker_credential(tag, "*"),
-                reserved::broker_kem(tag),
-                reserved::DIRECT_GET_ALL.to_owned(),
-                reserved::key_records_of(tag),
-                reserved::KEYS_DIRECT_GET_ALL.to_owned(),
-                reserved::claims_of(tag),
-                reserved::claims_direct_get_of(tag),
-                reserved::audit_of(tag),
-                reserved::status_of(tag),
-                reserved::BARRIER.to_owned(),
-            ]),
-            publish_deny: BTreeSet::new(),
-            subscribe_allow: BTreeSet::new(),
-            subscribe_deny: BTreeSet::new(),
-        };
-        for subject in [
-            format!("{}.>", reserved::inbox_peers(tag)),
-            format!("{}.>", reserved::inbox_server(tag)),
-            reserved::NEWS_ALL.to_owned(),
-        ] {
-            lists.queue(&subject, workload);
-            lists.subscribe_allow.insert(subject);
-        }
-        lists
-    }
-
-    /// POL-69: to ask for messages and to answer for them, and to see how the
-    /// stream and the consumer are configured. Nothing else of JetStream.
-    fn consume(&mut self, policy: &Policy, workload: &Workload, consumer: &SubjectPattern) {
-        let Some((stream, consumer)) = check::named_consumer(consumer) else {
-            return;
-        };
-        self.publish_allow.extend([
-            reserved::consumer_next(stream, consumer),
-            format!("{}.>", reserved::consumer_ack(stream, consumer)),
-            reserved::consumer_info(stream, consumer),
-            reserved::stream_info(stream),
-        ]);
-        if let Some(origin) = policy.stream(stream).and_then(Stream::mirror) {
-            self.publish_allow.insert(reserved::stream_info(origin));
-        }
-        // A stream that forgets ids: the consumer remembers them.
-        let forgets = policy.stream(stream).map(Stream::retention);
-        if matches!(forgets, Some(Retention::WorkQueue | Retention::Interest)) {
-            let tag = workload.tag();
-            self.publish_allow
-                .extend([reserved::taken_of(tag), reserved::taken_direct_get_of(tag)]);
-        }
-    }
-
-    /// POL-63: the workload's own queue group. Where a queue entry matches,
-    /// nats-server lets the queue entries alone decide, so that this also
-    /// refuses every other group, even where a plain entry matches too.
-    fn queue(&mut self, subject: &str, workload: &Workload) {
-        let group = workload.name();
-        self.subscribe_allow.insert(format!("{subject} {group}"));
-    }
-}
-
-impl From<Lists> for Permissions {
-    fn from(lists: Lists) -> Self {
-        let sorted = |set: BTreeSet<String>| set.into_iter().collect();
-        Self {
-            publish_allow: sorted(lists.publish_allow),
-            publish_deny: sorted(lists.publish_deny),
-            subscribe_allow: sorted(lists.subscribe_allow),
-            subscribe_deny: sorted(lists.subscribe_deny),
-        }
+        Verb::Consume | Verb::Read | Verb::Write | Verb::Manage => &[],
     }
 }

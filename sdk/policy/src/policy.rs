@@ -10,6 +10,7 @@ use bulla_identity::{
 };
 use sha2::{Digest, Sha256};
 
+use crate::bucket::Bucket;
 use crate::check;
 use crate::error::{PolicyErrors, Sink};
 use crate::exchange::{self, Starts};
@@ -22,6 +23,7 @@ use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
 use crate::warning::Warning;
 
+mod buckets;
 mod streams;
 
 /// A policy, checked and compiled.
@@ -52,6 +54,8 @@ pub struct Policy {
     stored: Trie<u32>,
     /// Sorted by stream and name.
     consumers: Vec<Consumer>,
+    /// Sorted by name.
+    buckets: Vec<Bucket>,
     longest_max_age: Duration,
     /// Where chains are proven.
     proven: Vec<SubjectPattern>,
@@ -166,6 +170,7 @@ impl Policy {
         check::subjects(&parsed, &mut sink);
         check::replay(&parsed, &mut sink);
         check::streams(&parsed, &mut sink);
+        check::buckets(&parsed, &mut sink);
         let warnings = check::warnings(&parsed);
         let hash = Sha256::digest(text.as_bytes()).into();
         let spans = permissions::Spans::of(&parsed);
@@ -199,6 +204,7 @@ impl Policy {
             streams: Vec::new(),
             stored: Trie::default(),
             consumers: Vec::new(),
+            buckets: parsed.buckets.into_iter().map(|spec| spec.bucket).collect(),
             longest_max_age: DEFAULT_MAX_AGE,
             proven: Vec::new(),
         };
@@ -417,7 +423,12 @@ impl Policy {
         let receiving = match verb {
             Verb::Publish | Verb::Append => Some(Verb::Subscribe),
             Verb::Request => Some(Verb::Serve),
-            Verb::Subscribe | Verb::Serve | Verb::Consume => None,
+            Verb::Subscribe
+            | Verb::Serve
+            | Verb::Consume
+            | Verb::Read
+            | Verb::Write
+            | Verb::Manage => None,
         };
         receiving.is_some_and(|verb| self.may_ever_at(workload, verb, subject))
             || (verb == Verb::Append

@@ -7,8 +7,11 @@ use bulla_identity::{IdentityError, NkeyError, PatternError};
 use crate::requirements::Replay;
 use crate::rule::Verb;
 
+mod bucket;
 mod code;
 mod remedy;
+
+pub use bucket::BucketProblem;
 
 /// A `[subject]` entry and the replay mode that it states.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -363,9 +366,18 @@ pub enum Problem {
         /// The rule's pattern.
         pattern: String,
     },
-    /// `consume` among verbs that are about subjects.
-    #[error("`consume` stands beside verbs that are about subjects")]
-    ConsumeAlone,
+    /// Verbs about different things in one rule.
+    #[error(
+        "`{verb}` is about {}, and `{other}` is about {}",
+        .verb.about(),
+        .other.about()
+    )]
+    MixedVerbs {
+        /// One of them.
+        verb: Verb,
+        /// Another.
+        other: Verb,
+    },
     /// A key that a mirror has from its stream.
     #[error("a mirror has its `{key}` from the stream that it copies")]
     MirrorSays {
@@ -414,6 +426,10 @@ pub enum Problem {
         /// The second one.
         consumer: String,
     },
+
+    /// Something about buckets.
+    #[error(transparent)]
+    Bucket(#[from] BucketProblem),
 
     // Rules.
     /// No rule id.
@@ -555,7 +571,8 @@ pub enum Problem {
     },
     /// More permissions than fit into a callout's answer.
     #[error(
-        "the permissions of `{workload}` take {actual} bytes; at most {limit} fit into the answer to nats-server"
+        "the permissions of `{workload}` take {actual} bytes, and at most {limit} fit into the answer to nats-server; the most are due to {}",
+        contributors(.largest)
     )]
     PermissionsTooLarge {
         /// The workload.
@@ -564,7 +581,17 @@ pub enum Problem {
         limit: usize,
         /// The bytes they take.
         actual: usize,
+        /// The rules to which most of them are due, each with its bytes.
+        largest: Vec<(String, usize)>,
     },
+}
+
+fn contributors(largest: &[(String, usize)]) -> String {
+    let named: Vec<String> = largest
+        .iter()
+        .map(|(rule, bytes)| format!("rule `{rule}` ({bytes})"))
+        .collect();
+    named.join(", ")
 }
 
 fn no_stream(subject: &str, other: Option<&ReplayEntry>) -> String {

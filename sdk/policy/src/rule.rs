@@ -23,17 +23,60 @@ pub enum Verb {
     /// Receive what a stream stored, through a consumer of it; about
     /// `STREAM.CONSUMER`, not about a subject.
     Consume,
+    /// Get the value of a bucket's key, and hear of its changes; about
+    /// `BUCKET.KEY`.
+    Read,
+    /// Give a bucket's key a value, or mark it as deleted; about `BUCKET.KEY`.
+    Write,
+    /// See how full a stream or a bucket is, and how far its consumers have
+    /// come; about its name. It changes nothing.
+    Manage,
+}
+
+/// What a verb is about, and so what the `on` of its rules names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum About {
+    /// Subjects of messages.
+    Subjects,
+    /// Consumers of streams, `STREAM.CONSUMER`.
+    Consumers,
+    /// Keys of buckets, `BUCKET.KEY`.
+    Keys,
+    /// Streams and buckets, by their names.
+    Stores,
+}
+
+impl About {
+    /// The word for it in a message.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subjects => "subjects",
+            Self::Consumers => "consumers",
+            Self::Keys => "keys of buckets",
+            Self::Stores => "streams and buckets",
+        }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Verb {
     /// Every verb of this version.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Publish,
         Self::Subscribe,
         Self::Request,
         Self::Serve,
         Self::Append,
         Self::Consume,
+        Self::Read,
+        Self::Write,
+        Self::Manage,
     ];
 
     /// The word for it in a policy.
@@ -46,6 +89,22 @@ impl Verb {
             Self::Serve => "serve",
             Self::Append => "append",
             Self::Consume => "consume",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Manage => "manage",
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn about(self) -> About {
+        match self {
+            Self::Publish | Self::Subscribe | Self::Request | Self::Serve | Self::Append => {
+                About::Subjects
+            }
+            Self::Consume => About::Consumers,
+            Self::Read | Self::Write => About::Keys,
+            Self::Manage => About::Stores,
         }
     }
 
@@ -57,7 +116,13 @@ impl Verb {
     pub const fn is_queued(self) -> bool {
         match self {
             Self::Request | Self::Serve => true,
-            Self::Publish | Self::Subscribe | Self::Append | Self::Consume => false,
+            Self::Publish
+            | Self::Subscribe
+            | Self::Append
+            | Self::Consume
+            | Self::Read
+            | Self::Write
+            | Self::Manage => false,
         }
     }
 
@@ -67,7 +132,7 @@ impl Verb {
         Self::ALL.into_iter().find(|v| v.as_str() == word)
     }
 
-    const fn bit(self) -> u8 {
+    const fn bit(self) -> u16 {
         match self {
             Self::Publish => 1,
             Self::Subscribe => 2,
@@ -75,6 +140,9 @@ impl Verb {
             Self::Serve => 8,
             Self::Append => 16,
             Self::Consume => 32,
+            Self::Read => 64,
+            Self::Write => 128,
+            Self::Manage => 256,
         }
     }
 }
@@ -87,21 +155,17 @@ impl fmt::Display for Verb {
 
 /// A set of verbs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct VerbSet(u8);
+pub(crate) struct VerbSet(u16);
 
 impl VerbSet {
     pub(crate) const fn contains(self, verb: Verb) -> bool {
         self.0 & verb.bit() != 0
     }
 
-    /// Whether it is about a consumer of a stream and not about subjects.
-    pub(crate) const fn is_consume(self) -> bool {
-        self.contains(Verb::Consume)
-    }
-
-    /// Whether a verb that is about subjects is in it.
-    pub(crate) const fn has_subject_verb(self) -> bool {
-        self.0 & !Verb::Consume.bit() != 0
+    /// What its verbs are about: that of the first, because a rule whose verbs
+    /// are about different things does not load. Nothing if it is empty.
+    pub(crate) fn about(self) -> Option<About> {
+        self.iter().next().map(Verb::about)
     }
 
     pub(crate) fn insert(&mut self, verb: Verb) {

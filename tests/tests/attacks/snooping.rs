@@ -18,6 +18,8 @@ fn private(bus: &Bus) -> Vec<String> {
         "$JS.API.>",
         "$JS.ACK.>",
         "$KV.>",
+        "$BULLA.KV.>",
+        "$BULLA.AUDIT.>",
         "$BULLA.>",
         "$BULLA.*.>",
         "$BULLA.CTL.>",

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulla_broker::engine::{Engine, EngineConfig, NatsServer};
 use bulla_identity::{
     Nkey, NkeyKind, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName,
 };
+use bulla_keyring::NkeySeed;
 use bulla_policy::Policy;
+use bulla_tests::RawSocket;
 use serde_json::{Value, json};
 
 pub(crate) const DOMAIN: &str = "live.example";
@@ -131,13 +133,53 @@ pub(crate) struct Client {
 /// What came back up to one PONG.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// Subscription and subject of each message.
-    pub(crate) messages: Vec<(u32, String)>,
+    pub(crate) messages: Vec<Delivered>,
     pub(crate) errors: Vec<String>,
+}
+
+/// A message that the server delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// The subscription's number.
+    pub(crate) sid: u32,
+    pub(crate) subject: String,
+    /// Headers and body, as text.
+    pub(crate) text: String,
+}
+
+impl Delivered {
+    /// The value of a header, if there is one.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    /// What follows the headers.
+    pub(crate) fn body(&self) -> &str {
+        match self.text.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("NATS/1.0") => body,
+            _ => &self.text,
+        }
+    }
 }
 
 impl Client {
     fn connect(address: &str, user: &str) -> Self {
+        Self::log_in(address, |_| {
+            format!("{{\"user\":\"{user}\",\"pass\":\"p\",\"verbose\":false,\"protocol\":1}}")
+        })
+    }
+
+    /// A connection that proves itself by an nkey, as a workload does.
+    pub(crate) fn workload(url: &str, seed: &NkeySeed) -> Self {
+        Self::log_in(url.trim_start_matches("nats://"), |nonce| {
+            RawSocket::login_of(seed, nonce).to_string()
+        })
+    }
+
+    /// Logs in with what `options` says to the server's nonce.
+    fn log_in(address: &str, options: impl FnOnce(&str) -> String) -> Self {
         let out = TcpStream::connect(address).unwrap();
         out.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         out.set_nodelay(true).unwrap();
@@ -149,10 +191,10 @@ impl Client {
         };
         let mut info = String::new();
         client.input.read_line(&mut info).unwrap();
-        let heard = client.send(&format!(
-            "CONNECT {{\"user\":\"{user}\",\"pass\":\"p\",\"verbose\":false,\"protocol\":1}}"
-        ));
-        assert!(heard.errors.is_empty(), "{user}: {heard:?}");
+        let info: Value = serde_json::from_str(info.trim_start_matches("INFO ")).unwrap();
+        let options = options(info["nonce"].as_str().unwrap_or_default());
+        let heard = client.send(&format!("CONNECT {options}"));
+        assert!(heard.errors.is_empty(), "{options}: {heard:?}");
         client
     }
 
@@ -180,12 +222,16 @@ impl Client {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
                 ["PONG"] => return heard,
-                ["MSG", subject, sid, .., size] => {
-                    let mut body = vec![0; size.parse::<usize>().unwrap() + 2];
-                    self.input.read_exact(&mut body).unwrap();
-                    heard
-                        .messages
-                        .push((sid.parse().unwrap(), (*subject).to_owned()));
+                ["MSG" | "HMSG", subject, sid, .., size] => {
+                    let mut text = vec![0; size.parse::<usize>().unwrap() + 2];
+                    self.input.read_exact(&mut text).unwrap();
+                    let mut text = String::from_utf8_lossy(&text).into_owned();
+                    text.truncate(text.len() - 2);
+                    heard.messages.push(Delivered {
+                        sid: sid.parse().unwrap(),
+                        subject: (*subject).to_owned(),
+                        text,
+                    });
                 }
                 ["-ERR", ..] => heard.errors.push(line),
                 _ => {}
@@ -210,12 +256,31 @@ impl Client {
     pub(crate) fn received(&mut self) -> Vec<String> {
         self.out.write_all(b"PING\r\n").unwrap();
         let heard = self.hear();
-        heard
-            .messages
-            .into_iter()
-            .map(|(_, subject)| subject)
-            .collect()
+        heard.messages.into_iter().map(|m| m.subject).collect()
     }
+
+    /// What has come once `is_enough` holds, or the time is over; and a moment
+    /// more, so that what should not come is seen as well.
+    pub(crate) fn until(&mut self, is_enough: impl Fn(&[Delivered]) -> bool) -> Vec<Delivered> {
+        let mut all = Vec::new();
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let is_last = is_enough(&all) || Instant::now() > end;
+            self.out.write_all(b"PING\r\n").unwrap();
+            let heard = self.hear();
+            assert!(heard.errors.is_empty(), "{heard:?}");
+            all.extend(heard.messages);
+            if is_last {
+                return all;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The protocol lines that ask, and want the answer there.
+pub(crate) fn question(subject: &str, reply: &str, body: &str) -> String {
+    format!("PUB {subject} {reply} {}\r\n{body}", body.len())
 }
 
 /// The protocol line that publishes one byte.

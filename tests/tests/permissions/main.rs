@@ -11,6 +11,10 @@
     missing_docs
 )]
 
+mod buckets;
 mod client;
+mod dice;
 mod differential;
+mod keys;
+mod live;
 mod traps;

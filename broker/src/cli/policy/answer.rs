@@ -140,5 +140,8 @@ const fn phrase(verb: Verb) -> &'static str {
         Verb::Serve => "serve",
         Verb::Append => "append to",
         Verb::Consume => "consume as",
+        Verb::Read => "read",
+        Verb::Write => "write",
+        Verb::Manage => "manage",
     }
 }

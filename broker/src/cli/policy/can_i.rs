@@ -15,7 +15,9 @@ use super::{Failure, NO, YES};
 #[derive(clap::Args, Debug)]
 #[command(
     long_about = "Ask whether a workload may do something, and which rule decides.\n\n\
-        The verbs are publish, subscribe, request, serve, append and consume. For publish,\n\
+        The verbs are publish, subscribe, request, serve, append, consume, read, write and\n\
+            manage; for read and write the subject is BUCKET.KEY, for manage the name of a\n\
+            stream or of a bucket. For publish,\n\
         request and append the subject is literal, and the question is asked for one\n\
         message: with the user of --user, or without a user. For subscribe and serve it\n\
         may be a pattern; without --user the question is whether the workload may listen\n\
@@ -33,7 +35,7 @@ use super::{Failure, NO, YES};
 pub(crate) struct CanIArgs {
     /// The workload, by its name in the policy or its SPIFFE ID
     workload: String,
-    /// publish, subscribe, request, serve, append or consume
+    /// publish, subscribe, request, serve, append, consume, read, write or manage
     #[arg(required_unless_present = "list", value_parser = verb)]
     verb: Option<Verb>,
     /// The subject; quote patterns for the shell

@@ -91,7 +91,8 @@ pub(super) fn read_claims(path: &Path) -> Result<Claims, Failure> {
 
 pub(super) fn verb(word: &str) -> Result<Verb, String> {
     Verb::parse(word).ok_or_else(|| {
-        "the verbs are publish, subscribe, request, serve, append, consume".to_owned()
+        "the verbs are publish, subscribe, request, serve, append, consume, read, write, manage"
+            .to_owned()
     })
 }
 

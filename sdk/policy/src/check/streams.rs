@@ -121,7 +121,7 @@ fn consumers(parsed: &Parsed, sink: &mut Sink<'_>) {
         spec.map(|w| w.name.to_string()).unwrap_or_default()
     };
     for RuleSpec { rule, on_spans, .. } in &parsed.rules {
-        if rule.effect != Effect::Allow || !rule.verbs.is_consume() {
+        if rule.effect != Effect::Allow || !rule.verbs.contains(Verb::Consume) {
             continue;
         }
         for (pattern, span) in rule.on.iter().zip(on_spans) {

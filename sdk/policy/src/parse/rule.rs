@@ -8,10 +8,10 @@ use bulla_identity::{PatternToken, SubjectPattern};
 
 use super::reader::{self, Fields, Node};
 use super::workload::Names;
-use super::{MAX_GRANTS, PrivateSpec, RuleSpec, condition, stream, subject};
+use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, stream, subject};
 use crate::error::Sink;
-use crate::problem::Problem;
-use crate::rule::{Effect, Rule, Verb, VerbSet};
+use crate::problem::{BucketProblem, Problem};
+use crate::rule::{About, Effect, Rule, Verb, VerbSet};
 
 const KEYS: &[&str] = &["id", "who", "may", "on", "user"];
 
@@ -22,8 +22,6 @@ const LATER: &[(&str, &str)] = &[
     ("time", "leave it out"),
     ("network", "leave it out"),
 ];
-
-const VERBS_LATER: &[&str] = &["read", "write", "manage"];
 
 pub(super) fn rules(
     allow: Option<Node<'_>>,
@@ -88,9 +86,7 @@ fn rule(
     let verbs = match fields.need("may", sink) {
         Some(node) => {
             let verbs = verbs(node, sink);
-            if verbs.is_consume() && verbs.has_subject_verb() {
-                sink.report(&node.span(), Problem::ConsumeAlone);
-            }
+            not_mixed(verbs, &node.span(), sink);
             verbs
         }
         None => VerbSet::default(),
@@ -99,10 +95,11 @@ fn rule(
     let mut on_spans = Vec::new();
     if let Some(node) = fields.need("on", sink) {
         for node in reader::list("on", "a list of subject patterns", node, sink) {
-            let pattern = if verbs.is_consume() {
-                stream::consumer_pattern(effect, node, sink)
-            } else {
-                on_pattern(effect, node, sink)
+            let pattern = match verbs.about() {
+                Some(About::Consumers) => stream::consumer_pattern(effect, node, sink),
+                Some(About::Keys) => bucket::key_pattern(effect, node, sink),
+                Some(About::Stores) => bucket::store_pattern(effect, node, sink),
+                Some(About::Subjects) | None => on_pattern(effect, node, sink),
             };
             if let Some(pattern) = pattern {
                 on.push(pattern);
@@ -111,10 +108,13 @@ fn rule(
         }
     }
     let user = fields.get("user").map(|node| {
-        for verb in [Verb::Subscribe, Verb::Consume] {
+        for verb in [Verb::Subscribe, Verb::Consume, Verb::Read, Verb::Manage] {
             if verbs.contains(verb) {
                 sink.report(&node.span(), Problem::ConditionOnSubscribe { verb });
             }
+        }
+        if verbs.contains(Verb::Write) {
+            sink.report(&node.span(), BucketProblem::ConditionOnWrite.into());
         }
         condition::condition(node, &on, private, sink)
     });
@@ -154,13 +154,6 @@ fn verbs(node: Node<'_>, sink: &mut Sink<'_>) -> VerbSet {
         };
         match Verb::parse(word) {
             Some(verb) => out.insert(verb),
-            None if VERBS_LATER.contains(&word) => {
-                let problem = Problem::Unsupported {
-                    what: word.to_owned(),
-                    instead: "the verbs of this version are publish, subscribe, request, serve, append, consume",
-                };
-                sink.report(&node.span(), problem);
-            }
             None => {
                 let verb = reader::printable(word);
                 sink.report(&node.span(), Problem::UnknownVerb { verb });
@@ -168,6 +161,16 @@ fn verbs(node: Node<'_>, sink: &mut Sink<'_>) -> VerbSet {
         }
     }
     out
+}
+
+/// A rule is about one kind of thing, which its `on` names.
+fn not_mixed(verbs: VerbSet, span: &Range<usize>, sink: &mut Sink<'_>) {
+    let mut all = verbs.iter();
+    if let Some(verb) = all.next()
+        && let Some(other) = all.find(|other| other.about() != verb.about())
+    {
+        sink.report(span, Problem::MixedVerbs { verb, other });
+    }
 }
 
 fn on_pattern(effect: Effect, node: Node<'_>, sink: &mut Sink<'_>) -> Option<SubjectPattern> {

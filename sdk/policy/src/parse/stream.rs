@@ -115,7 +115,7 @@ pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Stream
 
 /// What a stream or a consumer of one may be called: nats-server takes more,
 /// but neither dots nor anything that a file system minds.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text
             .bytes()

@@ -19,7 +19,9 @@ impl Problem {
                 }
                 "id" => "add `id = \"…\"`: decisions and logs name the rule by it",
                 "who" => "add `who = [\"workload\", \"group:name\"]`",
-                "may" => "add `may = [\"publish\"]`, or subscribe, request, serve, append, consume",
+                "may" => {
+                    "add `may = [\"publish\"]`, or subscribe, request, serve, append, consume, read, write, manage"
+                }
                 "max_age" => {
                     "add `max_age = \"7d\"`, up to 30d: how long after it was stored a message may be consumed"
                 }
@@ -126,9 +128,10 @@ impl Problem {
             Self::AppendNowhere { .. } => {
                 "declare a [stream] that stores it, narrow the rule to one pattern of a stream, or use `publish`"
             }
-            Self::ConsumeAlone => {
-                "give `consume` a rule of its own: its `on` names consumers, not subjects"
+            Self::MixedVerbs { .. } => {
+                "give each a rule of its own: the `on` of a rule names either subjects, or consumers, or keys of buckets, or streams and buckets"
             }
+            Self::Bucket(problem) => problem.remedy(),
             Self::MirrorSays { .. } => "leave it out",
             Self::MirrorOrigin { .. } => {
                 "name a declared stream with retention = \"limits\" that is no mirror itself"

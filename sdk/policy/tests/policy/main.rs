@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod buckets;
 mod chains;
 mod decisions;
 mod language;
@@ -15,4 +16,5 @@ mod permissions;
 mod properties;
 mod shop;
 mod streams;
+mod tables;
 mod vectors;

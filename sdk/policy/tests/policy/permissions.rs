@@ -377,9 +377,16 @@ fn pol_68_lists_that_do_not_fit_an_answer_are_refused() {
         .collect();
     let on: Vec<&str> = on.iter().map(String::as_str).collect();
     conflict(
-        &rule("allow", "r", &["orders"], &["publish", "subscribe"], &on),
+        &(rule("allow", "few", &["orders"], &["publish"], &["a.b"])
+            + &rule("allow", "most", &["orders"], &["publish", "subscribe"], &on)),
         "permissions_too_large",
-        &["`orders`"],
+        // Who, how much, and to which rules the most of it is due.
+        &[
+            "`orders`",
+            "524288",
+            "due to rule `most` (",
+            "rule `few` (6)",
+        ],
     );
     parse(&rule("allow", "r", &["orders"], &["publish"], &on[..8_000]));
 }

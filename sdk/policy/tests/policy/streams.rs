@@ -279,7 +279,7 @@ fn pol_74_a_consumer_belongs_to_one_workload() {
     );
     one_error(
         &format!("{ORDERS}{mixed}"),
-        "consume_alone",
+        "mixed_verbs",
         "[\"consume\", \"subscribe\"]",
     );
     let tested = format!(

@@ -10,7 +10,7 @@ use bulla_policy::{Policy, Verb};
 use serde_json::Value;
 
 /// The cases of one file, or `None` with one line to say so.
-fn cases(file: &str) -> Option<Vec<Value>> {
+pub(crate) fn cases(file: &str) -> Option<Vec<Value>> {
     let Some(dir) = std::env::var_os("BULLA_VECTORS") else {
         eprintln!("external vectors were not run: BULLA_VECTORS is not set ({file})");
         return None;
@@ -21,7 +21,7 @@ fn cases(file: &str) -> Option<Vec<Value>> {
     Some(all["cases"].as_array().unwrap().clone())
 }
 
-fn text<'c>(case: &'c Value, key: &str) -> &'c str {
+pub(crate) fn text<'c>(case: &'c Value, key: &str) -> &'c str {
     case[key].as_str().unwrap()
 }
 
@@ -100,7 +100,7 @@ fn subject_subset() {
     }
 }
 
-fn entries(case: &Value, direction: &str, effect: &str) -> Vec<String> {
+pub(crate) fn entries(case: &Value, direction: &str, effect: &str) -> Vec<String> {
     case["permissions"][direction][effect]
         .as_array()
         .map(|list| {
