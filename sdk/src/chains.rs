@@ -251,7 +251,7 @@ impl Shared {
                     verb,
                     subject: &subject,
                     user: Some(user.claims()),
-                    now,
+                    now: as_of.moment(now),
                 })
             };
             let sent = sent_with(ancestor.kind(), &policy.requirements(&subject));

@@ -30,6 +30,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::decision_log;
 use crate::error::{ConsumeError, LinkError};
 use crate::message::Message;
@@ -446,7 +447,7 @@ fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<(), ConsumeE
     let workload = &shared.options.workload;
     let asked = policy
         .policy()
-        .may_listen(workload, Verb::Consume, &pattern);
+        .may_listen(workload, Verb::Consume, &pattern, clock::now());
     let Err(denial) = asked else { return Ok(()) };
     let id = decision_log::deny(
         decision_log::Subject {

@@ -58,6 +58,9 @@ const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 /// Between two looks at the stream that heads or gaps in the news ask for.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// What nats-server writes into news: its number in the stream.
+/// How late at most it is noticed that time changed what the policy says, where
+/// the policy or the clock changed meanwhile.
+const TIME_STEP: Duration = Duration::from_secs(1);
 const NUMBER_HEADER: &str = "Nats-Sequence";
 /// Seconds between two looks at the stream, drawn anew each time.
 const REFRESH_SECONDS: std::ops::Range<f64> = 8.0..12.0;
@@ -227,6 +230,7 @@ impl Control {
         let catch_up = Arc::clone(&inner.heads.catch_up);
         tokio::spawn(look_again(Arc::downgrade(&inner), disturbances, catch_up));
         tokio::spawn(heads::watch(Arc::downgrade(&inner)));
+        tokio::spawn(keep_time(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
 
@@ -284,6 +288,31 @@ async fn hear(inner: Weak<Inner>, mut news: async_nats::Subscriber) {
 fn number_of(news: &async_nats::Message) -> Option<u64> {
     let headers = news.headers.as_ref()?;
     headers.get(NUMBER_HEADER)?.as_str().parse().ok()
+}
+
+/// Makes a newer state whenever time alone changes what the policy says, so that
+/// nothing is encrypted any more to who lost the right to read it.
+///
+/// Permits that are remembered do not wait for this: each says until when it
+/// counts.
+async fn keep_time(inner: Weak<Inner>) {
+    let mut asked = clock::now();
+    loop {
+        let Some(held) = inner.upgrade() else { break };
+        let now = clock::now();
+        let policy = Arc::clone(&held.policy.load().policy);
+        if policy
+            .next_change(asked)
+            .is_some_and(|change| change <= now)
+        {
+            held.changed(now);
+        }
+        drop(held);
+        asked = now;
+        let change = policy.next_change(now);
+        let wait = change.map_or(TIME_STEP, |change| change.saturating_since(now));
+        tokio::time::sleep(wait.clamp(clock::GRAIN, TIME_STEP)).await;
+    }
 }
 
 /// Looks at the stream itself after each disturbance, whenever something newer is

@@ -568,7 +568,7 @@ impl Opener {
         now: UnixMillis,
     ) -> Result<Permit, Refusal> {
         if user.is_none()
-            && let Some(permit) = origin.permit()
+            && let Some(permit) = origin.permit(now)
         {
             return Ok(permit.clone());
         }
@@ -591,12 +591,12 @@ impl Opener {
             Decision::Allow(permit) => permit,
             Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
         };
-        match ask(&self.shared.options.workload, self.role.own_verb()) {
-            Decision::Allow(_) => {}
+        let own = match ask(&self.shared.options.workload, self.role.own_verb()) {
+            Decision::Allow(own) => own,
             Decision::Deny(denial) => return Err(Refusal::OwnPolicy(Box::new(denial))),
-        }
+        };
         if user.is_none() {
-            origin.remember(&permit);
+            origin.remember(permit.clone().ending_with(&own));
         }
         Ok(permit)
     }

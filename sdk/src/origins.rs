@@ -71,15 +71,15 @@ impl Origin {
         self.is_remembered.load(Ordering::Relaxed)
     }
 
-    /// The permit of an earlier message without a user.
-    pub(crate) fn permit(&self) -> Option<&Permit> {
-        self.permit.get()
+    /// The permit of an earlier message without a user, if it still counts.
+    pub(crate) fn permit(&self, now: UnixMillis) -> Option<&Permit> {
+        self.permit.get().filter(|permit| now < permit.until())
     }
 
     /// Remembers the permit of a message without a user.
-    pub(crate) fn remember(&self, permit: &Permit) {
+    pub(crate) fn remember(&self, permit: Permit) {
         // Another task was faster: it asked the same.
-        let _ = self.permit.set(permit.clone());
+        let _ = self.permit.set(permit);
     }
 
     /// Whether a reply subject lies in the sender's own inbox.

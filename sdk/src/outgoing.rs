@@ -410,7 +410,7 @@ fn preflight(
         user: user.map(User::principal),
     };
     if user.is_none()
-        && let Some(permit) = route.permit(verb)
+        && let Some(permit) = route.permit(verb, now)
     {
         decision_log::allow(what, permit.rule());
         return Ok(permit.requirements());

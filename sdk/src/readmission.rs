@@ -8,10 +8,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_identity::WorkloadId;
-use bulla_policy::{AdmissionChange, Permissions};
+use bulla_policy::{AdmissionChange, Circumstances, Permissions};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
+use crate::clock;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::shared::Shared;
@@ -87,10 +88,13 @@ impl Admitted {
         }
     }
 
-    /// What nats-server would permit now.
+    /// What nats-server would permit now, but for what it permits some networks
+    /// alone: this process does not know as which address it is seen.
     fn permissions(&self) -> Option<Permissions> {
         let policy = self.control.policy();
-        policy.policy().permissions(&self.workload).ok()
+        let circumstances = Circumstances::at(clock::now());
+        let policy = policy.policy();
+        policy.permissions(&self.workload, &circumstances).ok()
     }
 
     fn gains(&self, held: Option<&Permissions>) -> bool {

@@ -4,12 +4,13 @@
 //! A decision is remembered only for messages without a user, and only for the
 //! state of policy and trust under which it was taken: a route of another
 //! state is never used. What it depended on is the workload (one for each
-//! process), the verb, the subject and that state; no rule depends on the time.
+//! process), the verb, the subject and that state, and of the time until when the
+//! permit itself says.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use bulla_identity::Subject;
+use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Permit, Requirements, Verb};
 use parking_lot::Mutex;
 
@@ -51,9 +52,11 @@ impl Route {
         self.generation == control.generation()
     }
 
-    /// The permit of an earlier message with this verb and without a user.
-    pub(crate) fn permit(&self, verb: Verb) -> Option<&Permit> {
-        self.sent(verb)?.permit.get()
+    /// The permit of an earlier message with this verb and without a user, if it
+    /// still counts.
+    pub(crate) fn permit(&self, verb: Verb, now: UnixMillis) -> Option<&Permit> {
+        let permit = self.sent(verb)?.permit.get();
+        permit.filter(|permit| now < permit.until())
     }
 
     /// The data key of the last message with this verb.

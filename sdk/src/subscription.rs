@@ -419,9 +419,10 @@ async fn listen(
     })?;
     let verb = role.own_verb();
     let policy = shared.control.policy();
-    if let Err(denial) = policy
-        .policy()
-        .may_listen(&shared.options.workload, verb, &pattern)
+    if let Err(denial) =
+        policy
+            .policy()
+            .may_listen(&shared.options.workload, verb, &pattern, clock::now())
     {
         let id = decision_log::deny(
             decision_log::Subject {

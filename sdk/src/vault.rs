@@ -256,7 +256,8 @@ impl Vault {
         now: UnixMillis,
     ) -> Result<Arc<KeyInUse>, EncryptError> {
         let policy = self.control.policy();
-        let workloads = policy.policy().recipients(verb, subject).cloned().collect();
+        let workloads = policy.policy().recipients(verb, subject, now);
+        let workloads = workloads.cloned().collect();
         let key = self.key_to(workloads, suite, now).await?;
         key.ok_or_else(|| EncryptError::NoRecipient {
             subject: subject.as_str().to_owned(),

@@ -8,19 +8,32 @@ use serde_json::{Value, json};
 
 use super::request::CalloutRequest;
 
+/// What a connection is told that is let in.
+pub(super) struct Welcome<'a> {
+    pub(super) workload: &'a str,
+    pub(super) permissions: &'a Permissions,
+    /// When the permissions change by time alone.
+    pub(super) until: Option<UnixMillis>,
+}
+
 /// The answer that lets a connection in, into the account `APP` and no other.
+///
+/// Where permissions end by time alone, nats-server itself ends the connection
+/// then, to the second: it connects again, and is asked about anew.
 pub(super) fn allow(
     issuer: &NkeySeed,
     request: &CalloutRequest,
-    workload: &str,
-    permissions: &Permissions,
+    welcome: &Welcome<'_>,
     now: UnixMillis,
     ids: [[u8; 16]; 2],
 ) -> String {
     let [inner_id, outer_id] = ids;
-    let user = sign(
-        issuer,
-        &json!({
+    let Welcome {
+        workload,
+        permissions,
+        until,
+    } = welcome;
+    let mut user = json!({
             "aud": ACCOUNT,
             "iat": now.as_secs(),
             "iss": issuer.public().to_string(),
@@ -36,8 +49,11 @@ pub(super) fn allow(
                 "type": "user",
                 "version": 2,
             },
-        }),
-    );
+    });
+    if let (Some(until), Value::Object(user)) = (until, &mut user) {
+        user.insert("exp".to_owned(), until.as_millis().div_ceil(1000).into());
+    }
+    let user = sign(issuer, &user);
     respond(issuer, request, now, outer_id, "jwt", &user)
 }
 

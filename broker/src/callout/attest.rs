@@ -4,17 +4,19 @@
 //! itself, so all of this is ours: the key is registered, the nonce is there
 //! and fresh, the signature is over exactly this nonce.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use bulla_identity::{Nkey, NkeyKind, WorkloadName};
+use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{KeyError, Signature, VerifyingKey};
-use bulla_policy::{PermissionError, Permissions, Policy};
+use bulla_policy::{Circumstances, PermissionError, Permissions, Policy, Workload};
 use data_encoding::BASE64_NOPAD;
 
 use super::request::CalloutRequest;
 
 /// Who may connect, and with which permissions: what the policy says, compiled
-/// once for each revision.
+/// once for each revision, or at each connect where it depends on that.
 #[derive(Debug, Default)]
 pub struct Admissions {
     by_nkey: HashMap<Nkey, Admission>,
@@ -27,9 +29,36 @@ pub struct Admissions {
 pub(super) struct Admission {
     /// Whose nkey it is.
     pub(super) workload: WorkloadName,
-    /// What its connections may do.
-    pub(super) permissions: Permissions,
+    id: WorkloadId,
+    grants: Grants,
     key: VerifyingKey,
+}
+
+/// What a workload's connections may do.
+#[derive(Clone, Debug)]
+enum Grants {
+    /// Always and from everywhere the same.
+    Fixed(Arc<Permissions>),
+    /// Compiled when one connects, because it depends on when and from where.
+    Circumstantial(Arc<Policy>),
+}
+
+impl Admission {
+    /// What a connection may do that is made under these circumstances, and
+    /// until when that holds, if not for ever.
+    pub(super) fn permissions(
+        &self,
+        circumstances: &Circumstances,
+    ) -> Result<(Cow<'_, Permissions>, Option<UnixMillis>), PermissionError> {
+        match &self.grants {
+            Grants::Fixed(permissions) => Ok((Cow::Borrowed(&**permissions), None)),
+            Grants::Circumstantial(policy) => {
+                let permissions = policy.permissions(&self.id, circumstances)?;
+                let until = policy.next_change_of(&self.id, circumstances.now);
+                Ok((Cow::Owned(permissions), until))
+            }
+        }
+    }
 }
 
 impl Admissions {
@@ -44,15 +73,20 @@ impl Admissions {
     /// # Errors
     /// If an nkey names no sound public key. What else could go wrong kept the
     /// policy from loading.
-    pub fn from_policy(policy: &Policy) -> Result<Self, AdmissionError> {
+    pub fn from_policy(policy: &Arc<Policy>) -> Result<Self, AdmissionError> {
         let mut admissions = Self::new();
         let buckets = policy.buckets().iter().map(|b| b.name().to_owned());
         admissions.buckets = buckets.collect();
         for workload in policy.workloads() {
-            let permissions = policy.permissions(workload.id())?;
+            let grants = if policy.depends_on_circumstances(workload.id()) {
+                Grants::Circumstantial(Arc::clone(policy))
+            } else {
+                let any = Circumstances::at(UnixMillis::default());
+                Grants::Fixed(Arc::new(policy.permissions(workload.id(), &any)?))
+            };
             for nkey in workload.nkeys() {
                 admissions
-                    .register(*nkey, workload.name().clone(), permissions.clone())
+                    .register(*nkey, workload, grants.clone())
                     .map_err(|source| AdmissionError::Nkey {
                         nkey: *nkey,
                         workload: workload.name().clone(),
@@ -66,15 +100,16 @@ impl Admissions {
     fn register(
         &mut self,
         nkey: Nkey,
-        workload: WorkloadName,
-        permissions: Permissions,
+        workload: &Workload,
+        grants: Grants,
     ) -> Result<(), KeyError> {
         let key = VerifyingKey::from_nkey(&nkey)?;
         self.by_nkey.insert(
             nkey,
             Admission {
-                workload,
-                permissions,
+                workload: workload.name().clone(),
+                id: workload.id().clone(),
+                grants,
                 key,
             },
         );
@@ -168,6 +203,8 @@ pub(super) enum DenyReason {
     NonceReplayed(WorkloadName),
     #[error("too many connections at once: the memory for nonces is full")]
     NoncesFull(WorkloadName),
+    #[error("there are no permissions for the workload")]
+    NoPermissions(WorkloadName),
 }
 
 impl DenyReason {
@@ -180,7 +217,8 @@ impl DenyReason {
             | Self::WrongSignature(workload)
             | Self::Revoked(workload)
             | Self::NonceReplayed(workload)
-            | Self::NoncesFull(workload) => workload.as_str(),
+            | Self::NoncesFull(workload)
+            | Self::NoPermissions(workload) => workload.as_str(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
 use bulla_keyring::{CurveSeed, NkeySeed, sha256};
+use bulla_policy::Circumstances;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
@@ -120,18 +121,32 @@ impl Callout {
             subject: "",
             id: random.decision,
         };
-        let answer = match self.decide(&admissions, &request, digest, now)? {
-            Ok(admission) => {
+        let circumstances = Circumstances {
+            now,
+            client: request.client,
+        };
+        let decided = self.decide(&admissions, &request, digest, now)?;
+        let decided = decided.and_then(|admission| {
+            let permissions = admission.permissions(&circumstances);
+            match permissions {
+                Ok((permissions, until)) => Ok((admission, permissions, until)),
+                Err(_) => Err(DenyReason::NoPermissions(admission.workload.clone())),
+            }
+        });
+        let answer = match decided {
+            Ok((admission, permissions, until)) => {
                 let workload = admission.workload.as_str();
                 decision(workload).allow("callout");
                 let served = self.served.load();
-                let permissions =
-                    buckets::only_served(&admission.permissions, &admissions.buckets, &served);
+                let permissions = buckets::only_served(&permissions, &admissions.buckets, &served);
                 answer::allow(
                     &self.issuer,
                     &request,
-                    workload,
-                    &permissions,
+                    &answer::Welcome {
+                        workload,
+                        permissions: &permissions,
+                        until,
+                    },
                     now,
                     random.token_ids,
                 )
@@ -280,7 +295,7 @@ mod tests {
                 workload.public()
             );
             let policy = Policy::parse("test.toml", &text).unwrap();
-            let admissions = Admissions::from_policy(&policy).unwrap();
+            let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
             callout.admit(admissions);
             Self {
                 server: NkeySeed::from_random(NkeyKind::Server, &[4; 32]).unwrap(),

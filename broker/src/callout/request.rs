@@ -5,6 +5,8 @@
 //! Everything in it is copied from a client that nobody has authenticated yet,
 //! except what the server says of itself.
 
+use std::net::IpAddr;
+
 use bulla_identity::{Nkey, NkeyKind, UnixMillis};
 use bulla_keyring::{Signature, VerifyingKey};
 use data_encoding::BASE64URL_NOPAD;
@@ -32,6 +34,8 @@ pub(super) struct CalloutRequest {
     pub(super) nkey: String,
     /// The client's signature over the nonce.
     pub(super) signature: String,
+    /// From where the server sees it connect, if it said so.
+    pub(super) client: Option<IpAddr>,
     /// After this the server no longer listens.
     pub(super) expires_at: UnixMillis,
 }
@@ -91,8 +95,14 @@ pub(super) fn decode(token: &[u8]) -> Result<CalloutRequest, RequestError> {
         nonce: body.client_info.nonce,
         nkey: body.connect_opts.nkey,
         signature: body.connect_opts.sig,
+        client: address(&body.client_info.host),
         expires_at: UnixMillis::from_secs(claims.exp),
     })
+}
+
+/// The address, without the zone that one of IPv6 may have.
+fn address(host: &str) -> Option<IpAddr> {
+    host.split('%').next()?.parse().ok()
 }
 
 fn part<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, RequestError> {
@@ -172,6 +182,8 @@ struct ServerId {
 struct ClientInfo {
     #[serde(default)]
     id: u64,
+    #[serde(default)]
+    host: String,
     #[serde(default)]
     kind: String,
     #[serde(default, rename = "type")]

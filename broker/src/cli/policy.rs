@@ -115,6 +115,8 @@ enum Failure {
     },
     #[error("the policy `{}` is longer than {MAX_POLICY_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
+    #[error("the directory `{}` holds no policy: its files end in `.toml`", .0.display())]
+    EmptyDirectory(PathBuf),
     #[error("the policy `{}` is not UTF-8 text (byte {at})", path.display())]
     NotText { path: PathBuf, at: usize },
     #[error("cannot read standard input: {0}")]

@@ -1,5 +1,6 @@
 //! Buckets that the policy declares: keys and their values.
 
+use crate::source::Place;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     pub(crate) name: Arc<str>,
-    pub(crate) line: u32,
+    pub(crate) place: Place,
     pub(crate) history: u64,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_bytes: Option<u64>,
@@ -36,10 +37,10 @@ impl Bucket {
         reserved::bucket_stream(&self.name)
     }
 
-    /// The line of its table in the policy file.
+    /// Where its table stands.
     #[must_use]
-    pub fn line(&self) -> u32 {
-        self.line
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// How many values of each key it keeps, from 1 to 64.

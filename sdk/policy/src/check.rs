@@ -2,10 +2,12 @@
 
 mod buckets;
 mod chains;
+mod networks;
 mod replay;
 mod streams;
 
 pub(crate) use buckets::buckets;
+pub(crate) use networks::networks;
 pub(crate) use replay::replay;
 pub(crate) use streams::{named as named_consumer, streams};
 
@@ -20,7 +22,7 @@ use crate::warning::Warning;
 pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
     let mut out = replay::warnings(parsed);
     out.extend(chains::warnings(parsed));
-    out.sort_by_key(Warning::line);
+    out.sort_by(|a, b| a.place().cmp(b.place()));
     out
 }
 

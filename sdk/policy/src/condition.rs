@@ -109,6 +109,14 @@ impl Condition {
         all_hold
     }
 
+    /// How many tests do not hold.
+    pub(crate) fn failures(&self, scene: Scene<'_>) -> usize {
+        self.tests
+            .iter()
+            .filter(|t| t.outcome(scene) != TestOutcome::Holds)
+            .count()
+    }
+
     /// The first test that does not hold, for an explanation.
     pub(crate) fn first_failure(&self, scene: Scene<'_>) -> Option<(&ClaimTest, TestOutcome)> {
         self.tests

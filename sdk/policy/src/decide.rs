@@ -1,13 +1,14 @@
 //! One question, one answer.
 
-use std::fmt;
-use std::sync::Arc;
-
 use bulla_identity::{
     Claims, PatternToken, Subject, SubjectPattern, UnixMillis, WorkloadId, reserved,
 };
 
-use crate::condition::{Condition, Scene, TestOutcome};
+use crate::circumstances::Standing;
+use crate::condition::{Condition, Scene};
+use crate::decision::{
+    Decision, Denial, Detail, FailedCondition, NamedRule, Permit, Reason, Would,
+};
 use crate::policy::{Entry, Policy};
 use crate::requirements::{Requirements, Stated, UserRule};
 use crate::rule::{Effect, Rule, Verb};
@@ -25,327 +26,62 @@ pub struct Request<'a> {
     /// The user of the message that is sent or received; of a reply, the
     /// user of the request.
     pub user: Option<&'a Claims>,
-    /// When. No rule of this version depends on it.
+    /// When.
     pub now: UnixMillis,
 }
 
-/// The engine's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a decision that nobody reads is no check"]
-pub enum Decision {
-    /// Yes, and the proof.
-    Allow(Permit),
-    /// No, and why.
-    Deny(Denial),
-}
-
-impl Decision {
-    /// Whether the answer is yes.
-    #[must_use]
-    pub fn is_allow(&self) -> bool {
-        matches!(self, Self::Allow(_))
-    }
-
-    /// The answer as a result.
-    ///
-    /// # Errors
-    /// The denial.
-    pub fn into_result(self) -> Result<Permit, Denial> {
-        match self {
-            Self::Allow(permit) => Ok(permit),
-            Self::Deny(denial) => Err(denial),
-        }
-    }
-}
-
-/// Proof that a decision allowed something.
-///
-/// Only [`Policy::decide`] makes one: code that asks for a `Permit` cannot be
-/// reached without a decision.
-///
-/// ```compile_fail
-/// let forged = bulla_policy::Permit { rule: "r".into() };
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permit {
-    rule: Arc<str>,
-    verb: Verb,
-    requirements: Requirements,
-}
-
-impl Permit {
-    /// The id of the rule that allowed it; of several, the first by id.
-    #[must_use]
-    pub fn rule(&self) -> &str {
-        &self.rule
-    }
-
-    /// What was allowed.
-    #[must_use]
-    pub fn verb(&self) -> Verb {
-        self.verb
-    }
-
-    /// What the subject demands of the message.
-    #[must_use]
-    pub fn requirements(&self) -> Requirements {
-        self.requirements
-    }
-}
-
-/// Why a decision is no. The codes are stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// The policy does not name the workload.
-    UnknownWorkload,
-    /// A deny rule applies.
-    DeniedByRule,
-    /// No allow rule gives the workload this verb on this subject.
-    NotGranted,
-    /// The subject belongs to nats-server or Bulla: no rule grants it.
-    ReservedSubject,
-    /// The subject demands a user and there is none.
-    UserRequired,
-    /// The subject refuses messages with a user and there is one.
-    UserForbidden,
-    /// An allow rule is there, but the user does not meet its condition.
-    ConditionFailed,
-    /// The subject belongs to a vertical that the user's token does not reach.
-    OutOfReach,
-}
-
-impl Reason {
-    /// The stable name, for logs and metrics.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::UnknownWorkload => "unknown_workload",
-            Self::DeniedByRule => "denied_by_rule",
-            Self::NotGranted => "not_granted",
-            Self::ReservedSubject => "reserved_subject",
-            Self::UserRequired => "user_required",
-            Self::UserForbidden => "user_forbidden",
-            Self::ConditionFailed => "condition_failed",
-            Self::OutOfReach => "out_of_reach",
-        }
-    }
-}
-
-/// A refusal and what explains it.
-///
-/// It names rules and claims, never a claim's value. For the workload's own
-/// side and the operator: a peer gets one uniform error instead.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    reason: Reason,
-    /// Boxed, so that an allowed request does not pay for its size.
-    detail: Box<Detail>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Detail {
-    workload: WorkloadId,
-    verb: Verb,
-    subject: String,
-    rule: Option<NamedRule>,
-    condition: Option<FailedCondition>,
-    /// What the user's token does not reach.
-    audience: Option<Box<str>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct NamedRule {
-    id: Arc<str>,
-    line: u32,
-}
-
-/// A condition on the user that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedCondition {
-    claim: String,
-    test: String,
-    outcome: TestOutcome,
-}
-
-impl FailedCondition {
-    /// The claim.
-    #[must_use]
-    pub fn claim(&self) -> &str {
-        &self.claim
-    }
-
-    /// What the policy asks of it.
-    #[must_use]
-    pub fn test(&self) -> &str {
-        &self.test
-    }
-
-    /// What went wrong.
-    #[must_use]
-    pub fn outcome(&self) -> TestOutcome {
-        self.outcome
-    }
-}
-
-impl Denial {
-    /// Why.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        self.reason
-    }
-
-    /// The rule that decided ([`Reason::DeniedByRule`]), or the allow rule
-    /// that came nearest, if there is one.
-    #[must_use]
-    pub fn rule(&self) -> Option<&str> {
-        self.detail.rule.as_ref().map(|r| &*r.id)
-    }
-
-    /// The line of that rule in the policy file.
-    #[must_use]
-    pub fn rule_line(&self) -> Option<u32> {
-        self.detail.rule.as_ref().map(|r| r.line)
-    }
-
-    /// The audience that the user's token does not reach
-    /// ([`Reason::OutOfReach`]).
-    #[must_use]
-    pub fn audience(&self) -> Option<&str> {
-        self.detail.audience.as_deref()
-    }
-
-    /// The condition of the nearest rule that failed.
-    #[must_use]
-    pub fn condition(&self) -> Option<&FailedCondition> {
-        self.detail.condition.as_ref()
-    }
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail {
-            workload,
-            verb,
-            subject,
-            rule,
-            condition,
-            audience,
-        } = &*self.detail;
-        let name = workload.path();
-        match (self.reason, rule) {
-            (Reason::UnknownWorkload, _) => {
-                return write!(f, "the policy names no workload `{workload}`");
-            }
-            (Reason::DeniedByRule, Some(rule)) => write!(
-                f,
-                "rule `{}` (line {}) denies `{name}` to {verb} on `{subject}`",
-                rule.id, rule.line
-            ),
-            (Reason::NotGranted, nearest) => {
-                write!(f, "no rule lets `{name}` {verb} on `{subject}`")?;
-                match nearest {
-                    Some(rule) => write!(
-                        f,
-                        "; the nearest is rule `{}` (line {}), which grants other verbs there",
-                        rule.id, rule.line
-                    ),
-                    None => Ok(()),
-                }
-            }
-            (Reason::ReservedSubject, _) => write!(
-                f,
-                "`{subject}` belongs to nats-server or Bulla: no rule can grant it"
-            ),
-            (Reason::UserRequired, _) => write!(
-                f,
-                "`{subject}` demands a user, and this message carries none"
-            ),
-            (Reason::UserForbidden, _) => write!(
-                f,
-                "`{subject}` says user = \"none\", and this message carries a user"
-            ),
-            (Reason::OutOfReach, _) => write!(
-                f,
-                "`{subject}` belongs to `{}`, which this user's token does not reach",
-                audience.as_deref().unwrap_or("?")
-            ),
-            (Reason::ConditionFailed, Some(rule)) => write!(
-                f,
-                "rule `{}` (line {}) would let `{name}` {verb} on `{subject}`, but not for this user",
-                rule.id, rule.line
-            ),
-            (Reason::DeniedByRule | Reason::ConditionFailed, None) => {
-                write!(f, "`{name}` may not {verb} on `{subject}`")
-            }
-        }?;
-        let Some(failed) = condition else {
-            return Ok(());
-        };
-        match failed.outcome {
-            TestOutcome::Missing => {
-                write!(
-                    f,
-                    ": it asks that {}, and there is no claim `{}`",
-                    failed.test, failed.claim
-                )
-            }
-            TestOutcome::WrongType => {
-                write!(
-                    f,
-                    ": it asks that {}, and the claim `{}` is of another type",
-                    failed.test, failed.claim
-                )
-            }
-            TestOutcome::Differs | TestOutcome::Holds => {
-                write!(f, ": it asks that {}", failed.test)
-            }
-        }
-    }
-}
-
-impl std::error::Error for Denial {}
-
 /// What a look-up has seen so far; of several rules the first by id.
-#[derive(Default)]
 struct Seen {
     denies: Option<u32>,
     allows: Option<u32>,
-    /// An allow rule for this verb whose condition failed.
-    unmet: Option<Entry>,
-    /// An allow rule for other verbs.
-    other_verb: Option<u32>,
+    /// The same of rules in shadow.
+    would_deny: Option<u32>,
+    would_allow: Option<u32>,
+    /// When time next changes whether one of the rules counts.
+    until: UnixMillis,
 }
+
+/// An allow rule that does not allow, and how far it is from it: the less, the
+/// nearer (POL-110).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Miss {
+    /// Its verb, subject and time, and so many tests of the user failed.
+    User(usize),
+    /// Its verb and subject.
+    OutsideTime,
+    /// Its verb and subject.
+    Expired,
+    /// Its subject only.
+    Verb,
+}
+
+type Near = (Miss, Entry);
 
 impl Policy {
     /// Decides one request: default deny, a deny rule overrides, and the order
     /// of rules never matters (POL-50).
     ///
     /// The cost does not grow with the number of rules that are not about
-    /// this workload and subject.
+    /// this workload and subject, and an allowed request allocates nothing.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        let Some((workload, trie)) = self
-            .index_of(request.workload)
-            .and_then(|w| Some((w, self.rules_of(w)?)))
-        else {
+        let Some(workload) = self.index_of(request.workload) else {
             return self.deny(request, Reason::UnknownWorkload, None, None);
         };
-        debug_assert!(self.workload_at(workload).is_some());
-
-        let mut seen = Seen::default();
-        trie.matches(request.subject.as_str(), &mut |entry| {
-            self.weigh(*entry, request, &mut seen);
-        });
-        if let Some(rule) = seen.denies {
-            return self.deny(request, Reason::DeniedByRule, Some(rule), None);
+        let mut seen = Seen {
+            denies: None,
+            allows: None,
+            would_deny: None,
+            would_allow: None,
+            until: UnixMillis::from_millis(u64::MAX),
+        };
+        if let Some(trie) = self.rules_of(workload) {
+            trie.matches(request.subject.as_str(), &mut |entry| {
+                self.weigh(*entry, request, &mut seen);
+            });
         }
-        if seen.allows.is_none() && seen.unmet.is_none() {
-            let reason = if reserved::is_reserved(request.subject.as_str()) {
-                Reason::ReservedSubject
-            } else {
-                Reason::NotGranted
-            };
-            return self.deny(request, reason, seen.other_verb, None);
+        if let Some(rule) = seen.denies {
+            let rule = self.rules.get(rule as usize);
+            return self.deny(request, Reason::DeniedByRule, rule, None);
         }
         let requirements = match request.verb {
             // Not about a subject: what a message must be is said by its own.
@@ -354,35 +90,51 @@ impl Policy {
             }
             _ => self.requirements(request.subject),
         };
-        let nearest = seen.allows.or(seen.unmet.map(|e| e.rule));
-        match (requirements.user, request.user) {
-            (UserRule::Required, None) => {
-                return self.deny(request, Reason::UserRequired, nearest, None);
-            }
-            (UserRule::None, Some(_)) => {
-                return self.deny(request, Reason::UserForbidden, nearest, None);
-            }
-            _ => {}
+        let Some(rule) = seen.allows.and_then(|r| self.rules.get(r as usize)) else {
+            return self.refuse(request, workload, &requirements, &seen);
+        };
+        if let Err(lack) = self.lacks(request, &requirements) {
+            return self.deny_for(request, lack, Some(rule));
         }
-        if let Some(user) = request.user
-            && !requirements.audiences.is_empty()
-            && let Some(audience) = self.out_of_reach(requirements.audiences, user)
-        {
-            return self.deny_reach(request, nearest, audience);
-        }
-        match seen.allows.and_then(|r| self.rules.get(r as usize)) {
-            Some(rule) => Decision::Allow(Permit {
-                rule: rule.id.clone(),
-                verb: request.verb,
-                requirements,
-            }),
-            None => self.deny(request, Reason::ConditionFailed, nearest, seen.unmet),
-        }
+        Decision::Allow(Permit {
+            rule: rule.id.clone(),
+            verb: request.verb,
+            requirements,
+            until: seen.until,
+            break_glass: rule.break_glass,
+            would: self.shadow(seen.would_deny).map(Would::deny),
+        })
     }
 
-    /// Whether a subscription to `pattern` is one that `workload` may make:
-    /// for the verbs `subscribe` and `serve`, before there is any message.
-    /// The answer is the id of a rule that allows it.
+    /// Every rule that decides a request as it is decided, by id: the deny rules
+    /// that apply if there are any, otherwise the allow rules that do. Rules in
+    /// shadow are not among them. For explanations; this allocates.
+    #[must_use]
+    pub fn deciding_rules(&self, request: &Request<'_>) -> Vec<&Rule> {
+        let (mut allows, mut denies) = (Vec::new(), Vec::new());
+        self.each_rule_on(request, &mut |entry, rule, pattern| {
+            if rule.shadow
+                || !rule.verbs.contains(request.verb)
+                || rule.standing(request.now) != Standing::Counts
+            {
+                return;
+            }
+            match rule.effect {
+                Effect::Deny if denies_for(rule, pattern, request) => denies.push(entry.rule),
+                Effect::Allow if allows_for(rule, pattern, request) => allows.push(entry.rule),
+                _ => {}
+            }
+        });
+        let mut rules = if denies.is_empty() { allows } else { denies };
+        rules.sort_unstable();
+        rules.dedup();
+        let found = rules.into_iter();
+        found.filter_map(|r| self.rules.get(r as usize)).collect()
+    }
+
+    /// Whether a subscription to `pattern` is one that `workload` may make now:
+    /// for the verbs `subscribe`, `serve` and `consume`, before there is any
+    /// message. The answer is the id of a rule that allows it.
     ///
     /// Yes if one allow rule covers the whole pattern and nats-server will not
     /// refuse it for the sake of an unconditional deny rule. A deny rule that
@@ -396,6 +148,7 @@ impl Policy {
         workload: &WorkloadId,
         verb: Verb,
         pattern: &SubjectPattern,
+        now: UnixMillis,
     ) -> Result<&str, Denial> {
         let denial = |reason, rule: Option<&Rule>| Denial {
             reason,
@@ -403,23 +156,36 @@ impl Policy {
                 workload: workload.clone(),
                 verb,
                 subject: pattern.to_string(),
-                rule: rule.map(named),
+                rule: rule.map(|rule| NamedRule::of(rule, reason)),
                 condition: None,
                 audience: None,
+                would: None,
             }),
         };
         let Some(trie) = self.index_of(workload).and_then(|w| self.rules_of(w)) else {
             return Err(denial(Reason::UnknownWorkload, None));
         };
         let (mut allows, mut denies) = (None::<u32>, None::<u32>);
+        let mut idle: Option<(Miss, u32)> = None;
         trie.overlaps(pattern.tokens(), &mut |entry| {
             let Some((rule, on)) = self.entry(*entry) else {
                 return;
             };
+            let standing = rule.standing(now);
             if rule.may_allow(verb) && on.contains(pattern) {
-                allows = first(allows, entry.rule);
+                let miss = match standing {
+                    Standing::Counts => {
+                        allows = first(allows, entry.rule);
+                        return;
+                    }
+                    Standing::OutsideTime => Miss::OutsideTime,
+                    Standing::Expired => Miss::Expired,
+                };
+                let found = (miss, entry.rule);
+                idle = Some(idle.map_or(found, |held| held.min(found)));
             }
-            if rule.denies_always(verb)
+            if rule.may_deny_all(verb)
+                && standing == Standing::Counts
                 && (on.contains(pattern) || shape::speaks_for(on.tokens(), pattern.tokens()))
             {
                 denies = first(denies, entry.rule);
@@ -430,6 +196,13 @@ impl Policy {
         }
         if let Some(rule) = allows.and_then(|r| self.rules.get(r as usize)) {
             return Ok(&rule.id);
+        }
+        if let Some((miss, rule)) = idle {
+            let reason = match miss {
+                Miss::Expired => Reason::RuleExpired,
+                _ => Reason::OutsideTime,
+            };
+            return Err(denial(reason, self.rules.get(rule as usize)));
         }
         let reserved = reserved::is_reserved(pattern.as_str())
             && matches!(pattern.tokens().first(), Some(PatternToken::Literal(_)));
@@ -446,48 +219,161 @@ impl Policy {
             return;
         };
         if !rule.verbs.contains(request.verb) {
-            if rule.effect == Effect::Allow {
-                // A subject may read like the name of a consumer or of a key.
-                if rule.verbs.about() == Some(request.verb.about()) {
-                    seen.other_verb = first(seen.other_verb, entry.rule);
-                }
-            }
             return;
         }
-        let scene = Scene {
-            user: request.user,
-            pattern,
-            subject: request.subject,
-        };
-        match rule.effect {
-            Effect::Deny => {
-                // Nobody escapes a deny rule by taking a claim off: it is asked
-                // of what the token says, too.
-                let whole = request.user.filter(|user| user.is_narrowed());
-                let denies = |c: &Condition| {
-                    c.denies(scene)
-                        || whole.is_some_and(|user| {
-                            c.denies(Scene {
-                                user: Some(user.whole()),
-                                ..scene
-                            })
-                        })
-                };
-                if rule.user.as_ref().is_none_or(denies) {
-                    seen.denies = first(seen.denies, entry.rule);
-                }
+        if let Some(when) = &rule.when {
+            if let Some(change) = when.next_change(request.now) {
+                seen.until = seen.until.min(change);
             }
-            Effect::Allow => {
-                if rule.user.as_ref().is_none_or(|c| c.permits(scene)) {
-                    seen.allows = first(seen.allows, entry.rule);
-                } else if seen
-                    .unmet
-                    .is_none_or(|e| (entry.rule, entry.pattern) < (e.rule, e.pattern))
-                {
-                    seen.unmet = Some(entry);
-                }
+            if rule.standing(request.now) != Standing::Counts {
+                return;
             }
         }
+        let (applies, found) = match rule.effect {
+            Effect::Deny => (
+                denies_for(rule, pattern, request),
+                if rule.shadow {
+                    &mut seen.would_deny
+                } else {
+                    &mut seen.denies
+                },
+            ),
+            Effect::Allow => (
+                allows_for(rule, pattern, request),
+                if rule.shadow {
+                    &mut seen.would_allow
+                } else {
+                    &mut seen.allows
+                },
+            ),
+        };
+        if applies {
+            *found = first(*found, entry.rule);
+        }
+    }
+
+    /// What of its subject's demands a message does not meet.
+    fn lacks(&self, request: &Request<'_>, requirements: &Requirements) -> Result<(), Lack<'_>> {
+        match (requirements.user, request.user) {
+            (UserRule::Required, None) => Err(Lack::User),
+            (UserRule::None, Some(_)) => Err(Lack::NoUser),
+            (_, Some(user)) if !requirements.audiences.is_empty() => {
+                match self.out_of_reach(requirements.audiences, user) {
+                    Some(audience) => Err(Lack::Reach(audience)),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shadow(&self, rule: Option<u32>) -> Option<std::sync::Arc<str>> {
+        Some(self.rules.get(rule? as usize)?.id.clone())
+    }
+
+    /// No allow rule allows it, and no deny rule denies it.
+    #[cold]
+    fn refuse(
+        &self,
+        request: &Request<'_>,
+        workload: u32,
+        requirements: &Requirements,
+        seen: &Seen,
+    ) -> Decision {
+        debug_assert!(self.workload_at(workload).is_some());
+        let lack = self.lacks(request, requirements);
+        let near = self.nearest(request);
+        let rule = near.and_then(|(_, entry)| self.rules.get(entry.rule as usize));
+        let decision = match (near, lack) {
+            (Some((Miss::User(_), _)), Err(lack)) => self.deny_for(request, lack, rule),
+            (Some((Miss::User(_), entry)), Ok(())) => {
+                self.deny(request, Reason::ConditionFailed, rule, Some(entry))
+            }
+            (Some((Miss::OutsideTime, _)), _) => {
+                self.deny(request, Reason::OutsideTime, rule, None)
+            }
+            (Some((Miss::Expired, _)), _) => self.deny(request, Reason::RuleExpired, rule, None),
+            (Some((Miss::Verb, _)) | None, _) => {
+                let reason = if reserved::is_reserved(request.subject.as_str()) {
+                    Reason::ReservedSubject
+                } else {
+                    Reason::NotGranted
+                };
+                self.deny(request, reason, rule, None)
+            }
+        };
+        let would = self
+            .shadow(seen.would_allow)
+            .filter(|_| seen.would_deny.is_none() && lack.is_ok());
+        match (decision, would) {
+            (Decision::Deny(mut denial), Some(rule)) => {
+                denial.detail.would = Some(Would::allow(rule));
+                Decision::Deny(denial)
+            }
+            (decision, _) => decision,
+        }
+    }
+
+    /// The allow rule that came nearest to allowing a request that none allows.
+    fn nearest(&self, request: &Request<'_>) -> Option<Near> {
+        let mut near: Option<Near> = None;
+        self.each_rule_on(request, &mut |entry, rule, pattern| {
+            // A subject may read like the name of a consumer or of a key.
+            let is_about = rule.verbs.about() == Some(request.verb.about());
+            if rule.effect != Effect::Allow || rule.shadow || !is_about {
+                return;
+            }
+            let miss = if !rule.verbs.contains(request.verb) {
+                Miss::Verb
+            } else {
+                match rule.standing(request.now) {
+                    Standing::Expired => Miss::Expired,
+                    Standing::OutsideTime => Miss::OutsideTime,
+                    Standing::Counts => {
+                        let failed = rule
+                            .user
+                            .as_ref()
+                            .map(|c| c.failures(scene(pattern, request)));
+                        Miss::User(failed.unwrap_or_default())
+                    }
+                }
+            };
+            let found = (miss, entry);
+            near = Some(near.map_or(found, |held| held.min(found)));
+        });
+        near
+    }
+
+    fn each_rule_on<'p>(
+        &'p self,
+        request: &Request<'_>,
+        visit: &mut dyn FnMut(Entry, &'p Rule, &'p SubjectPattern),
+    ) {
+        if let Some(trie) = self
+            .index_of(request.workload)
+            .and_then(|w| self.rules_of(w))
+        {
+            trie.matches(request.subject.as_str(), &mut |entry| {
+                if let Some((rule, pattern)) = self.entry(*entry) {
+                    visit(*entry, rule, pattern);
+                }
+            });
+        }
+    }
+
+    #[cold]
+    fn deny_for(&self, request: &Request<'_>, lack: Lack<'_>, rule: Option<&Rule>) -> Decision {
+        let (reason, audience) = match lack {
+            Lack::User => (Reason::UserRequired, None),
+            Lack::NoUser => (Reason::UserForbidden, None),
+            Lack::Reach(audience) => (Reason::OutOfReach, Some(audience.into())),
+        };
+        let decision = self.deny(request, reason, rule, None);
+        if let Decision::Deny(mut denial) = decision {
+            denial.detail.audience = audience;
+            return Decision::Deny(denial);
+        }
+        decision
     }
 
     #[cold]
@@ -495,17 +381,12 @@ impl Policy {
         &self,
         request: &Request<'_>,
         reason: Reason,
-        rule: Option<u32>,
+        rule: Option<&Rule>,
         unmet: Option<Entry>,
     ) -> Decision {
         let condition = unmet.and_then(|entry| {
             let (rule, pattern) = self.entry(entry)?;
-            let scene = Scene {
-                user: request.user,
-                pattern,
-                subject: request.subject,
-            };
-            let (test, outcome) = rule.user.as_ref()?.first_failure(scene)?;
+            let (test, outcome) = rule.user.as_ref()?.first_failure(scene(pattern, request))?;
             Some(FailedCondition {
                 claim: test.claim.to_string(),
                 test: test.to_string(),
@@ -518,34 +399,53 @@ impl Policy {
                 workload: request.workload.clone(),
                 verb: request.verb,
                 subject: request.subject.to_string(),
-                rule: rule.and_then(|r| self.rules.get(r as usize)).map(named),
+                rule: rule.map(|rule| NamedRule::of(rule, reason)),
                 condition,
                 audience: None,
-            }),
-        })
-    }
-
-    #[cold]
-    fn deny_reach(&self, request: &Request<'_>, rule: Option<u32>, audience: &str) -> Decision {
-        Decision::Deny(Denial {
-            reason: Reason::OutOfReach,
-            detail: Box::new(Detail {
-                workload: request.workload.clone(),
-                verb: request.verb,
-                subject: request.subject.to_string(),
-                rule: rule.and_then(|r| self.rules.get(r as usize)).map(named),
-                condition: None,
-                audience: Some(audience.into()),
+                would: None,
             }),
         })
     }
 }
 
-fn named(rule: &Rule) -> NamedRule {
-    NamedRule {
-        id: rule.id.clone(),
-        line: rule.line,
+/// What a message does not have, though its subject asks for it.
+#[derive(Clone, Copy)]
+enum Lack<'p> {
+    User,
+    NoUser,
+    Reach(&'p str),
+}
+
+fn scene<'a>(pattern: &'a SubjectPattern, request: &Request<'a>) -> Scene<'a> {
+    Scene {
+        user: request.user,
+        pattern,
+        subject: request.subject,
     }
+}
+
+fn allows_for(rule: &Rule, pattern: &SubjectPattern, request: &Request<'_>) -> bool {
+    rule.user
+        .as_ref()
+        .is_none_or(|c| c.permits(scene(pattern, request)))
+}
+
+fn denies_for(rule: &Rule, pattern: &SubjectPattern, request: &Request<'_>) -> bool {
+    let Some(condition) = &rule.user else {
+        return true;
+    };
+    // Nobody escapes a deny rule by taking a claim off: it is asked of what the
+    // token says, too.
+    let whole = |c: &Condition| {
+        let user = request.user.filter(|user| user.is_narrowed());
+        user.is_some_and(|user| {
+            c.denies(Scene {
+                user: Some(user.whole()),
+                ..scene(pattern, request)
+            })
+        })
+    };
+    condition.denies(scene(pattern, request)) || whole(condition)
 }
 
 /// Rules are sorted by id, so the smaller index is the first by id.

@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::problem::Problem;
+use crate::source::{Place, Source};
 
-/// The most errors that are reported for one file; the rest is counted.
+/// The most errors that are reported for one policy; the rest is counted.
 const MAX_ERRORS: usize = 500;
 
 /// The longest piece of a source line that is shown, in characters.
 const SHOWN: usize = 110;
 
-/// Every error of one file, in the order of their places.
+/// Every error of one policy, in the order of their places.
 ///
 /// `Display` prints them all with the source line and a caret, without colour.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct PolicyErrors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     problem: Problem,
+    file: Arc<str>,
     line: u32,
     column: u32,
     shown: String,
@@ -34,7 +36,8 @@ pub struct PolicyError {
 }
 
 impl PolicyErrors {
-    /// The file's name, as it was given.
+    /// The policy's name, as it was given: of its file, or of what its files
+    /// are in.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
@@ -79,7 +82,13 @@ impl PolicyError {
         harmless(&self.problem.remedy())
     }
 
-    /// The line, counted from 1.
+    /// The name of the file that it is in.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The line in its file, counted from 1.
     #[must_use]
     pub fn line(&self) -> u32 {
         self.line
@@ -112,7 +121,7 @@ impl fmt::Display for PolicyErrors {
             let gutter = error.line.to_string().len();
             let pad = " ".repeat(gutter);
             writeln!(f, "error: {}", error.message())?;
-            writeln!(f, "{pad}--> {}:{}:{}", self.file, error.line, error.column)?;
+            writeln!(f, "{pad}--> {}:{}:{}", error.file, error.line, error.column)?;
             writeln!(f, "{pad} |")?;
             writeln!(f, "{} | {}", error.line, error.shown)?;
             writeln!(
@@ -135,22 +144,61 @@ impl fmt::Display for PolicyErrors {
 
 impl std::error::Error for PolicyErrors {}
 
-/// Collects the errors of one text.
+/// Collects the errors of one policy; places are bytes of its whole text.
 pub(crate) struct Sink<'t> {
-    text: &'t str,
-    /// Where each line starts, in bytes.
-    lines: Vec<usize>,
+    files: Vec<File<'t>>,
     found: Vec<(usize, usize, Problem)>,
     omitted: usize,
 }
 
-impl<'t> Sink<'t> {
-    pub(crate) fn new(text: &'t str) -> Self {
+struct File<'t> {
+    /// `None` if the policy's name is the file's.
+    name: Option<Arc<str>>,
+    text: &'t str,
+    /// Where in the whole text it begins.
+    start: usize,
+    /// Where each line begins in it, in bytes.
+    lines: Vec<usize>,
+}
+
+impl<'t> File<'t> {
+    fn new(name: Option<Arc<str>>, text: &'t str, start: usize) -> Self {
         let mut lines = vec![0];
         lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
         Self {
+            name,
             text,
+            start,
             lines,
+        }
+    }
+
+    /// The line of a byte of this file, counted from 1.
+    fn line_of(&self, offset: usize) -> u32 {
+        let before = self.lines.partition_point(|start| *start <= offset);
+        u32::try_from(before.max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+impl<'t> Sink<'t> {
+    /// For a text of one file, which is named as the policy is.
+    pub(crate) fn new(text: &'t str) -> Self {
+        Self::with(vec![File::new(None, text, 0)])
+    }
+
+    /// For a text of these files.
+    pub(crate) fn of(sources: &[Source<'t>]) -> Self {
+        Self::with(
+            sources
+                .iter()
+                .map(|s| File::new(Some(s.name.clone()), s.text, s.span.start))
+                .collect(),
+        )
+    }
+
+    fn with(files: Vec<File<'t>>) -> Self {
+        Self {
+            files,
             found: Vec::new(),
             omitted: 0,
         }
@@ -168,28 +216,46 @@ impl<'t> Sink<'t> {
         self.found.is_empty()
     }
 
-    /// The line of a byte offset, counted from 1.
-    pub(crate) fn line_of(&self, offset: usize) -> u32 {
-        let before = self.lines.partition_point(|start| *start <= offset);
-        u32::try_from(before.max(1)).unwrap_or(u32::MAX)
+    /// Where a byte stands.
+    pub(crate) fn place_of(&self, offset: usize) -> Place {
+        let file = self.file_of(offset);
+        let many = self.files.len() > 1;
+        Place {
+            file: file.and_then(|f| f.name.clone()).filter(|_| many),
+            line: file.map_or(1, |f| f.line_of(offset.saturating_sub(f.start))),
+        }
+    }
+
+    fn file_of(&self, offset: usize) -> Option<&File<'t>> {
+        let after = self.files.partition_point(|file| file.start <= offset);
+        self.files.get(after.saturating_sub(1))
     }
 
     pub(crate) fn finish(mut self, file: &str) -> PolicyErrors {
         self.found.sort_by_key(|(start, end, _)| (*start, *end));
         let found = std::mem::take(&mut self.found);
+        let policy: Arc<str> = file.into();
         let errors = found
             .into_iter()
-            .map(|(start, end, problem)| self.place(start, end, problem))
+            .filter_map(|(start, end, problem)| {
+                let file = self.file_of(start)?;
+                let name = file.name.as_ref().unwrap_or(&policy);
+                let start = start.saturating_sub(file.start);
+                let end = end.saturating_sub(file.start);
+                Some(file.place(name, start..end, problem))
+            })
             .collect();
         PolicyErrors {
-            file: file.into(),
+            file: policy,
             errors,
             omitted: self.omitted,
         }
     }
+}
 
-    fn place(&self, start: usize, end: usize, problem: Problem) -> PolicyError {
-        let line = self.line_of(start);
+impl File<'_> {
+    fn place(&self, name: &Arc<str>, span: Range<usize>, problem: Problem) -> PolicyError {
+        let line = self.line_of(span.start);
         let line_start = self
             .lines
             .get(line as usize - 1)
@@ -207,8 +273,8 @@ impl<'t> Sink<'t> {
                 .take_while(|(at, _)| line_start + at < offset)
                 .count()
         };
-        let from = chars_until(start);
-        let len = chars_until(end).saturating_sub(from);
+        let from = chars_until(span.start);
+        let len = chars_until(span.end).saturating_sub(from);
         let skip = from.saturating_sub(SHOWN / 2);
         let shown: String = source.chars().skip(skip).take(SHOWN).collect();
         let shown = harmless(&shown);
@@ -216,6 +282,7 @@ impl<'t> Sink<'t> {
         let room = shown.chars().count().saturating_sub(caret_at);
         PolicyError {
             problem,
+            file: Arc::clone(name),
             line,
             column: u32::try_from(from + 1).unwrap_or(u32::MAX),
             shown,

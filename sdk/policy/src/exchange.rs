@@ -84,7 +84,7 @@ pub(crate) fn add_rules(parsed: &mut Parsed) {
     let Some((spec, index)) = exchanger.into_iter().find(|(spec, _)| spec.exchanges) else {
         return;
     };
-    let (line, span) = (spec.line, spec.span.clone());
+    let (place, span) = (spec.place.clone(), spec.span.clone());
     let Ok(pattern) = SubjectPattern::parse(reserved::EXCHANGE) else {
         return;
     };
@@ -99,12 +99,15 @@ pub(crate) fn add_rules(parsed: &mut Parsed) {
         parsed.rules.push(RuleSpec {
             rule: Rule {
                 id: Arc::from(id),
-                line,
+                place: place.clone(),
                 effect: Effect::Allow,
                 verbs,
                 who,
                 on: vec![pattern.clone()],
                 user: None,
+                when: None,
+                break_glass: false,
+                shadow: false,
             },
             span: span.clone(),
             on_spans: vec![span.clone()],

@@ -64,8 +64,10 @@
 mod admission_change;
 mod bucket;
 mod check;
+mod circumstances;
 mod condition;
 mod decide;
+mod decision;
 mod error;
 mod exchange;
 mod parse;
@@ -75,15 +77,19 @@ mod problem;
 mod record;
 mod requirements;
 mod rule;
+mod schedule;
 mod shape;
+mod source;
 mod stream;
 mod trie;
 mod warning;
 
 pub use admission_change::AdmissionChange;
 pub use bucket::Bucket;
+pub use circumstances::{Circumstances, Networks};
 pub use condition::TestOutcome;
-pub use decide::{Decision, Denial, FailedCondition, Permit, Reason, Request};
+pub use decide::Request;
+pub use decision::{Decision, Denial, FailedCondition, Permit, Reason, Would};
 pub use error::{PolicyError, PolicyErrors};
 pub use exchange::{EXCHANGE_ASKED, EXCHANGE_SERVED, Starts};
 pub use parse::{MAX_GRANTS, MAX_POLICY_BYTES};
@@ -95,6 +101,8 @@ pub use requirements::{
     Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,
     Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
 };
-pub use rule::{About, Effect, Verb};
+pub use rule::{About, Effect, Rule, Verb};
+pub use schedule::Schedule;
+pub use source::{Place, join as join_sources};
 pub use stream::{APPEND_LIFE, Consumer, DEFAULT_DUPLICATES, Retention, Stream};
 pub use warning::Warning;

@@ -2,11 +2,13 @@
 
 mod bucket;
 mod condition;
+mod merge;
 mod reader;
 mod rule;
 mod stream;
 mod subject;
 mod user;
+mod when;
 mod workload;
 
 use std::ops::Range;
@@ -22,11 +24,12 @@ use crate::exchange::Starts;
 use crate::problem::Problem;
 use crate::requirements::Stated;
 use crate::rule::Rule;
+use crate::source::{Place, Source};
 use crate::stream::Retention;
 use reader::{Fields, Node};
 
-/// The largest policy that is read: 4 MiB.
-pub const MAX_POLICY_BYTES: usize = 4 << 20;
+/// The largest policy that is read, all of its files together: 16 MiB.
+pub const MAX_POLICY_BYTES: usize = 16 << 20;
 
 /// The most grants that one policy may spell out: for every rule its workloads
 /// times its patterns.
@@ -45,7 +48,7 @@ pub(crate) struct WorkloadSpec {
     pub(crate) exchanges: bool,
     pub(crate) starts: Option<Starts>,
     pub(crate) starts_at: Option<Range<usize>>,
-    pub(crate) line: u32,
+    pub(crate) place: Place,
 }
 
 /// A `[claims.NAME]`.
@@ -65,7 +68,7 @@ pub(crate) struct SubjectSpec {
     pub(crate) replay_at: Range<usize>,
     /// Where its `max_age` stands, or the entry if it has none.
     pub(crate) max_age_at: Range<usize>,
-    pub(crate) line: u32,
+    pub(crate) place: Place,
     pub(crate) stated: Stated,
 }
 
@@ -73,7 +76,7 @@ pub(crate) struct SubjectSpec {
 #[derive(Debug)]
 pub(crate) struct StreamSpec {
     pub(crate) name: Arc<str>,
-    pub(crate) line: u32,
+    pub(crate) place: Place,
     /// What it stores, and where each stands.
     pub(crate) subjects: Vec<(SubjectPattern, Range<usize>)>,
     /// The stream that it copies, and where that is said.
@@ -118,37 +121,31 @@ pub(crate) struct Parsed {
     pub(crate) rules: Vec<RuleSpec>,
 }
 
-/// Reads `text`; the result is complete only if nothing was reported.
-pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
+/// Reads a policy's files; the result is complete only if nothing was reported.
+pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
     let mut parsed = Parsed::default();
-    if text.len() > MAX_POLICY_BYTES {
-        let problem = Problem::TooLarge {
-            limit: MAX_POLICY_BYTES,
-            actual: text.len(),
-        };
-        sink.report(&(0..0), problem);
+    let mut document = DeTable::new();
+    let mut sound = true;
+    for source in sources {
+        match read_toml(source, sink) {
+            Some(table) => {
+                let start = source.span.start;
+                let table = merge::shifted(table, start);
+                let top = Fields::new(&table, start..start, "the policy", KEYS, &[], sink);
+                if let Some(node) = top.need("version", sink) {
+                    check_version(node, sink);
+                }
+                merge::add(&mut document, table, sink);
+            }
+            None => sound = false,
+        }
+    }
+    // What the rest means is unknown where a part cannot be read.
+    if !sound {
         return parsed;
     }
-    let Some(document) = read_toml(text, sink) else {
-        return parsed;
-    };
-
-    const KEYS: &[&str] = &[
-        "version",
-        "trust_domain",
-        "workload",
-        "group",
-        "claims",
-        "subject",
-        "stream",
-        "bucket",
-        "allow",
-        "deny",
-    ];
-    let top = Fields::new(&document, 0..0, "the policy", KEYS, &[], sink);
-    if let Some(node) = top.need("version", sink) {
-        check_version(node, sink);
-    }
+    let start = sources.first().map_or(0, |source| source.span.start);
+    let top = Fields::of_known(&document, start..start, "the policy");
     if let Some(node) = top.need("trust_domain", sink)
         && let Some(domain) = reader::text("trust_domain", node, sink)
     {
@@ -168,15 +165,30 @@ pub(crate) fn parse(text: &str, sink: &mut Sink<'_>) -> Parsed {
     parsed
 }
 
-fn read_toml<'d>(text: &'d str, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
+const KEYS: &[&str] = &[
+    "version",
+    "trust_domain",
+    "workload",
+    "group",
+    "claims",
+    "subject",
+    "stream",
+    "bucket",
+    "allow",
+    "deny",
+];
+
+fn read_toml<'d>(source: &Source<'d>, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
+    let (text, start) = (source.text, source.span.start);
     let first = match DeTable::parse(text) {
         Ok(document) => return Some(document.into_inner()),
         Err(e) => e,
     };
-    let first_at = report_syntax(&first, 0, text.len(), sink);
+    let first_at = report_syntax(&first, start, text.len(), sink);
     // One slip would make the rest of the text look wrong. So each table is
     // also read by itself, and tells its own first error.
-    for (start, section) in sections(text) {
+    for (at, section) in sections(text) {
+        let start = start + at;
         if let Err(error) = DeTable::parse(section) {
             let at = error.span().map_or(section.len(), |s| s.start) + start;
             if at != first_at {

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use bulla_identity::{PatternToken, SubjectPattern, WorkloadId, WorkloadTag, reserved};
 
+use crate::circumstances::Circumstances;
 use crate::error::Sink;
 use crate::parse::Parsed;
 use crate::policy::{Entry, Policy, Workload};
@@ -87,17 +88,24 @@ pub enum PermissionError {
 }
 
 impl Policy {
-    /// The permissions of one workload, from the unconditional part of the
-    /// policy: a grant that depends on the user is permitted here and decided
-    /// by the endpoints.
+    /// The permissions of one workload's connection under these circumstances,
+    /// from the part of the policy that does not depend on the user: a grant
+    /// that does is permitted here and decided by the endpoints.
+    ///
+    /// They hold until [`Policy::next_change_of`] at the longest, and for other
+    /// addresses only where [`Policy::depends_on_circumstances`] is false.
     ///
     /// # Errors
     /// [`PermissionError::UnknownWorkload`]. Everything else that could go
     /// wrong kept the policy from loading.
-    pub fn permissions(&self, workload: &WorkloadId) -> Result<Permissions, PermissionError> {
+    pub fn permissions(
+        &self,
+        workload: &WorkloadId,
+        circumstances: &Circumstances,
+    ) -> Result<Permissions, PermissionError> {
         let compiler = self
             .index_of(workload)
-            .and_then(|index| Compiler::new(self, index))
+            .and_then(|index| Compiler::new(self, index, Some(circumstances)))
             .ok_or_else(|| PermissionError::UnknownWorkload(workload.clone()))?;
         Ok(compiler.compile(&mut |_, _| {}).into())
     }
@@ -109,10 +117,11 @@ impl Policy {
     pub fn permission_entries(
         &self,
         workload: &WorkloadId,
+        circumstances: &Circumstances,
     ) -> Result<Vec<ListEntry<'_>>, PermissionError> {
         let compiler = self
             .index_of(workload)
-            .and_then(|index| Compiler::new(self, index))
+            .and_then(|index| Compiler::new(self, index, Some(circumstances)))
             .ok_or_else(|| PermissionError::UnknownWorkload(workload.clone()))?;
         let lists = compiler.compile(&mut |_, _| {});
         let named = |rule: u32| Some(&*self.rules.get(rule as usize)?.id);
@@ -143,7 +152,7 @@ impl Spans {
 /// Reports everything about `policy` that nats-server could not enforce.
 pub(crate) fn check(policy: &Policy, spans: &Spans, sink: &mut Sink<'_>) {
     for (span, index) in spans.workloads.iter().zip(0u32..) {
-        let Some(compiler) = Compiler::new(policy, index) else {
+        let Some(compiler) = Compiler::new(policy, index, None) else {
             continue;
         };
         let lists = compiler.compile(&mut |entry, problem| {
@@ -208,27 +217,63 @@ struct Compiler<'p> {
     index: u32,
     workload: &'p Workload,
     trie: &'p Trie<Entry>,
-    /// Whether any deny rule of this workload holds for every user.
+    /// Whether any deny rule of this workload may hold for every user.
     narrowed: bool,
+    /// Under which the rules count or not. `None` asks what could ever happen
+    /// (POL-106): every grant may be there, and what would relieve it only if it
+    /// is whenever the grant is.
+    circumstances: Option<&'p Circumstances>,
 }
 
 impl<'p> Compiler<'p> {
-    fn new(policy: &'p Policy, index: u32) -> Option<Self> {
+    fn new(
+        policy: &'p Policy,
+        index: u32,
+        circumstances: Option<&'p Circumstances>,
+    ) -> Option<Self> {
         let mut compiler = Self {
             policy,
             index,
             workload: policy.workload_at(index)?,
             trie: policy.rules_of(index)?,
             narrowed: false,
+            circumstances,
         };
         let mut narrowed = false;
         compiler.trie.each(&mut |entry| {
             if let Some((rule, _)) = policy.entry(*entry) {
-                narrowed |= Verb::ALL.into_iter().any(|v| rule.denies_always(v));
+                narrowed |= Verb::ALL.into_iter().any(|v| rule.may_deny_all(v));
             }
         });
         compiler.narrowed = narrowed;
         Some(compiler)
+    }
+
+    fn counts(&self, rule: &Rule) -> bool {
+        self.circumstances.is_none_or(|c| rule.counts(c))
+    }
+
+    /// Whether a rule is a grant here: now, or at some time.
+    fn allows(&self, rule: &Rule, verb: Verb) -> bool {
+        rule.may_allow(verb) && self.counts(rule)
+    }
+
+    /// Whether it is a grant whenever `held` is one.
+    fn allows_with(&self, rule: &Rule, verb: Verb, held: &Rule) -> bool {
+        self.allows(rule, verb) && (self.circumstances.is_some() || rule.counts_with(held))
+    }
+
+    /// Whether it denies every user: now, or at some time.
+    fn denies(&self, rule: &Rule, verb: Verb) -> bool {
+        rule.may_deny_all(verb) && self.counts(rule)
+    }
+
+    /// Whether it denies every user: now, or always.
+    fn denies_surely(&self, rule: &Rule, verb: Verb) -> bool {
+        match self.circumstances {
+            Some(c) => rule.may_deny_all(verb) && rule.counts(c),
+            None => rule.denies_always(verb),
+        }
     }
 
     /// Compiles, and tells `report` of every grant that cannot be expressed.
@@ -264,7 +309,7 @@ impl<'p> Compiler<'p> {
         let mut out = Vec::new();
         self.trie.each(&mut |entry| {
             if let Some((rule, pattern)) = self.policy.entry(*entry) {
-                for verb in rule.verbs.iter().filter(|v| rule.may_allow(*v)) {
+                for verb in rule.verbs.iter().filter(|v| self.allows(rule, *v)) {
                     if !self.is_void(self.index, verb, pattern.tokens()) {
                         out.push(Held {
                             entry: *entry,
@@ -315,7 +360,7 @@ impl<'p> Compiler<'p> {
                 .iter()
                 .flat_map(|other| self.holders(*other, &shared))
                 .min_by_key(|h| (h.entry.rule, h.entry.pattern));
-            let Some(needed) = needed else {
+            let deny_it = |lists: &mut Lists| {
                 let denied = shape::to_nats(&shared);
                 match verb {
                     Verb::Publish | Verb::Request | Verb::Append => {
@@ -324,14 +369,24 @@ impl<'p> Compiler<'p> {
                     Verb::Subscribe | Verb::Serve => lists.deny_subscribe(denied),
                     Verb::Consume | Verb::Read | Verb::Write | Verb::Manage => {}
                 }
+            };
+            let Some(needed) = needed else {
+                deny_it(lists);
                 continue;
             };
             // Another verb gives the same NATS permission anyway; only a
             // plain subscription is more than what `serve` gives.
-            if verb != Verb::Subscribe && others.iter().any(|other| self.holds_all(*other, &shared))
+            // The endpoints then tell the verbs apart, who see no network.
+            if verb != Verb::Subscribe
+                && deny.networks().is_none()
+                && others
+                    .iter()
+                    .any(|other| self.holds_all(*other, &shared, held.rule))
             {
                 continue;
             }
+            // Such a policy does not load; if it did, the deny would win.
+            deny_it(lists);
             let problem = Problem::DenyCuts {
                 workload: self.workload.name().to_string(),
                 deny: deny.id.to_string(),
@@ -353,7 +408,7 @@ impl<'p> Compiler<'p> {
         }
         self.trie.overlaps(held.pattern.tokens(), &mut |entry| {
             if let Some((rule, on)) = self.policy.entry(*entry)
-                && rule.denies_always(held.verb)
+                && self.denies(rule, held.verb)
                 && let Some(shared) = shape::intersect(held.pattern.tokens(), on.tokens())
             {
                 denies.push((*entry, rule, shared));
@@ -384,9 +439,9 @@ impl<'p> Compiler<'p> {
             if let Some((rule, on)) = self.policy.entry(*entry)
                 && shape::contains(on.tokens(), &beneath)
             {
-                granted |= enough
-                    .iter()
-                    .any(|v| rule.may_allow(*v) && !self.is_void(self.index, *v, on.tokens()));
+                granted |= enough.iter().any(|v| {
+                    self.allows_with(rule, *v, held.rule) && !self.is_taken(*v, on.tokens())
+                });
             }
         });
         if granted {
@@ -403,6 +458,8 @@ impl<'p> Compiler<'p> {
                 lists.deny_subscribe(opened);
             }
             Some(needed) => {
+                // Such a policy does not load; if it did, it would stay closed.
+                lists.deny_subscribe(opened.clone());
                 let problem = Problem::OpenEnd {
                     workload: self.workload.name().to_string(),
                     rule: held.rule.id.to_string(),
@@ -422,7 +479,7 @@ impl<'p> Compiler<'p> {
         let mut out = Vec::new();
         self.trie.overlaps(tokens, &mut |entry| {
             if let Some((rule, pattern)) = self.policy.entry(*entry)
-                && rule.may_allow(verb)
+                && self.allows(rule, verb)
                 && let Some(shared) = shape::intersect(pattern.tokens(), tokens)
                 && !self.is_void(self.index, verb, &shared)
             {
@@ -438,37 +495,59 @@ impl<'p> Compiler<'p> {
         out
     }
 
-    /// Whether one grant of `verb` gives all of `tokens`, nothing denied.
-    fn holds_all(&self, verb: Verb, tokens: &[PatternToken]) -> bool {
+    /// Whether one grant of `verb` gives all of `tokens` whenever `held` counts,
+    /// nothing denied.
+    fn holds_all(&self, verb: Verb, tokens: &[PatternToken], held: &Rule) -> bool {
         let (mut all, mut denied) = (false, false);
         self.trie.overlaps(tokens, &mut |entry| {
             if let Some((rule, on)) = self.policy.entry(*entry) {
-                all |= rule.may_allow(verb) && shape::contains(on.tokens(), tokens);
-                denied |= rule.denies_always(verb);
+                all |= self.allows_with(rule, verb, held) && shape::contains(on.tokens(), tokens);
+                denied |= self.denies(rule, verb);
             }
         });
         all && !denied
     }
 
-    /// Whether one unconditional deny rule takes all of `tokens` from a workload.
+    /// Whether one unconditional deny rule takes all of `tokens` from a workload,
+    /// whatever may change. Of others it is not known from where they connect.
     fn is_void(&self, workload: u32, verb: Verb, tokens: &[PatternToken]) -> bool {
-        if workload == self.index && !self.narrowed {
+        let own = workload == self.index;
+        if own && !self.narrowed {
             return false;
         }
         let mut void = false;
         if let Some(trie) = self.policy.rules_of(workload) {
             trie.overlaps(tokens, &mut |entry| {
                 if let Some((rule, on)) = self.policy.entry(*entry) {
-                    void |= rule.denies_always(verb) && shape::contains(on.tokens(), tokens);
+                    let denies = if own {
+                        self.denies_surely(rule, verb)
+                    } else {
+                        rule.denies_always(verb)
+                    };
+                    void |= denies && shape::contains(on.tokens(), tokens);
                 }
             });
         }
         void
     }
+
+    /// Whether one unconditional deny rule takes, or may take, all of `tokens`
+    /// from this workload.
+    fn is_taken(&self, verb: Verb, tokens: &[PatternToken]) -> bool {
+        let mut taken = false;
+        if self.narrowed {
+            self.trie.overlaps(tokens, &mut |entry| {
+                if let Some((rule, on)) = self.policy.entry(*entry) {
+                    taken |= self.denies(rule, verb) && shape::contains(on.tokens(), tokens);
+                }
+            });
+        }
+        taken
+    }
 }
 
 /// The verbs that nats-server cannot tell from this one.
-const fn siblings(verb: Verb) -> &'static [Verb] {
+pub(crate) const fn siblings(verb: Verb) -> &'static [Verb] {
     match verb {
         Verb::Publish => &[Verb::Request, Verb::Append],
         Verb::Request => &[Verb::Publish, Verb::Append],

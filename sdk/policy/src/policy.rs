@@ -5,20 +5,22 @@ use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::{
-    Claims, Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName, WorkloadTag,
-    reserved,
+    Claims, Nkey, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId, WorkloadName,
+    WorkloadTag, reserved,
 };
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
 use crate::check;
+use crate::circumstances::Standing;
 use crate::error::{PolicyErrors, Sink};
 use crate::exchange::{self, Starts};
-use crate::parse::{self, Parsed, PrivateSpec, SubjectSpec};
+use crate::parse::{self, MAX_POLICY_BYTES, Parsed, PrivateSpec, SubjectSpec};
 use crate::permissions;
 use crate::problem::Problem;
 use crate::requirements::{Audiences, Chain, DEFAULT_MAX_AGE, Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
+use crate::source::{self, Place};
 use crate::stream::{Consumer, Stream};
 use crate::trie::Trie;
 use crate::warning::Warning;
@@ -39,6 +41,8 @@ pub struct Policy {
     by_nkey: HashMap<Nkey, u32>,
     /// Sorted by id.
     pub(crate) rules: Vec<Rule>,
+    /// Those that do not count always, or not for every client.
+    timed: Vec<u32>,
     /// Per workload, the rules that name it, by their patterns.
     index: Vec<Trie<Entry>>,
     subjects: Trie<Stated>,
@@ -62,7 +66,7 @@ pub struct Policy {
 }
 
 /// One pattern of one rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Entry {
     pub(crate) rule: u32,
     pub(crate) pattern: u32,
@@ -140,6 +144,8 @@ pub struct Grant<'p> {
     pub rule: &'p str,
     /// Where the rule stands in its file.
     pub line: u32,
+    /// Where the rule stands.
+    pub place: &'p Place,
     /// Allow or deny.
     pub effect: Effect,
     /// One verb.
@@ -151,7 +157,9 @@ pub struct Grant<'p> {
 }
 
 impl Policy {
-    /// Reads, checks and compiles a policy. `file_name` only names it in errors.
+    /// Reads, checks and compiles a policy: the text of one file, or what
+    /// [`join_sources`](crate::join_sources) made of several. `name` only names
+    /// it in errors.
     ///
     /// ```
     /// # use bulla_policy::Policy;
@@ -163,14 +171,27 @@ impl Policy {
     ///
     /// # Errors
     /// [`PolicyErrors`] holds every error of the text, not only the first.
-    pub fn parse(file_name: &str, text: &str) -> Result<Self, PolicyErrors> {
-        let mut sink = Sink::new(text);
-        let mut parsed = parse::parse(text, &mut sink);
+    pub fn parse(name: &str, text: &str) -> Result<Self, PolicyErrors> {
+        if text.len() > MAX_POLICY_BYTES {
+            // Before anything is made of it.
+            let mut sink = Sink::new("");
+            let problem = Problem::TooLarge {
+                limit: MAX_POLICY_BYTES,
+                actual: text.len(),
+            };
+            sink.report(&(0..0), problem);
+            return Err(sink.finish(name));
+        }
+        let sources = source::split(name, text);
+        let mut sink = Sink::of(&sources);
+        source::check_names(&sources, &mut sink);
+        let mut parsed = parse::parse(&sources, &mut sink);
         exchange::add_rules(&mut parsed);
         check::subjects(&parsed, &mut sink);
         check::replay(&parsed, &mut sink);
         check::streams(&parsed, &mut sink);
         check::buckets(&parsed, &mut sink);
+        check::networks(&parsed, &mut sink);
         let warnings = check::warnings(&parsed);
         let hash = Sha256::digest(text.as_bytes()).into();
         let spans = permissions::Spans::of(&parsed);
@@ -180,8 +201,16 @@ impl Policy {
         }
         match policy {
             Some(policy) if sink.is_empty() => Ok(Self { warnings, ..policy }),
-            _ => Err(sink.finish(file_name)),
+            _ => Err(sink.finish(name)),
         }
+    }
+
+    /// The same for several files, each with its name.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`], and if the files cannot be put together.
+    pub fn parse_all(name: &str, files: &[(&str, &str)]) -> Result<Self, PolicyErrors> {
+        Self::parse(name, &source::join(files)?)
     }
 
     fn build(parsed: Parsed, hash: [u8; 32], sink: &mut Sink<'_>) -> Option<Self> {
@@ -195,6 +224,7 @@ impl Policy {
             by_tag: HashMap::new(),
             by_nkey: HashMap::new(),
             rules: Vec::new(),
+            timed: Vec::new(),
             index: Vec::new(),
             subjects: Trie::default(),
             audiences: parsed.audiences,
@@ -257,6 +287,9 @@ impl Policy {
                     }
                 }
             }
+            if spec.rule.when.is_some() {
+                policy.timed.push(rule);
+            }
             policy.rules.push(spec.rule);
         }
         policy.consumers = policy.granted_consumers();
@@ -303,6 +336,69 @@ impl Policy {
     #[must_use]
     pub fn workload_by_nkey(&self, nkey: &Nkey) -> Option<&Workload> {
         self.workload_at(*self.by_nkey.get(nkey)?)
+    }
+
+    /// Its rules, by id.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rule with this id.
+    #[must_use]
+    pub fn rule(&self, id: &str) -> Option<&Rule> {
+        let at = self
+            .rules
+            .binary_search_by(|rule| (*rule.id).cmp(id))
+            .ok()?;
+        self.rules.get(at)
+    }
+
+    /// The workloads that one of its rules is about, by name.
+    pub fn workloads_of<'p>(&'p self, rule: &'p Rule) -> impl Iterator<Item = &'p Workload> {
+        rule.who.iter().filter_map(|who| self.workload_at(*who))
+    }
+
+    /// When, after `now`, time alone next changes what some workload may do, or
+    /// would if nothing were in shadow.
+    #[must_use]
+    pub fn next_change(&self, now: UnixMillis) -> Option<UnixMillis> {
+        let timed = self
+            .timed
+            .iter()
+            .filter_map(|rule| self.rules.get(*rule as usize));
+        timed
+            .filter_map(|rule| rule.when.as_ref()?.next_change(now))
+            .min()
+    }
+
+    /// The same for what nats-server permits one workload.
+    #[must_use]
+    pub fn next_change_of(&self, workload: &WorkloadId, now: UnixMillis) -> Option<UnixMillis> {
+        let index = self.index_of(workload)?;
+        let timed = self
+            .timed
+            .iter()
+            .filter_map(|rule| self.rules.get(*rule as usize));
+        timed
+            .filter(|rule| !rule.shadow && rule.who.binary_search(&index).is_ok())
+            .filter_map(|rule| rule.when.as_ref()?.next_change(now))
+            .min()
+    }
+
+    /// Whether what nats-server permits this workload depends on anything but
+    /// its name: on when, or on from where it connects.
+    #[must_use]
+    pub fn depends_on_circumstances(&self, workload: &WorkloadId) -> bool {
+        let timed = self
+            .timed
+            .iter()
+            .filter_map(|rule| self.rules.get(*rule as usize));
+        self.index_of(workload).is_some_and(|index| {
+            timed
+                .filter(|rule| !rule.shadow)
+                .any(|rule| rule.who.binary_search(&index).is_ok())
+        })
     }
 
     /// The ids of its rules, in order.
@@ -370,12 +466,12 @@ impl Policy {
             .find(|name| !user.reaches(name))
     }
 
-    /// Whether some user, or none, lets `workload` do this: what nats-server
-    /// permits at most.
+    /// Whether some user, or none, lets `workload` do this at some time from some
+    /// network: what nats-server permits at most.
     #[must_use]
     pub fn may_ever(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
         self.index_of(workload)
-            .is_some_and(|w| self.may_ever_at(w, verb, subject))
+            .is_some_and(|w| self.may_ever_at(w, verb, subject, None))
     }
 
     /// Whether `workload` may ever send where chains are proven, so that it has to
@@ -395,7 +491,7 @@ impl Policy {
     #[must_use]
     pub fn may_receive(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
         self.index_of(workload)
-            .is_some_and(|index| self.receives(index, verb, subject))
+            .is_some_and(|index| self.receives(index, verb, subject, None))
     }
 
     /// The workloads that may ever serve `subject`, by name.
@@ -403,23 +499,31 @@ impl Policy {
         self.who_may_ever(Verb::Serve, subject)
     }
 
-    /// The workloads that may ever receive what is sent with `verb` on
-    /// `subject`, by name: who may subscribe, for `publish`; who may serve, for
-    /// `request`; who may consume the stream or subscribe, for `append`.
-    /// Nobody receives by a verb of receiving.
+    /// The workloads that may receive, now or later, what is sent now with
+    /// `verb` on `subject`, by name: who may subscribe, for `publish`; who may
+    /// serve, for `request`; who may consume the stream or subscribe, for
+    /// `append`. Nobody receives by a verb of receiving. Whose time of the week
+    /// it is not may read it when it is; whose rule has expired may not.
     pub fn recipients<'p>(
         &'p self,
         verb: Verb,
         subject: &Subject,
+        now: UnixMillis,
     ) -> impl Iterator<Item = &'p Workload> {
         self.workloads
             .iter()
             .zip(0u32..)
-            .filter(move |(_, index)| self.receives(*index, verb, subject))
+            .filter(move |(_, index)| self.receives(*index, verb, subject, Some(now)))
             .map(|(workload, _)| workload)
     }
 
-    fn receives(&self, workload: u32, verb: Verb, subject: &Subject) -> bool {
+    fn receives(
+        &self,
+        workload: u32,
+        verb: Verb,
+        subject: &Subject,
+        now: Option<UnixMillis>,
+    ) -> bool {
         let receiving = match verb {
             Verb::Publish | Verb::Append => Some(Verb::Subscribe),
             Verb::Request => Some(Verb::Serve),
@@ -430,11 +534,11 @@ impl Policy {
             | Verb::Write
             | Verb::Manage => None,
         };
-        receiving.is_some_and(|verb| self.may_ever_at(workload, verb, subject))
+        receiving.is_some_and(|verb| self.may_ever_at(workload, verb, subject, now))
             || (verb == Verb::Append
                 && self
                     .stream_of(subject)
-                    .is_some_and(|stream| self.consumes(workload, stream)))
+                    .is_some_and(|stream| self.consumes(workload, stream, now)))
     }
 
     /// The workloads that may ever do this, by name.
@@ -446,7 +550,7 @@ impl Policy {
         self.workloads
             .iter()
             .zip(0u32..)
-            .filter(move |(_, index)| self.may_ever_at(*index, verb, subject))
+            .filter(move |(_, index)| self.may_ever_at(*index, verb, subject, None))
             .map(|(workload, _)| workload)
     }
 
@@ -460,7 +564,8 @@ impl Policy {
                 rule.verbs.iter().flat_map(move |verb| {
                     rule.on.iter().map(move |pattern| Grant {
                         rule: &rule.id,
-                        line: rule.line,
+                        line: rule.place.line,
+                        place: &rule.place,
                         effect: rule.effect,
                         verb,
                         pattern,
@@ -488,12 +593,20 @@ impl Policy {
         Some((rule, rule.on.get(entry.pattern as usize)?))
     }
 
-    fn may_ever_at(&self, workload: u32, verb: Verb, subject: &Subject) -> bool {
+    /// Whether it may ever do this, from `since` on if that is given.
+    fn may_ever_at(
+        &self,
+        workload: u32,
+        verb: Verb,
+        subject: &Subject,
+        since: Option<UnixMillis>,
+    ) -> bool {
         let (mut allowed, mut denied) = (false, false);
         if let Some(trie) = self.rules_of(workload) {
             trie.matches(subject.as_str(), &mut |entry| {
                 if let Some(rule) = self.rules.get(entry.rule as usize) {
-                    allowed |= rule.may_allow(verb);
+                    let is_over = |now| rule.standing(now) == Standing::Expired;
+                    allowed |= rule.may_allow(verb) && !since.is_some_and(is_over);
                     denied |= rule.denies_always(verb);
                 }
             });

@@ -6,6 +6,7 @@ use bulla_identity::{IdentityError, NkeyError, PatternError};
 
 use crate::requirements::Replay;
 use crate::rule::Verb;
+use crate::source::Place;
 
 mod bucket;
 mod code;
@@ -19,7 +20,7 @@ pub struct ReplayEntry {
     /// Its pattern.
     pub pattern: String,
     /// Where it stands.
-    pub line: u32,
+    pub place: Place,
     /// What it states.
     pub replay: Replay,
 }
@@ -28,10 +29,10 @@ impl fmt::Display for ReplayEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             pattern,
-            line,
+            place,
             replay,
         } = self;
-        write!(f, "`{pattern}` (line {line}) says \"{replay}\"")
+        write!(f, "`{pattern}` ({place}) says \"{replay}\"")
     }
 }
 
@@ -53,6 +54,31 @@ pub enum Problem {
     Syntax {
         /// The TOML parser's words.
         message: String,
+    },
+    /// An unfit name of a file.
+    #[error("`{name}` is not a name for a file of a policy, or another one has it")]
+    SourceName {
+        /// The name.
+        name: String,
+    },
+    /// A file with a line that would begin another one.
+    #[error("this line would begin another file of the policy")]
+    SourceMark,
+    /// One name in two files.
+    #[error("{what} `{name}` is declared already, in {place}")]
+    DeclaredTwice {
+        /// What has that name.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was declared first.
+        place: Place,
+    },
+    /// Files of two trust domains.
+    #[error("another file of this policy says `{other}`")]
+    DomainDiffers {
+        /// What the other file says.
+        other: String,
     },
     /// A key that has to be there is not.
     #[error("{table} has no `{key}`")]
@@ -226,7 +252,7 @@ pub enum Problem {
     },
     /// `stream` on a subject where requests travel.
     #[error(
-        "`{subject}` says replay = \"stream\", and rule `{rule}` (line {line}) lets `{verb}` on `{pattern}`: requests pass no stream"
+        "`{subject}` says replay = \"stream\", and rule `{rule}` ({place}) lets `{verb}` on `{pattern}`: requests pass no stream"
     )]
     StreamServed {
         /// The pattern of the entry that says `stream`.
@@ -234,7 +260,7 @@ pub enum Problem {
         /// The rule.
         rule: String,
         /// Where the rule stands.
-        line: u32,
+        place: Place,
         /// Its verb, `request` or `serve`.
         verb: Verb,
         /// Its pattern.
@@ -333,7 +359,7 @@ pub enum Problem {
         allowed: &'static str,
     },
     /// A subject that two streams would store.
-    #[error("`{pattern}` shares subjects with `{other}` of the stream `{stream}` (line {line})")]
+    #[error("`{pattern}` shares subjects with `{other}` of the stream `{stream}` ({place})")]
     StreamOverlap {
         /// The pattern.
         pattern: String,
@@ -342,7 +368,7 @@ pub enum Problem {
         /// Its stream.
         stream: String,
         /// Where that stream stands.
-        line: u32,
+        place: Place,
     },
     /// A stream's subject without an entry that says `stream`.
     #[error(
@@ -439,12 +465,77 @@ pub enum Problem {
         id: String,
     },
     /// An id twice.
-    #[error("the rule id `{id}` was used before, in line {line}")]
+    #[error("the rule id `{id}` was used before, in {place}")]
     RuleIdTwice {
         /// The id.
         id: String,
-        /// The line of the first rule.
-        line: u32,
+        /// Where the first rule stands.
+        place: Place,
+    },
+    /// No moment in time.
+    #[error("`{text}` is not a date with a time and an offset", text = .text.escape_debug())]
+    Date {
+        /// The text found.
+        text: String,
+    },
+    /// A deny rule that calls itself an emergency grant.
+    #[error("a deny rule breaks no glass")]
+    BreakGlassDeny,
+    /// An emergency grant without an end.
+    #[error("this rule breaks glass and never expires")]
+    BreakGlassForEver,
+    /// No day of the week.
+    #[error("`{text}` is neither a day of the week nor a span of them", text = .text.escape_debug())]
+    Day {
+        /// The text found.
+        text: String,
+    },
+    /// No time of the day.
+    #[error("`{text}` is not a time of the day", text = .text.escape_debug())]
+    Clock {
+        /// The text found.
+        text: String,
+    },
+    /// No offset from UTC.
+    #[error("`{text}` is not an offset from UTC", text = .text.escape_debug())]
+    Zone {
+        /// The text found.
+        text: String,
+    },
+    /// Hours that are none, or all.
+    #[error("these hours are {}", if *.whole { "all of the week" } else { "none" })]
+    EmptyTime {
+        /// Whether they are the whole week.
+        whole: bool,
+    },
+    /// No network.
+    #[error("`{text}` is not a network", text = .text.escape_debug())]
+    Network {
+        /// The text found.
+        text: String,
+        /// The network that it lies in, if it is an address of one.
+        network: Option<String>,
+    },
+    /// A deny rule that neither nats-server nor the endpoints could enforce.
+    #[error("nobody who knows the client's network knows the user")]
+    NetworkOnUserDeny,
+    /// A grant for some networks beside one that opens the same elsewhere.
+    #[error(
+        "rule `{rule}` grants `{workload}` {verb} on `{pattern}` from some networks only: rule `{other}` ({place}) opens the same subjects from elsewhere, and then only the endpoints could tell the two apart, who see no network"
+    )]
+    NetworkBypassed {
+        /// The workload.
+        workload: String,
+        /// The rule with the network.
+        rule: String,
+        /// The verb that it grants.
+        verb: Verb,
+        /// Its pattern.
+        pattern: String,
+        /// The rule that opens the same.
+        other: String,
+        /// Where that rule stands.
+        place: Place,
     },
     /// A word that is no verb.
     #[error("`{verb}` is not a verb", verb = .verb.escape_debug())]

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bulla_identity::SubjectPattern;
+use bulla_identity::{SubjectPattern, UnixMillis};
 
+use crate::circumstances::{Circumstances, Networks, Standing, When};
 use crate::condition::Condition;
+use crate::schedule::Schedule;
+use crate::source::Place;
 
 /// What a workload does with a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,25 +200,145 @@ impl fmt::Display for Effect {
 
 /// One `[[allow]]` or `[[deny]]`, resolved.
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub struct Rule {
     pub(crate) id: Arc<str>,
-    pub(crate) line: u32,
+    pub(crate) place: Place,
     pub(crate) effect: Effect,
     pub(crate) verbs: VerbSet,
     /// Workloads by index, sorted, each once.
     pub(crate) who: Vec<u32>,
     pub(crate) on: Vec<SubjectPattern>,
     pub(crate) user: Option<Condition>,
+    /// Boxed, because few rules have one.
+    pub(crate) when: Option<Box<When>>,
+    pub(crate) break_glass: bool,
+    pub(crate) shadow: bool,
 }
 
 impl Rule {
-    /// A deny that holds whoever the user is.
-    pub(crate) fn denies_always(&self, verb: Verb) -> bool {
-        self.effect == Effect::Deny && self.user.is_none() && self.verbs.contains(verb)
+    /// Its id, by which decisions and logs name it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
-    /// An allow, whatever its condition on the user.
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Allow or deny.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The verbs that it is about.
+    pub fn verbs(&self) -> impl Iterator<Item = Verb> {
+        self.verbs.iter()
+    }
+
+    /// The patterns that it is about.
+    #[must_use]
+    pub fn patterns(&self) -> &[SubjectPattern] {
+        &self.on
+    }
+
+    /// Whether it has a condition on the user.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// The claims that its condition on the user tests.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        let tests = self.user.iter().flat_map(|user| user.tests.iter());
+        tests.map(|test| &*test.claim)
+    }
+
+    /// What its condition on the user asks for, each test in words.
+    pub fn tests(&self) -> impl Iterator<Item = String> {
+        let tests = self.user.iter().flat_map(|user| user.tests.iter());
+        tests.map(ToString::to_string)
+    }
+
+    /// From when on it counts no more.
+    #[must_use]
+    pub fn expires(&self) -> Option<UnixMillis> {
+        self.when.as_ref()?.expires
+    }
+
+    /// The hours of the week at which it counts; `None` if always.
+    #[must_use]
+    pub fn hours(&self) -> Option<&Schedule> {
+        self.when.as_ref()?.time.as_ref()
+    }
+
+    /// The networks for whose clients it counts; `None` if for all.
+    #[must_use]
+    pub fn networks(&self) -> Option<&Networks> {
+        self.when.as_ref()?.network.as_ref()
+    }
+
+    /// Whether it is a grant for an emergency.
+    #[must_use]
+    pub fn is_break_glass(&self) -> bool {
+        self.break_glass
+    }
+
+    /// Whether it is decided and told, but not enforced.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
+    /// Whether it counts under these circumstances (POL-100 to POL-104), shadow
+    /// or not.
+    #[must_use]
+    pub fn counts(&self, circumstances: &Circumstances) -> bool {
+        let Some(when) = &self.when else { return true };
+        let is_there = |networks: &Networks| match circumstances.client {
+            Some(client) => networks.contain(client),
+            // Fail closed.
+            None => self.effect == Effect::Deny,
+        };
+        when.standing(circumstances.now) == Standing::Counts
+            && when.network.as_ref().is_none_or(is_there)
+    }
+
+    /// How it stands for those who see no network: nats-server has taken care of
+    /// that, and a deny rule with one is nats-server's alone.
+    pub(crate) fn standing(&self, now: UnixMillis) -> Standing {
+        match &self.when {
+            None => Standing::Counts,
+            Some(when) if when.network.is_some() && self.effect == Effect::Deny => {
+                Standing::OutsideTime
+            }
+            Some(when) => when.standing(now),
+        }
+    }
+
+    /// A deny that holds whoever the user is, under any circumstances.
+    pub(crate) fn denies_always(&self, verb: Verb) -> bool {
+        self.may_deny_all(verb) && self.when.is_none()
+    }
+
+    /// A deny that holds whoever the user is, under some circumstances.
+    pub(crate) fn may_deny_all(&self, verb: Verb) -> bool {
+        self.effect == Effect::Deny
+            && self.user.is_none()
+            && !self.shadow
+            && self.verbs.contains(verb)
+    }
+
+    /// An allow, whatever its condition on the user and its circumstances.
     pub(crate) fn may_allow(&self, verb: Verb) -> bool {
-        self.effect == Effect::Allow && self.verbs.contains(verb)
+        self.effect == Effect::Allow && !self.shadow && self.verbs.contains(verb)
+    }
+
+    /// Whether it counts whenever `other` does.
+    pub(crate) fn counts_with(&self, other: &Self) -> bool {
+        self.when.is_none() || self.when == other.when
     }
 }

@@ -3,11 +3,12 @@
 use bulla_identity::SubjectPattern;
 
 use crate::rule::Rule;
+use crate::source::Place;
 
 /// One thing that is worth a second look; the policy loads all the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    line: u32,
+    place: Place,
     kind: Kind,
 }
 
@@ -16,7 +17,7 @@ enum Kind {
     WindowInQueueGroup {
         subject: String,
         rule: String,
-        rule_line: u32,
+        rule_place: Place,
     },
     AudienceUnreached {
         subject: String,
@@ -26,14 +27,18 @@ enum Kind {
         rule: String,
         workload: String,
         subject: String,
-        subject_line: u32,
+        subject_place: Place,
     },
 }
 
 impl Warning {
-    pub(crate) fn audience_unreached(line: u32, subject: &SubjectPattern, audience: &str) -> Self {
+    pub(crate) fn audience_unreached(
+        place: &Place,
+        subject: &SubjectPattern,
+        audience: &str,
+    ) -> Self {
         Self {
-            line,
+            place: place.clone(),
             kind: Kind::AudienceUnreached {
                 subject: subject.to_string(),
                 audience: audience.to_owned(),
@@ -41,13 +46,17 @@ impl Warning {
         }
     }
 
-    pub(crate) fn window_in_queue_group(line: u32, subject: &SubjectPattern, rule: &Rule) -> Self {
+    pub(crate) fn window_in_queue_group(
+        place: &Place,
+        subject: &SubjectPattern,
+        rule: &Rule,
+    ) -> Self {
         Self {
-            line,
+            place: place.clone(),
             kind: Kind::WindowInQueueGroup {
                 subject: subject.to_string(),
                 rule: rule.id.to_string(),
-                rule_line: rule.line,
+                rule_place: rule.place.clone(),
             },
         }
     }
@@ -56,15 +65,15 @@ impl Warning {
         rule: &Rule,
         workload: &str,
         subject: &SubjectPattern,
-        subject_line: u32,
+        subject_place: &Place,
     ) -> Self {
         Self {
-            line: rule.line,
+            place: rule.place.clone(),
             kind: Kind::ChainCannotBeProven {
                 rule: rule.id.to_string(),
                 workload: workload.to_owned(),
                 subject: subject.to_string(),
-                subject_line,
+                subject_place: subject_place.clone(),
             },
         }
     }
@@ -82,7 +91,13 @@ impl Warning {
     /// The line that it is about, counted from 1.
     #[must_use]
     pub const fn line(&self) -> u32 {
-        self.line
+        self.place.line
+    }
+
+    /// The place that it is about.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// What deserves the look, in one sentence.
@@ -92,9 +107,9 @@ impl Warning {
             Kind::WindowInQueueGroup {
                 subject,
                 rule,
-                rule_line,
+                rule_place,
             } => format!(
-                "`{subject}` says replay = \"window\" and rule `{rule}` (line {rule_line}) serves it: in a queue group of n replicas this alone would allow n executions"
+                "`{subject}` says replay = \"window\" and rule `{rule}` ({rule_place}) serves it: in a queue group of n replicas this alone would allow n executions"
             ),
             Kind::AudienceUnreached { subject, audience } => format!(
                 "`{subject}` belongs to the audience `{audience}`, and no workload mints tokens that may reach it: no user ever gets there"
@@ -103,9 +118,9 @@ impl Warning {
                 rule,
                 workload,
                 subject,
-                subject_line,
+                subject_place,
             } => format!(
-                "rule `{rule}` lets `{workload}` send to `{subject}` (line {subject_line}), which says chain = \"proven\", and nothing that `{workload}` receives comes from a workload that mints or starts chains, or with a proven chain: it has none to show, and each of these messages is refused"
+                "rule `{rule}` lets `{workload}` send to `{subject}` ({subject_place}), which says chain = \"proven\", and nothing that `{workload}` receives comes from a workload that mints or starts chains, or with a proven chain: it has none to show, and each of these messages is refused"
             ),
         }
     }

@@ -122,7 +122,7 @@ impl Consumer {
         let users = &shared.users;
         let user = users.of_message(&shared.control, &opened, at, now).await?;
         progress.user.clone_from(&user);
-        let permit = self.decide(&opened, &subject, user.as_ref(), now)?;
+        let permit = self.decide(&opened, &subject, user.as_ref(), at)?;
         let hops = match requirements.chain {
             Chain::Reported => Vec::new(),
             Chain::Proven => {
@@ -174,14 +174,15 @@ impl Consumer {
         })
     }
 
-    /// Its sender may append it, for this user. Whether this workload may
-    /// consume here was asked before it was taken.
+    /// Its sender might append it, for this user, when the stream stored it
+    /// (POL-107). Whether this workload may consume here was asked before it was
+    /// taken.
     fn decide(
         &self,
         opened: &OpenedEnvelope,
         subject: &Subject,
         user: Option<&User>,
-        now: UnixMillis,
+        at: UnixMillis,
     ) -> Result<Permit, Refusal> {
         let policy = self.shared.control.policy();
         let decision = policy.policy().decide(&Request {
@@ -189,7 +190,7 @@ impl Consumer {
             verb: Verb::Append,
             subject,
             user: user.map(User::claims),
-            now,
+            now: at,
         });
         match decision {
             Decision::Allow(permit) => Ok(permit),

@@ -66,6 +66,14 @@ pub(crate) enum AsOf {
 }
 
 impl AsOf {
+    /// The moment, where it is now.
+    pub(crate) const fn moment(self, now: UnixMillis) -> UnixMillis {
+        match self {
+            Self::Now => now,
+            Self::Stored(at) => at,
+        }
+    }
+
     /// Whether something that is revoked from `since` on is revoked.
     pub(crate) fn is_revoked(self, since: Option<UnixMillis>) -> bool {
         match (since, self) {

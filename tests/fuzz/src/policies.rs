@@ -1,7 +1,7 @@
 //! The policy language: what loads can be asked anything.
 
 use bulla_identity::{Claims, Subject};
-use bulla_policy::{Policy, Request, Verb};
+use bulla_policy::{Circumstances, Policy, Request, Verb};
 use serde_json::json;
 
 use super::shop::SHOP;
@@ -28,7 +28,7 @@ pub fn text(data: &[u8]) {
     let claims = claims.as_object().cloned().map(Claims::from_map);
     let _ = policy.requirements(&subject);
     for workload in policy.workloads() {
-        let _ = policy.permissions(workload.id());
+        let _ = policy.permissions(workload.id(), &Circumstances::at(SHOP.now));
         let _ = policy.grants(workload.id()).count();
         for word in [
             "publish",

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bulla_broker::engine::{Engine, EngineConfig, NatsServer};
 use bulla_identity::{
-    Nkey, NkeyKind, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName,
+    Nkey, NkeyKind, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId, WorkloadName,
 };
 use bulla_keyring::NkeySeed;
-use bulla_policy::Policy;
+use bulla_policy::{Circumstances, Policy};
 use bulla_tests::RawSocket;
 use serde_json::{Value, json};
 
@@ -57,6 +57,9 @@ pub(crate) fn rule(effect: &str, id: &str, who: &str, may: &[&str], on: &[&str])
     format!("[[{effect}]]\nid = \"{id}\"\nwho = [{who:?}]\nmay = {may:?}\non = {on:?}\n")
 }
 
+/// Rules of these policies count always.
+pub(crate) const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
+
 /// One nats-server with an account for each policy; in each account one user
 /// per workload, and one without limits called `root`.
 pub(crate) struct Server {
@@ -72,7 +75,9 @@ impl Server {
         for (i, policy) in policies.iter().enumerate() {
             let mut users = vec![json!({ "user": user(i, "root"), "password": "p" })];
             for workload in policy.workloads() {
-                let lists = policy.permissions(workload.id()).unwrap();
+                let lists = policy
+                    .permissions(workload.id(), &Circumstances::at(NOW))
+                    .unwrap();
                 users.push(json!({
                     "user": user(i, workload.name().as_str()),
                     "password": "p",

@@ -1,9 +1,9 @@
 //! Random policies: the engine and a live nats-server must agree.
 
 use bulla_identity::{Subject, SubjectPattern, WorkloadId};
-use bulla_policy::{Permissions, Policy, Verb};
+use bulla_policy::{Circumstances, Permissions, Policy, Verb};
 
-use crate::client::{Client, Server, id, pattern, publication, subject};
+use crate::client::{Client, NOW, Server, id, pattern, publication, subject};
 use crate::dice::{Dice, NAMES, patterns, subjects};
 
 const POLICIES: usize = 120;
@@ -75,7 +75,7 @@ impl Case<'_> {
         let what = || format!("{} `SUB {on} {group}`\n{}", self.name, self.rules);
         let allowed = verbs
             .iter()
-            .any(|v| self.policy.may_listen(&self.workload, *v, on).is_ok());
+            .any(|v| self.policy.may_listen(&self.workload, *v, on, NOW).is_ok());
         let sid = client.subscribe(on.as_str(), group);
         if allowed {
             assert!(sid.is_some(), "refused: {}", what());
@@ -117,9 +117,13 @@ async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
     let mut dice = Dice(0x0B11_1AB0_111A_5EED);
     let cases: Vec<(Policy, String)> = (0..POLICIES).map(|_| dice.policy()).collect();
     let lists = |pick: fn(&Permissions) -> bool| {
-        let all = cases
-            .iter()
-            .flat_map(|(policy, _)| NAMES.map(|name| policy.permissions(&id(name)).unwrap()));
+        let all = cases.iter().flat_map(|(policy, _)| {
+            NAMES.map(|name| {
+                policy
+                    .permissions(&id(name), &Circumstances::at(NOW))
+                    .unwrap()
+            })
+        });
         all.filter(pick).count()
     };
     // The cases are worth the trouble: both kinds of deny occur.

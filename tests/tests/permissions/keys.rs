@@ -3,7 +3,7 @@
 use bulla_identity::{SubjectPattern, reserved};
 use bulla_policy::Verb;
 
-use crate::client::{Client, pattern, publication, subject};
+use crate::client::{Client, NOW, pattern, publication, subject};
 use crate::dice::{patterns, subjects};
 use crate::differential::Case;
 
@@ -115,7 +115,7 @@ impl Case<'_> {
             let allowed = pattern(&format!("B.{on}"));
             let allowed = self
                 .policy
-                .may_listen(&self.workload, Verb::Read, &allowed)
+                .may_listen(&self.workload, Verb::Read, &allowed, NOW)
                 .is_ok();
             let Some(sid) = client.subscribe(&news, "") else {
                 assert!(!allowed, "{} cannot hear {news}\n{}", self.name, self.rules);

@@ -12,7 +12,7 @@ use bulla_keyring::NkeySeed;
 use bulla_policy::{Policy, Verb};
 use bulla_tests::Bus;
 
-use crate::client::{Client, Delivered, pattern, publication, question, subject};
+use crate::client::{Client, Delivered, NOW, pattern, publication, question, subject};
 use crate::dice::{Dice, NAMES, STORED, patterns, subjects};
 use crate::keys::all_keys;
 
@@ -355,7 +355,7 @@ impl Live<'_> {
             };
             let allowed = verbs
                 .iter()
-                .any(|v| self.policy.may_listen(&workload, *v, &on).is_ok());
+                .any(|v| self.policy.may_listen(&workload, *v, &on, NOW).is_ok());
             let may = |s: &String| self.may(name, verbs, s);
             let flood = self.universe.clone();
             let want: Vec<String> = flood
@@ -387,7 +387,10 @@ impl Live<'_> {
     fn hears_of_keys(&mut self, name: &str, client: &mut Client, on: &SubjectPattern, round: u64) {
         let workload = self.bus.workload(name);
         let keys = pattern(&format!("B.{on}"));
-        let allowed = self.policy.may_listen(&workload, Verb::Read, &keys).is_ok();
+        let allowed = self
+            .policy
+            .may_listen(&workload, Verb::Read, &keys, NOW)
+            .is_ok();
         let may = |key: &String| self.may(name, &[Verb::Read], &format!("B.{key}"));
         let want: Vec<String> = all_keys()
             .into_iter()

@@ -92,7 +92,7 @@ pub(super) fn can_i(args: &CanIArgs) -> Result<u8, Failure> {
             }
         }
         (_, None) if listens => policy
-            .may_listen(&workload, verb, &pattern)
+            .may_listen(&workload, verb, &pattern, now())
             .map(|rule| Allowed {
                 rule: rule.to_owned(),
                 requirements: Subject::parse(subject)

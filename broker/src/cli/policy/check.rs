@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::input::load;
 use super::print::{
-    GOOD, PLACE, STRONG, WARN, complain, hex, plural, print_json, say, warning_json,
+    GOOD, PLACE, STRONG, WARN, complain, hex, place, plural, print_json, say, warning_json,
 };
 use super::{Failure, YES};
 
@@ -19,11 +19,12 @@ use super::{Failure, YES};
         nats-server could not enforce side by side.",
     after_help = "Examples:\n  \
         bulla policy check shop.toml\n  \
+        bulla policy check policy.d/\n  \
         bulla policy check shop.toml --json | jq '.errors[].message'\n\n\
         Exit code: 0 the policy loads, 2 it does not."
 )]
 pub(crate) struct CheckArgs {
-    /// The policy
+    /// The policy: a file, or a directory of `*.toml` files that make one
     #[arg(
         value_name = "FILE",
         env = "BULLA_POLICY",
@@ -55,8 +56,9 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     } else {
         for warning in policy.warnings() {
             complain(&format!(
-                "{WARN}warning{WARN:#}{STRONG}: {}{STRONG:#}\n  {PLACE}-->{PLACE:#} {file}:{}\n   {PLACE}={PLACE:#} {}\n\n",
+                "{WARN}warning{WARN:#}{STRONG}: {}{STRONG:#}\n  {PLACE}-->{PLACE:#} {}:{}\n   {PLACE}={PLACE:#} {}\n\n",
                 warning.message(),
+                place(&file, warning.place().file()),
                 warning.line(),
                 warning.remedy(),
             ));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueHint;
 use serde_json::{Value, json};
 
-use super::input::{read, read_input};
+use super::input::{read_file, read_input};
 use super::print::{BAD, GOOD, STRONG, complain, print_json, say};
 use super::{Failure, NO, YES};
 
@@ -45,7 +45,11 @@ pub(super) fn fmt(args: &FmtArgs) -> Result<u8, Failure> {
     let mut files: Vec<Value> = Vec::new();
     for file in &args.files {
         let stdin = file.as_os_str() == "-";
-        let text = if stdin { read_input()? } else { read(file)? };
+        let text = if stdin {
+            read_input()?
+        } else {
+            read_file(file)?
+        };
         let formatted = bulla_policy_tools::format(&text).map_err(|source| Failure::Format {
             path: file.clone(),
             line: line_of(&text, &source),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bulla_identity::{Claims, UnixMillis, WorkloadId, WorkloadName};
-use bulla_policy::{MAX_POLICY_BYTES, Policy, Verb};
+use bulla_policy::{MAX_POLICY_BYTES, Policy, Verb, join_sources};
 use serde_json::Value;
 
 use super::Failure;
@@ -18,7 +18,42 @@ pub(super) fn load(path: &Path) -> Result<Policy, Failure> {
     Policy::parse(&path.display().to_string(), &text).map_err(Failure::Policy)
 }
 
+/// The text of a policy: of one file, or of every `*.toml` of a directory put
+/// together (POL-8).
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    if !path.is_dir() {
+        return read_file(path);
+    }
+    let unreadable = |source| Failure::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    let mut left = MAX_POLICY_BYTES;
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        // Hidden files are editors' and deployments' own.
+        let is_part = file.extension().is_some_and(|e| e == "toml") && !name.starts_with('.');
+        if is_part && file.is_file() {
+            let text = read_file(&file)?;
+            left = left
+                .checked_sub(text.len())
+                .ok_or_else(|| Failure::TooLarge(path.to_owned()))?;
+            files.push((name.to_owned(), text));
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::EmptyDirectory(path.to_owned()));
+    }
+    let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (&**n, &**t)).collect();
+    join_sources(&files).map_err(Failure::Policy)
+}
+
+/// The text of one file.
+pub(super) fn read_file(path: &Path) -> Result<String, Failure> {
     let file = std::fs::File::open(path).map_err(|source| Failure::Read {
         path: path.to_owned(),
         source,

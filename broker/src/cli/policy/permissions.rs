@@ -1,11 +1,12 @@
 //! `bulla policy permissions`: what nats-server is told about a workload.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use bulla_policy::{ListEntry, ListName, MAX_PERMISSION_BYTES};
+use bulla_policy::{Circumstances, ListEntry, ListName, MAX_PERMISSION_BYTES};
 use serde_json::{Value, json};
 
-use super::input::{load, workload};
+use super::input::{load, now, workload};
 use super::print::{BAD, GOOD, STRONG, known, print_json, say};
 use super::{Failure, YES};
 
@@ -34,6 +35,10 @@ pub(crate) struct PermissionsArgs {
         default_value = ".bulla/policy.toml"
     )]
     policy: PathBuf,
+    /// For a connection from this address: without it, rules that allow something
+    /// from some networks only are left out
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
     /// Also show what every workload has
     #[arg(long)]
     all: bool,
@@ -52,7 +57,11 @@ const LISTS: [(ListName, &str, &str); 4] = [
 pub(super) fn permissions(args: &PermissionsArgs) -> Result<u8, Failure> {
     let policy = load(&args.policy)?;
     let id = workload(&policy, &args.workload)?;
-    let Ok(entries) = policy.permission_entries(&id) else {
+    let circumstances = Circumstances {
+        now: now(),
+        client: args.from,
+    };
+    let Ok(entries) = policy.permission_entries(&id, &circumstances) else {
         return Err(Failure::Unlisted {
             path: args.policy.clone(),
             workload: id,

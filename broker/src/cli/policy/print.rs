@@ -41,7 +41,7 @@ pub(super) fn render(errors: &PolicyErrors) -> String {
              {pad} {PLACE}|{PLACE:#} {indent}{BAD}{carets}{BAD:#}\n\
              {pad} {PLACE}={PLACE:#} {}\n\n",
             error.message(),
-            errors.file(),
+            place(errors.file(), Some(error.file())),
             error.column(),
             error.source_line(),
             error.remedy(),
@@ -56,6 +56,17 @@ pub(super) fn render(errors: &PolicyErrors) -> String {
     out
 }
 
+/// The path of a file of a policy: the policy's own, or one in its directory.
+pub(super) fn place(policy: &str, file: Option<&str>) -> String {
+    match file {
+        Some(file) if file != policy => {
+            let path = std::path::Path::new(policy).join(file);
+            path.display().to_string()
+        }
+        _ => policy.to_owned(),
+    }
+}
+
 pub(super) fn errors_json(errors: &PolicyErrors) -> Value {
     let list: Vec<Value> = errors
         .errors()
@@ -63,6 +74,7 @@ pub(super) fn errors_json(errors: &PolicyErrors) -> Value {
         .map(|e| {
             json!({
                 "code": e.code(),
+                "file": place(errors.file(), Some(e.file())),
                 "line": e.line(),
                 "column": e.column(),
                 "message": e.message(),
@@ -81,6 +93,7 @@ pub(super) fn errors_json(errors: &PolicyErrors) -> Value {
 pub(super) fn warning_json(warning: &Warning) -> Value {
     json!({
         "code": warning.code(),
+        "file": warning.place().file(),
         "line": warning.line(),
         "message": warning.message(),
         "remedy": warning.remedy(),

@@ -19,11 +19,12 @@ use crate::trust_dir::TrustDir;
         takes it within ten seconds, or at once on SIGHUP, and from there it reaches everybody.",
     after_help = "Examples:\n  \
         bulla policy sign shop.toml\n  \
+        bulla policy sign policy.d/\n  \
         bulla policy sign shop.toml --dir /media/vault/trust --json | jq .revision\n\n\
         Exit code: 0 signed, or signed already; 2 an error."
 )]
 pub(crate) struct SignArgs {
-    /// The policy
+    /// The policy: a file, or a directory of `*.toml` files that make one
     #[arg(value_name = "FILE", env = "BULLA_POLICY")]
     file: PathBuf,
     /// The operator's directory

@@ -17,7 +17,7 @@ pub(crate) fn buckets(parsed: &Parsed, sink: &mut Sink<'_>) {
         if let Some(stream) = stream_named(&spec.bucket.name) {
             let problem = BucketProblem::NamedAsStream {
                 name: stream.name.to_string(),
-                line: stream.line,
+                place: stream.place.clone(),
             };
             sink.report(&spec.span, problem.into());
         }

@@ -42,7 +42,7 @@ pub(super) fn warnings(parsed: &Parsed) -> Vec<Warning> {
                 &spec.rule,
                 stuck.name.as_str(),
                 &wanted.pattern,
-                wanted.line,
+                &wanted.place,
             ));
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn replay(parsed: &Parsed, sink: &mut Sink<'_>) {
                 let problem = Problem::StreamServed {
                     subject: spec.pattern.to_string(),
                     rule: served.spec.rule.id.to_string(),
-                    line: served.spec.rule.line,
+                    place: served.spec.rule.place.clone(),
                     verb: served.verb,
                     pattern: served.pattern.to_string(),
                 };
@@ -55,7 +55,7 @@ pub(super) fn warnings(parsed: &Parsed) -> Vec<Warning> {
         .filter_map(|spec| {
             let served = index.servers(&spec.pattern)?;
             Some(Warning::window_in_queue_group(
-                spec.line,
+                &spec.place,
                 &spec.pattern,
                 &served.spec.rule,
             ))
@@ -79,7 +79,7 @@ fn unreached(parsed: &Parsed) -> impl Iterator<Item = Warning> {
         let names = named.filter_map(|place| parsed.audiences.get(place));
         names
             .filter(|name| !reached(name))
-            .map(|name| Warning::audience_unreached(spec.line, &spec.pattern, name))
+            .map(|name| Warning::audience_unreached(&spec.place, &spec.pattern, name))
             .collect::<Vec<_>>()
     })
 }
@@ -138,7 +138,7 @@ impl<'p> Index<'p> {
         });
         found.map(|(other, replay)| ReplayEntry {
             pattern: other.pattern.to_string(),
-            line: other.line,
+            place: other.place.clone(),
             replay,
         })
     }

@@ -26,7 +26,7 @@ pub(crate) fn streams(parsed: &Parsed, sink: &mut Sink<'_>) {
                     pattern: pattern.to_string(),
                     other: other.to_string(),
                     stream: stream.name.to_string(),
-                    line: stream.line,
+                    place: stream.place.clone(),
                 };
                 sink.report(span, problem);
             }

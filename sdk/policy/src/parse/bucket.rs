@@ -42,7 +42,7 @@ pub(super) fn buckets(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Bucket
         }
         let bucket = Bucket {
             name: name.into(),
-            line: sink.line_of(key.span().start),
+            place: sink.place_of(key.span().start),
             history: whole(&fields, "history", 1..=MOST_HISTORY, "1 and 64", sink).unwrap_or(1),
             ttl: ttl(&fields, sink),
             max_bytes: whole(

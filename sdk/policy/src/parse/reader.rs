@@ -53,6 +53,11 @@ impl<'d> Fields<'d> {
         Self { table, span, name }
     }
 
+    /// A table whose keys have been looked at already.
+    pub(super) fn of_known(table: &'d DeTable<'d>, span: Range<usize>, name: &'static str) -> Self {
+        Self { table, span, name }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<Node<'d>> {
         self.table.get(key)
     }

@@ -8,19 +8,23 @@ use bulla_identity::{PatternToken, SubjectPattern};
 
 use super::reader::{self, Fields, Node};
 use super::workload::Names;
-use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, stream, subject};
+use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, stream, subject, when};
 use crate::error::Sink;
 use crate::problem::{BucketProblem, Problem};
 use crate::rule::{About, Effect, Rule, Verb, VerbSet};
+use crate::source::Place;
 
-const KEYS: &[&str] = &["id", "who", "may", "on", "user"];
-
-const LATER: &[(&str, &str)] = &[
-    ("expires", "remove the rule when its time is over"),
-    ("break_glass", "leave it out"),
-    ("shadow", "leave it out: every rule is enforced"),
-    ("time", "leave it out"),
-    ("network", "leave it out"),
+const KEYS: &[&str] = &[
+    "id",
+    "who",
+    "may",
+    "on",
+    "user",
+    "expires",
+    "time",
+    "network",
+    "break_glass",
+    "shadow",
 ];
 
 pub(super) fn rules(
@@ -74,7 +78,7 @@ fn rule(
         Effect::Deny => "a deny rule",
     };
     let table = reader::table(name, node, sink)?;
-    let fields = Fields::new(table, node.span(), name, KEYS, LATER, sink);
+    let fields = Fields::new(table, node.span(), name, KEYS, &[], sink);
     let (id, id_span) = match fields.need("id", sink) {
         Some(node) => (id(node, sink), node.span()),
         None => (None, node.span()),
@@ -118,15 +122,30 @@ fn rule(
         }
         condition::condition(node, &on, private, sink)
     });
+    let flag = |key, sink: &mut Sink<'_>| {
+        let node = fields.get(key)?;
+        reader::boolean(key, node, sink)?.then(|| node.span())
+    };
+    let break_glass = flag("break_glass", sink);
+    if let Some(at) = &break_glass {
+        if effect == Effect::Deny {
+            sink.report(at, Problem::BreakGlassDeny);
+        } else if fields.get("expires").is_none() {
+            sink.report(at, Problem::BreakGlassForEver);
+        }
+    }
     Some(RuleSpec {
         rule: Rule {
             id: id.unwrap_or_default(),
-            line: sink.line_of(id_span.start),
+            place: sink.place_of(id_span.start),
             effect,
             verbs,
             who,
             on,
             user,
+            when: when::when(&fields, sink),
+            break_glass: break_glass.is_some(),
+            shadow: flag("shadow", sink).is_some(),
         },
         span: id_span,
         on_spans,
@@ -189,18 +208,18 @@ fn on_pattern(effect: Effect, node: Node<'_>, sink: &mut Sink<'_>) -> Option<Sub
 fn unique_ids(rules: &[RuleSpec], sink: &mut Sink<'_>) {
     let mut by_place: Vec<&RuleSpec> = rules.iter().filter(|s| !s.rule.id.is_empty()).collect();
     by_place.sort_by_key(|s| s.span.start);
-    let mut first: HashMap<&str, u32> = HashMap::new();
+    let mut first: HashMap<&str, &Place> = HashMap::new();
     for spec in by_place {
         match first.get(&*spec.rule.id) {
-            Some(line) => {
+            Some(place) => {
                 let problem = Problem::RuleIdTwice {
                     id: spec.rule.id.to_string(),
-                    line: *line,
+                    place: (*place).clone(),
                 };
                 sink.report(&spec.span, problem);
             }
             None => {
-                first.insert(&spec.rule.id, spec.rule.line);
+                first.insert(&spec.rule.id, &spec.rule.place);
             }
         }
     }

@@ -89,7 +89,7 @@ pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Stream
         let windows = SHORTEST_DUPLICATES..=LONGEST_DUPLICATES;
         let spec = StreamSpec {
             name: name.into(),
-            line: sink.line_of(key.span().start),
+            place: sink.place_of(key.span().start),
             subjects,
             mirror: mirror.map(|(origin, span)| (origin.into(), span)),
             retention: retention.unwrap_or(Retention::Limits),

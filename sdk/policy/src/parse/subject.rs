@@ -65,7 +65,7 @@ pub(super) fn subjects(
                 span: key.span(),
                 replay_at: place("replay").unwrap_or(key.span()),
                 max_age_at: place("max_age").unwrap_or(key.span()),
-                line: sink.line_of(key.span().start),
+                place: sink.place_of(key.span().start),
                 stated,
             });
         }

@@ -85,7 +85,7 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
                 exchanges,
                 starts,
                 starts_at: starts_node.map(|node| node.span()),
-                line: sink.line_of(key.span().start),
+                place: sink.place_of(key.span().start),
             });
         }
     }

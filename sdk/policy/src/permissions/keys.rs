@@ -53,7 +53,7 @@ impl Compiler<'_> {
             report(entry, problem.into());
         }
         if let Some(beneath) = shape::beneath_open_end(held.pattern.tokens())
-            && !self.holds_all(Verb::Read, &beneath)
+            && !self.holds_all(Verb::Read, &beneath, held.rule)
         {
             let problem = BucketProblem::OpenRead {
                 workload: self.workload.name().to_string(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulla_identity::{Subject, WorkloadId};
+use bulla_identity::{Subject, UnixMillis, WorkloadId};
 
 use super::{Policy, Workload};
 use crate::check;
@@ -62,7 +62,7 @@ impl Policy {
                     continue;
                 };
                 for workload in &rule.who {
-                    if self.may_ever_at(*workload, Verb::Consume, &whole) {
+                    if self.may_ever_at(*workload, Verb::Consume, &whole, None) {
                         out.push(Consumer {
                             stream: stream.into(),
                             name: name.into(),
@@ -142,13 +142,24 @@ impl Policy {
         self.longest_max_age
     }
 
-    /// Whether it consumes the stream, or a mirror of it.
-    pub(super) fn consumes(&self, workload: u32, stream: &Stream) -> bool {
+    /// Whether it consumes the stream, or a mirror of it, and still may after
+    /// `since`.
+    pub(super) fn consumes(
+        &self,
+        workload: u32,
+        stream: &Stream,
+        since: Option<UnixMillis>,
+    ) -> bool {
         let of_it = |name: &str| {
             name == stream.name()
                 || self.stream(name).and_then(Stream::mirror) == Some(stream.name())
         };
-        let theirs = |c: &Consumer| c.workload == workload && of_it(c.stream());
+        let still = |c: &Consumer| {
+            since.is_none()
+                || Subject::parse(&format!("{}.{}", c.stream(), c.name()))
+                    .is_ok_and(|whole| self.may_ever_at(workload, Verb::Consume, &whole, since))
+        };
+        let theirs = |c: &Consumer| c.workload == workload && of_it(c.stream()) && still(c);
         self.consumers.iter().any(theirs)
     }
 }

@@ -1,6 +1,7 @@
 //! What can be wrong about buckets.
 
 use crate::rule::Verb;
+use crate::source::Place;
 
 /// One kind of error about buckets, their keys, and streams by their names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,12 +28,12 @@ pub enum BucketProblem {
         allowed: &'static str,
     },
     /// A bucket and a stream of one name.
-    #[error("a stream is named `{name}` too (line {line})")]
+    #[error("a stream is named `{name}` too ({place})")]
     NamedAsStream {
         /// The name.
         name: String,
         /// Where the stream stands.
-        line: u32,
+        place: Place,
     },
     /// No key of a bucket.
     #[error("`{name}` is not a key of a bucket")]

@@ -11,6 +11,14 @@ impl Problem {
             Self::Syntax { .. } => {
                 "mend the TOML here or just before; the rest is checked once it reads"
             }
+            Self::SourceName { .. } => {
+                "give each file a name of its own, without control characters, at most 255 bytes"
+            }
+            Self::SourceMark => "take the line out, or write a space before it",
+            Self::DeclaredTwice { .. } => {
+                "declare it in one file: the others may name it all the same"
+            }
+            Self::DomainDiffers { .. } => "let all files say the same, or one alone",
             Self::MissingKey { key, .. } => match *key {
                 "version" => "add `version = 1`",
                 "trust_domain" => "add `trust_domain = \"your.domain\"`",
@@ -150,6 +158,35 @@ impl Problem {
             }
             Self::RuleId { .. } => {
                 "use letters, digits, `-`, `_`, `.`, `:`, starting with a letter or digit, at most 128"
+            }
+            Self::Date { .. } => "write it as RFC 3339 has it, such as 2027-01-31T18:00:00Z",
+            Self::BreakGlassDeny => "leave `break_glass` out: it marks an allow rule",
+            Self::BreakGlassForEver => "add `expires`: an emergency has an end",
+            Self::Day { .. } => {
+                "the days are mon, tue, wed, thu, fri, sat, sun, and spans such as \"mon-fri\""
+            }
+            Self::Clock { .. } => "write hours and minutes, from \"00:00\" to \"24:00\"",
+            Self::Zone { .. } => {
+                "write \"Z\" or hours and minutes such as \"+01:00\"; it is the same in summer and in winter"
+            }
+            Self::EmptyTime { whole: true } => "leave `time` out",
+            Self::EmptyTime { whole: false } => {
+                "let `to` differ from `from`; hours over midnight belong to the day on which they begin"
+            }
+            Self::Network { network, .. } => {
+                return match network {
+                    Some(network) => format!("write `{network}`"),
+                    None => {
+                        "write an address or a network, such as `10.0.0.0/8` or `2001:db8::/32`"
+                            .to_owned()
+                    }
+                };
+            }
+            Self::NetworkOnUserDeny => {
+                "leave one of the two out: nats-server sees the network, the endpoints see the user"
+            }
+            Self::NetworkBypassed { .. } => {
+                "give both the same `network`, make the patterns disjoint, or let the other rule grant the same verbs without a condition on the user"
             }
             Self::RuleIdTwice { .. } => "give each rule an id of its own",
             Self::UnknownVerb { .. } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bulla_identity::SubjectPattern;
 use bulla_policy::{About, Decision, Policy, PolicyErrors, Reason, Request, UserRule, Verb};
 
-use crate::shop::{id, parse, permissions, rule, subject, text};
+use crate::shop::{NOW, id, parse, permissions, rule, subject, text};
 
 const CARTS: &str = "[bucket.carts]\n";
 const ORDERS: &str = "[stream.ORDERS]\nsubjects = [\"orders.>\"]\n\
@@ -359,7 +359,7 @@ fn keys_are_decided_by_their_names_alone() {
     let pattern = |text: &str| SubjectPattern::parse(text).unwrap();
     let listen = |on: &str| {
         policy
-            .may_listen(&id("cart"), Verb::Read, &pattern(on))
+            .may_listen(&id("cart"), Verb::Read, &pattern(on), NOW)
             .is_ok()
     };
     assert!(listen("carts.a.*.x") && !listen("carts.>"));

@@ -1,6 +1,6 @@
 //! Decisions: which rule decides, and why not.
 
-use crate::shop::{id, parse, rule, subject};
+use crate::shop::{NOW, id, parse, rule, subject};
 use bulla_identity::{Claims, UnixMillis, WorkloadId};
 use bulla_policy::{Decision, Policy, Protect, Reason, Request, TestOutcome, Verb};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn decide(policy: &Policy, who: &str, verb: Verb, on: &str, user: Option<Value>)
         verb,
         subject: &subject(on),
         user: user.as_ref(),
-        now: UnixMillis::from_secs(1_700_000_000),
+        now: NOW,
     })
 }
 
@@ -367,7 +367,7 @@ fn recipients_are_who_may_ever_receive_what_is_sent() {
     let policy = parse(RULES);
     let recipients = |verb, on: &str| -> Vec<&str> {
         policy
-            .recipients(verb, &subject(on))
+            .recipients(verb, &subject(on), NOW)
             .map(|w| w.name().as_str())
             .collect()
     };
@@ -386,7 +386,7 @@ fn recipients_are_who_may_ever_receive_what_is_sent() {
         rule("deny", "not", &["mail"], &["subscribe"], &["news.secret"]),
     ));
     let recipients = |on: &str| -> Vec<&str> {
-        told.recipients(Verb::Publish, &subject(on))
+        told.recipients(Verb::Publish, &subject(on), NOW)
             .map(|w| w.name().as_str())
             .collect()
     };

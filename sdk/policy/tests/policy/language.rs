@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, Subject, SubjectPattern, WorkloadName};
 use bulla_policy::{
-    Audiences, Batch, Chain, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES, Policy,
-    PolicyErrors, Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
+    Audiences, Batch, Chain, Circumstances, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES,
+    Policy, PolicyErrors, Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
 };
 
-use crate::shop::nkey;
+use crate::shop::{NOW, nkey};
 
 /// A policy with the workloads `a`, `b`, `c` and the group `ab`, then `more`.
 fn with(more: &str) -> String {
@@ -371,18 +371,6 @@ fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
     ] {
         let at = line.split(" = ").last().unwrap();
         one_error(&with(&format!("[subject.x]\n{line}")), "unknown_value", at);
-    }
-    for line in [
-        "expires = 2030-01-01",
-        "break_glass = true",
-        "shadow = true",
-    ] {
-        let at = line.split(" = ").next().unwrap();
-        one_error(
-            &with(&allow("\"publish\"", "\"x\"", line)),
-            "unsupported",
-            at,
-        );
     }
     one_error(
         &with("[subject.x]\nopen_token = \"yes\""),
@@ -930,7 +918,7 @@ fn a_listener_may_take_a_pattern_that_one_grant_covers() {
         ("$SYS.>", Some("reserved_subject")),
     ] {
         let pattern = SubjectPattern::parse(pattern).unwrap();
-        let got = policy.may_listen(a.id(), Verb::Subscribe, &pattern);
+        let got = policy.may_listen(a.id(), Verb::Subscribe, &pattern, NOW);
         assert_eq!(got.err().map(|d| d.reason().code()), want, "{pattern}");
     }
 }
@@ -956,7 +944,9 @@ fn pol_80_a_workload_that_exchanges_brings_its_rules() {
     assert_eq!(needs.replay_for(true), Replay::Shared);
     let permissions = |who: &str| {
         let workload = policy.workload(&WorkloadName::parse(who).unwrap()).unwrap();
-        policy.permissions(workload.id()).unwrap()
+        policy
+            .permissions(workload.id(), &Circumstances::at(NOW))
+            .unwrap()
     };
     assert!(
         permissions("a")

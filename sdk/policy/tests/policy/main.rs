@@ -10,7 +10,9 @@
 
 mod buckets;
 mod chains;
+mod circumstances;
 mod decisions;
+mod files;
 mod language;
 mod permissions;
 mod properties;

@@ -1,9 +1,9 @@
 //! What nats-server is told. `tests/tests/permissions` in the workspace
 //! tries the same on a live server.
 
-use crate::shop::{id, parse, permissions, rule, text};
+use crate::shop::{NOW, id, parse, permissions, rule, text};
 use bulla_identity::WorkloadId;
-use bulla_policy::{PermissionError, Permissions, Policy};
+use bulla_policy::{Circumstances, PermissionError, Permissions, Policy};
 
 /// The lists without what every workload has.
 fn beyond_base(policy: &Policy, name: &str) -> Permissions {
@@ -79,7 +79,7 @@ fn pol_60_every_workload_has_its_own_base_and_never_an_empty_allow_list() {
     );
     let stranger = WorkloadId::parse("spiffe://shop.example/nobody").unwrap();
     assert_eq!(
-        policy.permissions(&stranger),
+        policy.permissions(&stranger, &Circumstances::at(NOW)),
         Err(PermissionError::UnknownWorkload(stranger))
     );
 }

@@ -1,7 +1,10 @@
 //! Workloads that the other tests' rules are about.
 
-use bulla_identity::{Nkey, NkeyKind, Subject, TrustDomain, WorkloadId, WorkloadName};
-use bulla_policy::{Permissions, Policy};
+use bulla_identity::{Nkey, NkeyKind, Subject, TrustDomain, UnixMillis, WorkloadId, WorkloadName};
+use bulla_policy::{Circumstances, Permissions, Policy};
+
+/// A Tuesday, 22:13:20 UTC.
+pub(crate) const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
 
 pub(crate) const NAMES: [&str; 4] = ["cart", "checkout", "mail", "orders"];
 
@@ -52,5 +55,7 @@ pub(crate) fn id(name: &str) -> WorkloadId {
 }
 
 pub(crate) fn permissions(policy: &Policy, name: &str) -> Permissions {
-    policy.permissions(&id(name)).unwrap()
+    policy
+        .permissions(&id(name), &Circumstances::at(NOW))
+        .unwrap()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bulla_identity::SubjectPattern;
 use bulla_policy::{Decision, Policy, PolicyErrors, Reason, Request, Retention, UserRule, Verb};
 
-use crate::shop::{id, parse, permissions, rule, subject, text};
+use crate::shop::{NOW, id, parse, permissions, rule, subject, text};
 
 /// A stream of orders that stay for a week.
 const ORDERS: &str = "[stream.ORDERS]\nsubjects = [\"orders.>\"]\n\
@@ -151,7 +151,7 @@ fn pol_70_a_mirror_copies_a_declared_stream() {
         "ORDERS"
     );
     let recipients: Vec<_> = policy
-        .recipients(Verb::Append, &subject("orders.x"))
+        .recipients(Verb::Append, &subject("orders.x"), NOW)
         .map(|w| w.name().as_str())
         .collect();
     assert_eq!(recipients, ["mail"]);
@@ -409,7 +409,7 @@ fn pol_75_consuming_is_decided_by_the_consumer_and_appending_by_the_subject() {
     let listen = |on: &str| {
         let pattern = SubjectPattern::parse(on).unwrap();
         policy
-            .may_listen(&id("mail"), Verb::Consume, &pattern)
+            .may_listen(&id("mail"), Verb::Consume, &pattern, NOW)
             .is_ok()
     };
     assert!(listen("ORDERS.mail"));
@@ -433,7 +433,7 @@ fn recipients_of_an_append_are_the_streams_consumers_and_the_subscribers() {
     let policy = parse(&rules);
     let recipients = |verb, on: &str| -> Vec<&str> {
         policy
-            .recipients(verb, &subject(on))
+            .recipients(verb, &subject(on), NOW)
             .map(|w| w.name().as_str())
             .collect()
     };

@@ -7,7 +7,7 @@ use bulla_identity::{Subject, SubjectPattern};
 use bulla_policy::{Policy, Verb};
 use serde_json::Value;
 
-use crate::shop::{id, permissions, rule};
+use crate::shop::{NOW, id, permissions, rule};
 use crate::vectors::{cases, entries, text};
 
 /// Every table, and what answers it.
@@ -176,7 +176,7 @@ fn behind_a_literal_token() {
                     Subject::parse(&on).is_ok_and(|s| policy.may_ever(&id("orders"), verb, &s))
                 }
                 _ => SubjectPattern::parse(&on)
-                    .is_ok_and(|p| policy.may_listen(&id("orders"), verb, &p).is_ok()),
+                    .is_ok_and(|p| policy.may_listen(&id("orders"), verb, &p, NOW).is_ok()),
             };
             let live = case["allowed"].as_bool().unwrap();
             let strict = case.get("strict").and_then(Value::as_bool).unwrap_or(live);
@@ -200,8 +200,11 @@ fn finding_fwc_over_pwc() {
         };
         let orders = id("orders");
         let on = moved(text(&case, "subscription"));
-        let listens = SubjectPattern::parse(&on)
-            .is_ok_and(|on| policy.may_listen(&orders, Verb::Subscribe, &on).is_ok());
+        let listens = SubjectPattern::parse(&on).is_ok_and(|on| {
+            policy
+                .may_listen(&orders, Verb::Subscribe, &on, NOW)
+                .is_ok()
+        });
         let accepted = text(&case, "sub_reply").starts_with("+OK");
         assert!(!listens || accepted, "{case}");
         let published = Subject::parse(&moved(text(&case, "published"))).unwrap();
@@ -235,7 +238,9 @@ fn delivery_filter() {
         };
         run += 1;
         let orders = id("orders");
-        let got = policy.may_listen(&orders, Verb::Subscribe, &on).is_ok()
+        let got = policy
+            .may_listen(&orders, Verb::Subscribe, &on, NOW)
+            .is_ok()
             && on.matches(&published)
             && policy.may_ever(&orders, Verb::Subscribe, &published);
         assert!(!got || delivered, "we say delivered: {case}");

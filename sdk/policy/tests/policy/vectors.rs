@@ -9,6 +9,8 @@ use bulla_identity::{Subject, SubjectPattern};
 use bulla_policy::{Policy, Verb};
 use serde_json::Value;
 
+use crate::shop::NOW;
+
 /// The cases of one file, or `None` with one line to say so.
 pub(crate) fn cases(file: &str) -> Option<Vec<Value>> {
     let Some(dir) = std::env::var_os("BULLA_VECTORS") else {
@@ -155,7 +157,7 @@ fn oracle_permissions() {
                 Verb::Publish => Subject::parse(text(&case, "subject"))
                     .is_ok_and(|s| policy.may_ever(&orders, verb, &s)),
                 _ => SubjectPattern::parse(text(&case, "subject"))
-                    .is_ok_and(|p| policy.may_listen(&orders, verb, &p).is_ok()),
+                    .is_ok_and(|p| policy.may_listen(&orders, verb, &p, NOW).is_ok()),
             };
             let live = case["allowed"].as_bool().unwrap();
             let strict = case.get("strict").and_then(Value::as_bool).unwrap_or(live);

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use bulla_identity::WorkloadName;
-use bulla_policy::{AdmissionChange, Policy};
+use bulla_policy::{AdmissionChange, Circumstances, Policy};
 use serde_json::{Value, json};
 
 use super::LifecycleError;
 use crate::cli::policy::print::{BAD, GOOD, STRONG, WARN, plural, say};
+use crate::clock;
 
 /// How one policy differs from another for those who are connected.
 pub(in crate::cli::policy) struct Change {
@@ -49,12 +50,14 @@ impl Fate {
 impl Change {
     pub(in crate::cli::policy) fn between(old: &Policy, new: &Policy) -> Self {
         let mut workloads = Vec::new();
+        // For connections of no known address: what networks open is not in it.
+        let circumstances = Circumstances::at(clock::now());
         for workload in old.workloads() {
             let fate = match new.workload(workload.name()) {
                 None => Some(Fate::Dropped),
                 Some(_) => {
-                    let before = old.permissions(workload.id()).ok();
-                    let after = new.permissions(workload.id()).ok();
+                    let before = old.permissions(workload.id(), &circumstances).ok();
+                    let after = new.permissions(workload.id(), &circumstances).ok();
                     match before.zip(after).map(|(b, a)| a.change_from(&b)) {
                         Some(AdmissionChange::Same) => None,
                         Some(AdmissionChange::Gains) => Some(Fate::Gains),
