@@ -12,10 +12,12 @@
 //! before the first message, after each reconnection and every few seconds, and
 //! where they do not hold the consumer stops.
 
+mod dead_letters;
 mod delivery;
 mod open;
 mod receipt;
 mod settings;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,11 +37,14 @@ use crate::decision_log;
 use crate::error::{ConsumeError, LinkError};
 use crate::message::Message;
 use crate::shared::Shared;
+use dead_letters::{Cause, DeadLetters, Remains};
 use delivery::Delivered;
 use open::Outcome;
 
+pub use dead_letters::DeadLetter;
 pub use receipt::Receipt;
 pub use settings::SettingFault;
+pub use worker::Worker;
 
 /// How long JetStream may take for one answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -51,6 +56,10 @@ const PULL_GRACE: Duration = Duration::from_secs(2);
 const LOOK_SECONDS: std::ops::Range<f64> = 3.0..5.0;
 /// Between two attempts at something that nobody answered.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long an answer may take if the consumer does not say it: nats-server's own.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// After how long a message comes again whose dead letter was not stored.
+const UNBURIED: Duration = Duration::from_secs(30);
 /// The most messages that one request asks for.
 const MOST_AHEAD: usize = 256;
 
@@ -63,6 +72,10 @@ pub struct Consumer {
     /// Whether copies are found by claims and not by the stream.
     is_claimed: bool,
     ahead: usize,
+    /// How long the stream waits for an answer.
+    ack_wait: Duration,
+    /// Where what is given up goes.
+    grave: Option<DeadLetters>,
     /// Where messages arrive; nothing while none are wanted.
     inbox: Option<Inbox>,
     disturbances: watch::Receiver<u64>,
@@ -146,6 +159,8 @@ impl Consumer {
             name: name.to_owned(),
             is_claimed,
             ahead: 1,
+            ack_wait: ACK_WAIT,
+            grave: None,
             inbox: None,
             disturbances,
             look_at: Instant::now(),
@@ -162,6 +177,16 @@ impl Consumer {
     #[must_use]
     pub fn ahead(mut self, messages: usize) -> Self {
         self.ahead = messages.clamp(1, MOST_AHEAD);
+        self
+    }
+
+    /// Appends what nobody will handle to `subject` before it is given up: what does
+    /// not pass the checks and cannot heal, and what a [`Worker`] gives up. The policy
+    /// lets this workload `append` there, to another stream. Without it such messages
+    /// are terminated, counted and logged.
+    #[must_use]
+    pub fn dead_letters(mut self, subject: &str) -> Self {
+        self.grave = Some(DeadLetters::new(&self.shared, subject));
         self
     }
 
@@ -190,17 +215,26 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError`]. After [`ConsumeError::Misconfigured`] it stays stopped.
     pub async fn next(&mut self) -> Result<Delivery, ConsumeError> {
+        self.take_next().await.map(|(delivery, _)| delivery)
+    }
+
+    /// The same with what has to be buried if it is given up.
+    async fn take_next(&mut self) -> Result<(Delivery, Remains), ConsumeError> {
         let outcome = self.wait().await;
         if outcome.is_err() {
-            // What is on its way goes back to the stream at once, and not when
-            // its time is over: nobody takes it here.
-            self.inbox = None;
-            self.pull = None;
+            self.let_go();
         }
         outcome
     }
 
-    async fn wait(&mut self) -> Result<Delivery, ConsumeError> {
+    /// What is on its way goes back to the stream at once, and not when its time
+    /// is over: nobody takes it here.
+    fn let_go(&mut self) {
+        self.inbox = None;
+        self.pull = None;
+    }
+
+    async fn wait(&mut self) -> Result<(Delivery, Remains), ConsumeError> {
         loop {
             may_consume(&self.shared, &self.stream, &self.name)?;
             if self.disturbances.has_changed().unwrap_or(true) || Instant::now() >= self.look_at {
@@ -261,7 +295,11 @@ impl Consumer {
     }
 
     /// Opens one delivery; what is refused is told to the stream.
-    async fn take(&self, raw: async_nats::Message, delivered: Delivered) -> Option<Delivery> {
+    async fn take(
+        &self,
+        raw: async_nats::Message,
+        delivered: Delivered,
+    ) -> Option<(Delivery, Remains)> {
         if delivered.stream != self.stream || delivered.consumer != self.name {
             // Somebody's own messages, aimed here: not ours to answer for.
             self.shared.stats.count_refused("foreign_delivery");
@@ -269,14 +307,25 @@ impl Consumer {
         }
         let reply = raw.reply.as_deref().unwrap_or_default().to_owned();
         let receipt = Receipt::new(&self.shared, reply, delivered);
+        let remains = Remains {
+            subject: raw.subject.clone(),
+            envelope: raw.payload.clone(),
+        };
         match self.open(raw, receipt.delivered()).await {
             Outcome::Message(message) => {
                 self.shared.stats.count_delivered();
-                Some(Delivery { message, receipt })
+                Some((Delivery { message, receipt }, remains))
             }
             Outcome::Refused { code, again } => {
                 let told = match again {
-                    None => receipt.term(code).await,
+                    None => {
+                        let cause = Cause {
+                            reason: code,
+                            message: "",
+                        };
+                        let grave = self.grave.as_ref();
+                        receipt.give_up(&remains, grave, &cause, UNBURIED).await
+                    }
                     Some(after) => receipt.nak(Some(after)).await,
                 };
                 if told.is_err() {
@@ -358,6 +407,9 @@ impl Consumer {
         if let Some(origin) = declared.mirror().and_then(|o| policy.policy().stream(o)) {
             let copied = self.settings(reserved::stream_info(origin.name())).await?;
             sound = sound.and_then(|()| settings::check_stream(&copied, origin, skew));
+        }
+        if let Some(nanos) = consumer.get("ack_wait").and_then(Value::as_u64) {
+            self.ack_wait = Duration::from_nanos(nanos);
         }
         if let Err(fault) = sound {
             self.shared.stats.count_refused("stream_misconfigured");

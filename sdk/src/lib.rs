@@ -122,7 +122,7 @@ pub use bulla_identity::{Claims, Subject, WorkloadId};
 pub use chains::{Hop, ProofError};
 pub use client::Client;
 pub use cloud_events::{CloudEvent, CloudEventError};
-pub use consumer::{Consumer, Delivery, Receipt, SettingFault};
+pub use consumer::{Consumer, DeadLetter, Delivery, Receipt, SettingFault, Worker};
 pub use content::{ContentType, PayloadError};
 pub use context::Context;
 pub use control::{PolicyState, Revocations, Standing};

@@ -26,6 +26,9 @@ struct Inner {
     news_gaps: AtomicU64,
     would_deny: AtomicU64,
     would_allow: AtomicU64,
+    given_up: AtomicU64,
+    dead_letters_unsent: AtomicU64,
+    deadlines_passed: AtomicU64,
     stale: Mutex<BTreeMap<&'static str, u64>>,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     alarms: Mutex<BTreeMap<&'static str, u64>>,
@@ -117,6 +120,26 @@ impl Stats {
         UnixMillis::from_millis(self.0.newest_head.load(Ordering::Relaxed))
     }
 
+    /// Stored messages that a consumer gave up: terminated because they did not pass
+    /// the checks or were not handled, each after its dead letter was stored, where
+    /// there is a subject for those.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.0.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Dead letters that could not be stored. Their messages stay in their streams.
+    #[must_use]
+    pub fn dead_letters_unsent(&self) -> u64 {
+        self.0.dead_letters_unsent.load(Ordering::Relaxed)
+    }
+
+    /// Handlers that were stopped because their caller waited no longer.
+    #[must_use]
+    pub fn deadlines_passed(&self) -> u64 {
+        self.0.deadlines_passed.load(Ordering::Relaxed)
+    }
+
     /// Times that numbers were missing in the news of the control stream, so that
     /// it was looked at.
     #[must_use]
@@ -203,6 +226,18 @@ impl Stats {
 
     pub(crate) fn count_id_taken(&self) {
         self.0.ids_taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_given_up(&self) {
+        self.0.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_dead_letter_unsent(&self) {
+        self.0.dead_letters_unsent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_deadline_passed(&self) {
+        self.0.deadlines_passed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_late_reply(&self) {

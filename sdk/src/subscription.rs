@@ -259,7 +259,7 @@ impl<H: Handler> Worker<H> {
                     }
                 };
                 let Ok(outcome) = outcome else {
-                    self.shared.stats.count_refused("deadline_passed");
+                    self.shared.stats.count_deadline_passed();
                     let decision = decision_log::fresh_id();
                     tracing::warn!(%decision, "a handler did not finish before its deadline");
                     return self.fate(replies.fail(ErrorCode::Deadline, decision).await);

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::delivery::Delivered;
 use crate::error::LinkError;
 use crate::shared::Shared;
+use crate::stats::Stats;
 
 /// How long the stream may take to confirm an answer.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -29,6 +30,10 @@ impl Receipt {
             reply,
             delivered,
         }
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.shared.stats
     }
 
     pub(super) fn delivered(&self) -> &Delivered {

@@ -13,6 +13,7 @@ mod attacks;
 mod late;
 mod settings;
 mod work;
+mod worker;
 
 use std::time::Duration;
 
