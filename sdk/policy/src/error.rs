@@ -4,14 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::excerpt::{Excerpt, harmless};
 use crate::problem::Problem;
 use crate::source::{Place, Source};
 
 /// The most errors that are reported for one policy; the rest is counted.
 const MAX_ERRORS: usize = 500;
-
-/// The longest piece of a source line that is shown, in characters.
-const SHOWN: usize = 110;
 
 /// Every error of one policy, in the order of their places.
 ///
@@ -27,12 +25,7 @@ pub struct PolicyErrors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
     problem: Problem,
-    file: Arc<str>,
-    line: u32,
-    column: u32,
-    shown: String,
-    caret_at: usize,
-    caret_len: usize,
+    excerpt: Excerpt,
 }
 
 impl PolicyErrors {
@@ -82,54 +75,48 @@ impl PolicyError {
         harmless(&self.problem.remedy())
     }
 
+    /// Where it stands in the text.
+    #[must_use]
+    pub fn excerpt(&self) -> &Excerpt {
+        &self.excerpt
+    }
+
     /// The name of the file that it is in.
     #[must_use]
     pub fn file(&self) -> &str {
-        &self.file
+        self.excerpt.file()
     }
 
     /// The line in its file, counted from 1.
     #[must_use]
     pub fn line(&self) -> u32 {
-        self.line
+        self.excerpt.line()
     }
 
     /// The column in characters, counted from 1.
     #[must_use]
     pub fn column(&self) -> u32 {
-        self.column
+        self.excerpt.column()
     }
 
-    /// The source line, or the part of a long one around the error; control
-    /// characters are replaced, so that it can be printed on a terminal.
+    /// As [`Excerpt::source_line`].
     #[must_use]
     pub fn source_line(&self) -> &str {
-        &self.shown
+        self.excerpt.source_line()
     }
 
-    /// Where in [`PolicyError::source_line`] the caret belongs, in characters
-    /// from 0, and how many carets: at least one.
+    /// As [`Excerpt::caret`].
     #[must_use]
     pub fn caret(&self) -> (usize, usize) {
-        (self.caret_at, self.caret_len)
+        self.excerpt.caret()
     }
 }
 
 impl fmt::Display for PolicyErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for error in &self.errors {
-            let gutter = error.line.to_string().len();
-            let pad = " ".repeat(gutter);
             writeln!(f, "error: {}", error.message())?;
-            writeln!(f, "{pad}--> {}:{}:{}", error.file, error.line, error.column)?;
-            writeln!(f, "{pad} |")?;
-            writeln!(f, "{} | {}", error.line, error.shown)?;
-            writeln!(
-                f,
-                "{pad} | {}{}",
-                " ".repeat(error.caret_at),
-                "^".repeat(error.caret_len)
-            )?;
+            let pad = error.excerpt.write(f)?;
             writeln!(f, "{pad} = {}\n", error.remedy())?;
         }
         let total = self.errors.len() + self.omitted;
@@ -226,6 +213,15 @@ impl<'t> Sink<'t> {
         }
     }
 
+    /// What stands there, to be shown.
+    pub(crate) fn excerpt(&self, policy: &Arc<str>, span: Range<usize>) -> Option<Excerpt> {
+        let file = self.file_of(span.start)?;
+        let name = file.name.as_ref().unwrap_or(policy);
+        let start = span.start.saturating_sub(file.start);
+        let end = span.end.saturating_sub(file.start);
+        Some(file.excerpt(name, start..end))
+    }
+
     fn file_of(&self, offset: usize) -> Option<&File<'t>> {
         let after = self.files.partition_point(|file| file.start <= offset);
         self.files.get(after.saturating_sub(1))
@@ -238,11 +234,8 @@ impl<'t> Sink<'t> {
         let errors = found
             .into_iter()
             .filter_map(|(start, end, problem)| {
-                let file = self.file_of(start)?;
-                let name = file.name.as_ref().unwrap_or(&policy);
-                let start = start.saturating_sub(file.start);
-                let end = end.saturating_sub(file.start);
-                Some(file.place(name, start..end, problem))
+                let excerpt = self.excerpt(&policy, start..end)?;
+                Some(PolicyError { problem, excerpt })
             })
             .collect();
         PolicyErrors {
@@ -254,7 +247,7 @@ impl<'t> Sink<'t> {
 }
 
 impl File<'_> {
-    fn place(&self, name: &Arc<str>, span: Range<usize>, problem: Problem) -> PolicyError {
+    fn excerpt(&self, name: &Arc<str>, span: Range<usize>) -> Excerpt {
         let line = self.line_of(span.start);
         let line_start = self
             .lines
@@ -267,40 +260,10 @@ impl File<'_> {
             .and_then(|rest| rest.split('\n').next())
             .unwrap_or_default()
             .trim_end_matches('\r');
-        let chars_until = |offset: usize| {
-            source
-                .char_indices()
-                .take_while(|(at, _)| line_start + at < offset)
-                .count()
-        };
-        let from = chars_until(span.start);
-        let len = chars_until(span.end).saturating_sub(from);
-        let skip = from.saturating_sub(SHOWN / 2);
-        let shown: String = source.chars().skip(skip).take(SHOWN).collect();
-        let shown = harmless(&shown);
-        let caret_at = from - skip;
-        let room = shown.chars().count().saturating_sub(caret_at);
-        PolicyError {
-            problem,
-            file: Arc::clone(name),
-            line,
-            column: u32::try_from(from + 1).unwrap_or(u32::MAX),
-            shown,
-            caret_at,
-            caret_len: len.min(room).max(1),
-        }
+        let start = span.start.saturating_sub(line_start);
+        let end = span.end.saturating_sub(line_start);
+        Excerpt::new(name, line, source, start..end)
     }
-}
-
-/// Text as it can go to a terminal, character for character.
-fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\t' => ' ',
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -339,7 +302,7 @@ mod tests {
         sink.report(&(at..at + 1), Problem::EmptyList { key: "on" });
         let errors = sink.finish("p.toml");
         let error = &errors.errors()[0];
-        assert!(error.source_line().chars().count() <= SHOWN);
+        assert!(error.source_line().chars().count() <= crate::excerpt::SHOWN);
         assert!(!error.source_line().contains('\x1b'));
         assert_eq!(error.source_line().chars().nth(error.caret().0), Some('X'));
     }

@@ -111,6 +111,7 @@ pub(crate) fn add_rules(parsed: &mut Parsed) {
             },
             span: span.clone(),
             on_spans: vec![span.clone()],
+            allow_lint: Vec::new(),
         });
     }
     parsed.rules.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod condition;
+mod lint;
 mod merge;
 mod reader;
 mod rule;
@@ -21,6 +22,7 @@ use toml::de::{DeTable, DeValue};
 use crate::bucket::Bucket;
 use crate::error::Sink;
 use crate::exchange::Starts;
+use crate::lint::Allowance;
 use crate::problem::Problem;
 use crate::requirements::Stated;
 use crate::rule::Rule;
@@ -49,6 +51,15 @@ pub(crate) struct WorkloadSpec {
     pub(crate) starts: Option<Starts>,
     pub(crate) starts_at: Option<Range<usize>>,
     pub(crate) place: Place,
+    pub(crate) allow_lint: Vec<Allowance>,
+}
+
+/// A group, and whether anything names it.
+#[derive(Debug)]
+pub(crate) struct GroupSpec {
+    pub(crate) name: String,
+    pub(crate) span: Range<usize>,
+    pub(crate) used: bool,
 }
 
 /// A `[claims.NAME]`.
@@ -70,13 +81,16 @@ pub(crate) struct SubjectSpec {
     pub(crate) max_age_at: Range<usize>,
     pub(crate) place: Place,
     pub(crate) stated: Stated,
+    pub(crate) allow_lint: Vec<Allowance>,
 }
 
 /// A `[stream.NAME]`.
 #[derive(Debug)]
 pub(crate) struct StreamSpec {
     pub(crate) name: Arc<str>,
+    pub(crate) span: Range<usize>,
     pub(crate) place: Place,
+    pub(crate) allow_lint: Vec<Allowance>,
     /// What it stores, and where each stands.
     pub(crate) subjects: Vec<(SubjectPattern, Range<usize>)>,
     /// The stream that it copies, and where that is said.
@@ -91,6 +105,7 @@ pub(crate) struct StreamSpec {
 /// A `[bucket.NAME]`.
 #[derive(Debug)]
 pub(crate) struct BucketSpec {
+    pub(crate) allow_lint: Vec<Allowance>,
     pub(crate) span: Range<usize>,
     pub(crate) bucket: Bucket,
 }
@@ -101,6 +116,7 @@ pub(crate) struct RuleSpec {
     pub(crate) rule: Rule,
     pub(crate) span: Range<usize>,
     pub(crate) on_spans: Vec<Range<usize>>,
+    pub(crate) allow_lint: Vec<Allowance>,
 }
 
 /// A whole policy, as far as it could be read.
@@ -119,6 +135,9 @@ pub(crate) struct Parsed {
     pub(crate) buckets: Vec<BucketSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
     pub(crate) rules: Vec<RuleSpec>,
+    pub(crate) groups: Vec<GroupSpec>,
+    /// What `[lint]` allows in the whole policy.
+    pub(crate) lint_allow: Vec<Allowance>,
 }
 
 /// Reads a policy's files; the result is complete only if nothing was reported.
@@ -162,6 +181,8 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
     parsed.private = user::private_claims(top.get("claims"), &names, sink);
     let (allow, deny) = (top.get("allow"), top.get("deny"));
     parsed.rules = rule::rules(allow, deny, &names, &parsed.private, sink);
+    parsed.groups = names.groups(top.get("group"));
+    parsed.lint_allow = lint::whole(top.get("lint"), sink);
     parsed
 }
 
@@ -176,6 +197,7 @@ const KEYS: &[&str] = &[
     "bucket",
     "allow",
     "deny",
+    "lint",
 ];
 
 fn read_toml<'d>(source: &Source<'d>, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {

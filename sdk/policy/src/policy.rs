@@ -172,6 +172,16 @@ impl Policy {
     /// # Errors
     /// [`PolicyErrors`] holds every error of the text, not only the first.
     pub fn parse(name: &str, text: &str) -> Result<Self, PolicyErrors> {
+        Self::read(name, text, |_, _, _| ()).map(|(policy, ())| policy)
+    }
+
+    /// Reads a policy, and lets `look` see what it was read from; what it answers
+    /// counts only if the policy loads.
+    pub(crate) fn read<T>(
+        name: &str,
+        text: &str,
+        look: impl FnOnce(&Parsed, &[Warning], &Sink<'_>) -> T,
+    ) -> Result<(Self, T), PolicyErrors> {
         if text.len() > MAX_POLICY_BYTES {
             // Before anything is made of it.
             let mut sink = Sink::new("");
@@ -193,14 +203,17 @@ impl Policy {
         check::buckets(&parsed, &mut sink);
         check::networks(&parsed, &mut sink);
         let warnings = check::warnings(&parsed);
+        let seen = sink.is_empty().then(|| look(&parsed, &warnings, &sink));
         let hash = Sha256::digest(text.as_bytes()).into();
         let spans = permissions::Spans::of(&parsed);
         let policy = Self::build(parsed, hash, &mut sink);
         if let Some(policy) = &policy {
             permissions::check(policy, &spans, &mut sink);
         }
-        match policy {
-            Some(policy) if sink.is_empty() => Ok(Self { warnings, ..policy }),
+        match (policy, seen) {
+            (Some(policy), Some(seen)) if sink.is_empty() => {
+                Ok((Self { warnings, ..policy }, seen))
+            }
             _ => Err(sink.finish(name)),
         }
     }

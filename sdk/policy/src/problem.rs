@@ -456,6 +456,15 @@ pub enum Problem {
     /// Something about buckets.
     #[error(transparent)]
     Bucket(#[from] BucketProblem),
+    // Lints.
+    /// A word that is no code of a lint.
+    #[error("`{code}` is no lint")]
+    UnknownLint {
+        /// The word found.
+        code: String,
+        /// A code with a similar name.
+        similar: Option<&'static str>,
+    },
 
     // Rules.
     /// No rule id.

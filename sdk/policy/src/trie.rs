@@ -76,6 +76,16 @@ impl<T> Trie<T> {
         self.root.everything(found);
     }
 
+    /// Calls `found` with every value whose pattern contains the pattern `tokens`.
+    pub(crate) fn containers<'t>(&'t self, tokens: &[PatternToken], found: &mut impl FnMut(&'t T)) {
+        self.root.containers(tokens, found);
+    }
+
+    /// Whether a pattern was filed that shares a subject with `tokens`.
+    pub(crate) fn has_overlap(&self, tokens: &[PatternToken]) -> bool {
+        self.root.has_overlap(tokens)
+    }
+
     /// Calls `found` with every value whose pattern shares a subject with `tokens`.
     pub(crate) fn overlaps<'t>(&'t self, tokens: &[PatternToken], found: &mut impl FnMut(&'t T)) {
         self.root.overlaps(tokens, found);
@@ -100,6 +110,43 @@ impl<T> Node<T> {
         if let Some(node) = &self.any {
             node.matches(left, found);
         }
+    }
+
+    fn containers<'t>(&'t self, tokens: &[PatternToken], found: &mut impl FnMut(&'t T)) {
+        let Some((token, left)) = tokens.split_first() else {
+            self.here.iter().for_each(found);
+            return;
+        };
+        self.rest.iter().for_each(&mut *found);
+        if let PatternToken::Literal(text) = token
+            && let Some(node) = self.literals.get(text)
+        {
+            node.containers(left, found);
+        }
+        if *token != PatternToken::Rest
+            && let Some(node) = &self.any
+        {
+            node.containers(left, found);
+        }
+    }
+
+    fn has_overlap(&self, tokens: &[PatternToken]) -> bool {
+        let Some((token, left)) = tokens.split_first() else {
+            return !self.here.is_empty();
+        };
+        !self.rest.is_empty()
+            || match token {
+                PatternToken::Literal(text) => {
+                    let literal = self.literals.get(text);
+                    let mut nodes = literal.into_iter().chain(self.any.as_deref());
+                    nodes.any(|node| node.has_overlap(left))
+                }
+                PatternToken::Any | PatternToken::Capture(_) => {
+                    self.children().any(|node| node.has_overlap(left))
+                }
+                // Whatever stands below is longer.
+                PatternToken::Rest => self.children().next().is_some(),
+            }
     }
 
     fn overlaps<'t>(&'t self, tokens: &[PatternToken], found: &mut impl FnMut(&'t T)) {
@@ -193,6 +240,14 @@ mod tests {
             prop_assert_eq!(
                 collect(&|got| trie.overlaps(other.tokens(), &mut |i| got.push(*i))),
                 scan(&|p| p.overlaps(&other))
+            );
+            prop_assert_eq!(
+                collect(&|got| trie.containers(other.tokens(), &mut |i| got.push(*i))),
+                scan(&|p| p.contains(&other))
+            );
+            prop_assert_eq!(
+                trie.has_overlap(other.tokens()),
+                patterns.iter().any(|p| p.overlaps(&other))
             );
         }
     }

@@ -5,14 +5,21 @@ use std::ops::RangeInclusive;
 use bulla_identity::{PatternToken, SubjectPattern, reserved};
 
 use super::reader::{self, Fields, Node};
-use super::{BucketSpec, stream, subject};
+use super::{BucketSpec, lint, stream, subject};
 use crate::bucket::{Bucket, LONGEST_TTL, MOST_HISTORY, SHORTEST_TTL};
 use crate::error::Sink;
 use crate::problem::{BucketProblem, Problem};
 use crate::rule::Effect;
 use crate::stream::MOST_REPLICAS;
 
-const KEYS: &[&str] = &["history", "ttl", "max_bytes", "replicas", "storage"];
+const KEYS: &[&str] = &[
+    "history",
+    "ttl",
+    "max_bytes",
+    "replicas",
+    "storage",
+    "allow_lint",
+];
 
 const LATER: &[(&str, &str)] = &[("mirror", "leave it out: a bucket has one origin")];
 
@@ -55,8 +62,11 @@ pub(super) fn buckets(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Bucket
             replicas: whole(&fields, "replicas", 1..=MOST_REPLICAS, "1 and 5", sink).unwrap_or(1),
         };
         if is_name {
-            let span = key.span();
-            out.push(BucketSpec { span, bucket });
+            out.push(BucketSpec {
+                allow_lint: lint::allowed(&fields, sink),
+                span: key.span(),
+                bucket,
+            });
         }
     }
     out.sort_by(|a, b| a.bucket.name.cmp(&b.bucket.name));

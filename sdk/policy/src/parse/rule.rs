@@ -8,7 +8,7 @@ use bulla_identity::{PatternToken, SubjectPattern};
 
 use super::reader::{self, Fields, Node};
 use super::workload::Names;
-use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, stream, subject, when};
+use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, lint, stream, subject, when};
 use crate::error::Sink;
 use crate::problem::{BucketProblem, Problem};
 use crate::rule::{About, Effect, Rule, Verb, VerbSet};
@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "network",
     "break_glass",
     "shadow",
+    "allow_lint",
 ];
 
 pub(super) fn rules(
@@ -149,6 +150,7 @@ fn rule(
         },
         span: id_span,
         on_spans,
+        allow_lint: lint::allowed(&fields, sink),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bulla_identity::{PatternToken, SubjectPattern, reserved};
 
 use super::reader::{self, Fields, Node};
-use super::{StreamSpec, subject};
+use super::{StreamSpec, lint, subject};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::LONGEST_STREAM_MAX_AGE;
@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "max_bytes",
     "replicas",
     "storage",
+    "allow_lint",
 ];
 
 const LATER: &[(&str, &str)] = &[("sources", "leave it out: a source gets new timestamps")];
@@ -89,7 +90,9 @@ pub(super) fn streams(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Stream
         let windows = SHORTEST_DUPLICATES..=LONGEST_DUPLICATES;
         let spec = StreamSpec {
             name: name.into(),
+            span: key.span(),
             place: sink.place_of(key.span().start),
+            allow_lint: lint::allowed(&fields, sink),
             subjects,
             mirror: mirror.map(|(origin, span)| (origin.into(), span)),
             retention: retention.unwrap_or(Retention::Limits),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bulla_identity::{SubjectPattern, WorkloadName, reserved};
 
-use super::SubjectSpec;
 use super::reader::{self, Fields, Node};
+use super::{SubjectSpec, lint};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::{
@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "replay",
     "chain",
     "audience",
+    "allow_lint",
 ];
 
 /// The entries, and the audiences that they name, sorted.
@@ -55,6 +56,7 @@ pub(super) fn subjects(
             stated.user = Some(UserRule::Required);
         }
         let audience = audience(&fields, &stated, sink);
+        let allow_lint = lint::allowed(&fields, sink);
         let place = |key: &str| fields.get(key).map(|node| node.span());
         if let Some(pattern) = pattern {
             if let Some(audience) = audience {
@@ -67,6 +69,7 @@ pub(super) fn subjects(
                 max_age_at: place("max_age").unwrap_or(key.span()),
                 place: sink.place_of(key.span().start),
                 stated,
+                allow_lint,
             });
         }
     }

@@ -1,12 +1,13 @@
 //! `[workload.NAME]` and `[group]`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use bulla_identity::{Nkey, NkeyKind, WorkloadName};
 
 use super::reader::{self, Fields, Node};
-use super::{MAX_GRANTS, WorkloadSpec, subject, user};
+use super::{GroupSpec, MAX_GRANTS, WorkloadSpec, lint, subject, user};
 use crate::error::Sink;
 use crate::problem::Problem;
 
@@ -34,7 +35,14 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
         };
         const LATER: &[(&str, &str)] = &[("expires", "remove the workload when its time is over")];
         let what = "a workload";
-        const KEYS: &[&str] = &["attest", "mints", "reach", "exchanges", "starts"];
+        const KEYS: &[&str] = &[
+            "attest",
+            "mints",
+            "reach",
+            "exchanges",
+            "starts",
+            "allow_lint",
+        ];
         let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
         let mut nkeys = Vec::new();
         if let Some(node) = fields.need("attest", sink) {
@@ -85,6 +93,7 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
                 exchanges,
                 starts,
                 starts_at: starts_node.map(|node| node.span()),
+                allow_lint: lint::allowed(&fields, sink),
                 place: sink.place_of(key.span().start),
             });
         }
@@ -131,6 +140,10 @@ fn attestor(node: Node<'_>, sink: &mut Sink<'_>) -> Option<(Nkey, Range<usize>)>
 pub(super) struct Names {
     workloads: HashMap<String, u32>,
     groups: BTreeMap<String, Vec<u32>>,
+    /// The groups that each group names.
+    inner: BTreeMap<String, Vec<String>>,
+    /// The groups that anything but a group names.
+    named: RefCell<BTreeSet<String>>,
 }
 
 #[derive(Clone)]
@@ -153,6 +166,8 @@ impl Names {
                 .map(|(w, i)| (w.name.as_str().to_owned(), i))
                 .collect(),
             groups: BTreeMap::new(),
+            inner: BTreeMap::new(),
+            named: RefCell::default(),
         };
         let Some(table) = node.and_then(|n| reader::table("group", n, sink)) else {
             return names;
@@ -187,7 +202,37 @@ impl Names {
             declared.insert(name.to_owned(), members);
         }
         names.groups = flatten(&declared, sink);
+        for (name, members) in declared {
+            let groups = members.into_iter().filter_map(|member| match member {
+                Member::Workload(_) => None,
+                Member::Group(name, _) => Some(name),
+            });
+            names.inner.insert(name, groups.collect());
+        }
         names
+    }
+
+    /// The groups, and whether anything names them, directly or through a group
+    /// that something names. Asked last.
+    pub(super) fn groups(&self, node: Option<Node<'_>>) -> Vec<GroupSpec> {
+        let mut used = self.named.borrow().clone();
+        let mut open: Vec<String> = used.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            for inner in self.inner.get(&name).into_iter().flatten() {
+                if used.insert(inner.clone()) {
+                    open.push(inner.clone());
+                }
+            }
+        }
+        let table = node.and_then(|node| node.get_ref().as_table());
+        let groups = table.into_iter().flat_map(|table| table.iter());
+        groups
+            .map(|(key, _)| GroupSpec {
+                name: key.get_ref().to_string(),
+                span: key.span(),
+                used: used.contains(&**key.get_ref()),
+            })
+            .collect()
     }
 
     /// The workloads that a list, `who` for example, names: sorted, each once.
@@ -201,6 +246,7 @@ impl Names {
                 }
                 Some(Member::Group(name, _)) => {
                     out.extend(self.groups.get(&name).into_iter().flatten());
+                    self.named.borrow_mut().insert(name);
                 }
                 None => {}
             }

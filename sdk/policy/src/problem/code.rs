@@ -64,6 +64,7 @@ impl Problem {
             Self::ConsumerNowhere { .. } => "consumer_nowhere",
             Self::ConsumerTwice { .. } => "consumer_twice",
             Self::WorkQueueShared { .. } => "work_queue_shared",
+            Self::UnknownLint { .. } => "unknown_lint",
             Self::RuleId { .. } => "rule_id",
             Self::RuleIdTwice { .. } => "rule_id_twice",
             Self::Date { .. } => "date",

@@ -156,6 +156,12 @@ impl Problem {
             Self::WorkQueueShared { .. } => {
                 "use retention = \"interest\" or \"limits\", or let one workload hand the messages on"
             }
+            Self::UnknownLint { similar, .. } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => "`bulla policy check --lints` lists them".to_owned(),
+                };
+            }
             Self::RuleId { .. } => {
                 "use letters, digits, `-`, `_`, `.`, `:`, starting with a letter or digit, at most 128"
             }

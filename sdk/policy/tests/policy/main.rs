@@ -14,6 +14,7 @@ mod circumstances;
 mod decisions;
 mod files;
 mod language;
+mod lints;
 mod permissions;
 mod properties;
 mod shop;
