@@ -416,7 +416,7 @@ fn check_warns_of_a_window_that_a_queue_group_shares_and_still_says_ok() {
     let run = desk.bulla(&["check", "policy.toml", "--json"]);
     assert_eq!(run.code, 0, "{run:?}");
     let answer: Value = serde_json::from_str(&run.out).unwrap();
-    assert_eq!(answer["warnings"][0]["code"], "window_in_queue_group");
-    assert_eq!(answer["warnings"][0]["line"], 11);
+    assert_eq!(answer["lints"][0]["code"], "window_in_queue_group");
+    assert_eq!(answer["lints"][0]["line"], 11);
     assert!(run.err.is_empty(), "{run:?}");
 }

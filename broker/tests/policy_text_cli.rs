@@ -1,4 +1,4 @@
-//! `bulla policy fmt`: what helps people write policies.
+//! `bulla policy fmt`, `schema`, `graph` and `import`: what helps people write policies.
 
 #![allow(
     clippy::unwrap_used,
@@ -113,6 +113,19 @@ fn fmt_check_writes_nothing_and_says_where() {
 }
 
 #[test]
+fn fmt_takes_the_files_of_a_directory() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("policy.d")).unwrap();
+    desk.write("policy.d/a.toml", UNTIDY);
+    desk.write("policy.d/.hidden.toml", UNTIDY);
+    desk.write("policy.d/notes.txt", UNTIDY);
+    assert_eq!(desk.bulla(&["fmt", "policy.d"]).code, 0);
+    assert_eq!(desk.read("policy.d/a.toml"), TIDY);
+    assert_eq!(desk.read("policy.d/.hidden.toml"), UNTIDY);
+    assert_eq!(desk.read("policy.d/notes.txt"), UNTIDY);
+}
+
+#[test]
 fn fmt_reads_standard_input() {
     let desk = Desk::new();
     let run = desk.bulla_reading(&["fmt", "-"], UNTIDY);
@@ -134,4 +147,151 @@ fn fmt_leaves_what_it_cannot_read() {
     );
     assert_eq!(desk.read("p.toml"), "version = 1\nx = [");
     assert_eq!(desk.bulla(&["fmt", "missing.toml"]).code, 2);
+}
+
+const NATS: &str = r#"
+authorization {
+  users = [
+    {user: shop, password: x, permissions: {publish: ["orders.create", ">"], subscribe: "_INBOX.>"}}
+    {user: orders, password: y, permissions: {subscribe: "orders.>", allow_responses: true}}
+  ]
+}
+"#;
+
+#[test]
+fn import_writes_a_policy_that_loads_and_says_what_is_missing() {
+    let desk = Desk::new();
+    desk.write("nats.conf", NATS);
+    let run = desk.bulla(&[
+        "import",
+        "nats.conf",
+        "--domain",
+        "acme.example",
+        "-o",
+        "p.toml",
+    ]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(
+        run.err.contains("left out nats.conf:4, user shop: >"),
+        "{}",
+        run.err
+    );
+    assert!(
+        run.err.contains("note nats.conf:4, user shop: _INBOX.>"),
+        "{}",
+        run.err
+    );
+    assert!(run.out.contains("p.toml: 2 workloads"), "{}", run.out);
+    let check = desk.bulla(&["check", "p.toml", "--json"]).json();
+    let codes: Vec<_> = check["lints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        codes.iter().filter(|c| **c == "placeholder_key").count(),
+        2,
+        "{codes:?}"
+    );
+    assert_eq!(desk.bulla(&["fmt", "--check", "p.toml"]).code, 0);
+    let ask = desk.bulla(&[
+        "can-i",
+        "shop",
+        "request",
+        "orders.create",
+        "--policy",
+        "p.toml",
+    ]);
+    assert_eq!(ask.code, 0, "{}", ask.out);
+
+    let json = desk
+        .bulla_reading(
+            &[
+                "import",
+                "-",
+                "--domain",
+                "acme.example",
+                "--json",
+                "--root",
+                "stock",
+            ],
+            NATS,
+        )
+        .json();
+    assert_eq!(json["workloads"][0]["workload"], "shop");
+    assert!(json["policy"].as_str().unwrap().contains("\"stock.>\""));
+    assert_eq!(json["left_out"][1]["code"], "wildcard_first");
+}
+
+#[test]
+fn import_refuses_what_has_no_users() {
+    let desk = Desk::new();
+    desk.write("nats.conf", "listen: 4222\n");
+    let run = desk.bulla(&["import", "nats.conf", "--domain", "acme.example"]);
+    assert_eq!(run.code, 2);
+    assert!(
+        run.err.contains("nats.conf: there are no users in it"),
+        "{}",
+        run.err
+    );
+    desk.write("nats.conf", "a = [\n");
+    let run = desk.bulla(&["import", "nats.conf", "--domain", "acme.example"]);
+    assert!(
+        run.err.contains("line 2: a `[` is never closed"),
+        "{}",
+        run.err
+    );
+    assert_eq!(desk.bulla(&["import", "nats.conf"]).code, 2);
+}
+
+#[test]
+fn graph_draws_in_every_format() {
+    let desk = Desk::new();
+    desk.write("nats.conf", NATS);
+    desk.bulla(&[
+        "import",
+        "nats.conf",
+        "--domain",
+        "acme.example",
+        "-o",
+        "p.toml",
+    ]);
+    let dot = desk.bulla(&["graph", "p.toml"]);
+    assert!(
+        dot.out.starts_with("digraph") && dot.out.contains("\"shop\" ->"),
+        "{}",
+        dot.out
+    );
+    for (file, start) in [("g.svg", "<svg"), ("g.html", "<!doctype html>")] {
+        let run = desk.bulla(&["graph", "p.toml", "-o", file]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        assert!(run.out.contains("2 workloads"), "{}", run.out);
+        assert!(desk.read(file).starts_with(start));
+    }
+    let svg = desk.bulla(&["graph", "p.toml", "-f", "svg"]);
+    assert_eq!(svg.out, desk.read("g.svg"));
+    let json = desk.bulla(&["graph", "p.toml", "--json"]).json();
+    assert_eq!(json["workloads"], serde_json::json!(["orders", "shop"]));
+    assert_eq!(json["channels"][0]["from"][0], "shop");
+    assert_eq!(
+        desk.bulla(&["graph", "p.toml", "-o", "no/such/place.svg"])
+            .code,
+        2
+    );
+}
+
+#[test]
+fn schema_is_one_that_editors_read() {
+    let desk = Desk::new();
+    let schema = desk.bulla(&["schema"]).json();
+    assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+    let codes = schema["definitions"]["lint_codes"]["items"]["oneOf"]
+        .as_array()
+        .unwrap();
+    assert!(codes.iter().any(|c| c["const"] == "shadowed_rule"));
+    // The line that names it is a comment to everybody else.
+    desk.write("p.toml", &format!("#:schema ./policy.schema.json\n{TIDY}"));
+    assert_eq!(desk.bulla(&["check", "p.toml"]).code, 0);
+    assert_eq!(desk.bulla(&["fmt", "--check", "p.toml"]).code, 0);
 }

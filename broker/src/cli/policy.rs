@@ -7,11 +7,14 @@ mod apply;
 mod can_i;
 mod check;
 mod fmt;
+mod graph;
 mod history;
+mod import;
 mod input;
 mod lifecycle;
 mod permissions;
 mod print;
+mod schema;
 mod sign;
 mod status;
 
@@ -48,6 +51,9 @@ pub(crate) enum PolicyCommand {
     Show(history::ShowArgs),
     Status(status::StatusArgs),
     Watch(status::WatchArgs),
+    Graph(graph::GraphArgs),
+    Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
 }
 
 /// Runs one command; what it finds is printed.
@@ -64,6 +70,9 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::Show(args) => (args.json, speak(args.run())),
         PolicyCommand::Status(args) => (args.json, speak(args.run())),
         PolicyCommand::Watch(args) => (args.json, speak(args.run())),
+        PolicyCommand::Graph(args) => (args.json, graph::graph(args)),
+        PolicyCommand::Import(args) => (args.json, import::import(args)),
+        PolicyCommand::Schema(_) => (true, schema::schema()),
     };
     let code = outcome.unwrap_or_else(|failure| {
         match failure {
@@ -131,6 +140,11 @@ enum Failure {
         path: PathBuf,
         line: usize,
         source: bulla_policy_tools::FormatError,
+    },
+    #[error("{}: {source}", path.display())]
+    Import {
+        path: PathBuf,
+        source: bulla_policy_tools::ImportError,
     },
     #[error("cannot read the claims `{}`: {source}", path.display())]
     ReadClaims {

@@ -432,6 +432,13 @@ mod tests {
         assert_eq!(format("\n\n# only this").unwrap(), "# only this\n");
     }
 
+    /// What `bulla dev` starts with.
+    #[test]
+    fn the_first_policy_that_people_see_is_formatted() {
+        let text = include_str!("../../../broker/src/dev/templates/policy.toml");
+        assert_eq!(format(text).unwrap(), text);
+    }
+
     /// Pieces of a policy, each sound wherever it stands, with comments and
     /// spaces where a person might leave them.
     fn text() -> impl Strategy<Value = String> {

@@ -70,7 +70,6 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(policies: &[&Policy]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let mut accounts = BTreeMap::new();
         for (i, policy) in policies.iter().enumerate() {
             let mut users = vec![json!({ "user": user(i, "root"), "password": "p" })];
@@ -90,8 +89,14 @@ impl Server {
             accounts.insert(format!("P{i}"), json!({ "users": users }));
         }
         let accounts = serde_json::to_string(&accounts).unwrap();
-        let config_file = dir.path().join("nats.conf");
         let config = format!("listen: \"127.0.0.1:-1\"\naccounts: {accounts}\n");
+        Self::start_config(&config).await
+    }
+
+    /// A server with a configuration of its own, which listens on any port.
+    pub(crate) async fn start_config(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config_file = dir.path().join("nats.conf");
         std::fs::write(&config_file, config).unwrap();
         let engine = Engine::locate(&|line| eprintln!("{line}")).await.unwrap();
         let nats = engine
@@ -112,7 +117,12 @@ impl Server {
 
     /// A connection as one of the workloads of the policy with this number.
     pub(crate) fn connect(&self, policy: usize, name: &str) -> Client {
-        Client::connect(&self.address, &user(policy, name))
+        Client::connect(&self.address, &user(policy, name), "p")
+    }
+
+    /// A connection as a user of a configuration of its own.
+    pub(crate) fn connect_as(&self, user: &str, password: &str) -> Client {
+        Client::connect(&self.address, user, password)
     }
 }
 
@@ -170,9 +180,11 @@ impl Delivered {
 }
 
 impl Client {
-    fn connect(address: &str, user: &str) -> Self {
+    fn connect(address: &str, user: &str, password: &str) -> Self {
         Self::log_in(address, |_| {
-            format!("{{\"user\":\"{user}\",\"pass\":\"p\",\"verbose\":false,\"protocol\":1}}")
+            format!(
+                "{{\"user\":\"{user}\",\"pass\":\"{password}\",\"verbose\":false,\"protocol\":1}}"
+            )
         })
     }
 

@@ -15,6 +15,7 @@ mod buckets;
 mod client;
 mod dice;
 mod differential;
+mod import;
 mod keys;
 mod live;
 mod traps;

@@ -1,13 +1,13 @@
 //! `bulla policy fmt`: one format for every policy.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueHint;
 use serde_json::{Value, json};
 
-use super::input::{read_file, read_input};
-use super::print::{BAD, GOOD, STRONG, complain, print_json, say};
+use super::input::{files, read_file, read_input};
+use super::print::{BAD, GOOD, STRONG, complain, print_json, say, write_file};
 use super::{Failure, NO, YES};
 
 /// Write policies in their one format
@@ -24,12 +24,12 @@ use super::{Failure, NO, YES};
         Exit code: 0 formatted, 1 --check found a file that is not, 2 an error."
 )]
 pub(crate) struct FmtArgs {
-    /// The policies; `-` reads standard input and prints the result
+    /// The policies, files or directories of them; `-` reads standard input and prints
     #[arg(
         value_name = "FILE",
         env = "BULLA_POLICY",
         default_value = ".bulla/policy.toml",
-        value_hint = ValueHint::FilePath
+        value_hint = ValueHint::AnyPath
     )]
     files: Vec<PathBuf>,
     /// Write nothing; say which files are not formatted
@@ -42,8 +42,12 @@ pub(crate) struct FmtArgs {
 
 pub(super) fn fmt(args: &FmtArgs) -> Result<u8, Failure> {
     let mut wrong = 0usize;
-    let mut files: Vec<Value> = Vec::new();
+    let mut found: Vec<Value> = Vec::new();
+    let mut all = Vec::new();
     for file in &args.files {
+        all.extend(files(file)?);
+    }
+    for file in &all {
         let stdin = file.as_os_str() == "-";
         let text = if stdin {
             read_input()?
@@ -62,9 +66,9 @@ pub(super) fn fmt(args: &FmtArgs) -> Result<u8, Failure> {
             continue;
         }
         if differs && !args.check {
-            replace(file, &formatted)?;
+            write_file(file, &formatted)?;
         }
-        files.push(json!({ "file": file.display().to_string(), "formatted": !differs }));
+        found.push(json!({ "file": file.display().to_string(), "formatted": !differs }));
         if args.json || !differs {
             continue;
         }
@@ -79,26 +83,9 @@ pub(super) fn fmt(args: &FmtArgs) -> Result<u8, Failure> {
         }
     }
     if args.json {
-        print_json(&json!({ "ok": !args.check || wrong == 0, "files": files }));
+        print_json(&json!({ "ok": !args.check || wrong == 0, "files": found }));
     }
     Ok(if args.check && wrong > 0 { NO } else { YES })
-}
-
-/// Beside the file and then in its place, so that nobody ever finds half of it.
-fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |source| Failure::Write {
-        path: path.to_owned(),
-        source,
-    };
-    // A link stays one: what it points to is written.
-    let path = &std::fs::canonicalize(path).map_err(failed)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut beside = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    beside.write_all(text.as_bytes()).map_err(failed)?;
-    let rights = std::fs::metadata(path).map_err(failed)?.permissions();
-    beside.as_file().set_permissions(rights).map_err(failed)?;
-    beside.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
 }
 
 fn line_of(text: &str, error: &bulla_policy_tools::FormatError) -> usize {

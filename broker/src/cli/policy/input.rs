@@ -1,7 +1,7 @@
 //! What the commands of `bulla policy` read alike: policies, names, claims, the clock.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bulla_identity::{Claims, UnixMillis, WorkloadId, WorkloadName};
@@ -24,31 +24,17 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     if !path.is_dir() {
         return read_file(path);
     }
-    let unreadable = |source| Failure::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let mut files = Vec::new();
+    let mut parts = Vec::new();
     let mut left = MAX_POLICY_BYTES;
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let Some(name) = file.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        // Hidden files are editors' and deployments' own.
-        let is_part = file.extension().is_some_and(|e| e == "toml") && !name.starts_with('.');
-        if is_part && file.is_file() {
-            let text = read_file(&file)?;
-            left = left
-                .checked_sub(text.len())
-                .ok_or_else(|| Failure::TooLarge(path.to_owned()))?;
-            files.push((name.to_owned(), text));
-        }
+    for file in files(path)? {
+        let text = read_file(&file)?;
+        left = left
+            .checked_sub(text.len())
+            .ok_or_else(|| Failure::TooLarge(path.to_owned()))?;
+        let name = file.file_name().and_then(|name| name.to_str());
+        parts.push((name.unwrap_or_default().to_owned(), text));
     }
-    if files.is_empty() {
-        return Err(Failure::EmptyDirectory(path.to_owned()));
-    }
-    let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (&**n, &**t)).collect();
+    let files: Vec<(&str, &str)> = parts.iter().map(|(n, t)| (&**n, &**t)).collect();
     join_sources(&files).map_err(Failure::Policy)
 }
 
@@ -89,6 +75,42 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
         path: path.to_owned(),
         at: e.utf8_error().valid_up_to(),
     })
+}
+
+/// A time of the command line, as RFC 3339 writes it.
+pub(super) fn time(text: &str) -> Result<UnixMillis, String> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "write it as 2027-01-31T18:00:00Z".to_owned())?;
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Ok(UnixMillis::from_millis(millis))
+}
+
+/// The files of a policy: itself, or every `*.toml` of a directory, by name.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |source| Failure::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        // Hidden files are editors' and deployments' own.
+        let name = file.file_name().and_then(|name| name.to_str());
+        let is_part = file.extension().is_some_and(|e| e == "toml")
+            && name.is_some_and(|name| !name.starts_with('.'));
+        if is_part && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(Failure::EmptyDirectory(path.to_owned()));
+    }
+    files.sort();
+    Ok(files)
 }
 
 pub(super) fn workload(policy: &Policy, name: &str) -> Result<WorkloadId, Failure> {

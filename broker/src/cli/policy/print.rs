@@ -1,11 +1,16 @@
 //! What the commands of `bulla policy` print alike: colours, errors with a caret under their place, JSON.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use bulla_policy::{Policy, PolicyErrors, Warning};
+use bulla_policy::{Excerpt, Policy, PolicyErrors};
 use serde_json::{Value, json};
+
+use super::Failure;
 
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -27,25 +32,14 @@ pub(super) use say;
 pub(super) fn render(errors: &PolicyErrors) -> String {
     let mut out = String::new();
     for error in errors.errors() {
-        let line = error.line().to_string();
-        let pad = " ".repeat(line.len());
-        let (at, len) = error.caret();
-        let (indent, carets) = (" ".repeat(at), "^".repeat(len));
+        let at = place(errors.file(), Some(error.file()));
         // Writing to a string does not fail.
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "{BAD}error{BAD:#}{STRONG}: {}{STRONG:#}\n\
-             {pad}{PLACE}-->{PLACE:#} {}:{line}:{}\n\
-             {pad} {PLACE}|{PLACE:#}\n\
-             {PLACE}{line} |{PLACE:#} {}\n\
-             {pad} {PLACE}|{PLACE:#} {indent}{BAD}{carets}{BAD:#}\n\
-             {pad} {PLACE}={PLACE:#} {}\n\n",
-            error.message(),
-            place(errors.file(), Some(error.file())),
-            error.column(),
-            error.source_line(),
-            error.remedy(),
+            "{BAD}error{BAD:#}{STRONG}: {}{STRONG:#}",
+            error.message()
         );
+        out.push_str(&excerpt(&at, error.excerpt(), BAD, &error.remedy()));
     }
     let total = errors.errors().len() + errors.omitted();
     let _ = write!(out, "{}: {}", errors.file(), plural(total, "error"));
@@ -56,11 +50,28 @@ pub(super) fn render(errors: &PolicyErrors) -> String {
     out
 }
 
+/// A place, its line with carets under it, and the way out.
+pub(super) fn excerpt(path: &str, excerpt: &Excerpt, carets: Style, remedy: &str) -> String {
+    let line = excerpt.line().to_string();
+    let pad = " ".repeat(line.len());
+    let (at, len) = excerpt.caret();
+    let (indent, under) = (" ".repeat(at), "^".repeat(len));
+    format!(
+        "{pad}{PLACE}-->{PLACE:#} {path}:{line}:{}\n\
+         {pad} {PLACE}|{PLACE:#}\n\
+         {PLACE}{line} |{PLACE:#} {}\n\
+         {pad} {PLACE}|{PLACE:#} {indent}{carets}{under}{carets:#}\n\
+         {pad} {PLACE}={PLACE:#} {remedy}\n\n",
+        excerpt.column(),
+        excerpt.source_line(),
+    )
+}
+
 /// The path of a file of a policy: the policy's own, or one in its directory.
 pub(super) fn place(policy: &str, file: Option<&str>) -> String {
     match file {
         Some(file) if file != policy => {
-            let path = std::path::Path::new(policy).join(file);
+            let path = Path::new(policy).join(file);
             path.display().to_string()
         }
         _ => policy.to_owned(),
@@ -87,16 +98,6 @@ pub(super) fn errors_json(errors: &PolicyErrors) -> Value {
         "file": errors.file(),
         "errors": list,
         "omitted": errors.omitted(),
-    })
-}
-
-pub(super) fn warning_json(warning: &Warning) -> Value {
-    json!({
-        "code": warning.code(),
-        "file": warning.place().file(),
-        "line": warning.line(),
-        "message": warning.message(),
-        "remedy": warning.remedy(),
     })
 }
 
@@ -130,4 +131,27 @@ pub(super) fn plural(count: usize, noun: &str) -> String {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// Writes a file beside where it belongs and then in its place, so that nobody
+/// ever finds half of it.
+pub(super) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |source| Failure::Write {
+        path: path.to_owned(),
+        source,
+    };
+    // A link stays one: what it points to is written.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let rights = std::fs::metadata(path).map(|file| file.permissions());
+    let mut beside = tempfile::Builder::new()
+        .permissions(rights.unwrap_or_else(|_| Permissions::from_mode(0o644)))
+        .tempfile_in(dir)
+        .map_err(failed)?;
+    beside.write_all(text.as_bytes()).map_err(failed)?;
+    beside.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
 }
