@@ -225,6 +225,18 @@ fn import_writes_a_policy_that_loads_and_says_what_is_missing() {
 }
 
 #[test]
+fn import_gives_no_terminal_what_the_source_hides() {
+    let desk = Desk::new();
+    desk.write(
+        "nats.conf",
+        "users: [{user: \"a\u{1b}[31m\", password: x, permissions: {publish: [\"b\u{1b}[31m\", \"c\"]}}]",
+    );
+    let run = desk.bulla(&["import", "nats.conf", "--domain", "acme.example"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(!run.err.contains('\u{1b}') && !run.out.contains('\u{1b}'));
+}
+
+#[test]
 fn import_refuses_what_has_no_users() {
     let desk = Desk::new();
     desk.write("nats.conf", "listen: 4222\n");

@@ -84,6 +84,8 @@ pub const TARGETS: &[Target] = &[
     ),
     target("policy_record", statements::policy, 64, &["policy"]),
     target("policy_text", policies::text, 4096, &[]),
+    target("policy_tools", policies::tools, 16384, &[]),
+    target("nats_config", policies::nats_config, 16384, &[]),
     target("access_token", tokens::access, 512, &[]),
     target("transaction_token", tokens::transaction, 512, &[]),
     target("exchange_request", tokens::exchange, 512, &[]),

@@ -1,7 +1,8 @@
 //! The policy language: what loads can be asked anything.
 
-use bulla_identity::{Claims, Subject};
+use bulla_identity::{Claims, Subject, TrustDomain};
 use bulla_policy::{Circumstances, Policy, Request, Verb};
+use bulla_policy_tools::{FormatError, Graph, ImportOptions, format, import};
 use serde_json::json;
 
 use super::shop::SHOP;
@@ -56,5 +57,49 @@ pub fn text(data: &[u8]) {
                 );
             }
         }
+    }
+}
+
+/// Lints, format and picture: of a policy that loads, and of any text.
+pub fn tools(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match format(text) {
+        Ok(once) => assert_eq!(
+            format(&once).as_deref(),
+            Ok(&*once),
+            "it does not stand still"
+        ),
+        Err(error) => assert!(
+            error != FormatError::Changed,
+            "it would mean something else"
+        ),
+    }
+    if let Ok(checked) = Policy::check("fuzz.toml", text, SHOP.now) {
+        for lint in &checked.lints {
+            assert!(!lint.message().is_empty() && lint.excerpt().line() > 0);
+        }
+        let graph = Graph::of(&checked.policy);
+        let (svg, dot) = (graph.to_svg(), graph.to_dot());
+        assert!(svg.ends_with("</svg>\n") && dot.ends_with("}\n"));
+    }
+}
+
+/// nats-server's configuration: what is imported loads.
+pub fn nats_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let options = ImportOptions {
+        trust_domain: TrustDomain::parse("acme.example").expect("a domain"),
+        account: None,
+        roots: Vec::new(),
+    };
+    match import(text, &options) {
+        Ok(imported) => {
+            Policy::parse("imported", &imported.policy).expect("it loads");
+        }
+        Err(error) => assert_ne!(error.code(), "does_not_load", "{error}"),
     }
 }

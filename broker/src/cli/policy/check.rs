@@ -15,6 +15,9 @@ use super::print::{
 };
 use super::{Failure, NO, YES};
 
+/// The most lints that are shown to people.
+const SHOWN: usize = 200;
+
 /// Check a policy: every error at once, and what deserves a second look
 #[derive(clap::Args, Debug)]
 #[command(
@@ -94,8 +97,17 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     if args.json {
         report_json(&file, &checked, denied, is_denied);
     } else {
-        for lint in &checked.lints {
+        // What fails the check comes first where not all is shown.
+        let (first, rest): (Vec<&Lint>, Vec<&Lint>) = match checked.lints.len() {
+            all if all <= SHOWN => (checked.lints.iter().collect(), Vec::new()),
+            _ => checked.lints.iter().partition(|lint| is_denied(lint)),
+        };
+        for lint in first.iter().chain(&rest).take(SHOWN) {
             complain(&render(&file, lint, is_denied(lint)));
+        }
+        if checked.lints.len() > SHOWN {
+            let more = plural(checked.lints.len() - SHOWN, "more lint");
+            complain(&format!("and {more}; --json has all of them\n\n"));
         }
         report(&file, &checked, denied);
     }

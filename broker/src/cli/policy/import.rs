@@ -103,15 +103,21 @@ fn told(args: &ImportArgs, one: &LeftOut) -> String {
     };
     let who = one
         .user()
-        .map(|user| format!(", user {user}"))
+        .map(|user| format!(", user {}", harmless(user)))
         .unwrap_or_default();
     format!(
         "{style}{word}{style:#} {}:{}{who}: {STRONG}{}{STRONG:#}\n  {}\n",
         args.file.display(),
         one.line(),
         one.what(),
-        one.why()
+        harmless(&one.why().to_string())
     )
+}
+
+/// Words of the source as they can go to a terminal.
+fn harmless(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(plain).collect()
 }
 
 fn as_json(imported: &Imported) -> Value {

@@ -445,7 +445,7 @@ fn write(made: &[Made], options: &ImportOptions) -> (String, Lines) {
         let _ = write!(
             out,
             "# user {}\n[workload.{}]\nattest = [{{ nkey = {} }}]{note}\n\n",
-            one.user.name.escape_debug(),
+            comment(&one.user.name),
             one.name,
             quoted(&nkey.to_string())
         );
@@ -492,18 +492,27 @@ fn header(left_out: &[LeftOut]) -> String {
     }
     out.push_str("# Not carried over as it stood there:\n");
     for one in left_out {
-        let who = one.user().map(|user| format!("{}: ", user.escape_debug()));
+        let who = one.user().map(|user| format!("{user}: "));
         let _ = writeln!(
             out,
-            "#   line {}: {}{}: {}",
+            "#   line {}: {}",
             one.line(),
-            who.unwrap_or_default(),
-            one.what(),
-            one.why().to_string().escape_debug()
+            comment(&format!(
+                "{}{}: {}",
+                who.unwrap_or_default(),
+                one.what(),
+                one.why()
+            ))
         );
     }
     out.push('\n');
     out
+}
+
+/// Text as it can stand in a comment, on its one line.
+fn comment(text: &str) -> String {
+    let harmless = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(harmless).collect()
 }
 
 /// As a TOML string; what could break out of one never gets here.
