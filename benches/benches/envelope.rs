@@ -114,7 +114,7 @@ impl Pair {
             .verify(&RequestExpectation {
                 tag: workload.tag(),
                 challenge: &[6; 32],
-                anchors: &[nkey.public()],
+                anchors: (&[nkey.public()]).into(),
                 now: NOW,
                 skew: MINUTE,
                 max_age: MINUTE,

@@ -29,8 +29,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_nats::{Client, Message, SubscribeError};
 use bulla_envelope::{
-    CredentialDecodeError, CredentialRequest, Head, IssueError, MAX_CREDENTIAL_LIFE, RequestError,
-    RequestExpectation, Terms,
+    CredentialDecodeError, CredentialRequest, Head, IssueError, RequestError, RequestExpectation,
+    Terms,
 };
 use bulla_identity::{UnixMillis, Verified, WorkloadTag, reserved};
 use bulla_policy::Workload;
@@ -256,7 +256,7 @@ impl ControlPlane {
             .ok_or(Refusal::NotAnIssuer)?;
         let expires_at = now
             .saturating_add(self.lifetime)
-            .min(request.requested_at().saturating_add(MAX_CREDENTIAL_LIFE))
+            .min(request.longest())
             .min(issues_until);
         let mut serial = [0; 16];
         getrandom::fill(&mut serial).map_err(|_| Refusal::Random)?;
@@ -300,7 +300,7 @@ impl ControlPlane {
             let expected = RequestExpectation {
                 tag,
                 challenge: &challenge,
-                anchors: workload.nkeys(),
+                anchors: workload.anchors(),
                 now,
                 skew: CLOCK_SKEW,
                 max_age: CHALLENGE_LIFE,

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bulla_envelope::{Epoch, VerifiedRoots};
-use bulla_identity::{NkeyKind, UnixMillis, WorkloadId};
+use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed, VerifyingKey};
+use bulla_policy::Policy;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -63,6 +64,10 @@ impl Client {
         let started = clock::now();
         let seed = Arc::new(read_seed(&options)?);
         let roots = read_roots(&options)?;
+        if let Some(files) = &options.certificate {
+            // What is wrong with the files is said now, not after a handshake.
+            files.read().await?;
+        }
         let stats = Stats::default();
         let deadline = tokio::time::Instant::now() + options.connect_timeout;
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
@@ -81,18 +86,7 @@ impl Client {
             },
         )
         .await?;
-        let own_name = {
-            let policy = control.policy();
-            policy
-                .policy()
-                .workload_by_id(&options.workload)
-                .filter(|workload| workload.nkeys().contains(&seed.public()))
-                .map(|workload| workload.name().clone())
-                .ok_or_else(|| ConnectError::UnknownWorkload {
-                    workload: options.workload.clone(),
-                    nkey: seed.public(),
-                })?
-        };
+        let own_name = own_name(&options, control.policy().policy(), &seed.public())?;
         let replies = Replies::open(&connection, options.workload.tag(), stats.clone()).await?;
         let stop = CancellationToken::new();
         let kems = OwnKems::derive(&seed, &options.workload, options.kem_version);
@@ -482,6 +476,28 @@ impl std::fmt::Debug for Client {
             .field("workload", self.workload())
             .finish_non_exhaustive()
     }
+}
+
+/// This workload's name in the policy, if the nkey is one of its own and something
+/// can vouch for it.
+fn own_name(
+    options: &ConnectOptions,
+    policy: &Policy,
+    nkey: &Nkey,
+) -> Result<WorkloadName, ConnectError> {
+    let own = policy
+        .workload_by_id(&options.workload)
+        .filter(|workload| workload.nkeys().contains(nkey))
+        .ok_or_else(|| ConnectError::UnknownWorkload {
+            workload: options.workload.clone(),
+            nkey: *nkey,
+        })?;
+    if options.certificate.is_none() && !own.anchors().nkeys.contains(nkey) {
+        return Err(ConnectError::CertificateNeeded {
+            workload: options.workload.clone(),
+        });
+    }
+    Ok(own.name().clone())
 }
 
 fn read_seed(options: &ConnectOptions) -> Result<NkeySeed, ConnectError> {

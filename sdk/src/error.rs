@@ -1,11 +1,13 @@
 //! Errors, one enum per operation, grouped by who can do something about it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{SubjectError, WorkloadId};
 use bulla_policy::Denial;
 
+use crate::certificate::CertificateFileError;
 use crate::content::PayloadError;
 use crate::control::Standing;
 use crate::decision_log::DecisionId;
@@ -94,6 +96,17 @@ pub enum ConnectError {
     /// No broker issued a credential.
     #[error("no broker issued a message credential")]
     Credential(#[from] CredentialError),
+    /// The workload's certificate cannot be used.
+    #[error("the workload's certificate cannot be used")]
+    Certificate(#[from] CertificateFileError),
+    /// The policy lets only a certificate vouch for this workload.
+    #[error(
+        "the policy lets only a certificate vouch for `{workload}`: set BULLA_CERTIFICATE_FILE and BULLA_CERTIFICATE_KEY_FILE"
+    )]
+    CertificateNeeded {
+        /// Who.
+        workload: WorkloadId,
+    },
     /// The policy does not know this workload under this seed.
     #[error("the policy has no workload `{workload}` with the nkey `{nkey}`")]
     UnknownWorkload {
@@ -150,6 +163,12 @@ pub enum CredentialError {
         /// The broker's short reason.
         reason: String,
     },
+    /// The workload's certificate cannot be used.
+    #[error("the workload's certificate cannot be used")]
+    Certificate(#[source] Arc<CertificateFileError>),
+    /// The certificate's key did not sign.
+    #[error(transparent)]
+    Signing(#[from] bulla_keyring::SigningError),
     /// What the broker sent does not verify.
     #[error("the broker's answer does not verify: {reason}")]
     Invalid {

@@ -61,6 +61,7 @@
 mod alarm;
 mod answers;
 mod append;
+mod certificate;
 mod chains;
 mod claims;
 mod client;
@@ -119,6 +120,7 @@ pub use bulla_envelope::{
     DecisionId, LeafHash, Limits, LimitsError, MessageId, Stale, TraceParent,
 };
 pub use bulla_identity::{Claims, Subject, WorkloadId};
+pub use certificate::CertificateFileError;
 pub use chains::{Hop, ProofError};
 pub use client::Client;
 pub use cloud_events::{CloudEvent, CloudEventError};

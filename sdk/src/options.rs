@@ -9,6 +9,7 @@ use bulla_envelope::Bounds;
 use bulla_identity::WorkloadId;
 use bulla_keyring::SigningKey;
 
+use crate::certificate::CertificateFiles;
 use crate::content::ContentType;
 use crate::enforcer_report::EnforcerKind;
 
@@ -28,6 +29,11 @@ pub mod variables {
     pub const TRUST_ROOT: &str = "BULLA_TRUST_ROOT";
     /// Optional: a PEM file of certificate authorities for TLS to the bus.
     pub const TLS_CA_FILE: &str = "BULLA_TLS_CA_FILE";
+    /// Optional: the workload's certificate, PEM, leaf first; with its key it
+    /// vouches for this process's credentials.
+    pub const CERTIFICATE_FILE: &str = "BULLA_CERTIFICATE_FILE";
+    /// The certificate's private key (PEM, mode 0600).
+    pub const CERTIFICATE_KEY_FILE: &str = "BULLA_CERTIFICATE_KEY_FILE";
     /// Optional: the directory where this process keeps its credential.
     pub const STATE_DIR: &str = "BULLA_STATE_DIR";
     /// Optional: the version of the workload's encryption keys, 1 or more.
@@ -73,6 +79,7 @@ pub struct ConnectOptions {
     pub(crate) kem_version: u64,
     pub(crate) data_key_life: Duration,
     pub(crate) data_key_uses: u64,
+    pub(crate) certificate: Option<CertificateFiles>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) is_sole: bool,
     pub(crate) kind: EnforcerKind,
@@ -106,6 +113,7 @@ impl ConnectOptions {
             kem_version: 1,
             data_key_life: Duration::from_secs(600),
             data_key_uses: 1 << 28,
+            certificate: None,
             state_dir: None,
             is_sole: false,
             kind: EnforcerKind::Service,
@@ -170,6 +178,22 @@ impl ConnectOptions {
             seconds(variables::REVOCATIONS_BOUND),
             seconds(variables::POLICY_BOUND),
         );
+        let path = |name: &str| {
+            lookup(name)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        let (chain, key) = (
+            path(variables::CERTIFICATE_FILE),
+            path(variables::CERTIFICATE_KEY_FILE),
+        );
+        if chain.is_some() != key.is_some() {
+            problems.push(format!(
+                "`{}` and `{}` come together",
+                variables::CERTIFICATE_FILE,
+                variables::CERTIFICATE_KEY_FILE
+            ));
+        }
         match workload {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
@@ -182,6 +206,9 @@ impl ConnectOptions {
                 options.trust_root =
                     trust_root.map(|keys| keys.split_whitespace().collect::<Vec<_>>().join("\n"));
                 options.kem_version = kem_version;
+                if let (Some(chain), Some(key)) = (chain, key) {
+                    options = options.certificate(chain, key);
+                }
                 if let Some(bound) = revocations {
                     options = options.revocations_bound(bound);
                 }
@@ -313,6 +340,21 @@ impl ConnectOptions {
         self
     }
 
+    /// The workload's certificate and its private key, PEM files: an X.509-SVID,
+    /// leaf first, with an Ed25519 or ECDSA P-256 key. Where the policy lists an
+    /// authority for this workload, the certificate vouches for the message
+    /// credentials of this process, which then end no later than it does. The
+    /// files are read again at each renewal, at half of a credential's life. The
+    /// key file has mode 0600.
+    #[must_use]
+    pub fn certificate(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.certificate = Some(CertificateFiles {
+            chain: chain.into(),
+            key: key.into(),
+        });
+        self
+    }
+
     /// Keeps the message credential with its keys in this directory, so that a
     /// restart succeeds while no broker answers, for as long as the credential
     /// lives. Off by default: then those keys are in memory alone. The
@@ -404,6 +446,17 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_comes_with_its_key() {
+        let error = ConnectOptions::from_lookup(|name| match name {
+            variables::WORKLOAD => Some("spiffe://acme.example/orders".to_owned()),
+            variables::CERTIFICATE_KEY_FILE => None,
+            _ => Some("x".to_owned()),
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(variables::CERTIFICATE_KEY_FILE), "{error}");
+    }
+
+    #[test]
     fn a_complete_environment_is_taken() {
         let options = ConnectOptions::from_lookup(|name| {
             Some(match name {
@@ -421,5 +474,10 @@ mod tests {
         assert_eq!(options.bounds.revocations, Duration::from_secs(7));
         assert_eq!(options.bounds.policy, Duration::from_secs(8));
         assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));
+        let certificate = options.certificate.unwrap();
+        assert_eq!(
+            certificate.key,
+            PathBuf::from("value-of-BULLA_CERTIFICATE_KEY_FILE")
+        );
     }
 }

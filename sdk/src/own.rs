@@ -7,12 +7,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bulla_envelope::{Epoch, RequestDraft, Sealer};
 use bulla_identity::{UnixMillis, reserved};
-use bulla_keyring::{ExchangeSecret, KeyId, NkeySeed, SigningKey};
+use bulla_keyring::{CertifiedKey, ExchangeSecret, KeyId, NkeySeed, SigningKey};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::broker_protocol::{Challenge, Issued};
+use crate::certificate::certificates_vouch;
 use crate::clock;
 use crate::connection::Connection;
 use crate::control::Control;
@@ -190,12 +191,13 @@ impl Applicant {
             challenge,
         } = Challenge::decode(&answer.payload).map_err(invalid)?;
 
+        let certified = self.certified().await?;
         let (message, seeds) = (secret::fresh(), ProcessSeeds::fresh());
         let message_key = SigningKey::from_seed(&message);
         let process = ProcessSecrets::from_seeds(&seeds);
         self.control.asks_with(message_key.verifying_key());
         let now = clock::now();
-        let request = RequestDraft {
+        let draft = RequestDraft {
             workload: &self.options.workload,
             message_key: &message_key,
             process_keys: Some(&process.public),
@@ -203,8 +205,11 @@ impl Applicant {
             instance: rand::random(),
             challenge,
             requested_at: now,
-        }
-        .sign(Some(&self.seed));
+        };
+        let request = match &certified {
+            Some(key) => draft.sign_certified(key)?,
+            None => draft.sign(Some(&self.seed)),
+        };
         let subject = reserved::broker_credential(tag, &broker_id);
         let answer = self.connection.ask(subject, request.into(), ANSWER).await?;
         let bytes = match Issued::decode(&answer.payload).map_err(invalid)? {
@@ -220,6 +225,20 @@ impl Applicant {
         })
         .await;
         Ok(issuance)
+    }
+
+    /// The certificate that vouches, read anew; nothing if the nkey does.
+    async fn certified(&self) -> Result<Option<CertifiedKey>, CredentialError> {
+        match &self.options.certificate {
+            Some(files)
+                if certificates_vouch(self.control.policy().policy(), &self.options.workload) =>
+            {
+                let read = files.read().await;
+                read.map(Some)
+                    .map_err(|error| CredentialError::Certificate(Arc::new(error)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Verifies a credential, and begins to go by it.

@@ -357,7 +357,7 @@ static MESSAGES: LazyLock<Vec<OpenedEnvelope>> = LazyLock::new(|| {
         .verify(&RequestExpectation {
             tag: workload.tag(),
             challenge: &[6; 32],
-            anchors: &[nkey.public()],
+            anchors: (&[nkey.public()]).into(),
             now: at(0),
             skew: long,
             max_age: long,

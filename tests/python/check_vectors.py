@@ -10,7 +10,7 @@ import json
 import sys
 from functools import cache
 
-from bulla_reader import credentials, envelope, kem, narrowing, trust
+from bulla_reader import certificates, credentials, envelope, kem, narrowing, trust
 from bulla_reader.refusal import Refused
 from bulla_reader.replay import Window
 
@@ -45,10 +45,18 @@ class Vectors:
             credential,
             self.bundle({}),
             named["anchors"],
+            [],
             self.defaults["now"],
             self.defaults["skew"],
         )
         return credential
+
+    def authorities(self, given):
+        """What the policy lists for the workload, each name as its certificates."""
+        return [
+            certificates.authorities(self.file["authorities"][name])
+            for name in given.get("authorities") or []
+        ]
 
     @cache
     def kem_keys(self, reader):
@@ -218,7 +226,12 @@ def judge_credential(vectors, vector, given, stage):
     credential = credentials.decode_credential(octets(vector["bytes"]))
     stage[0] = "verify"
     credentials.verify_credential(
-        credential, vectors.bundle(given), given["anchors"], given["now"], given["skew"]
+        credential,
+        vectors.bundle(given),
+        given["anchors"],
+        vectors.authorities(given),
+        given["now"],
+        given["skew"],
     )
     request = credential.request
     return {
@@ -235,10 +248,11 @@ def judge_credential(vectors, vector, given, stage):
     }
 
 
-def judge_request(_, vector, given, stage):
+def judge_request(vectors, vector, given, stage):
     request = credentials.decode_request(octets(vector["bytes"]))
     stage[0] = "verify"
-    credentials.verify_request(request, given)
+    expected = {**given, "authorities": vectors.authorities(given)}
+    credentials.verify_request(request, expected)
     return {
         "workload": request.workload,
         "message_key": request.message_key.hex(),
@@ -264,7 +278,7 @@ def judge_kem_record(vectors, vector, given, stage):
     statement, workload, version, xwing, x25519, countersignature = kem.decode_record(
         octets(vector["bytes"]),
         credentials.read_workload,
-        credentials.read_countersignature,
+        credentials.read_nkey_signature,
     )
     stage[0] = "verify"
     if workload != given["workload"]:

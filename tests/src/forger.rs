@@ -1,6 +1,7 @@
 //! What an attacker builds: envelopes sealed by hand, under credentials that
 //! are genuine, home-made, or issued by a broker that lies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
@@ -8,15 +9,15 @@ use bulla_envelope::{
     FrameMessage, LeafHash, MessageId, ProcessKeys, Recipient, ReplyBinding, RequestDraft,
     RequestExpectation, Sealer, SealingKey, Terms,
 };
-use bulla_identity::{Nkey, NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
+use bulla_identity::{NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
 use bulla_keyring::{
-    AuthorityRole, AuthoritySeed, ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed,
-    SigningKey, Tag,
+    Anchors, AuthorityRole, AuthoritySeed, CertificateAuthorities, ExchangeSecret, KemSecret,
+    KemSuite, MacKey, NkeySeed, SigningKey, Tag,
 };
 use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
 
-use crate::{Bus, Dissected};
+use crate::{Bus, Dissected, Pki};
 
 /// Seals what the SDK would never seal.
 #[derive(Debug)]
@@ -94,19 +95,42 @@ impl Forger {
     /// The same for any workload, of any trust domain.
     #[must_use]
     pub fn by_lying_broker_for(bus: &Bus, workload: &WorkloadId) -> Self {
-        let path = bus.provision().path("keys/issuing.key");
-        let text = bulla_process::secret_file::read_line(&path).expect("the issuing key");
-        let seed = AuthoritySeed::parse(AuthorityRole::Issuing, &text).expect("an issuing key");
-        let issuer = CredentialIssuer::new(seed.into_signing_key());
-        Self::issued_by(&issuer, workload)
+        Self::issued_by(&issuer_of(bus), workload)
+    }
+
+    /// The same, where a certificate of the attacker's own authority says that it
+    /// is the workload's.
+    #[must_use]
+    pub fn by_lying_broker_certified(bus: &Bus, workload: &str, own: &Pki) -> Self {
+        let id = bus.workload(workload);
+        let svid = own.issue(&id, Duration::from_secs(24 * 3600)).certified();
+        let authorities = CertificateAuthorities::from_pem(own.pem()).expect("an authority");
+        let anchors = Anchors {
+            nkeys: &[],
+            authorities: &[Arc::new(authorities)],
+        };
+        Self::issued_for(&issuer_of(bus), &id, anchors, |request| {
+            request.sign_certified(&svid).expect("a signature")
+        })
     }
 
     fn issued_by(issuer: &CredentialIssuer, id: &WorkloadId) -> Self {
+        let own = NkeySeed::from_random(NkeyKind::User, &random()).expect("a seed");
+        let anchors = [own.public()];
+        Self::issued_for(issuer, id, (&anchors).into(), |request| {
+            request.sign(Some(&own))
+        })
+    }
+
+    fn issued_for(
+        issuer: &CredentialIssuer,
+        id: &WorkloadId,
+        anchors: Anchors<'_>,
+        sign: impl FnOnce(&RequestDraft<'_>) -> Vec<u8>,
+    ) -> Self {
         let seeds = Seeds::random();
         let key = SigningKey::from_seed(&seeds.message);
-        let own = NkeySeed::from_random(NkeyKind::User, &random()).expect("a seed");
         let challenge = random();
-        let anchors: [Nkey; 1] = [own.public()];
         let request = RequestDraft {
             workload: id,
             message_key: &key,
@@ -116,12 +140,12 @@ impl Forger {
             challenge,
             requested_at: now(),
         };
-        let request = CredentialRequest::decode(&request.sign(Some(&own)))
+        let request = CredentialRequest::decode(&sign(&request))
             .expect("a request")
             .verify(&RequestExpectation {
                 tag: id.tag(),
                 challenge: &challenge,
-                anchors: &anchors,
+                anchors,
                 now: now(),
                 skew: Duration::from_secs(1),
                 max_age: Duration::from_secs(1),
@@ -472,6 +496,14 @@ impl Seeds {
 #[must_use]
 pub fn leaf_of(envelope: &[u8]) -> LeafHash {
     Dissected::of(envelope).leaf()
+}
+
+/// The broker's true issuing key.
+fn issuer_of(bus: &Bus) -> CredentialIssuer {
+    let path = bus.provision().path("keys/issuing.key");
+    let text = bulla_process::secret_file::read_line(&path).expect("the issuing key");
+    let seed = AuthoritySeed::parse(AuthorityRole::Issuing, &text).expect("an issuing key");
+    CredentialIssuer::new(seed.into_signing_key())
 }
 
 /// The wall clock.

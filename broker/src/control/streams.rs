@@ -296,7 +296,7 @@ const MAX_RECORD: i32 = 1024 * 1024;
 const MAX_RECORDS: i64 = 200_000;
 
 /// nats-server reserves this much of its file storage.
-const MAX_BYTES: i64 = 1024 * 1024 * 1024;
+const MAX_BYTES: i64 = 2 * 1024 * 1024 * 1024;
 
 /// Subject, headers, signatures around the claims and nats-server's own.
 const RECORD_OVERHEAD: i64 = 1024;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulla_envelope::{Credential, CredentialDecodeError, CredentialError, TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, UnixMillis, Verified};
-use bulla_keyring::{KeyError, VerifyingKey};
+use bulla_keyring::{Anchors, KeyError, VerifyingKey};
 use bulla_policy::Policy;
 use data_encoding::{BASE64, HEXLOWER};
 
@@ -171,18 +171,24 @@ impl Trust {
             };
         };
         let workload = credential.claimed_workload();
-        let mut anchors = Vec::new();
+        let (mut nkeys, mut authorities) = (Vec::new(), Vec::new());
         for policy in &self.policies {
             if let Some(named) = policy.workload_by_id(workload) {
-                anchors.extend_from_slice(named.nkeys());
+                let anchors = named.anchors();
+                nkeys.extend_from_slice(anchors.nkeys);
+                authorities.extend_from_slice(anchors.authorities);
             }
         }
+        let anchors = Anchors {
+            nkeys: &nkeys,
+            authorities: &authorities,
+        };
         if anchors.is_empty() {
             return Err(KeyFault::NoPolicy(workload.path().to_owned()));
         }
         let mut fault = KeyFault::NoBundle;
         for bundle in of_time() {
-            match Credential::clone(credential).verify(bundle, &anchors, at, SKEW) {
+            match Credential::clone(credential).verify(bundle, anchors, at, SKEW) {
                 Ok(_) => return Ok(()),
                 Err(error) => fault = KeyFault::Unproven(error),
             }

@@ -362,7 +362,7 @@ fn aud_5_a_workloads_heads_are_by_its_own_credential() {
         .verify(&RequestExpectation {
             tag: id.tag(),
             challenge: &[6; 32],
-            anchors: &[nkey.public()],
+            anchors: (&[nkey.public()]).into(),
             now: NOW,
             skew: Duration::ZERO,
             max_age: Duration::from_secs(60),

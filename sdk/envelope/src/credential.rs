@@ -8,19 +8,21 @@
 //! claims     = [ 1, statement, countersignature | nil, issuing key, not-before, expires-at, serial ]
 //! ```
 //!
-//! The countersignature by the workload's own nkey travels in the credential:
-//! a stolen issuing key alone cannot speak for a workload.
+//! The countersignature by the workload's own nkey or certificate travels in the
+//! credential: a stolen issuing key alone cannot speak for a workload.
 
 use std::time::Duration;
 
-use bulla_identity::{Nkey, UnixMillis, Verified, WorkloadId};
-use bulla_keyring::{BadSignature, KeyId, Signature, SigningKey, Tag, VerifyingKey, sha256};
+use bulla_identity::{UnixMillis, Verified, WorkloadId};
+use bulla_keyring::{
+    Anchors, BadSignature, KeyId, Signature, SigningKey, Tag, VerifyingKey, sha256,
+};
 
+use crate::countersignature::{Countersignature, CountersignatureError};
 use crate::head::Head;
 use crate::reader::Reader;
 use crate::request::{
-    self, Countersignature, CountersignatureError, CredentialDecodeError, CredentialRequest,
-    MAX_CREDENTIAL, ProcessKeys, VERSION,
+    self, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys, VERSION,
 };
 use crate::tree::Node;
 use crate::trust::TrustBundle;
@@ -59,7 +61,7 @@ pub struct Credential {
     signature: Signature,
 }
 
-/// A credential that a bundle's issuer and the workload's own nkey vouch for.
+/// A credential that a bundle's issuer and the workload itself vouch for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedCredential {
     credential: Credential,
@@ -74,6 +76,9 @@ pub enum IssueError {
     /// It would be valid for longer than a request may vouch for.
     #[error("the credential would end more than {} hours after its request", MAX_CREDENTIAL_LIFE.as_secs() / 3600)]
     LifeTooLong,
+    /// It would be valid for longer than the certificate that vouches for it.
+    #[error("the credential would outlive the workload's certificate")]
+    OutlivesCertificate,
 }
 
 /// Why a receiver does not accept a credential.
@@ -94,12 +99,15 @@ pub enum CredentialError {
     /// The issuer's signature does not verify.
     #[error("the issuer's signature does not verify")]
     BadSignature,
-    /// The workload's nkey does not vouch for it.
+    /// Nothing that the policy names vouches for it.
     #[error(transparent)]
     Countersignature(#[from] CountersignatureError),
     /// It would be valid for longer than a request may vouch for.
     #[error("the credential outlives what its request vouches for")]
     LifeTooLong,
+    /// It would be valid for longer than the certificate that vouches for it.
+    #[error("the credential outlives the workload's certificate")]
+    OutlivesCertificate,
     /// Its time has not come.
     #[error("the credential is not valid yet")]
     NotYetValid,
@@ -120,6 +128,7 @@ impl CredentialError {
             Self::BadSignature => "bad_issuer_signature",
             Self::Countersignature(error) => error.code(),
             Self::LifeTooLong => "credential_life_too_long",
+            Self::OutlivesCertificate => "outlives_certificate",
             Self::NotYetValid => "credential_not_yet_valid",
             Self::Expired => "credential_expired",
         }
@@ -160,7 +169,12 @@ impl CredentialIssuer {
         if terms.expires_at > request.requested_at.saturating_add(MAX_CREDENTIAL_LIFE) {
             return Err(IssueError::LifeTooLong);
         }
-        let mut claims = Vec::with_capacity(request.statement.len() + 256);
+        if terms.expires_at > request.longest() {
+            return Err(IssueError::OutlivesCertificate);
+        }
+        let room = request.countersignature.as_ref();
+        let room = room.map_or(0, Countersignature::size);
+        let mut claims = Vec::with_capacity(request.statement.len() + 128 + room);
         writer::array(&mut claims, 7);
         writer::uint(&mut claims, VERSION);
         writer::bin(&mut claims, &request.statement);
@@ -193,7 +207,7 @@ impl Credential {
     /// # Errors
     /// [`CredentialDecodeError`] names the first rule that is broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = request::bounded(bytes)?;
+        let mut reader = request::bounded(bytes, MAX_CREDENTIAL)?;
         reader.array_of(2)?;
         let claims = reader.bin(MAX_CREDENTIAL)?.of(bytes);
         let signature = Signature::from_bytes(reader.bin_of()?);
@@ -247,8 +261,8 @@ impl Credential {
         &self.request
     }
 
-    /// The workload that it claims to speak for. Needed to find that
-    /// workload's nkeys in the policy; proves nothing.
+    /// The workload that it claims to speak for. Needed to find what vouches
+    /// for that workload in the policy; proves nothing.
     #[must_use]
     pub const fn claimed_workload(&self) -> &WorkloadId {
         &self.request.workload
@@ -279,17 +293,20 @@ impl Credential {
     }
 
     /// Proves that an issuer of the bundle made it, that the workload's own
-    /// nkey vouches for the keys in it, and that it is valid now.
+    /// nkey or certificate vouches for the keys in it, and that it is valid now.
     ///
-    /// `anchors` are the nkeys of [`Credential::claimed_workload`] in the
-    /// policy. Without any the credential is refused.
+    /// `anchors` are what the policy lets vouch for
+    /// [`Credential::claimed_workload`]. Without any the credential is refused.
+    ///
+    /// A certificate has to be valid from when it vouched until the credential
+    /// ends, so whenever the credential is.
     ///
     /// # Errors
     /// [`CredentialError`] names the first thing that does not fit.
-    pub fn verify(
+    pub fn verify<'a>(
         self,
         bundle: &Verified<TrustBundle>,
-        anchors: &[Nkey],
+        anchors: impl Into<Anchors<'a>>,
         now: UnixMillis,
         skew: Duration,
     ) -> Result<VerifiedCredential, CredentialError> {
@@ -311,13 +328,16 @@ impl Credential {
         self.issuer
             .verify(Tag::Credential, &[&self.claims], &self.signature)
             .map_err(|_| CredentialError::BadSignature)?;
-        self.request.verify_countersignature(anchors)?;
+        let certified_until = self.request.verify_countersignature(anchors.into())?;
         let vouched_until = self
             .request
             .requested_at
             .saturating_add(MAX_CREDENTIAL_LIFE);
         if self.terms.expires_at > vouched_until {
             return Err(CredentialError::LifeTooLong);
+        }
+        if certified_until.is_some_and(|until| self.terms.expires_at > until) {
+            return Err(CredentialError::OutlivesCertificate);
         }
         if self.terms.not_before > now.saturating_add(skew) {
             return Err(CredentialError::NotYetValid);

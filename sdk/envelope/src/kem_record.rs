@@ -11,10 +11,9 @@
 use bulla_identity::{Nkey, Verified, WorkloadId};
 use bulla_keyring::{KemPublic, KemSuite, NkeySeed, Tag};
 
+use crate::countersignature::{CountersignatureError, NkeySignature};
 use crate::reader::Reader;
-use crate::request::{
-    self, Countersignature, CountersignatureError, CredentialDecodeError, MAX_WORKLOAD_ID, VERSION,
-};
+use crate::request::{self, CredentialDecodeError, MAX_WORKLOAD_ID, VERSION};
 use crate::writer;
 
 /// A record that was decoded; [`KemRecord::verify`] proves it.
@@ -25,7 +24,7 @@ pub struct KemRecord {
     version: u64,
     xwing: KemPublic,
     x25519: KemPublic,
-    countersignature: Countersignature,
+    countersignature: NkeySignature,
 }
 
 impl KemRecord {
@@ -44,11 +43,11 @@ impl KemRecord {
         writer::uint(&mut statement, version);
         writer::bin(&mut statement, public(KemSuite::XWing).as_bytes());
         writer::bin(&mut statement, public(KemSuite::X25519).as_bytes());
-        let countersignature = Countersignature::by(seed, Tag::KemRecord, &statement);
+        let countersignature = NkeySignature::by(seed, Tag::KemRecord, &statement);
         let mut out = Vec::with_capacity(statement.len() + 128);
         writer::array(&mut out, 2);
         writer::bin(&mut out, &statement);
-        Countersignature::write(Some(&countersignature), &mut out);
+        countersignature.write(&mut out);
         out
     }
 
@@ -57,10 +56,10 @@ impl KemRecord {
     /// # Errors
     /// [`CredentialDecodeError`] names the first rule that is broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = request::bounded(bytes)?;
+        let mut reader = request::bounded(bytes, MAX_KEM_RECORD)?;
         reader.array_of(2)?;
-        let statement = reader.bin(request::MAX_CREDENTIAL)?.of(bytes);
-        let countersignature = Countersignature::read(&mut reader)?
+        let statement = reader.bin(MAX_KEM_RECORD)?.of(bytes);
+        let countersignature = NkeySignature::read(&mut reader)?
             .ok_or(CredentialDecodeError::CountersignatureMissing)?;
         reader.finish()?;
         let mut reader = Reader::new(statement);
@@ -94,6 +93,9 @@ impl KemRecord {
         if self.workload != *workload {
             return Err(CountersignatureError::ForeignNkey);
         }
+        if anchors.is_empty() {
+            return Err(CountersignatureError::NoAnchor);
+        }
         self.countersignature
             .verify(Tag::KemRecord, &self.statement, anchors)?;
         Ok(Verified::danger_assert(self))
@@ -126,3 +128,6 @@ impl KemRecord {
         }
     }
 }
+
+/// Longest record in bytes.
+const MAX_KEM_RECORD: usize = 4 * 1024;

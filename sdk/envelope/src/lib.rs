@@ -20,7 +20,7 @@
 //!                                                        ▼
 //!                                                    ReplayWindow::commit       once
 //!
-//! root ─signs─► TrustBundle ─names─► issuing key ─signs─► Credential ◄─countersigns─ workload's nkey
+//! root ─signs─► TrustBundle ─names─► issuing key ─signs─► Credential ◄─countersigns─ workload's nkey or certificate
 //!                         ├─names─► policy key ──signs─► SignedPolicy, RevocationList
 //!                         └─names─► issuing key ─signs─► Head: which of all these are the newest
 //! ```
@@ -71,7 +71,7 @@
 //!     &RequestExpectation {
 //!         tag: orders.tag(),
 //!         challenge: &[6; 32],
-//!         anchors: &[nkey.public()],
+//!         anchors: (&[nkey.public()]).into(),
 //!         now,
 //!         skew,
 //!         max_age: minute,
@@ -108,6 +108,7 @@
 
 mod ancestry;
 mod app_headers;
+mod countersignature;
 mod credential;
 mod data_key;
 mod draft;
@@ -137,6 +138,7 @@ mod writer;
 
 pub use ancestry::{Ancestor, Ancestry, AncestryError, ChainError, Lineage};
 pub use app_headers::{AppHeaderError, AppHeaders};
+pub use countersignature::CountersignatureError;
 pub use credential::{
     Credential, CredentialError, CredentialIssuer, IssueError, MAX_CREDENTIAL_LIFE, Terms,
     VerifiedCredential,
@@ -167,8 +169,8 @@ pub use private::{ClaimsOf, MAX_PRIVATE_CLAIMS, PrivateClaims};
 pub use reader::EncodingError;
 pub use replay::{LeafPrefix, ReplayError, ReplayLimits, ReplayWindow};
 pub use request::{
-    CountersignatureError, CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys,
-    RequestDraft, RequestError, RequestExpectation,
+    CredentialDecodeError, CredentialRequest, MAX_CREDENTIAL, ProcessKeys, RequestDraft,
+    RequestError, RequestExpectation,
 };
 pub use revocation::{
     MAX_REVOCATION_LIST, MAX_REVOCATION_REASON, MAX_REVOCATIONS, Revocation, RevocationError,

@@ -164,6 +164,11 @@ impl<'a> Reader<'a> {
         nil
     }
 
+    /// Whether an array is next; nothing is taken.
+    pub(crate) fn is_array(&self) -> bool {
+        self.at < self.end && matches!(self.bytes.get(self.at), Some(0x90..=0x9f | 0xdc | 0xdd))
+    }
+
     /// The number of elements of an array, at most `limit`.
     pub(crate) fn array(&mut self, limit: usize) -> Result<usize> {
         const EXPECTED: EncodingError = EncodingError::WrongType {

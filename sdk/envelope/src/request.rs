@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use bulla_identity::{Nkey, NkeyKind, UnixMillis, Verified, WorkloadId, WorkloadTag};
+use bulla_identity::{UnixMillis, Verified, WorkloadId, WorkloadTag};
 use bulla_keyring::{
-    ExchangePublic, KemPublic, KemSuite, NkeySeed, Signature, SigningKey, Tag, VerifyingKey,
-    constant_time_eq,
+    Anchors, CertifiedKey, ExchangePublic, KemPublic, KemSuite, NkeySeed, Signature, SigningError,
+    SigningKey, Tag, VerifyingKey, constant_time_eq,
 };
 
+use crate::countersignature::{Countersignature, CountersignatureError, Vouched};
+use crate::credential::MAX_CREDENTIAL_LIFE;
 use crate::reader::{EncodingError, Reader};
 use crate::writer;
 
-/// Longest request or credential in bytes.
-pub const MAX_CREDENTIAL: usize = 4 * 1024;
+/// Longest request or credential in bytes: the longest workload id, a process's
+/// keys, and the largest chain of certificates.
+pub const MAX_CREDENTIAL: usize = 8 * 1024;
 
 /// The version of both formats.
 pub(crate) const VERSION: u64 = 1;
@@ -93,6 +96,8 @@ pub struct CredentialRequest {
     pub(crate) requested_at: UnixMillis,
     possession: Option<Possession>,
     pub(crate) countersignature: Option<Countersignature>,
+    /// Until when what vouches for it can, once that is verified.
+    vouched_until: Option<UnixMillis>,
 }
 
 /// Proofs that the asker holds the keys that it names. A credential does not
@@ -103,13 +108,6 @@ struct Possession {
     token_key: Option<Signature>,
 }
 
-/// The workload's nkey vouches for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Countersignature {
-    nkey: Nkey,
-    signature: Signature,
-}
-
 /// What a broker compares a request with.
 #[derive(Debug, Clone)]
 pub struct RequestExpectation<'a> {
@@ -117,8 +115,8 @@ pub struct RequestExpectation<'a> {
     pub tag: WorkloadTag,
     /// The challenge that was sent.
     pub challenge: &'a [u8; 32],
-    /// The workload's nkeys in the policy.
-    pub anchors: &'a [Nkey],
+    /// What vouches for the workload, by the policy.
+    pub anchors: Anchors<'a>,
     /// The time.
     pub now: UnixMillis,
     /// By how much clocks may differ.
@@ -133,7 +131,7 @@ pub enum CredentialDecodeError {
     /// Too long.
     #[error("{actual} bytes, more than {limit}")]
     TooLarge {
-        /// [`MAX_CREDENTIAL`].
+        /// What such a record may have.
         limit: usize,
         /// What came.
         actual: usize,
@@ -185,26 +183,9 @@ pub enum RequestError {
     /// One key for both uses.
     #[error("message key and token key are the same")]
     SameKey,
-    /// The workload's nkey does not vouch for it.
+    /// Nothing that the policy names vouches for it.
     #[error(transparent)]
     Countersignature(#[from] CountersignatureError),
-}
-
-/// Why a workload's nkey does not vouch for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CountersignatureError {
-    /// The policy names no nkey of that workload.
-    #[error("the policy names no nkey of the workload")]
-    NoAnchor,
-    /// There is none.
-    #[error("the workload's countersignature is missing")]
-    Missing,
-    /// By an nkey that is not the workload's.
-    #[error("the countersignature is by an nkey that is not the workload's")]
-    ForeignNkey,
-    /// It does not verify.
-    #[error("the countersignature does not verify")]
-    BadSignature,
 }
 
 impl CredentialDecodeError {
@@ -240,40 +221,42 @@ impl RequestError {
     }
 }
 
-impl CountersignatureError {
-    /// A short stable name for metrics.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::NoAnchor => "no_anchor",
-            Self::Missing => "countersignature_missing",
-            Self::ForeignNkey => "foreign_nkey",
-            Self::BadSignature => "bad_countersignature",
-        }
-    }
-}
-
 impl RequestDraft<'_> {
     /// Signs the request with the keys that it names, and with the workload's
-    /// nkey where it has one.
+    /// nkey where it vouches.
     #[must_use]
     pub fn sign(&self, countersigner: Option<&NkeySeed>) -> Vec<u8> {
         let statement = self.statement();
-        let mut out = Vec::with_capacity(statement.len() + 256);
+        let by = countersigner.map(|seed| Countersignature::by_nkey(seed, &statement));
+        self.signed(&statement, by.as_ref())
+    }
+
+    /// Signs the request with the keys that it names, and with the key of the
+    /// workload's certificate.
+    ///
+    /// # Errors
+    /// [`SigningError`] if that key does not sign.
+    pub fn sign_certified(&self, countersigner: &CertifiedKey) -> Result<Vec<u8>, SigningError> {
+        let statement = self.statement();
+        let by = Countersignature::by_certificate(countersigner, &statement)?;
+        Ok(self.signed(&statement, Some(&by)))
+    }
+
+    fn signed(&self, statement: &[u8], by: Option<&Countersignature>) -> Vec<u8> {
+        let room = by.map_or(0, Countersignature::size);
+        let mut out = Vec::with_capacity(statement.len() + 160 + room);
         writer::array(&mut out, 4);
-        writer::bin(&mut out, &statement);
-        let possession = self.message_key.sign(Tag::CredentialRequest, &[&statement]);
+        writer::bin(&mut out, statement);
+        let possession = self.message_key.sign(Tag::CredentialRequest, &[statement]);
         writer::bin(&mut out, possession.as_bytes());
         match self.token_key {
             Some(key) => {
-                let possession = key.sign(Tag::TokenKey, &[&statement]);
+                let possession = key.sign(Tag::TokenKey, &[statement]);
                 writer::bin(&mut out, possession.as_bytes());
             }
             None => writer::nil(&mut out),
         }
-        let countersignature =
-            countersigner.map(|seed| Countersignature::by(seed, Tag::Countersignature, &statement));
-        Countersignature::write(countersignature.as_ref(), &mut out);
+        Countersignature::write(by, &mut out);
         out
     }
 
@@ -304,7 +287,7 @@ impl CredentialRequest {
     /// # Errors
     /// [`CredentialDecodeError`] names the first rule that is broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, CredentialDecodeError> {
-        let mut reader = bounded(bytes)?;
+        let mut reader = bounded(bytes, MAX_CREDENTIAL)?;
         reader.array_of(4)?;
         let statement = reader.bin(MAX_CREDENTIAL)?.of(bytes);
         let mut request = Self::read_statement(statement)?;
@@ -353,6 +336,7 @@ impl CredentialRequest {
             requested_at: UnixMillis::from_millis(reader.uint()?),
             possession: None,
             countersignature: None,
+            vouched_until: None,
         };
         reader.finish()?;
         Ok(request)
@@ -394,8 +378,16 @@ impl CredentialRequest {
         self.requested_at
     }
 
+    /// The latest end of a credential that is made from it: a day after it was
+    /// asked for, and no later than the certificate that vouches for it.
+    #[must_use]
+    pub fn longest(&self) -> UnixMillis {
+        let day = self.requested_at.saturating_add(MAX_CREDENTIAL_LIFE);
+        self.vouched_until.map_or(day, |until| until.min(day))
+    }
+
     /// Proves that the asker holds the keys, answers this challenge now, and is
-    /// vouched for by the workload's nkey.
+    /// vouched for by what the policy names.
     ///
     /// Whether the workload may have a token key is the policy's business.
     ///
@@ -434,8 +426,11 @@ impl CredentialRequest {
                 .verify(Tag::TokenKey, &[&self.statement], &proof)
                 .map_err(|_| RequestError::TokenKeyProof)?;
         }
-        self.verify_countersignature(expected.anchors)?;
-        Ok(Verified::danger_assert(self))
+        let vouched_until = self.verify_countersignature(expected.anchors)?;
+        Ok(Verified::danger_assert(Self {
+            vouched_until,
+            ..self
+        }))
     }
 
     /// As it stands in a credential.
@@ -446,78 +441,25 @@ impl CredentialRequest {
         }
     }
 
+    /// Proves that something which the policy names vouches for this, and until
+    /// when it can.
     pub(crate) fn verify_countersignature(
         &self,
-        anchors: &[Nkey],
-    ) -> Result<(), CountersignatureError> {
-        if anchors.is_empty() {
-            return Err(CountersignatureError::NoAnchor);
-        }
-        self.countersignature
-            .as_ref()
-            .ok_or(CountersignatureError::Missing)?
-            .verify(Tag::Countersignature, &self.statement, anchors)
+        anchors: Anchors<'_>,
+    ) -> Result<Option<UnixMillis>, CountersignatureError> {
+        let vouched = Vouched {
+            workload: &self.workload,
+            statement: &self.statement,
+            requested_at: self.requested_at,
+        };
+        Countersignature::verify(self.countersignature.as_ref(), vouched, anchors)
     }
 }
 
-impl Countersignature {
-    pub(crate) fn by(seed: &NkeySeed, tag: Tag, statement: &[u8]) -> Self {
-        Self {
-            nkey: seed.public(),
-            signature: seed.sign(tag, &[statement]),
-        }
-    }
-
-    pub(crate) const fn nkey(&self) -> &Nkey {
-        &self.nkey
-    }
-
-    /// Proves that one of `anchors` signed the statement.
-    pub(crate) fn verify(
-        &self,
-        tag: Tag,
-        statement: &[u8],
-        anchors: &[Nkey],
-    ) -> Result<(), CountersignatureError> {
-        if anchors.is_empty() {
-            return Err(CountersignatureError::NoAnchor);
-        }
-        if !anchors.contains(&self.nkey) {
-            return Err(CountersignatureError::ForeignNkey);
-        }
-        VerifyingKey::from_nkey(&self.nkey)
-            .map_err(|_| CountersignatureError::BadSignature)?
-            .verify(tag, &[statement], &self.signature)
-            .map_err(|_| CountersignatureError::BadSignature)
-    }
-
-    pub(crate) fn write(this: Option<&Self>, out: &mut Vec<u8>) {
-        match this {
-            Some(this) => {
-                writer::array(out, 2);
-                writer::bin(out, this.nkey.bytes());
-                writer::bin(out, this.signature.as_bytes());
-            }
-            None => writer::nil(out),
-        }
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, EncodingError> {
-        if reader.take_nil() {
-            return Ok(None);
-        }
-        reader.array_of(2)?;
-        Ok(Some(Self {
-            nkey: Nkey::from_bytes(NkeyKind::User, reader.bin_of()?),
-            signature: Signature::from_bytes(reader.bin_of()?),
-        }))
-    }
-}
-
-pub(crate) fn bounded(bytes: &[u8]) -> Result<Reader<'_>, CredentialDecodeError> {
-    if bytes.len() > MAX_CREDENTIAL {
+pub(crate) fn bounded(bytes: &[u8], limit: usize) -> Result<Reader<'_>, CredentialDecodeError> {
+    if bytes.len() > limit {
         return Err(CredentialDecodeError::TooLarge {
-            limit: MAX_CREDENTIAL,
+            limit,
             actual: bytes.len(),
         });
     }

@@ -12,14 +12,15 @@
 //!
 //! DataKey ── seal_in_place(Nonce of a NonceLane) ──► open_in_place          bodies
 //!    └────── KemPublic::wrap ──► KemSecret::unwrap                           to each recipient
+//! CertifiedKey ── sign(Tag, parts) ──► CertificateChain::verify(authorities)  a workload vouches
 //! ExchangeSecret × ExchangePublic ──► MacKey ── mac ──► verify              replies to one requester
 //! ```
 //!
 //! A statement of Bulla and a text that NATS or a JWT library has signed can
 //! never be one another: see [`Tag`].
 //!
-//! What is deliberately absent: reading key files (bulla-process), certificates
-//! of keys (bulla-envelope), and any export of a secret but the textual seed.
+//! What is deliberately absent: reading key files (bulla-process), what is said
+//! about keys (bulla-envelope), and any export of a secret but the textual seed.
 //!
 //! ```
 //! use bulla_keyring::{SigningKey, Tag};
@@ -30,8 +31,11 @@
 //! assert!(key.verifying_key().verify(Tag::TrustBundle, &[b"revision 1"], &signature).is_err());
 //! ```
 
+mod anchors;
 mod at_rest;
 mod authority;
+mod certificate;
+mod certified_key;
 mod curve;
 mod data_key;
 mod exchange;
@@ -47,7 +51,13 @@ mod seed_text;
 mod signing;
 mod tag;
 
+pub use anchors::Anchors;
 pub use authority::{AuthorityKey, AuthorityKeyError, AuthorityRole, AuthoritySeed, MAX_PINNED};
+pub use certificate::{
+    AuthoritiesError, CertificateAuthorities, CertificateChain, CertificateError, ChainSize,
+    MAX_AUTHORITIES, MAX_CHAIN, MAX_CHAIN_BYTES, VerifiedLeaf,
+};
+pub use certified_key::{CertifiedKey, CertifiedKeyError, SigningError};
 pub use curve::{BoxError, CurveSeed};
 pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
 pub use exchange::{BadMac, ExchangeError, ExchangePublic, ExchangeSecret, MacKey};

@@ -76,6 +76,13 @@ impl SigningKey {
         Self { pair, public }
     }
 
+    /// A key pair that was read from elsewhere.
+    pub(crate) fn from_pair(pair: Ed25519KeyPair) -> Result<Self, KeyError> {
+        let public = pair.public_key().as_ref().try_into();
+        let public = VerifyingKey::from_bytes(&public.map_err(|_| KeyError::NotAPoint)?)?;
+        Ok(Self { pair, public })
+    }
+
     /// The public half.
     #[must_use]
     pub const fn verifying_key(&self) -> &VerifyingKey {
@@ -89,7 +96,7 @@ impl SigningKey {
     /// or carry it.
     #[must_use]
     pub fn sign(&self, tag: Tag, parts: &[&[u8]]) -> Signature {
-        self.sign_bytes(&tag.message(parts))
+        self.sign_untagged(&tag.message(parts))
     }
 
     /// Signs a text without a tag, as NATS nonces and JWTs are signed.
@@ -99,10 +106,11 @@ impl SigningKey {
     /// statement of Bulla.
     #[must_use]
     pub fn sign_text(&self, text: &str) -> Signature {
-        self.sign_bytes(text.as_bytes())
+        self.sign_untagged(text.as_bytes())
     }
 
-    fn sign_bytes(&self, message: &[u8]) -> Signature {
+    /// Signs what already begins with a tag, or is text.
+    pub(crate) fn sign_untagged(&self, message: &[u8]) -> Signature {
         let mut bytes = [0; 64];
         for (to, from) in bytes.iter_mut().zip(self.pair.sign(message).as_ref()) {
             *to = *from;
@@ -162,7 +170,7 @@ impl VerifyingKey {
         parts: &[&[u8]],
         signature: &Signature,
     ) -> Result<(), BadSignature> {
-        self.verify_bytes(&tag.message(parts), signature)
+        self.verify_untagged(&tag.message(parts), signature)
     }
 
     /// Verifies a signature over a text (a NATS nonce, a JWT's signing input),
@@ -171,7 +179,7 @@ impl VerifyingKey {
     /// # Errors
     /// [`BadSignature`] whatever is wrong with it.
     pub fn verify_text(&self, text: &str, signature: &Signature) -> Result<(), BadSignature> {
-        self.verify_bytes(text.as_bytes(), signature)
+        self.verify_untagged(text.as_bytes(), signature)
     }
 
     /// The same verdict as dalek's `verify_strict`, a sixth cheaper:
@@ -181,7 +189,11 @@ impl VerifyingKey {
     ///   its *canonical encoding* with the signature's, byte by byte. So an R
     ///   that passes is a canonical point without being decompressed;
     /// - that point is of small order exactly if its encoding is one of eight.
-    fn verify_bytes(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
+    pub(crate) fn verify_untagged(
+        &self,
+        message: &[u8],
+        signature: &Signature,
+    ) -> Result<(), BadSignature> {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         if SMALL_ORDER.contains(signature.r_bytes()) {
             return Err(BadSignature);
@@ -421,7 +433,7 @@ mod tests {
             for test in &group.tests {
                 let accepted = key.as_ref().is_ok_and(|key| {
                     Signature::from_slice(&test.sig).is_some_and(|sig| {
-                        let ours = key.verify_bytes(&test.msg, &sig).is_ok();
+                        let ours = key.verify_untagged(&test.msg, &sig).is_ok();
                         let dalek = ed25519_dalek::Signature::from_bytes(sig.as_bytes());
                         let strict = key.0.verify_strict(&test.msg, &dalek).is_ok();
                         assert_eq!(ours, strict, "case {}", test.tc_id);

@@ -35,7 +35,7 @@ tags! {
     /// Each tag starts with the byte `0xFF`, which occurs nowhere in UTF-8, and ends
     /// with a zero byte, so no tag is a prefix of another. An nkey also signs the
     /// nonce that a nats-server sends at connect, which is text; so is what a JWT
-    /// library signs. A malicious nats-server therefore cannot have a credential
+    /// library signs, and what TLS signs with a certificate's key begins with spaces. A malicious nats-server therefore cannot have a credential
     /// request countersigned by sending it as a nonce, and
     /// [`SigningKey::sign_text`](crate::SigningKey::sign_text) takes `&str` so that
     /// nothing in this workspace signs other bytes without a tag.
@@ -48,6 +48,8 @@ tags! {
         TokenKey = b"\xffbulla/v1/token-key\0",
         /// A workload's nkey vouches for a credential request.
         Countersignature = b"\xffbulla/v1/countersignature\0",
+        /// A workload's certificate vouches for a credential request.
+        CertificateCountersignature = b"\xffbulla/v1/certificate-countersignature\0",
         /// A message credential, by a broker's issuing key.
         Credential = b"\xffbulla/v1/credential\0",
         /// A trust bundle, by the offline root.

@@ -78,6 +78,7 @@ mod tests {
         let schema = schema();
         for (text, pointer) in [
             ("zzz = 1", "/properties"),
+            ("[x509.a]\nzzz = 1", "/definitions/authority/properties"),
             ("[workload.a]\nzzz = 1", "/definitions/workload/properties"),
             (
                 "[workload.a]\nattest = [{ zzz = 1 }]",

@@ -239,7 +239,7 @@ fn from_warning(warning: &Warning, parsed: &Parsed) -> Option<Found> {
 fn placeholders(parsed: &Parsed) -> impl Iterator<Item = Found> {
     let workloads = parsed.workloads.iter().enumerate();
     workloads
-        .filter(|(_, spec)| spec.nkeys.contains(&placeholder_nkey(&spec.name)))
+        .filter(|(_, spec)| spec.attestors.nkeys.contains(&placeholder_nkey(&spec.name)))
         .map(|(at, spec)| Found {
             code: LintCode::PlaceholderKey,
             span: spec.span.clone(),

@@ -1,5 +1,6 @@
 //! From TOML to resolved workloads, subjects and rules, with every error.
 
+mod attest;
 mod bucket;
 mod condition;
 mod lint;
@@ -11,12 +12,13 @@ mod subject;
 mod user;
 mod when;
 mod workload;
+mod x509;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_identity::{Nkey, SubjectPattern, TrustDomain, WorkloadName};
+use bulla_identity::{SubjectPattern, TrustDomain, WorkloadName};
 use toml::de::{DeTable, DeValue};
 
 use crate::bucket::Bucket;
@@ -28,6 +30,7 @@ use crate::requirements::Stated;
 use crate::rule::Rule;
 use crate::source::{Place, Source};
 use crate::stream::Retention;
+pub(crate) use attest::Attestors;
 use reader::{Fields, Node};
 
 /// The largest policy that is read, all of its files together: 16 MiB.
@@ -42,7 +45,7 @@ pub const MAX_GRANTS: usize = 1_000_000;
 pub(crate) struct WorkloadSpec {
     pub(crate) name: WorkloadName,
     pub(crate) span: Range<usize>,
-    pub(crate) nkeys: Vec<Nkey>,
+    pub(crate) attestors: Attestors,
     pub(crate) mints: bool,
     /// What its tokens reach at most; everything where nothing is said.
     pub(crate) reach: Option<Vec<Box<str>>>,
@@ -173,7 +176,8 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
             Err(e) => sink.report(&node.span(), Problem::TrustDomain(e)),
         }
     }
-    parsed.workloads = workload::workloads(top.get("workload"), sink);
+    let authorities = x509::authorities(top.get("x509"), sink);
+    parsed.workloads = workload::workloads(top.get("workload"), &authorities, sink);
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
     (parsed.subjects, parsed.audiences) = subject::subjects(top.get("subject"), sink);
     parsed.streams = stream::streams(top.get("stream"), sink);
@@ -189,6 +193,7 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
 const KEYS: &[&str] = &[
     "version",
     "trust_domain",
+    "x509",
     "workload",
     "group",
     "claims",

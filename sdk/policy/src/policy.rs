@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{
     Claims, Nkey, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId, WorkloadName,
     WorkloadTag, reserved,
 };
+use bulla_keyring::{Anchors, CertificateAuthorities};
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
@@ -79,6 +81,9 @@ pub struct Workload {
     id: WorkloadId,
     tag: WorkloadTag,
     nkeys: Vec<Nkey>,
+    /// Those of them that vouch for credentials.
+    vouching: Vec<Nkey>,
+    authorities: Vec<Arc<CertificateAuthorities>>,
     mints: bool,
     reach: Option<Vec<Box<str>>>,
     exchanges: bool,
@@ -104,10 +109,20 @@ impl Workload {
         self.tag
     }
 
-    /// The public keys that it may prove itself with; at least one.
+    /// The public keys that it connects with, and that its keys for encryption
+    /// are derived from; at least one.
     #[must_use]
     pub fn nkeys(&self) -> &[Nkey] {
         &self.nkeys
+    }
+
+    /// What vouches for its message credentials: any one of these.
+    #[must_use]
+    pub fn anchors(&self) -> Anchors<'_> {
+        Anchors {
+            nkeys: &self.vouching,
+            authorities: &self.authorities,
+        }
     }
 
     /// Whether it may mint transaction tokens.
@@ -264,7 +279,7 @@ impl Policy {
             }
             policy.by_id.insert(id.clone(), index);
             policy.by_name.insert(spec.name.clone(), index);
-            for nkey in &spec.nkeys {
+            for nkey in &spec.attestors.nkeys {
                 policy.by_nkey.insert(*nkey, index);
             }
             policy.index.push(Trie::default());
@@ -272,7 +287,9 @@ impl Policy {
                 name: spec.name,
                 id,
                 tag,
-                nkeys: spec.nkeys,
+                nkeys: spec.attestors.nkeys,
+                vouching: spec.attestors.vouching,
+                authorities: spec.attestors.authorities,
                 mints: spec.mints,
                 reach: spec.reach,
                 exchanges: spec.exchanges,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bulla_identity::{IdentityError, NkeyError, PatternError};
+use bulla_keyring::AuthoritiesError;
 
 use crate::requirements::Replay;
 use crate::rule::Verb;
@@ -168,6 +169,32 @@ pub enum Problem {
         /// The workload that was first.
         owner: String,
     },
+    /// No certificate authorities.
+    #[error("this names no certificate authorities: {0}")]
+    Authorities(AuthoritiesError),
+    /// A name that no `[x509]` has.
+    #[error("there is no `[x509.{name}]`")]
+    UnknownX509 {
+        /// The name.
+        name: String,
+        /// A name like it.
+        similar: Option<String>,
+    },
+    /// The same authorities twice in one list.
+    #[error("`{name}` stands in this list already")]
+    X509Twice {
+        /// The name.
+        name: String,
+    },
+    /// An nkey and an authority in one element.
+    #[error("an attestor is an nkey, which may say `vouches`, or the name of an `[x509]`")]
+    AttestorBoth,
+    /// A workload that cannot connect.
+    #[error("this workload has certificates and no nkey to connect with")]
+    X509Alone,
+    /// A workload that can connect and never get a credential.
+    #[error("nothing vouches for this workload")]
+    NothingVouches,
     /// More workloads or groups, or both under one name.
     #[error("the workload id of `{name}` collides with that of `{other}`")]
     TagCollision {

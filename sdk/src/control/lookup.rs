@@ -332,7 +332,7 @@ impl Inner {
             .workload_by_id(credential.claimed_workload())
             .ok_or(LookupError::UnknownWorkload)?;
         let verified =
-            Arc::new(credential.verify(&bundle.bundle, workload.nkeys(), at, self.skew)?);
+            Arc::new(credential.verify(&bundle.bundle, workload.anchors(), at, self.skew)?);
         let id = verified.id();
         let proven = Proven {
             generation,

@@ -109,7 +109,9 @@ impl Inner {
         let bundle = self.bundle.load_full();
         let policy = self.policy.load_full();
         let workload = policy.policy().workload_by_id(&self.own_name.workload);
-        let anchors = workload.map_or(&[][..], |workload| workload.nkeys());
+        let anchors = workload
+            .map(|workload| workload.anchors())
+            .unwrap_or_default();
         credential
             .verify(&bundle.bundle, anchors, now, self.skew)
             .map(|_| ())

@@ -99,7 +99,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
         .verify(&RequestExpectation {
             tag: workload.tag(),
             challenge: &[6; 32],
-            anchors: &[nkey.public()],
+            anchors: (&[nkey.public()]).into(),
             now,
             skew: MINUTE,
             max_age: MINUTE,

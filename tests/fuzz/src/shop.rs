@@ -1,12 +1,14 @@
 //! The trust domain of the test vectors, with its secrets.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bulla_envelope::{Credential, KeyReference, OpeningKey, TrustBundle, VerifiedCredential};
 use bulla_identity::{Nkey, NkeyKind, TrustDomain, UnixMillis, Verified, WorkloadId, WorkloadName};
-use bulla_keyring::{KemSecret, KemSuite, NkeySeed, SigningKey, sha256};
+use bulla_keyring::{
+    Anchors, CertificateAuthorities, KemSecret, KemSuite, NkeySeed, SigningKey, sha256,
+};
 use data_encoding::HEXLOWER;
 use serde_json::Value;
 
@@ -33,7 +35,8 @@ pub struct Shop {
     pub message_key: SigningKey,
     pub token_key: SigningKey,
     pub nkey: NkeySeed,
-    pub anchors: Vec<Nkey>,
+    nkeys: Vec<Nkey>,
+    authorities: Vec<Arc<CertificateAuthorities>>,
     pub credential: VerifiedCredential,
     /// The workload to which some of the test vectors are encrypted.
     pub reader: WorkloadId,
@@ -59,10 +62,12 @@ impl Shop {
             .expect("a bundle");
         let nkey =
             NkeySeed::from_random(NkeyKind::User, &seed(&vectors, "orders nkey")).expect("a seed");
-        let anchors = vec![nkey.public()];
+        let nkeys = vec![nkey.public()];
+        let mesh = vectors["authorities"]["mesh"].as_str().expect("text");
+        let mesh = CertificateAuthorities::from_pem(mesh).expect("an authority");
         let credential = Credential::decode(&octets(&vectors["credentials"]["orders"]["bytes"]))
             .expect("a credential")
-            .verify(&bundle, &anchors, now, skew)
+            .verify(&bundle, &nkeys, now, skew)
             .expect("a good one");
         let genuine = seeds(&vectors, |_| true)
             .map(|(_, bytes)| sha256(&[&envelopes::signed_part(&bytes)]))
@@ -88,9 +93,23 @@ impl Shop {
             root,
             domain,
             nkey,
-            anchors,
+            nkeys,
+            authorities: vec![Arc::new(mesh)],
             credential,
             vectors,
+        }
+    }
+
+    /// The workload's nkeys.
+    pub fn nkeys(&self) -> &[Nkey] {
+        &self.nkeys
+    }
+
+    /// What vouches for the workload: its nkey, or a certificate.
+    pub fn anchors(&self) -> Anchors<'_> {
+        Anchors {
+            nkeys: &self.nkeys,
+            authorities: &self.authorities,
         }
     }
 

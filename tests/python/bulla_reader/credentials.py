@@ -1,15 +1,16 @@
-"""Requests for credentials, and credentials: ENV-50 to ENV-53."""
+"""Requests for credentials, and credentials: ENV-50 to ENV-53, ENV-120 to ENV-122."""
 
 import base64
 import hashlib
 import re
 from dataclasses import dataclass
 
-from . import ed25519, kem
+from . import certificates, ed25519, kem
 from .encoding import Reader
 from .refusal import Refused
 
-MAX_CREDENTIAL = 4 * 1024
+MAX_CREDENTIAL = 8 * 1024
+MAX_KEM_RECORD = 4 * 1024
 MAX_WORKLOAD = 2048
 DAY = 24 * 60 * 60 * 1000
 
@@ -115,14 +116,23 @@ def read_process_keys(reader):
 
 
 def read_countersignature(reader):
+    """By an nkey or, where the first element is an array, by a certificate."""
+    if reader.nil():
+        return None
+    reader.array_of(2)
+    by = certificates.read_chain(reader) if reader.is_array() else reader.bytes_of(32)
+    return by, reader.bytes_of(64)
+
+
+def read_nkey_signature(reader):
     if reader.nil():
         return None
     reader.array_of(2)
     return reader.bytes_of(32), reader.bytes_of(64)
 
 
-def bounded(data):
-    if len(data) > MAX_CREDENTIAL:
+def bounded(data, limit=MAX_CREDENTIAL):
+    if len(data) > limit:
         raise Refused("too_large")
     return Reader(data)
 
@@ -161,19 +171,31 @@ def verify_request(request, expected):
             request.token_key, "token-key", statement, request.token_proof
         ):
             raise Refused("token_key_proof")
-    verify_countersignature(request, expected["anchors"])
+    verify_countersignature(request, expected["anchors"], expected["authorities"])
 
 
-def verify_countersignature(request, anchors):
-    vouched(request.countersignature, "countersignature", request.statement, anchors)
+def verify_countersignature(request, anchors, authorities):
+    """By one of the nkeys that vouch, or by a certificate of an authority; gives
+    when the certificate ends."""
+    if not anchors and not authorities:
+        raise Refused("no_anchor")
+    if request.countersignature is None:
+        raise Refused("countersignature_missing")
+    by, signature = request.countersignature
+    if isinstance(by, list):
+        return certificates.verify(by, signature, request, authorities)
+    by_nkey(request.countersignature, "countersignature", request.statement, anchors)
+    return None
 
 
 def vouched(countersignature, name, statement, anchors):
     """By one of the workload's nkeys in the policy."""
     if not anchors:
         raise Refused("no_anchor")
-    if countersignature is None:
-        raise Refused("countersignature_missing")
+    by_nkey(countersignature, name, statement, anchors)
+
+
+def by_nkey(countersignature, name, statement, anchors):
     key, signature = countersignature
     if key not in [nkey(text) for text in anchors]:
         raise Refused("foreign_nkey")
@@ -205,7 +227,7 @@ def decode_credential(data):
     return credential
 
 
-def verify_credential(credential, bundle, anchors, now, skew):
+def verify_credential(credential, bundle, anchors, authorities, now, skew):
     """ENV-52, in its order."""
     if now > bundle.expires_at + skew:
         raise Refused("bundle_expired")
@@ -220,9 +242,11 @@ def verify_credential(credential, bundle, anchors, now, skew):
         credential.issuer, "credential", credential.claims, credential.signature
     ):
         raise Refused("bad_issuer_signature")
-    verify_countersignature(credential.request, anchors)
+    certified_until = verify_countersignature(credential.request, anchors, authorities)
     if credential.expires_at > credential.request.requested_at + DAY:
         raise Refused("credential_life_too_long")
+    if certified_until is not None and credential.expires_at > certified_until:
+        raise Refused("outlives_certificate")
     if now < credential.not_before - skew:
         raise Refused("credential_not_yet_valid")
     if now > credential.expires_at + skew:

@@ -43,9 +43,13 @@ class Reader:
             raise Refused("truncated")
         return self.data[self.at]
 
+    def is_array(self):
+        """Whether an array is next."""
+        return 0x90 <= self.peek() <= 0x9F or self.peek() in (0xDC, 0xDD)
+
     def array(self):
         """The length of the array that begins here."""
-        if not (0x90 <= self.peek() <= 0x9F or self.peek() in (0xDC, 0xDD)):
+        if not self.is_array():
             raise Refused("wrong_type")
         count = self._strict(
             self.unpacker.read_array_header,

@@ -1,6 +1,7 @@
 //! 12, 28, 29: keys that nobody issued, not for this, or in another's place.
 
 use bulla_identity::{WorkloadId, reserved};
+use bulla_tests::Pki;
 
 use super::*;
 
@@ -40,6 +41,41 @@ async fn attack_29_a_lying_broker_cannot_speak_as_a_workload() {
     scene.inject("pay.charge", Some(&reply_to), sealed).await;
     scene.refused("foreign_nkey").await;
     assert_eq!(scene.handled(), 0);
+}
+
+/// A stolen issuing key, and an authority that issues certificates in anybody's
+/// name: both are needed, and it is the policy that says which authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_29_a_lying_broker_with_an_authority_of_its_own_cannot_speak_as_a_workload() {
+    let (mesh, own) = (Pki::new("mesh"), Pki::new("mesh"));
+    let by_nkey = "attest = [{ nkey = \"@shop@\" }]";
+    let by_mesh = "attest = [{ nkey = \"@shop@\" }, { x509 = \"mesh\" }]";
+    let certified = format!(
+        "{}\n{}",
+        POLICY.replacen(by_nkey, by_mesh, 1),
+        mesh.x509("mesh")
+    );
+    for (policy, code) in [
+        (&*certified, "certificate_untrusted"),
+        (POLICY, "no_authority"),
+    ] {
+        let scene = Scene::start_with(policy).await;
+        let forged = Forger::by_lying_broker_certified(&scene.bus, "shop", &own);
+        forged.publish(&scene.bus).await;
+        let reply_to = scene.bus.peer_inbox("shop", "x");
+        let sealed = request_of(&forged, "pay.charge", &reply_to);
+        scene.inject("pay.charge", Some(&reply_to), sealed).await;
+        scene.refused(code).await;
+        assert_eq!(scene.handled(), 0);
+        // The authority that the policy names vouches: the test is about that.
+        if policy != POLICY {
+            let forged = Forger::by_lying_broker_certified(&scene.bus, "shop", &mesh);
+            forged.publish(&scene.bus).await;
+            let sealed = request_of(&forged, "pay.charge", &reply_to);
+            scene.inject("pay.charge", Some(&reply_to), sealed).await;
+            scene.handled_at_least(1).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,7 +132,11 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
-        let bus = Bus::start(POLICY).await;
+        Self::start_with(POLICY).await
+    }
+
+    async fn start_with(policy: &str) -> Self {
+        let bus = Bus::start(policy).await;
         let (shop, pay) = (bus.client("shop").await, bus.client("pay").await);
         let handled = Arc::new(AtomicU64::new(0));
         let mut services = Vec::new();

@@ -277,13 +277,13 @@ impl Given<'_> {
             "policy",
             format!("revision {}, signed by a policy key", signed.revision),
         );
-        let anchors = policy.workload_by_id(&workload).map(|w| w.nkeys().to_vec());
+        let anchors = policy.workload_by_id(&workload).map(|w| w.anchors());
         let credential = credential
-            .verify(&bundle, &anchors.unwrap_or_default(), now, skew)
+            .verify(&bundle, anchors.unwrap_or_default(), now, skew)
             .map_err(|e| refused("credential", e.code(), &e))?;
         findings.hold(
             "credential",
-            format!("{workload}, by an issuer of the bundle and an nkey of the policy"),
+            format!("{workload}, by an issuer of the bundle and what the policy lets vouch for it"),
         );
         let subject = sealed.subject_unverified().to_owned();
         let authentic = sealed

@@ -82,10 +82,10 @@ fn good_credentials() -> Vec<Vector> {
 
 /// The elements of a credential's claims.
 const STATEMENT: usize = 1;
-const COUNTERSIGNATURE: usize = 2;
+pub const COUNTERSIGNATURE: usize = 2;
 const ISSUER: usize = 3;
 const NOT_BEFORE: usize = 4;
-const EXPIRES_AT: usize = 5;
+pub const EXPIRES_AT: usize = 5;
 const SERIAL: usize = 6;
 
 fn claims(process: &Process) -> Vec<Vec<u8>> {
@@ -93,7 +93,7 @@ fn claims(process: &Process) -> Vec<Vec<u8>> {
 }
 
 /// The credential of `orders` with other claims, signed by the issuer.
-fn credential_of(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+pub fn credential_of(change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
     let mut claims = claims(&orders());
     change(&mut claims);
     issued(&array(&claims), &key("issuing"))

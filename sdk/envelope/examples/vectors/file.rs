@@ -23,6 +23,8 @@ pub struct File {
     /// The trust bundle by which credentials and policies are judged.
     pub bundle: Octets,
     pub credentials: BTreeMap<String, NamedCredential>,
+    /// Certificate authorities that policies may name, PEM.
+    pub authorities: BTreeMap<String, String>,
     /// What holds where a vector's `with` does not say otherwise.
     pub defaults: With,
     pub vectors: Vec<Vector>,
@@ -148,9 +150,12 @@ pub struct With {
     /// Where the wrapped data key is, if not in the header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<Octets>,
-    /// Credentials and requests: the workload's nkeys in the policy.
+    /// Credentials and requests: the workload's nkeys in the policy that vouch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchors: Option<Vec<String>>,
+    /// And which of the file's authorities it lists for the workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<Vec<String>>,
     /// Instead of the file's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Octets>,
@@ -197,6 +202,7 @@ impl With {
             chain: this.chain.or(other.chain),
             record: this.record.or(other.record),
             anchors: this.anchors.or(other.anchors),
+            authorities: this.authorities.or(other.authorities),
             bundle: this.bundle.or(other.bundle),
             workload: this.workload.or(other.workload),
             challenge: this.challenge.or(other.challenge),

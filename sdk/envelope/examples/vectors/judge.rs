@@ -1,5 +1,6 @@
 //! What this crate says about a vector.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{
@@ -9,7 +10,9 @@ use bulla_envelope::{
     Suite, TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Claims, Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
-use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey};
+use bulla_keyring::{
+    Anchors, CertificateAuthorities, ExchangeSecret, KemSecret, KemSuite, MacKey, VerifyingKey,
+};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -36,7 +39,7 @@ pub fn judge(file: &File, vector: &Vector) -> Outcome {
     let verdict = match vector.what.as_str() {
         "envelope" => envelope(file, &with, &bytes),
         "credential" => credential(file, &with, &bytes),
-        "credential-request" => request(&with, &bytes),
+        "credential-request" => request(file, &with, &bytes),
         "trust-bundle" => open_bundle(&with, &bytes).map(|bundle| bundle_json(&bundle)),
         "trust-bundle-succession" => bundle_succession(&with, &bytes),
         "policy" => open_policy(file, &with, &bytes).map(|policy| policy_json(&policy)),
@@ -287,7 +290,10 @@ fn credential(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
     let verified = credential
         .verify(
             &file_bundle(file, with),
-            &nkeys(with.anchors.as_deref().unwrap()),
+            Anchors {
+                nkeys: &nkeys(with.anchors.as_deref().unwrap()),
+                authorities: &authorities(file, with),
+            },
             now(with),
             skew(with),
         )
@@ -307,7 +313,7 @@ fn credential(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
     }))
 }
 
-fn request(with: &With, bytes: &[u8]) -> Verdict<Value> {
+fn request(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
     let request = CredentialRequest::decode(bytes).map_err(|e| ("decode", e.code()))?;
     let challenge = unhex(with.challenge.as_deref().unwrap());
     let request = request
@@ -316,7 +322,10 @@ fn request(with: &With, bytes: &[u8]) -> Verdict<Value> {
                 .unwrap()
                 .tag(),
             challenge: &challenge.try_into().unwrap(),
-            anchors: &nkeys(with.anchors.as_deref().unwrap()),
+            anchors: Anchors {
+                nkeys: &nkeys(with.anchors.as_deref().unwrap()),
+                authorities: &authorities(file, with),
+            },
             now: now(with),
             skew: skew(with),
             max_age: Duration::from_millis(with.max_age.unwrap()),
@@ -618,6 +627,32 @@ fn suite(name: &str) -> KemSuite {
         .into_iter()
         .find(|suite| suite.as_str() == name)
         .unwrap()
+}
+
+/// The authorities that the policy lists.
+fn authorities(file: &File, with: &With) -> Vec<Arc<CertificateAuthorities>> {
+    let names = with.authorities.iter().flatten();
+    names
+        .map(|name| authority(&file.authorities[name]))
+        .collect()
+}
+
+fn authority(pem: &str) -> Arc<CertificateAuthorities> {
+    Arc::new(CertificateAuthorities::from_pem(pem).unwrap())
+}
+
+/// Whether a certificate by this authority vouches for a credential.
+pub fn countersigned(credential: &[u8], authority_pem: &str) -> bool {
+    let bundle = super::people::bundle_bytes();
+    let bundle = open_bundle(&super::people::file().defaults, &bundle).unwrap();
+    let anchors = Anchors {
+        nkeys: &[],
+        authorities: &[authority(authority_pem)],
+    };
+    let credential = Credential::decode(credential).unwrap();
+    credential
+        .verify(&bundle, anchors, super::people::NOW, super::people::SKEW)
+        .is_ok()
 }
 
 fn nkeys(texts: &[String]) -> Vec<Nkey> {

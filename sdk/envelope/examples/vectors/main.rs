@@ -26,6 +26,7 @@
 )]
 
 mod arrival;
+mod certificates;
 mod chains;
 mod codes;
 mod credentials;
@@ -38,6 +39,7 @@ pub mod judge;
 mod kem_records;
 mod narrowing;
 mod people;
+mod pki;
 mod proofs;
 mod raw;
 mod reasons;
@@ -63,6 +65,7 @@ pub fn generate() -> File {
     vectors.extend(replay::vectors());
     vectors.extend(requests::vectors());
     vectors.extend(credentials::vectors());
+    vectors.extend(certificates::vectors());
     vectors.extend(trust::vectors());
     vectors.extend(heads::vectors());
     vectors.extend(encryption::vectors());

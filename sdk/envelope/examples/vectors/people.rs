@@ -172,7 +172,7 @@ impl Process {
             .verify(&RequestExpectation {
                 tag: self.workload.tag(),
                 challenge: &challenge(),
-                anchors: &[self.nkey().public()],
+                anchors: (&[self.nkey().public()]).into(),
                 now: NOW,
                 skew: SKEW,
                 max_age: MAX_AGE,
@@ -275,6 +275,7 @@ pub fn file() -> File {
         exchange_keys: secrets::exchange_keys(),
         bundle: Octets::of(&bundle_bytes()),
         credentials,
+        authorities: super::pki::authorities(),
         defaults: With {
             credential: Some("orders".to_owned()),
             subject: Some(SUBJECT.to_owned()),
@@ -309,8 +310,8 @@ const ABOUT: &[&str] = &[
      keys of the `reader`, from its header or from the `record`, an envelope of the same sender, \
      and decrypt it. With a `chain` prove its ancestors, each sent by the holder of the credential \
      in the same place of `senders`, and judge the chain by `minter`, skew and max_age.",
-    "what = credential: decode it, verify it by bundle and anchors at now with skew. \
-     what = credential-request: decode it, verify it for workload, challenge, anchors, now, skew \
+    "what = credential: decode it, verify it by bundle, anchors and authorities at now with skew. \
+     what = credential-request: decode it, verify it for workload, challenge, anchors, authorities, now, skew \
      and max_age. what = trust-bundle: open it with the pinned roots, trust_domain, now and skew. \
      what = policy: open it with bundle, now and skew. what = kem-record: decode it, verify it for \
      workload and anchors.",

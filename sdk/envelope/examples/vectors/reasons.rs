@@ -117,6 +117,31 @@ const REASONS: &[(&str, &str)] = &[
     ("batch_place", "index or count is no place in a batch"),
     ("bundle_expired", "the trust bundle has expired"),
     (
+        "certificate_key",
+        "the certificate's key is neither Ed25519 nor P-256, or unsound",
+    ),
+    ("certificate_malformed", "a certificate does not parse"),
+    (
+        "certificate_names",
+        "the certificate does not name exactly one URI",
+    ),
+    (
+        "certificate_not_valid",
+        "a certificate was not valid when it vouched",
+    ),
+    (
+        "certificate_of_another",
+        "the certificate's URI is not the workload's id",
+    ),
+    (
+        "certificate_untrusted",
+        "the certificates do not lead to an authority that the policy lists",
+    ),
+    (
+        "certificate_usage",
+        "not a client's leaf that may sign, or not issued by what may issue such",
+    ),
+    (
         "cloned_key",
         "another message was accepted under this key, epoch and sequence",
     ),
@@ -140,7 +165,7 @@ const REASONS: &[(&str, &str)] = &[
     ("foreign_domain", "of another trust domain"),
     (
         "foreign_nkey",
-        "the countersignature is by an nkey that the policy does not name",
+        "the countersignature is by an nkey that does not vouch in the policy",
     ),
     ("frame_count", "not as many bodies as ids"),
     ("future", "from the future"),
@@ -167,7 +192,14 @@ const REASONS: &[(&str, &str)] = &[
         "missing_field",
         "a field that this kind requires is not there",
     ),
-    ("no_anchor", "the policy names no nkey of the workload"),
+    (
+        "no_anchor",
+        "the policy lets nothing vouch for the workload",
+    ),
+    (
+        "no_authority",
+        "the policy lists no certificate authority for the workload",
+    ),
     ("not_framable", "several messages where only one may be"),
     ("not_minimal", "a shorter encoding of a value exists"),
     ("not_recent", "the request is not from now"),
@@ -175,6 +207,10 @@ const REASONS: &[(&str, &str)] = &[
     (
         "outlives_credential",
         "it ends after its sender's credential",
+    ),
+    (
+        "outlives_certificate",
+        "it ends after a certificate that vouches for it",
     ),
     ("outlives_issuer", "it ends after its issuing key"),
     (

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bulla_envelope::{
     CountersignatureError, Credential, CredentialError, CredentialIssuer, CredentialRequest,
-    IssueError, MAX_CREDENTIAL_LIFE, RequestDraft, RequestError, RequestExpectation, Terms,
+    IssueError, MAX_CREDENTIAL, MAX_CREDENTIAL_LIFE, RequestDraft, RequestError,
+    RequestExpectation, Terms,
 };
-use bulla_identity::{NkeyKind, TrustDomain, WorkloadId};
-use bulla_keyring::{NkeySeed, SigningKey, Tag};
+use bulla_identity::{Nkey, NkeyKind, TrustDomain, WorkloadId};
+use bulla_keyring::{Anchors, NkeySeed, SigningKey, Tag};
 
 use crate::fixture::*;
 use crate::oracle::bin;
@@ -84,7 +85,7 @@ fn every_flipped_bit_of_request_and_credential_fails() {
         Credential::decode(&bytes).unwrap_err().code(),
         "trailing_bytes"
     );
-    let bomb = vec![0; 4097];
+    let bomb = vec![0; MAX_CREDENTIAL + 1];
     assert_eq!(Credential::decode(&bomb).unwrap_err().code(), "too_large");
 }
 
@@ -133,7 +134,8 @@ fn a_request_without_the_workloads_nkey_is_refused() {
     );
     let own = process.request_bytes(Some(&process.nkey));
     assert_eq!(
-        request_verdict(&process, &own, |expected| expected.anchors = &[]),
+        request_verdict(&process, &own, |expected| expected.anchors =
+            Anchors::default()),
         refused(CountersignatureError::NoAnchor)
     );
 }
@@ -235,7 +237,7 @@ fn an_issuer_keeps_to_reasonable_terms() {
 fn a_receiver_judges_issuer_anchor_domain_and_time() {
     let process = orders();
     let anchors = process.anchors();
-    let verdict = |bundle: &_, anchors: &[_], now| {
+    let verdict = |bundle: &_, anchors: &[Nkey], now| {
         process
             .credential()
             .verify(bundle, anchors, now, SKEW)

@@ -119,7 +119,7 @@ impl Process {
         RequestExpectation {
             tag: self.workload.tag(),
             challenge: &CHALLENGE,
-            anchors,
+            anchors: anchors.into(),
             now: NOW,
             skew: SKEW,
             max_age: Duration::from_secs(60),

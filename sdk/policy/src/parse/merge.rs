@@ -14,6 +14,7 @@ use crate::problem::Problem;
 pub(super) fn add<'d>(all: &mut DeTable<'d>, file: DeTable<'d>, sink: &mut Sink<'_>) {
     for (key, node) in file {
         let what = match &**key.get_ref() {
+            "x509" => "the authority",
             "workload" => "the workload",
             "group" => "the group",
             "claims" => "the private claim",

@@ -4,14 +4,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use bulla_identity::{Nkey, NkeyKind, WorkloadName};
+use bulla_identity::{Nkey, WorkloadName};
 
 use super::reader::{self, Fields, Node};
-use super::{GroupSpec, MAX_GRANTS, WorkloadSpec, lint, subject, user};
+use super::x509::Authorities;
+use super::{GroupSpec, MAX_GRANTS, WorkloadSpec, attest, lint, subject, user};
 use crate::error::Sink;
 use crate::problem::Problem;
 
-pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<WorkloadSpec> {
+pub(super) fn workloads(
+    node: Option<Node<'_>>,
+    authorities: &Authorities,
+    sink: &mut Sink<'_>,
+) -> Vec<WorkloadSpec> {
     let Some(table) = node.and_then(|n| reader::table("workload", n, sink)) else {
         return Vec::new();
     };
@@ -44,23 +49,8 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
             "allow_lint",
         ];
         let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
-        let mut nkeys = Vec::new();
-        if let Some(node) = fields.need("attest", sink) {
-            for node in reader::list("attest", "a list such as [{ nkey = \"U…\" }]", node, sink) {
-                if let Some((nkey, span)) = attestor(node, sink) {
-                    match owners.get(&nkey) {
-                        Some(owner) => {
-                            let owner = owner.clone();
-                            sink.report(&span, Problem::NkeyTwice { owner });
-                        }
-                        None => {
-                            owners.insert(nkey, name.to_owned());
-                            nkeys.push(nkey);
-                        }
-                    }
-                }
-            }
-        }
+        let attest = fields.need("attest", sink);
+        let attestors = attest.map(|node| attest::read(name, node, authorities, &mut owners, sink));
         let mints = fields
             .get("mints")
             .and_then(|n| reader::boolean("mints", n, sink))
@@ -87,7 +77,7 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
             out.push(WorkloadSpec {
                 name,
                 span: key.span(),
-                nkeys,
+                attestors: attestors.unwrap_or_default(),
                 mints,
                 reach,
                 exchanges,
@@ -105,35 +95,6 @@ pub(super) fn workloads(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Work
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
     out
-}
-
-fn attestor(node: Node<'_>, sink: &mut Sink<'_>) -> Option<(Nkey, Range<usize>)> {
-    const LATER: &[(&str, &str)] = &[
-        ("k8s", "attest with { nkey = \"U…\" }"),
-        ("jwt", "attest with { nkey = \"U…\" }"),
-        ("x509", "attest with { nkey = \"U…\" }"),
-    ];
-    let table = reader::table("attest", node, sink)?;
-    let fields = Fields::new(table, node.span(), "an attestor", &["nkey"], LATER, sink);
-    let later = LATER.iter().any(|(name, _)| table.contains_key(*name));
-    let node = match fields.get("nkey") {
-        Some(node) => node,
-        None if later => return None,
-        None => fields.need("nkey", sink)?,
-    };
-    let text = reader::text("nkey", node, sink)?;
-    match Nkey::parse(text) {
-        Ok(nkey) if nkey.kind() == NkeyKind::User => Some((nkey, node.span())),
-        Ok(_) => {
-            let found = text.chars().next().unwrap_or('?');
-            sink.report(&node.span(), Problem::NkeyKind { found });
-            None
-        }
-        Err(e) => {
-            sink.report(&node.span(), Problem::Nkey(e));
-            None
-        }
-    }
 }
 
 /// What the names in `who` stand for.

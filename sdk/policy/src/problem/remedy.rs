@@ -1,5 +1,7 @@
 //! What to do about each kind of error.
 
+use bulla_keyring::AuthoritiesError;
+
 use super::Problem;
 
 impl Problem {
@@ -25,6 +27,7 @@ impl Problem {
                 "attest" => {
                     "add `attest = [{ nkey = \"U…\" }]`: a workload that cannot prove itself can never connect"
                 }
+                "ca" => "add `ca = \"\"\"…\"\"\"`, the authority's certificates in PEM",
                 "id" => "add `id = \"…\"`: decisions and logs name the rule by it",
                 "who" => "add `who = [\"workload\", \"group:name\"]`",
                 "may" => {
@@ -59,6 +62,24 @@ impl Problem {
             }
             Self::NkeyKind { .. } => "use a user's public nkey: it starts with `U`",
             Self::NkeyTwice { .. } => "give each workload a key of its own: a key is an identity",
+            Self::Authorities(AuthoritiesError::PrivateKey) => {
+                "take the key out, and replace it: whoever has read this policy holds it"
+            }
+            Self::Authorities(_) => {
+                "put the authority's own certificates here, in PEM, at most 16 of them and nothing else"
+            }
+            Self::UnknownX509 { name, similar } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("declare it as `[x509.{name}]` with its `ca`"),
+                };
+            }
+            Self::X509Twice { .. } => "leave it out",
+            Self::AttestorBoth => "write two: `[{ nkey = \"U…\" }, { x509 = \"name\" }]`",
+            Self::X509Alone => {
+                "add the nkey that it connects with; `{ nkey = \"U…\", vouches = false }` lets only its certificate vouch for its messages"
+            }
+            Self::NothingVouches => "leave `vouches = false` out, or add `{ x509 = \"name\" }`",
             Self::TagCollision { .. } => "rename one of them",
             Self::UnknownWorkload { name, similar } => {
                 return match similar {

@@ -261,7 +261,7 @@ fn pol_10_workloads_have_names_and_public_keys_of_their_own() {
         "nkey_kind",
         &format!("\"{account}\""),
     );
-    for later in ["k8s", "jwt", "x509"] {
+    for later in ["k8s", "jwt"] {
         let text = with(&format!("workload.d.attest = [{{ {later} = \"x\" }}]"));
         one_error(&text, "unsupported", later);
     }

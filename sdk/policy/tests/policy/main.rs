@@ -9,6 +9,7 @@
 )]
 
 mod buckets;
+mod certificates;
 mod chains;
 mod circumstances;
 mod decisions;
