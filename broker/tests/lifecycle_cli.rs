@@ -201,6 +201,16 @@ async fn a_policy_is_applied_looked_at_and_taken_back() {
     let (_, shown) = policy_json(dir, &["show"]).await;
     assert_eq!(shown["text"], json!(original));
 
+    // What a revision changed, and what a file would change.
+    for new in ["@2", &closed] {
+        let (code, diff) = policy_json(dir, &["diff", "@current", new]).await;
+        assert_eq!(code, 1, "{diff:#}");
+        assert_eq!(diff["rights"][0]["change"], "lost", "{diff:#}");
+        assert_eq!(diff["rights"][0]["rules"][0]["id"], "closed", "{diff:#}");
+    }
+    assert_eq!(policy(dir, &["diff", "@1", "@3"]).await.0, 0);
+    assert_eq!(policy(dir, &["diff", "@1", "@9"]).await.0, 2);
+
     // Of two at the same moment one wins, and the other is told.
     let words = |file| ["apply", file, "--yes", "--expect", "3"];
     let both = [words(&closed), words(&other)];

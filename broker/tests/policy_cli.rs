@@ -392,7 +392,7 @@ fn help_teaches_by_example() {
     desk.bulla(&["can-i", "--help"]).expect(
         0,
         &[
-            "--user alice.json",
+            "--as-user alice.json",
             "Exit code: 0 allow, 1 deny, 2 no answer",
         ],
     );

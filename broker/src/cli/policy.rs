@@ -4,19 +4,25 @@
 
 mod answer;
 mod apply;
+mod asking;
 mod can_i;
+mod changes;
 mod check;
+mod diff;
+mod explain;
 mod fmt;
 mod graph;
 mod history;
 mod import;
 mod input;
+mod junit;
 mod lifecycle;
 mod permissions;
 mod print;
 mod schema;
 mod sign;
 mod status;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +49,9 @@ pub(crate) enum PolicyCommand {
     #[command(name = "can-i")]
     CanI(can_i::CanIArgs),
     Permissions(permissions::PermissionsArgs),
+    Explain(explain::ExplainArgs),
+    Test(test::TestArgs),
+    Diff(diff::DiffArgs),
     Sign(sign::SignArgs),
     Fmt(fmt::FmtArgs),
     Apply(apply::ApplyArgs),
@@ -62,6 +71,9 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::Check(args) => (args.json, check::check(args)),
         PolicyCommand::CanI(args) => (args.json, can_i::can_i(args)),
         PolicyCommand::Permissions(args) => (args.json, permissions::permissions(args)),
+        PolicyCommand::Explain(args) => (args.json, explain::explain(args)),
+        PolicyCommand::Test(args) => (args.json, test::test(args)),
+        PolicyCommand::Diff(args) => (args.json, speak(args.run())),
         PolicyCommand::Sign(args) => (args.json, sign::sign(args)),
         PolicyCommand::Fmt(args) => (args.json, fmt::fmt(args)),
         PolicyCommand::Apply(args) => (args.json(), speak(args.run())),
@@ -146,6 +158,8 @@ enum Failure {
         path: PathBuf,
         source: bulla_policy_tools::ImportError,
     },
+    #[error("a revision is asked for without a connection to a deployment")]
+    NoRevision,
     #[error("cannot read the claims `{}`: {source}", path.display())]
     ReadClaims {
         path: PathBuf,

@@ -63,6 +63,10 @@ pub(super) fn policy(provision: &Provision) -> Result<(PathBuf, String), Provisi
         text = text.replace(&format!("@{name}@"), &nkey.to_string());
     }
     write(&path, text.as_bytes())?;
+    let cases = provision.path("policy.cases.toml");
+    if read_if_there(&cases)?.is_none() {
+        write(&cases, CASES.as_bytes())?;
+    }
     Ok((path, text))
 }
 
@@ -132,6 +136,7 @@ pub(super) const WORKLOADS: [&str; 3] = ["gateway", "orders", "billing"];
 
 const HOST: &str = "127.0.0.1:";
 const POLICY: &str = include_str!("templates/policy.toml");
+const CASES: &str = include_str!("templates/policy.cases.toml");
 const ROUTES: &str = include_str!("templates/routes.toml");
 const GATEWAY: &str = include_str!("templates/gateway.toml");
 
@@ -167,6 +172,17 @@ mod tests {
         let (path, text) = policy(&provision).unwrap();
         let (loaded, _) = provision.sign_policy("policy.toml", &text).unwrap();
         assert_eq!(loaded.workloads().len(), WORKLOADS.len());
+        let cases = std::fs::read_to_string(provision.path("policy.cases.toml")).unwrap();
+        let cases = bulla_policy::Cases::parse("policy.cases.toml", &cases).unwrap();
+        let report = loaded.test(&[&cases], crate::clock::now());
+        assert_eq!(report.failures().count(), 0, "{:?}", report.asked);
+        assert_eq!(report.coverage.percent(), 100, "{:?}", report.coverage);
+        let rules = &report.coverage.rules;
+        assert!(
+            rules
+                .iter()
+                .all(|r| r.never_held.is_empty() && r.never_failed.is_empty())
+        );
         std::fs::write(&path, "# mine").unwrap();
         assert_eq!(policy(&provision).unwrap().1, "# mine");
 

@@ -74,6 +74,11 @@ pub enum AuthoritiesError {
 }
 
 impl CertificateAuthorities {
+    /// The certificates, each as DER, in their order.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.certificates.iter().map(AsRef::as_ref)
+    }
+
     /// Reads PEM: one certificate or several, each allowed to issue others.
     ///
     /// Whether they are still valid is not asked: an authority counts for as

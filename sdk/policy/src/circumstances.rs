@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use bulla_identity::UnixMillis;
 use ipnet::IpNet;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::schedule::Schedule;
 
@@ -76,6 +78,25 @@ impl When {
     }
 }
 
+/// A moment as RFC 3339 writes it, in UTC.
+#[must_use]
+pub fn moment(at: UnixMillis) -> String {
+    let nanos = i128::from(at.as_millis()) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|date| date.format(&Rfc3339).ok())
+        .unwrap_or_else(|| at.to_string())
+}
+
+/// A moment that RFC 3339 writes with time and offset; `None` if the text is
+/// another, or before 1970.
+#[must_use]
+pub fn parse_moment(text: &str) -> Option<UnixMillis> {
+    let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let millis = u64::try_from(date.unix_timestamp_nanos() / 1_000_000).ok()?;
+    Some(UnixMillis::from_millis(millis))
+}
+
 /// Networks that a client's address may lie in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Networks(pub(crate) Box<[IpNet]>);
@@ -87,6 +108,18 @@ impl Networks {
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether all of them lie in `other`, each in one.
+    pub(crate) fn within(&self, other: &Self) -> bool {
+        let mut all = self.0.iter();
+        all.all(|net| other.0.iter().any(|o| o.contains(net)))
+    }
+
+    /// Whether some address lies in both.
+    pub(crate) fn overlap(&self, other: &Self) -> bool {
+        let mut all = self.0.iter();
+        all.any(|net| other.0.iter().any(|o| o.contains(net) || net.contains(o)))
     }
 
     /// The networks, as they were written, sorted.

@@ -127,7 +127,7 @@ impl Condition {
 }
 
 impl ClaimTest {
-    fn outcome(&self, scene: Scene<'_>) -> TestOutcome {
+    pub(crate) fn outcome(&self, scene: Scene<'_>) -> TestOutcome {
         let value = scene.user.and_then(|u| u.get(&self.claim));
         let Some(value) = value else {
             return match self.test {

@@ -45,6 +45,14 @@ impl Starts {
         })
     }
 
+    /// The users that it covers: names, and beginnings of names with a `*`.
+    pub fn users(&self) -> impl Iterator<Item = String> {
+        self.users.iter().map(|name| match name {
+            UserName::Is(name) => name.to_string(),
+            UserName::BeginsWith(prefix) => format!("{prefix}*"),
+        })
+    }
+
     /// The scopes that the token may have.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.scopes.iter().map(|scope| &**scope)

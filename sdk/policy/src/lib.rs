@@ -63,11 +63,13 @@
 
 mod admission_change;
 mod bucket;
+mod cases;
 mod check;
 mod circumstances;
 mod condition;
 mod decide;
 mod decision;
+mod diff;
 mod error;
 mod excerpt;
 mod exchange;
@@ -76,6 +78,7 @@ mod parse;
 mod permissions;
 mod policy;
 mod problem;
+mod question;
 mod record;
 mod requirements;
 mod rule;
@@ -88,18 +91,24 @@ mod warning;
 
 pub use admission_change::AdmissionChange;
 pub use bucket::Bucket;
-pub use circumstances::{Circumstances, Networks};
+pub use cases::{Asked, Case, Cases, Complaint, Coverage, RuleCoverage, TestReport};
+pub use circumstances::{Circumstances, Networks, moment, parse_moment};
 pub use condition::TestOutcome;
 pub use decide::Request;
 pub use decision::{Decision, Denial, FailedCondition, Permit, Reason, Would};
+pub use diff::{
+    Allowance, ChangeKind, Example, KeyChange, PermissionChange, PolicyDiff, RequirementChange,
+    RightChange, RuleChange, SettingChange, SubjectSet,
+};
 pub use error::{PolicyError, PolicyErrors};
 pub use excerpt::Excerpt;
 pub use exchange::{EXCHANGE_ASKED, EXCHANGE_SERVED, Starts};
 pub use lint::{Checked, Lint, LintCode, placeholder_nkey};
-pub use parse::{MAX_GRANTS, MAX_POLICY_BYTES};
+pub use parse::{MAX_CASES_BYTES, MAX_GRANTS, MAX_POLICY_BYTES, MAX_QUESTIONS};
 pub use permissions::{ListEntry, ListName, MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
 pub use problem::{BucketProblem, Problem, ReplayEntry};
+pub use question::{Allowed, Answer, Bearing, Considered, Denied, NotLiteral, Question, Tested};
 pub use record::{DecisionRecord, MAX_RECORDED_TEXT, RecordedUser, RuleUse, Verdict};
 pub use requirements::{
     Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,

@@ -2,6 +2,7 @@
 
 mod attest;
 mod bucket;
+mod cases;
 mod condition;
 mod lint;
 mod merge;
@@ -31,6 +32,8 @@ use crate::rule::Rule;
 use crate::source::{Place, Source};
 use crate::stream::Retention;
 pub(crate) use attest::Attestors;
+pub(crate) use cases::cases;
+pub use cases::{MAX_CASES_BYTES, MAX_QUESTIONS};
 use reader::{Fields, Node};
 
 /// The largest policy that is read, all of its files together: 16 MiB.

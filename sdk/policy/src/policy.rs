@@ -48,6 +48,8 @@ pub struct Policy {
     /// Per workload, the rules that name it, by their patterns.
     index: Vec<Trie<Entry>>,
     subjects: Trie<Stated>,
+    /// The same, by pattern.
+    pub(crate) entries: Vec<StatedEntry>,
     /// Sorted; their places are what [`Audiences`] counts.
     audiences: Vec<Box<str>>,
     /// Sorted by name.
@@ -72,6 +74,14 @@ pub struct Policy {
 pub(crate) struct Entry {
     pub(crate) rule: u32,
     pub(crate) pattern: u32,
+}
+
+/// A `[subject]` entry.
+#[derive(Debug, Clone)]
+pub(crate) struct StatedEntry {
+    pub(crate) pattern: SubjectPattern,
+    pub(crate) place: Place,
+    pub(crate) stated: Stated,
 }
 
 /// A workload as the policy declares it.
@@ -142,6 +152,13 @@ impl Workload {
     #[must_use]
     pub fn starts(&self) -> Option<&Starts> {
         self.starts.as_ref()
+    }
+
+    /// The audiences that the tokens which it mints may reach at most; `None`:
+    /// all, if it mints at all.
+    #[must_use]
+    pub fn reach(&self) -> Option<&[Box<str>]> {
+        self.reach.as_deref()
     }
 
     /// Whether the tokens that it mints may reach this audience.
@@ -255,6 +272,7 @@ impl Policy {
             timed: Vec::new(),
             index: Vec::new(),
             subjects: Trie::default(),
+            entries: Vec::new(),
             audiences: parsed.audiences,
             private: parsed.private,
             requesters: Trie::default(),
@@ -298,6 +316,11 @@ impl Policy {
         }
         for spec in &parsed.subjects {
             policy.subjects.insert(spec.pattern.tokens(), spec.stated);
+            policy.entries.push(StatedEntry {
+                pattern: spec.pattern.clone(),
+                place: spec.place.clone(),
+                stated: spec.stated,
+            });
         }
         policy.proven = proven(&parsed.subjects);
         let ages = parsed.subjects.iter().filter_map(|s| s.stated.max_age);
@@ -455,6 +478,19 @@ impl Policy {
         stated.or_default()
     }
 
+    /// The `[subject]` entries that say what `subject` demands: each one's pattern
+    /// and where it stands. None where the demands are fixed.
+    pub fn entries_for(
+        &self,
+        subject: &Subject,
+    ) -> impl Iterator<Item = (&SubjectPattern, &Place)> {
+        let stated = subject.as_str() != reserved::EXCHANGE;
+        self.entries
+            .iter()
+            .filter(move |entry| stated && entry.pattern.matches(subject))
+            .map(|entry| (&entry.pattern, &entry.place))
+    }
+
     /// The names of audiences, sorted.
     pub fn audience_names(&self, audiences: Audiences) -> impl Iterator<Item = &str> {
         let names = audiences
@@ -475,6 +511,14 @@ impl Policy {
                 .iter()
                 .filter_map(|reader| self.workload_at(*reader)),
         )
+    }
+
+    /// Every claim that only some workloads may read, and who they are, by name.
+    pub fn private_claims(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Workload>)> {
+        self.private.iter().map(|spec| {
+            let readers = spec.readers.iter();
+            (&*spec.name, readers.filter_map(|r| self.workload_at(*r)))
+        })
     }
 
     /// Whether this workload is a reader of some private claim.

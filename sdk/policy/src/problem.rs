@@ -696,6 +696,45 @@ pub enum Problem {
         /// How many there are.
         actual: usize,
     },
+    // Cases.
+    /// More bytes than a file of cases may have.
+    #[error("the file of cases is {actual} bytes long; at most {limit} are allowed")]
+    CasesTooLarge {
+        /// The most bytes allowed.
+        limit: usize,
+        /// The bytes found.
+        actual: usize,
+    },
+    /// More questions than one file may ask.
+    #[error(
+        "the cases ask {actual} questions (workloads × verbs × subjects × users); at most {limit} are allowed"
+    )]
+    TooManyQuestions {
+        /// The most allowed.
+        limit: usize,
+        /// How many there are up to here.
+        actual: usize,
+    },
+    /// A user that the file of cases does not have.
+    #[error("the cases have no user `{name}`")]
+    CaseUser {
+        /// The name found.
+        name: String,
+        /// A name like it.
+        similar: Option<String>,
+    },
+    /// A pattern where a message is asked about.
+    #[error("`{subject}` is a pattern, and a message has a literal subject")]
+    CaseSubject {
+        /// The pattern.
+        subject: String,
+    },
+    /// A reason for an allow.
+    #[error("`{key}` explains a deny, and this case expects an allow")]
+    CaseReason {
+        /// The key.
+        key: &'static str,
+    },
     /// More permissions than fit into a callout's answer.
     #[error(
         "the permissions of `{workload}` take {actual} bytes, and at most {limit} fit into the answer to nats-server; the most are due to {}",

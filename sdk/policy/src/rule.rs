@@ -181,7 +181,7 @@ impl VerbSet {
 }
 
 /// What a rule says; what the engine says is a [`Decision`](crate::Decision).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// `[[allow]]`.
     Allow,

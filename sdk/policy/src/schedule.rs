@@ -58,6 +58,18 @@ impl Schedule {
             .any(|(start, end)| (*start..*end).contains(&minute))
     }
 
+    /// Whether all of it lies in `other`.
+    pub(crate) fn within(&self, other: &Self) -> bool {
+        let mut parts = self.parts.iter();
+        parts.all(|(a, b)| other.parts.iter().any(|(c, d)| c <= a && b <= d))
+    }
+
+    /// Whether some of it lies in `other`.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|(a, b)| other.parts.iter().any(|(c, d)| c < b && a < d))
+    }
+
     /// When, after `now`, it next begins or ends. Never, if it is empty.
     #[must_use]
     pub fn next_change(&self, now: UnixMillis) -> Option<UnixMillis> {

@@ -1,7 +1,7 @@
 //! The policy language: what loads can be asked anything.
 
 use bulla_identity::{Claims, Subject, TrustDomain};
-use bulla_policy::{Circumstances, Policy, Request, Verb};
+use bulla_policy::{Cases, Circumstances, Policy, PolicyDiff, Request, Verb};
 use bulla_policy_tools::{FormatError, Graph, ImportOptions, format, import};
 use serde_json::json;
 
@@ -11,6 +11,13 @@ pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
+    if let Ok(cases) = Cases::parse("fuzz.cases.toml", text) {
+        let nothing = Policy::parse("nothing.toml", NOTHING).expect("it loads");
+        assert_eq!(
+            nothing.test(&[&cases], SHOP.now).asked.len(),
+            cases.questions()
+        );
+    }
     let policy = match Policy::parse("fuzz.toml", text) {
         Ok(policy) => policy,
         Err(errors) => {
@@ -24,6 +31,10 @@ pub fn text(data: &[u8]) {
     };
     let again = Policy::parse("again.toml", text).expect("it loaded");
     assert_eq!(policy.hash(), again.hash());
+    assert!(PolicyDiff::between(&policy, &again, SHOP.now).is_empty());
+    let nothing = Policy::parse("nothing.toml", NOTHING).expect("it loads");
+    let gained = PolicyDiff::between(&nothing, &policy, SHOP.now);
+    assert!(gained.rights.iter().all(|right| right.kind.gives()));
     let subject = Subject::parse("orders.created").expect("a subject");
     let claims = json!({ "sub": "alice", "scope": "orders:write", "tenant": "a", "n": 1 });
     let claims = claims.as_object().cloned().map(Claims::from_map);
@@ -103,3 +114,5 @@ pub fn nats_config(data: &[u8]) {
         Err(error) => assert_ne!(error.code(), "does_not_load", "{error}"),
     }
 }
+/// A policy that says nothing.
+const NOTHING: &str = "version = 1\ntrust_domain = \"acme.example\"\n";

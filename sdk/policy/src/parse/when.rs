@@ -4,13 +4,11 @@ use std::net::IpAddr;
 
 use bulla_identity::UnixMillis;
 use ipnet::IpNet;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use toml::de::DeValue;
 
 use super::reader::{self, Fields, Node};
 use super::subject;
-use crate::circumstances::{Networks, When};
+use crate::circumstances::{Networks, When, parse_moment};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::schedule::{DAY, Schedule, WEEK};
@@ -18,7 +16,9 @@ use crate::schedule::{DAY, Schedule, WEEK};
 /// When and from where a rule counts; `None` if always and from everywhere.
 pub(super) fn when(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Box<When>> {
     let when = When {
-        expires: fields.get("expires").and_then(|node| moment(node, sink)),
+        expires: fields
+            .get("expires")
+            .and_then(|node| moment("expires", node, sink)),
         time: fields.get("time").and_then(|node| hours(node, sink)),
         network: fields.get("network").and_then(|node| networks(node, sink)),
     };
@@ -26,22 +26,21 @@ pub(super) fn when(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Box<When>
 }
 
 /// A moment: a date of TOML or a text, with a time and an offset.
-fn moment(node: Node<'_>, sink: &mut Sink<'_>) -> Option<UnixMillis> {
+pub(super) fn moment(key: &str, node: Node<'_>, sink: &mut Sink<'_>) -> Option<UnixMillis> {
     let text = match node.get_ref() {
         DeValue::Datetime(date) => date.to_string(),
         DeValue::String(text) => text.to_string(),
         _ => {
-            reader::wrong_type("expires", "a date such as 2027-01-31T18:00:00Z", node, sink);
+            reader::wrong_type(key, "a date such as 2027-01-31T18:00:00Z", node, sink);
             return None;
         }
     };
-    let found = OffsetDateTime::parse(&text, &Rfc3339).ok();
-    let millis = found.and_then(|date| u64::try_from(date.unix_timestamp_nanos() / 1_000_000).ok());
-    if millis.is_none() {
+    let found = parse_moment(&text);
+    if found.is_none() {
         let text = reader::printable(&text);
         sink.report(&node.span(), Problem::Date { text });
     }
-    millis.map(UnixMillis::from_millis)
+    found
 }
 
 /// One window or a list of them.

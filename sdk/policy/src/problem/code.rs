@@ -97,6 +97,11 @@ impl Problem {
             Self::OpenEnd { .. } => "open_end",
             Self::DenyCuts { .. } => "deny_cuts",
             Self::TooManyGrants { .. } => "too_many_grants",
+            Self::CasesTooLarge { .. } => "cases_too_large",
+            Self::TooManyQuestions { .. } => "too_many_questions",
+            Self::CaseUser { .. } => "case_user",
+            Self::CaseSubject { .. } => "case_subject",
+            Self::CaseReason { .. } => "case_reason",
             Self::PermissionsTooLarge { .. } => "permissions_too_large",
         }
     }

@@ -39,6 +39,8 @@ impl Problem {
                 "users" => "add `users = [\"batch:*\"]`: on whose behalf it may start",
                 "readers" => "add `readers = [\"workload\", \"group:name\"]`",
                 "subjects" => "add `subjects = [\"orders.>\"]`",
+                "case" => "add [[case]] with `who`, `may`, `on` and `expect`",
+                "expect" => "add `expect = \"allow\"` or `expect = \"deny\"`",
                 "on" => "add `on = [\"subject.pattern\"]`",
                 _ => "add it",
             },
@@ -254,6 +256,19 @@ impl Problem {
                 "deny both verbs there, or narrow the allow rules so that no deny is needed"
             }
             Self::TooManyGrants { .. } => "use fewer, wider patterns or split the trust domain",
+            Self::CasesTooLarge { .. } | Self::TooManyQuestions { .. } => {
+                "split the cases into several files"
+            }
+            Self::CaseUser { name, similar } => {
+                return match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("declare it as `[user.{name}]`; `nobody` is no user"),
+                };
+            }
+            Self::CaseSubject { .. } => {
+                "replace its wildcards and captures; only subscribe and serve ask about patterns"
+            }
+            Self::CaseReason { .. } => "leave it out, or expect a deny",
             Self::PermissionsTooLarge { .. } => "grant this workload fewer, wider patterns",
         };
         fixed.to_owned()

@@ -9,10 +9,12 @@
 )]
 
 mod buckets;
+mod cases;
 mod certificates;
 mod chains;
 mod circumstances;
 mod decisions;
+mod diff;
 mod files;
 mod language;
 mod lints;

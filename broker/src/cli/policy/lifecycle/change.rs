@@ -1,21 +1,20 @@
 //! What a change of the policy does, shown to who has to say yes to it.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use bulla_identity::WorkloadName;
-use bulla_policy::{AdmissionChange, Circumstances, Policy};
+use bulla_policy::{AdmissionChange, Circumstances, Policy, PolicyDiff};
 use serde_json::{Value, json};
 
 use super::LifecycleError;
+use crate::cli::policy::changes::{changes_json, print_meaning};
 use crate::cli::policy::print::{BAD, GOOD, STRONG, WARN, plural, say};
 use crate::clock;
 
 /// How one policy differs from another for those who are connected.
 pub(in crate::cli::policy) struct Change {
     workloads: Vec<(WorkloadName, Fate)>,
-    rules_added: Vec<String>,
-    rules_removed: Vec<String>,
+    meaning: PolicyDiff,
 }
 
 /// What becomes of a workload's connections.
@@ -73,25 +72,16 @@ impl Change {
             }
         }
         workloads.sort_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
-        let rules = |policy: &Policy| -> BTreeSet<String> {
-            policy.rule_ids().map(str::to_owned).collect()
-        };
-        let (before, after) = (rules(old), rules(new));
         Self {
             workloads,
-            rules_added: after.difference(&before).cloned().collect(),
-            rules_removed: before.difference(&after).cloned().collect(),
+            meaning: PolicyDiff::between(old, new, clock::now()),
         }
     }
 
     pub(in crate::cli::policy) fn print(&self) {
-        for (sign, style, rules) in [
-            ("+", GOOD, &self.rules_added),
-            ("-", BAD, &self.rules_removed),
-        ] {
-            for rule in rules {
-                say!("  {style}{sign}{style:#} rule {rule}");
-            }
+        print_meaning(&self.meaning);
+        if self.meaning.is_empty() {
+            say!("  no decision differs");
         }
         let width = self.workloads.iter().map(|(name, _)| name.as_str().len());
         let width = width.max().unwrap_or(0);
@@ -128,8 +118,7 @@ impl Change {
             .collect();
         json!({
             "workloads": workloads,
-            "rules_added": self.rules_added,
-            "rules_removed": self.rules_removed,
+            "meaning": changes_json(&self.meaning),
         })
     }
 }

@@ -1,0 +1,457 @@
+//! Who may do what, before and after.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bulla_identity::{SubjectPattern, UnixMillis, WorkloadName};
+
+use super::atom::{Atoms, Lit};
+use super::example;
+use super::function::{Case, Function};
+use super::region::{NONE, Regions, Shape};
+use super::walk::{Budget, Literals};
+use super::words::{everywhere, joined, place, unknown, witness};
+use super::{Allowance, ChangeKind, Example, MOST_PLACES, RightChange, RuleChange, SubjectSet};
+use crate::policy::Policy;
+use crate::requirements::{Protect, UserRule};
+use crate::rule::{Effect, Verb};
+
+mod reading;
+
+/// The value of what was not compared.
+const UNKNOWN: u32 = 1;
+/// The value of the first change.
+const FIRST: u32 = 2;
+
+/// The most kinds of change that are told apart for one workload and verb.
+const MOST_DELTAS: usize = 2_000;
+
+/// Beyond that, conditions that follow from others are told all the same.
+const MOST_WEIGHED: usize = 64;
+
+pub(super) fn compare(
+    before: &Policy,
+    after: &Policy,
+    now: UnixMillis,
+    shadow: bool,
+    budget: &mut Budget,
+) -> Vec<RightChange> {
+    let mut comparison = Comparison {
+        sides: [before, after],
+        now,
+        shadow,
+        atoms: Atoms::default(),
+        names: Literals::default(),
+        meanings: Vec::new(),
+        meaning_ids: HashMap::new(),
+        entries: [Vec::new(), Vec::new()],
+        demands: Vec::new(),
+    };
+    comparison.read();
+    let mut out = Vec::new();
+    for (rules, workloads) in comparison.groups() {
+        for verb in Verb::ALL {
+            out.extend(comparison.compare(&rules, &workloads, verb, budget));
+        }
+    }
+    joined(out)
+}
+
+/// What one pattern of one rule means, whatever the rule is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Meaning {
+    effect: Effect,
+    pattern: String,
+    /// Where any of these holds, the rule applies.
+    terms: Vec<u32>,
+    /// The same for a message without a user.
+    without_user: Vec<u32>,
+    shown: Option<Arc<str>>,
+}
+
+/// One pattern of one rule of one side.
+struct RuleEntry {
+    rule: u32,
+    tokens: SubjectPattern,
+    meaning: u32,
+}
+
+/// What one `[subject]` entry contributes to decisions.
+struct DemandEntry {
+    pattern: SubjectPattern,
+    sides: Sides,
+    /// `signed` for everything that is not open: decisions do not tell more.
+    protect: Option<Protect>,
+    user: Option<UserRule>,
+    audiences: Vec<(Lit, Box<str>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sides {
+    before: bool,
+    after: bool,
+}
+
+enum Label {
+    Rule {
+        meaning: u32,
+        before: Option<u32>,
+        after: Option<u32>,
+    },
+    Demand(usize),
+    /// Where requirements are fixed, whatever `[subject]` says.
+    Fixed,
+}
+
+/// A kind of change, by everything that is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Delta {
+    kind: ChangeKind,
+    before: Option<Allowance>,
+    after: Option<Allowance>,
+    rules: Vec<RuleChange>,
+    by_requirements: bool,
+}
+
+/// Rules of one workload, by place in each policy.
+type RuleSets = [Vec<u32>; 2];
+
+struct Comparison<'p> {
+    sides: [&'p Policy; 2],
+    now: UnixMillis,
+    /// Whether rules in shadow count as if they were enforced.
+    shadow: bool,
+    atoms: Atoms,
+    names: Literals,
+    meanings: Vec<Meaning>,
+    meaning_ids: HashMap<Meaning, u32>,
+    entries: [Vec<RuleEntry>; 2],
+    demands: Vec<DemandEntry>,
+}
+
+impl Sides {
+    const fn differ(self) -> bool {
+        self.before != self.after
+    }
+
+    const fn has(self, side: usize) -> bool {
+        if side == 0 { self.before } else { self.after }
+    }
+}
+
+impl Comparison<'_> {
+    fn compare(
+        &mut self,
+        rules: &RuleSets,
+        workloads: &[WorkloadName],
+        verb: Verb,
+        budget: &mut Budget,
+    ) -> Vec<RightChange> {
+        let (labels, labelled) = self.label(rules, verb, budget);
+        if !labelled.is_changed() {
+            return Vec::new();
+        }
+        let mut regions = Regions::new(budget.part(), MOST_PLACES);
+        let mut deltas = Deltas::default();
+        let map = labelled.map(&mut regions, UNKNOWN, &mut |found, budget| {
+            self.value(found, &labels, &mut deltas, budget)
+        });
+        let mut out = Vec::new();
+        for value in regions.values(map) {
+            if value == NONE {
+                continue;
+            }
+            let set = regions.only(map, value);
+            let shapes = regions.shapes(set);
+            if regions.is_cut() {
+                out.push(unknown(workloads, verb, vec![everywhere()]));
+                break;
+            }
+            let delta = value
+                .checked_sub(FIRST)
+                .and_then(|at| deltas.all.get(at as usize));
+            let Some(delta) = delta else {
+                out.push(unknown(workloads, verb, self.places(&shapes)));
+                continue;
+            };
+            let mut sets = self.places(&shapes);
+            for (place, shape) in sets.iter_mut().zip(&shapes) {
+                let found = labelled.matching(&shape.pattern);
+                let found = found.iter().filter_map(|l| labels.get(*l as usize));
+                let found: Vec<&Label> = found.collect();
+                let subject = witness(&self.names, &shape.pattern);
+                place.examples =
+                    self.examples(&subject, &found, workloads, verb, &mut regions.budget);
+            }
+            out.push(RightChange {
+                workloads: workloads.to_vec(),
+                verbs: vec![verb],
+                kind: delta.kind,
+                sets,
+                before: delta.before.clone(),
+                after: delta.after.clone(),
+                rules: delta.rules.clone(),
+                by_requirements: delta.by_requirements,
+            });
+        }
+        budget.give_back(&regions.budget);
+        out
+    }
+
+    /// What the labels that match a subject make of it.
+    fn value(
+        &self,
+        found: &[u32],
+        labels: &[Label],
+        deltas: &mut Deltas,
+        budget: &mut Budget,
+    ) -> u32 {
+        budget.spend(1 + found.len());
+        let labels: Vec<&Label> = found
+            .iter()
+            .filter_map(|l| labels.get(*l as usize))
+            .collect();
+        let before = self.function(0, &labels);
+        let after = self.function(1, &labels);
+        let gives = after.beyond(&before, &self.atoms, budget);
+        let takes = before.beyond(&after, &self.atoms, budget);
+        let kind = match (&gives, &takes) {
+            (None, None) => None,
+            (Some(_), Some(_)) => Some(ChangeKind::Changed),
+            (Some(_), None) if before.allows_something(&self.atoms, budget) => {
+                Some(ChangeKind::Widened)
+            }
+            (Some(_), None) => Some(ChangeKind::Gained),
+            (None, Some(_)) if after.allows_something(&self.atoms, budget) => {
+                Some(ChangeKind::Narrowed)
+            }
+            (None, Some(_)) => Some(ChangeKind::Lost),
+        };
+        if budget.is_spent() || deltas.all.len() >= MOST_DELTAS {
+            return UNKNOWN;
+        }
+        let Some(kind) = kind else {
+            return NONE;
+        };
+        let demands = labels.iter().filter_map(|l| match l {
+            Label::Demand(at) => self.demands.get(*at),
+            _ => None,
+        });
+        let fixed = labels.iter().any(|l| matches!(l, Label::Fixed));
+        deltas.number(Delta {
+            kind,
+            before: (kind != ChangeKind::Gained).then(|| self.allowance(0, &labels)),
+            after: (kind != ChangeKind::Lost).then(|| self.allowance(1, &labels)),
+            rules: self.rule_changes(&labels),
+            by_requirements: !fixed && demands.into_iter().any(|d| d.sides.differ()),
+        })
+    }
+
+    fn function(&self, side: usize, labels: &[&Label]) -> Function {
+        let (user, audiences) = self.demanded(side, labels);
+        let mut with_user = Case {
+            base: audiences.iter().map(|a| a.0).collect(),
+            ..Case::default()
+        };
+        with_user.base.sort_unstable();
+        let mut without_user = Case::default();
+        for meaning in self.meanings_of(side, labels) {
+            let (all, none) = match meaning.effect {
+                Effect::Allow => (&mut with_user.allow, &mut without_user.allow),
+                Effect::Deny => (&mut with_user.deny, &mut without_user.deny),
+            };
+            all.extend(&meaning.terms);
+            none.extend(&meaning.without_user);
+        }
+        for terms in [
+            &mut with_user.allow,
+            &mut with_user.deny,
+            &mut without_user.allow,
+            &mut without_user.deny,
+        ] {
+            terms.sort_unstable();
+            terms.dedup();
+        }
+        Function {
+            with_user: (user != UserRule::None).then_some(with_user),
+            without_user: (user != UserRule::Required).then_some(without_user),
+        }
+    }
+
+    /// Whether a user is demanded, and what its token has to reach.
+    fn demanded(&self, side: usize, labels: &[&Label]) -> (UserRule, Vec<&(Lit, Box<str>)>) {
+        let mut stated = (None, None);
+        let mut audiences: Vec<&(Lit, Box<str>)> = Vec::new();
+        for label in labels {
+            match label {
+                Label::Fixed => return (UserRule::Optional, Vec::new()),
+                Label::Demand(at) => {
+                    if let Some(demand) = self.demands.get(*at).filter(|d| d.sides.has(side)) {
+                        stated = (stated.0.max(demand.protect), stated.1.max(demand.user));
+                        audiences.extend(&demand.audiences);
+                    }
+                }
+                Label::Rule { .. } => {}
+            }
+        }
+        audiences.sort_unstable();
+        audiences.dedup();
+        let user = match stated {
+            (Some(Protect::Open), _) => UserRule::None,
+            (_, user) => user.unwrap_or(UserRule::Optional),
+        };
+        (user, audiences)
+    }
+
+    fn meanings_of<'a>(
+        &'a self,
+        side: usize,
+        labels: &'a [&Label],
+    ) -> impl Iterator<Item = &'a Meaning> {
+        labels.iter().filter_map(move |label| match label {
+            Label::Rule {
+                meaning,
+                before,
+                after,
+            } => {
+                let here = if side == 0 { before } else { after };
+                here.and_then(|_| self.meanings.get(*meaning as usize))
+            }
+            Label::Demand(_) | Label::Fixed => None,
+        })
+    }
+
+    fn allowance(&self, side: usize, labels: &[&Label]) -> Allowance {
+        let (user, audiences) = self.demanded(side, labels);
+        let mut when: Vec<(&[u32], &str)> = Vec::new();
+        let mut unless = Vec::new();
+        let mut always = false;
+        for meaning in self.meanings_of(side, labels) {
+            match (meaning.effect, &meaning.shown) {
+                (Effect::Allow, Some(shown)) => when.push((meaning.terms.as_slice(), shown)),
+                (Effect::Allow, None) => always = true,
+                (Effect::Deny, shown) => unless.extend(shown.as_deref().map(str::to_owned)),
+            }
+        }
+        if always {
+            when.clear();
+        }
+        when.sort_unstable();
+        when.dedup_by_key(|w| w.0);
+        let all = when.clone();
+        if all.len() <= MOST_WEIGHED {
+            // A condition that is met whenever another one is says it all.
+            let follows = |term: &u32, others: &[u32]| {
+                let given = self.atoms.lits(*term);
+                let mut others = others.iter();
+                others.any(|other| self.atoms.follows(given, self.atoms.lits(*other)))
+            };
+            when.retain(|(terms, _)| {
+                !all.iter().any(|(others, _)| {
+                    others != terms && terms.iter().all(|term| follows(term, others))
+                })
+            });
+        }
+        let mut when: Vec<String> = when
+            .into_iter()
+            .map(|(_, shown)| shown.to_owned())
+            .collect();
+        when.sort_unstable();
+        unless.sort_unstable();
+        unless.dedup();
+        Allowance {
+            when,
+            unless,
+            user,
+            audiences: audiences.iter().map(|a| a.1.to_string()).collect(),
+        }
+    }
+
+    /// The rules that are in one policy only, of those that match, or that are
+    /// other ones now under the same id.
+    fn rule_changes(&self, labels: &[&Label]) -> Vec<RuleChange> {
+        let mut ids: BTreeSet<&str> = BTreeSet::new();
+        for label in labels {
+            if let Label::Rule { before, after, .. } = label
+                && before.is_some() != after.is_some()
+            {
+                let named = self.sides.iter().zip([before, after]);
+                ids.extend(
+                    named.filter_map(|(policy, rule)| {
+                        Some(&*policy.rules.get((*rule)? as usize)?.id)
+                    }),
+                );
+            }
+        }
+        let [before, after] = self.sides;
+        let find = |policy: &'_ Policy, id: &str| {
+            let at = policy.rules.binary_search_by(|r| (*r.id).cmp(id)).ok()?;
+            let rule = policy.rules.get(at)?;
+            Some((rule.effect, rule.place.clone()))
+        };
+        let changes = ids.into_iter().filter_map(|id| {
+            let (old, new) = (find(before, id), find(after, id));
+            Some(RuleChange {
+                id: id.to_owned(),
+                effect: new.as_ref().or(old.as_ref())?.0,
+                before: old.map(|r| r.1),
+                after: new.map(|r| r.1),
+            })
+        });
+        changes.collect()
+    }
+
+    /// A message for each direction in which the right changed on `subject`.
+    fn examples(
+        &self,
+        subject: &str,
+        labels: &[&Label],
+        workloads: &[WorkloadName],
+        verb: Verb,
+        budget: &mut Budget,
+    ) -> Vec<Example> {
+        let Some(who) = workloads.first() else {
+            return Vec::new();
+        };
+        let asked = example::Asked {
+            sides: self.sides,
+            who,
+            verb,
+            now: self.now,
+            atoms: &self.atoms,
+        };
+        let before = self.function(0, labels);
+        let after = self.function(1, labels);
+        let gives = after.beyond(&before, &self.atoms, budget);
+        let takes = before.beyond(&after, &self.atoms, budget);
+        [(gives, true), (takes, false)]
+            .into_iter()
+            .filter_map(|(point, allowed)| Some(asked.example(subject, &point?, allowed)))
+            .collect()
+    }
+
+    fn places(&self, shapes: &[Shape]) -> Vec<SubjectSet> {
+        shapes.iter().map(|s| place(&self.names, s)).collect()
+    }
+}
+
+/// Each kind of change by its number.
+#[derive(Default)]
+struct Deltas {
+    all: Vec<Delta>,
+    ids: HashMap<Delta, u32>,
+}
+
+impl Deltas {
+    fn number(&mut self, delta: Delta) -> u32 {
+        if let Some(id) = self.ids.get(&delta) {
+            return *id;
+        }
+        let id = u32::try_from(self.all.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(FIRST);
+        self.all.push(delta.clone());
+        self.ids.insert(delta, id);
+        id
+    }
+}
