@@ -41,6 +41,12 @@ pub(super) enum Value {
 pub(super) struct Map(pub(super) Vec<(String, Node)>);
 
 impl Map {
+    /// Whether a file is included here, which may say more.
+    pub(super) fn includes(&self) -> bool {
+        let mut entries = self.0.iter();
+        entries.any(|(_, node)| matches!(node.value, Value::Include(_)))
+    }
+
     /// The value of the first of these spellings that is there, whatever its case.
     pub(super) fn find(&self, names: &[&str]) -> Option<&Node> {
         let named = |key: &str| names.iter().any(|name| key.eq_ignore_ascii_case(name));
@@ -208,13 +214,16 @@ impl Reader<'_> {
             Value::List(self.list(depth + 1)?)
         } else if self.rest.starts_with(['"', '\'']) {
             Value::Word(self.quoted()?)
-        } else if let Some(name) = self.rest.strip_prefix('$') {
-            let end = name
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(name.len());
-            let name = name.get(..end).unwrap_or_default().to_owned();
-            self.skip(end + 1);
-            self.variable(name)?
+        } else if self.rest.starts_with('$') {
+            let word = self.word()?;
+            // A hash of bcrypt begins so, too.
+            match word
+                .strip_prefix('$')
+                .filter(|name| !name.starts_with("2a$"))
+            {
+                Some(name) => self.variable(name.to_owned())?,
+                None => Value::Word(word),
+            }
         } else {
             Value::Word(self.word()?)
         };
@@ -341,6 +350,15 @@ mod tests {
         };
         assert_eq!(q.find(&["r"]).unwrap().value, word("y"));
         assert_eq!(map.find(&["s"]).unwrap().value, word("x"));
+        let hash = "password: $2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG";
+        let map_of_hash = parse(hash).unwrap();
+        let Value::Word(found) = &map_of_hash.find(&["password"]).unwrap().value else {
+            panic!()
+        };
+        assert!(found.starts_with("$2a$11$W2"));
+        let system = parse("publish = $SYS.>").unwrap();
+        let system = &system.find(&["publish"]).unwrap().value;
+        assert_eq!(*system, Value::Unknown("SYS.>".to_owned()));
         let unknown = Value::Unknown("nowhere".to_owned());
         assert_eq!(map.find(&["t"]).unwrap().value, unknown);
     }

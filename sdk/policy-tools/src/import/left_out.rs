@@ -170,7 +170,7 @@ impl fmt::Display for Why {
                 "what accounts show each other is not part of a policy: grant it to the workloads on both sides",
             ),
             Self::Routes => f.write_str("permissions of servers stay in nats-server's configuration"),
-            Self::Include => f.write_str("the file that is included was not read: import it by itself"),
+            Self::Include => f.write_str("the file that is included was not read, and what it may say is not granted: put it in its place"),
             Self::NotUnderstood => f.write_str("this is not understood, and grants nothing"),
         }
     }

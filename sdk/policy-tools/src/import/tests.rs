@@ -142,6 +142,45 @@ fn pol_147_what_cannot_be_denied_is_not_granted() {
     );
 }
 
+/// What is elsewhere may say less than nothing does here.
+#[test]
+fn pol_147_what_an_included_file_may_say_is_not_granted() {
+    for source in [
+        "authorization {\n include \"perms.conf\"\n users = [{user: a, password: x}] }",
+        "users: [{user: a, password: x, include \"perms.conf\" }]",
+        "users: [{user: a, password: x, permissions: {include \"perms.conf\"}}]",
+        "users: [{user: a, password: x, permissions: {publish: {include \"p.conf\"}, subscribe: {include \"p.conf\"}}}]",
+        "users: [{user: a, password: x, permissions: $elsewhere}]",
+        "users: [{user: a, password: x, permissions: {publish: $elsewhere, subscribe: []}}, {user: b, password: x, permissions: {publish: b, subscribe: b, allow_responses: yes}}]",
+    ] {
+        let imported = import(source, &options()).unwrap();
+        if source.contains("include") {
+            assert!(
+                codes(&imported)
+                    .iter()
+                    .any(|(_, _, code)| *code == "include"),
+                "{source}"
+            );
+        }
+        let grants = imported.policy.matches("\"a\"]").count();
+        assert_eq!(
+            grants,
+            usize::from(source.contains("subscribe: []")),
+            "{source}\n{}",
+            imported.policy
+        );
+    }
+    // Who may respond may publish nothing else.
+    for yes in ["true", "yes", "on", "TRUE", "{max: 1}"] {
+        let source = format!(
+            "users: [{{user: a, password: x, permissions: {{sub: c, allow_responses: {yes}}}}}]"
+        );
+        let imported = import(&source, &options()).unwrap();
+        assert!(!imported.policy.contains("sends"), "{}", imported.policy);
+        assert!(imported.policy.contains("\"serve\""), "{}", imported.policy);
+    }
+}
+
 #[test]
 fn pol_147_what_grows_too_large_is_refused() {
     let roots: Vec<String> = (0..3_000).map(|i| format!("\"t{i}.x\"")).collect();

@@ -41,7 +41,11 @@ pub(super) fn users(block: &Map, out: &mut Vec<LeftOut>) -> Vec<User> {
     let default = block
         .find(&["default_permissions"])
         .map(|node| permissions("default_permissions", node, out));
-    let unlimited = Permissions::default();
+    // What is included may say what users without permissions have.
+    let unlimited = match block.includes() {
+        true => Permissions::nothing(),
+        false => Permissions::default(),
+    };
     let fallback = default.as_ref().unwrap_or(&unlimited);
     let mut found = Vec::new();
     if let Some(node) = block.find(&["users", "nkeys"]) {
@@ -103,6 +107,10 @@ fn user(node: &Node, default: &Permissions, out: &mut Vec<LeftOut>) -> Option<Us
     };
     let permissions = match map.find(&["permissions", "permission", "authorization"]) {
         Some(node) => permissions(&name, node, out),
+        None if map.includes() => {
+            out.push(elsewhere(node.line, &name));
+            Permissions::nothing()
+        }
         None => default.clone(),
     };
     Some(User {
@@ -114,11 +122,6 @@ fn user(node: &Node, default: &Permissions, out: &mut Vec<LeftOut>) -> Option<Us
 }
 
 fn permissions(user: &str, node: &Node, out: &mut Vec<LeftOut>) -> Permissions {
-    let nothing = Permissions {
-        publish: Side::nothing(),
-        subscribe: Side::nothing(),
-        responds: false,
-    };
     let Value::Map(map) = &node.value else {
         // What cannot be read grants nothing.
         out.push(LeftOut::new(
@@ -127,15 +130,20 @@ fn permissions(user: &str, node: &Node, out: &mut Vec<LeftOut>) -> Permissions {
             "permissions",
             Why::NotUnderstood,
         ));
-        return nothing;
+        return Permissions::nothing();
     };
+    if map.includes() {
+        out.push(elsewhere(node.line, user));
+    }
     let responses = map.find(&[
         "allow_responses",
         "publish_allow_responses",
         "allow_response",
     ]);
     let responds = responses.is_some_and(|node| match &node.value {
-        Value::Word(word) => word.eq_ignore_ascii_case("true") || word == "1",
+        Value::Word(word) => !["false", "no", "off"]
+            .iter()
+            .any(|no| word.eq_ignore_ascii_case(no)),
         Value::Map(_) => {
             out.push(LeftOut::new(
                 node.line,
@@ -145,10 +153,12 @@ fn permissions(user: &str, node: &Node, out: &mut Vec<LeftOut>) -> Permissions {
             ));
             true
         }
-        _ => false,
+        // What cannot be read lets nobody publish what it did not.
+        _ => true,
     });
     let mut read = |names: &[&str]| match map.find(names) {
         Some(node) => side(user, node, out),
+        None if map.includes() => Side::nothing(),
         None => Side::default(),
     };
     let mut publish = read(&["publish", "pub", "import"]);
@@ -164,6 +174,21 @@ fn permissions(user: &str, node: &Node, out: &mut Vec<LeftOut>) -> Permissions {
     }
 }
 
+/// What a file that is included says of a user.
+fn elsewhere(line: u32, user: &str) -> LeftOut {
+    LeftOut::new(line, Some(user), "include", Why::Include)
+}
+
+impl Permissions {
+    fn nothing() -> Self {
+        Self {
+            publish: Side::nothing(),
+            subscribe: Side::nothing(),
+            responds: false,
+        }
+    }
+}
+
 impl Side {
     fn nothing() -> Self {
         Self {
@@ -175,6 +200,11 @@ impl Side {
 
 fn side(user: &str, node: &Node, out: &mut Vec<LeftOut>) -> Side {
     match &node.value {
+        // An included file may deny more.
+        Value::Map(map) if map.includes() => {
+            out.push(elsewhere(node.line, user));
+            Side::nothing()
+        }
         Value::Map(map) => {
             let allow = map.find(&["allow"]).map(|node| entries(user, node, out));
             let deny = map.find(&["deny"]).map(|node| entries(user, node, out));
