@@ -60,9 +60,9 @@ pub(crate) struct WorkloadSpec {
     pub(crate) allow_lint: Vec<Allowance>,
 }
 
-/// A group, and whether anything names it.
+/// What the text gives a name, and whether anything uses it.
 #[derive(Debug)]
-pub(crate) struct GroupSpec {
+pub(crate) struct NamedSpec {
     pub(crate) name: String,
     pub(crate) span: Range<usize>,
     pub(crate) used: bool,
@@ -141,7 +141,9 @@ pub(crate) struct Parsed {
     pub(crate) buckets: Vec<BucketSpec>,
     /// Sorted by id, so that nothing depends on their order in the file.
     pub(crate) rules: Vec<RuleSpec>,
-    pub(crate) groups: Vec<GroupSpec>,
+    pub(crate) groups: Vec<NamedSpec>,
+    /// Certificate authorities.
+    pub(crate) authorities: Vec<NamedSpec>,
     /// What `[lint]` allows in the whole policy.
     pub(crate) lint_allow: Vec<Allowance>,
 }
@@ -189,6 +191,7 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
     let (allow, deny) = (top.get("allow"), top.get("deny"));
     parsed.rules = rule::rules(allow, deny, &names, &parsed.private, sink);
     parsed.groups = names.groups(top.get("group"));
+    parsed.authorities = x509::used(top.get("x509"), &authorities, &parsed.workloads);
     parsed.lint_allow = lint::whole(top.get("lint"), sink);
     parsed
 }

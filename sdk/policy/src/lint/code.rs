@@ -18,6 +18,8 @@ pub enum LintCode {
     UnusedWorkload,
     /// A group that nothing names.
     UnusedGroup,
+    /// A certificate authority that no workload names.
+    UnusedAuthority,
     /// A `[subject]` entry that no grant reaches.
     UnusedSubject,
     /// A stream to which nobody appends.
@@ -48,13 +50,14 @@ pub enum LintCode {
 
 impl LintCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ShadowedRule,
         Self::UnreachableRule,
         Self::OverBroad,
         Self::WiderThanSubject,
         Self::UnusedWorkload,
         Self::UnusedGroup,
+        Self::UnusedAuthority,
         Self::UnusedSubject,
         Self::UnusedStream,
         Self::UnusedBucket,
@@ -80,6 +83,7 @@ impl LintCode {
             Self::WiderThanSubject => "wider_than_subject",
             Self::UnusedWorkload => "unused_workload",
             Self::UnusedGroup => "unused_group",
+            Self::UnusedAuthority => "unused_authority",
             Self::UnusedSubject => "unused_subject",
             Self::UnusedStream => "unused_stream",
             Self::UnusedBucket => "unused_bucket",
@@ -121,6 +125,7 @@ impl LintCode {
             Self::WiderThanSubject => "a grant reaches beyond the entry that protects its subjects",
             Self::UnusedWorkload => "no rule names a workload",
             Self::UnusedGroup => "nothing names a group",
+            Self::UnusedAuthority => "no workload names a certificate authority",
             Self::UnusedSubject => "no grant reaches a subject entry",
             Self::UnusedStream => "nobody appends to a stream",
             Self::UnusedBucket => "nobody reads or writes keys of a bucket",
@@ -194,6 +199,10 @@ impl LintCode {
             Self::UnusedGroup => {
                 "Neither a rule nor a private claim names the group, nor does a group that one\n\
                  of those names. Often the rule names the group without `group:`."
+            }
+            Self::UnusedAuthority => {
+                "No workload's `attest` names the authority, so no certificate of it vouches for\n\
+                 anybody. An authority that is trusted for nothing is best taken out."
             }
             Self::UnusedSubject => {
                 "No allow rule has a pattern that shares a subject with the entry, so nobody ever\n\

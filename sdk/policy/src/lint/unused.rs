@@ -28,6 +28,17 @@ pub(super) fn lints(parsed: &Parsed) -> Vec<Found> {
                 }
             }),
     );
+    let authorities = parsed.authorities.iter().filter(|one| !one.used);
+    out.extend(authorities.map(|one| {
+        let name = &one.name;
+        Found {
+            code: LintCode::UnusedAuthority,
+            span: one.span.clone(),
+            home: Home::Policy,
+            message: format!("no workload names the authority `{name}`"),
+            remedy: format!("take it out, or name it as {{ x509 = \"{name}\" }}"),
+        }
+    }));
     let sides = Sides::of(parsed);
     out.extend(subjects(parsed, &sides));
     out.extend(streams(parsed, &sides));

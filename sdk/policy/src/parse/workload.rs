@@ -8,7 +8,7 @@ use bulla_identity::{Nkey, WorkloadName};
 
 use super::reader::{self, Fields, Node};
 use super::x509::Authorities;
-use super::{GroupSpec, MAX_GRANTS, WorkloadSpec, attest, lint, subject, user};
+use super::{MAX_GRANTS, NamedSpec, WorkloadSpec, attest, lint, subject, user};
 use crate::error::Sink;
 use crate::problem::Problem;
 
@@ -175,7 +175,7 @@ impl Names {
 
     /// The groups, and whether anything names them, directly or through a group
     /// that something names. Asked last.
-    pub(super) fn groups(&self, node: Option<Node<'_>>) -> Vec<GroupSpec> {
+    pub(super) fn groups(&self, node: Option<Node<'_>>) -> Vec<NamedSpec> {
         let mut used = self.named.borrow().clone();
         let mut open: Vec<String> = used.iter().cloned().collect();
         while let Some(name) = open.pop() {
@@ -188,7 +188,7 @@ impl Names {
         let table = node.and_then(|node| node.get_ref().as_table());
         let groups = table.into_iter().flat_map(|table| table.iter());
         groups
-            .map(|(key, _)| GroupSpec {
+            .map(|(key, _)| NamedSpec {
                 name: key.get_ref().to_string(),
                 span: key.span(),
                 used: used.contains(&**key.get_ref()),

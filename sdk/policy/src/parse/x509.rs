@@ -7,6 +7,7 @@ use bulla_identity::WorkloadName;
 use bulla_keyring::CertificateAuthorities;
 
 use super::reader::{self, Fields, Node};
+use super::{NamedSpec, WorkloadSpec};
 use crate::error::Sink;
 use crate::problem::Problem;
 
@@ -44,4 +45,24 @@ pub(super) fn authorities(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Author
         out.insert(name.to_owned(), read);
     }
     out
+}
+
+/// The authorities, and whether a workload names them.
+pub(super) fn used(
+    node: Option<Node<'_>>,
+    authorities: &Authorities,
+    workloads: &[WorkloadSpec],
+) -> Vec<NamedSpec> {
+    let table = node.and_then(|node| node.get_ref().as_table());
+    let all = table.into_iter().flat_map(|table| table.iter());
+    all.map(|(key, _)| {
+        let read = authorities.get(&**key.get_ref()).and_then(Option::as_ref);
+        let mut named = workloads.iter().flat_map(|w| &w.attestors.authorities);
+        NamedSpec {
+            name: key.get_ref().to_string(),
+            span: key.span(),
+            used: read.is_some_and(|read| named.any(|one| Arc::ptr_eq(one, read))),
+        }
+    })
+    .collect()
 }

@@ -252,6 +252,22 @@ fn what_nobody_uses() {
 }
 
 #[test]
+fn unused_authority() {
+    let pem = include_str!("../testdata/authority.pem");
+    let authority = format!("[x509.mesh]\nca = \"\"\"\n{pem}\"\"\"\n");
+    let unused = (LintCode::UnusedAuthority, "mesh".to_owned());
+    let idle = policy(&(authority.clone() + SOUND));
+    assert_eq!(found(&idle), [unused]);
+    let named = idle.replacen(
+        "\" }]\n[workload.b]",
+        "\" }, { x509 = \"mesh\" }]\n[workload.b]",
+        1,
+    );
+    assert_ne!(named, idle);
+    assert_eq!(found(&named), []);
+}
+
+#[test]
 fn time_passes() {
     use LintCode::{BreakGlassAlive, ExpiredRule, ExpiresSoon};
     // NOW is 2027-01-15T08:00:00Z.
