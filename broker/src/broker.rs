@@ -91,6 +91,8 @@ pub async fn run(
         )
         .map_err(BrokerError::Random)?,
     );
+    let audit = plane.audit().clone();
+    audit.start(js.clone(), &plane, CancellationToken::new());
     // Whoever connects finds a head of now.
     if let Some(head) = plane.head(clock::now()) {
         stream.tell(reserved::CTL_HEAD, head.into()).await?;
@@ -104,7 +106,9 @@ pub async fn run(
     let sys = Arc::new(config.keys.sys);
     let sys = connection::connect(url, "SYS", sys, Arc::default()).await?;
     let callout = Callout::new(config.keys.issuer, config.keys.xkey);
-    let callout = callout.while_seen(Arc::clone(&seen));
+    let callout = callout
+        .while_seen(Arc::clone(&seen))
+        .telling(audit.decisions("callout"));
     let callout = Arc::new(callout.with_buckets(buckets.served()));
     callout.cast_out(Arc::clone(&outcasts));
     callout.admit(admissions);
@@ -112,6 +116,7 @@ pub async fn run(
     let kicker = Kicker {
         sys: sys.clone(),
         outcasts: told,
+        audit: audit.log(),
     };
     let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
@@ -149,6 +154,7 @@ pub async fn run(
         exchange::run(config.exchange, config.nats_url.clone(), stop.clone()),
     );
     readiness.set_unready();
+    audit.close(AUDIT_LIMIT).await;
     // What was answered last must still leave, if there is anywhere to go.
     for client in [auth, js, sys] {
         let _ = timeout(FLUSH_LIMIT, client.flush()).await;
@@ -297,5 +303,7 @@ pub enum BrokerError {
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
 }
+
+const AUDIT_LIMIT: Duration = Duration::from_secs(1);
 
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);

@@ -1,5 +1,6 @@
 //! The command line `bulla`.
 
+pub(crate) mod audit;
 pub mod envelope;
 mod man;
 pub(crate) mod operator;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 use crate::callout::Group;
 use crate::config::BrokerConfig;
 use crate::dev::{self, DevArgs, TokenArgs};
+use audit::AuditCommand;
 use envelope::EnvelopeCommand;
 use policy::PolicyCommand;
 use revoke::RevokeCommand;
@@ -39,7 +41,8 @@ use trust::TrustCommand;
         bulla policy can-i orders publish orders.created\n  \
         bulla trust init --domain acme.example\n  \
         bulla envelope inspect FILE   what a captured message says\n  \
-        bulla revoke workload orders  believe it no more, within a second\n\n\
+        bulla revoke workload orders  believe it no more, within a second\n  \
+        bulla audit explain ID        why something was denied\n\n\
         Exit code: 0 done or yes, 1 the answer is no, 2 an error."
 )]
 struct Cli {
@@ -103,6 +106,16 @@ enum Command {
             off obeys when it returns, and stops by itself after 60 s without word from a broker."
     )]
     Revoke(RevokeCommand),
+
+    /// See what was decided and done, and prove that the record of it is whole
+    #[command(
+        subcommand,
+        long_about = "See what was decided and done, and prove that the record of it is whole.\n\n\
+            Every process that enforces writes a chain of its own onto the stream BULLA_AUDIT:\n\
+            refusals, connections, credentials, changes, and samples of what is allowed. Never a\n\
+            token, a key or a payload."
+    )]
+    Audit(AuditCommand),
 
     /// Make, show and replace the keys that everything is proven by
     #[command(subcommand)]
@@ -183,6 +196,7 @@ pub fn main() -> ExitCode {
         Command::Gateway(args) => bulla_gateway::cli::run(&args),
         Command::Policy(command) => policy::run(&command),
         Command::Revoke(command) => revoke::run(command),
+        Command::Audit(command) => audit::run(command),
         Command::Trust(command) => trust::run(&command),
         Command::Envelope(command) => envelope::run(&command),
         Command::Completions { shell } => {

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_nats::{Client, Message, SubscribeError};
+use bulla_audit::{CredentialIssued, Event};
 use bulla_envelope::{
     CredentialDecodeError, CredentialRequest, Head, IssueError, RequestError, RequestExpectation,
     Terms,
@@ -44,6 +45,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::BrokerAudit;
 use crate::clock;
 use crate::decision::Decision;
 use crate::issuing::Issuers;
@@ -68,6 +70,7 @@ pub(crate) struct ControlPlane {
     kem_quota: Mutex<Quota>,
     stream: ControlStream,
     seen: Arc<Seen>,
+    audit: BrokerAudit,
 }
 
 impl ControlPlane {
@@ -94,7 +97,13 @@ impl ControlPlane {
             kem_quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
             seen,
+            audit: BrokerAudit::default(),
         })
+    }
+
+    /// This broker's chain of the audit log.
+    pub(crate) const fn audit(&self) -> &BrokerAudit {
+        &self.audit
     }
 
     /// Names this broker process in subjects.
@@ -196,9 +205,11 @@ impl ControlPlane {
         let decision = Decision {
             workload: workload.map_or("", |workload| workload.name().as_str()),
             verb: "credential",
-            subject: "",
             id,
+            revision: held.policy.signed.revision,
+            ..Decision::default()
         };
+        let log = self.audit.decisions("broker");
         // Before anything that costs: each credential lies on the stream, and in
         // everybody's cache, until it expires.
         let within_quota = self.quota.lock().take(tag, now);
@@ -208,8 +219,14 @@ impl ControlPlane {
             Err(Refusal::TooMany)
         };
         match outcome {
-            Ok((key_id, credential)) => {
-                decision.allow("broker");
+            Ok((key_id, expires_at, credential)) => {
+                decision.allow(&log);
+                self.audit.record(Event::Credential(CredentialIssued {
+                    workload: decision.workload.to_owned(),
+                    key_id: key_id.clone(),
+                    expires: expires_at.as_millis(),
+                    id: HEXLOWER.encode(&id),
+                }));
                 tracing::info!(
                     target: "bulla::audit",
                     event = "credential-issued",
@@ -220,7 +237,7 @@ impl ControlPlane {
                 Issued::Credential(credential.to_vec())
             }
             Err(refusal) => {
-                decision.deny("broker", &refusal.to_string());
+                decision.deny(&log, refusal.code(), &refusal.to_string());
                 // The precise reason stays in our log.
                 Issued::Refused(format!("refused, decision {}", HEXLOWER.encode(&id)))
             }
@@ -234,7 +251,7 @@ impl ControlPlane {
         tag: WorkloadTag,
         request: &[u8],
         now: UnixMillis,
-    ) -> Result<(String, Bytes), Refusal> {
+    ) -> Result<(String, UnixMillis, Bytes), Refusal> {
         if !held.is_vouched() {
             return Err(Refusal::Unvouched);
         }
@@ -282,7 +299,7 @@ impl ControlPlane {
             )
             .await;
         match written {
-            Ok(true) => Ok((key_id, bytes)),
+            Ok(true) => Ok((key_id, expires_at, bytes)),
             Ok(false) => Err(Refusal::KeyIdTaken),
             Err(error) => Err(Refusal::Stream(error)),
         }
@@ -390,6 +407,27 @@ enum Refusal {
     KeyIdTaken,
     #[error("the operating system gives no random bytes")]
     Random,
+}
+
+impl Refusal {
+    /// A short stable name.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::TooMany => "credential_too_many",
+            Self::Stale => "state_stale",
+            Self::Revoked => "workload_revoked",
+            Self::UnknownWorkload => "unknown_workload",
+            Self::Decode(error) => error.code(),
+            Self::Request(error) => error.code(),
+            Self::MayNotMint => "may_not_mint",
+            Self::Unvouched => "policy_unvouched",
+            Self::NotAnIssuer => "not_an_issuer",
+            Self::Issue(_) => "credential_terms",
+            Self::Stream(_) => "control_stream_unreachable",
+            Self::KeyIdTaken => "key_id_taken",
+            Self::Random => "no_random_bytes",
+        }
+    }
 }
 
 /// JetStream counts a record's life in whole seconds, at least one.

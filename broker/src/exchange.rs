@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_audit::{Event, TokenMinted, pseudonym};
 use bulla_identity::{WorkloadId, reserved};
 use bulla_process::Zeroizing;
+use bulla_sdk::decision_log::DecisionLog;
 use bulla_sdk::{
     Client, ConnectError, ConnectOptions, ContentType, Message, Reply, ServiceError,
     ServiceErrorCode, SubscribeError,
@@ -74,6 +76,7 @@ async fn serve(
         key: TokenSigningKey::from_seed(*seed),
         quota: Mutex::new(Quota::with_rate(QUOTA_CAPACITY, QUOTA_REFILL)),
         counts: Mutex::default(),
+        decisions: DecisionLog::new("exchange", client.audit().clone()),
         client: client.clone(),
     });
     let service = {
@@ -98,6 +101,7 @@ async fn serve(
 
 struct Exchanger {
     client: Client,
+    decisions: DecisionLog,
     key: TokenSigningKey,
     quota: Mutex<Quota>,
     /// How often each outcome came.
@@ -115,15 +119,29 @@ impl Exchanger {
             verb: "exchange",
             subject: reserved::EXCHANGE,
             id,
+            revision: self.client.policy().revision(),
+            client: None,
         };
         let outcome = self.exchange(message, asker);
         self.count(outcome.as_ref().map_or_else(Refusal::code, |_| "exchanged"));
         match outcome {
             Ok((response, claims)) => {
-                decision.allow("exchange");
+                let is_exchanged = message.user().is_some();
+                decision.allow(&self.decisions);
+                let policy = self.client.policy();
+                let domain = policy.policy().trust_domain();
+                self.decisions.audit().record(Event::Token(TokenMinted {
+                    workload: decision.workload.to_owned(),
+                    how: if is_exchanged { "exchanged" } else { "started" }.to_owned(),
+                    user: pseudonym(domain, &claims.principal),
+                    txn: claims.txn.clone(),
+                    scope: claims.scope.clone(),
+                    expires_in: response.expires_in,
+                    id: HEXLOWER.encode(&id),
+                }));
                 tracing::info!(
                     target: "bulla::audit",
-                    event = if message.user().is_some() { "token-exchanged" } else { "chain-started" },
+                    event = if is_exchanged { "token-exchanged" } else { "chain-started" },
                     workload = decision.workload,
                     user = claims.principal,
                     txn = claims.txn,
@@ -135,7 +153,7 @@ impl Exchanger {
             }
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.code(), crate::cli::chain(&refusal));
-                decision.deny("exchange", &reason);
+                decision.deny(&self.decisions, refusal.code(), &reason);
                 // The precise reason stays in our log.
                 let text = format!("{}, decision {}", refusal.error(), HEXLOWER.encode(&id));
                 Err(ServiceError::new(refusal.service_code(), text))

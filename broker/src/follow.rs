@@ -320,6 +320,7 @@ impl Follower {
             sequence = revocations.list.sequence,
             entries = revocations.list.entries().len(),
         );
+        self.plane.audit().revocations(&revocations);
         let held = held.with_revocations(revocations);
         // Turned away first, so that who is kicked does not come back.
         let outcasts = held.outcasts();
@@ -340,6 +341,7 @@ impl Follower {
             version = bundle.bundle.version,
             "a new trust bundle is in force"
         );
+        self.plane.audit().bundle(&bundle);
         self.plane.issuers().follow(&bundle);
         let was_vouched = held.is_vouched();
         let held = Held::new(bundle, held.policy.clone(), held.revocations.clone(), now);
@@ -375,6 +377,7 @@ impl Follower {
             revision = policy.signed.revision,
             "a new policy is in force"
         );
+        self.plane.audit().policy(&policy);
         // Nothing between the two can fail or wait.
         self.callout.admit(admissions);
         let revocations = held.revocations.clone();

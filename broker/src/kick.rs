@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
+use bulla_audit::{ConnectionEnded, Event};
 use bulla_identity::WorkloadName;
+use bulla_sdk::audit::AuditLog;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
@@ -27,6 +29,7 @@ pub(crate) type Outcasts = Arc<BTreeSet<WorkloadName>>;
 pub(crate) struct Kicker {
     pub(crate) sys: Client,
     pub(crate) outcasts: watch::Receiver<Outcasts>,
+    pub(crate) audit: AuditLog,
 }
 
 impl Kicker {
@@ -129,6 +132,13 @@ impl Kicker {
             .sys
             .request(subject, json!({ "cid": cid }).to_string().into());
         let is_done = matches!(timeout(KICK_LIMIT, kick).await, Ok(Ok(_)));
+        self.audit.record(Event::ConnectionEnded(ConnectionEnded {
+            workload: name.as_str().to_owned(),
+            server: server.clone(),
+            cid: *cid,
+            done: is_done,
+            reason: "workload_revoked".to_owned(),
+        }));
         tracing::info!(
             target: "bulla::audit",
             event = "connection-kicked",

@@ -23,6 +23,7 @@
 //! single messages (the SDK does, with the same policy), and keeps no list of
 //! connections.
 
+mod audit;
 mod broker;
 mod buckets;
 pub mod callout;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
+use bulla_sdk::audit::AuditLog;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -122,6 +123,11 @@ pub trait Bus: Send + Sync + 'static {
     /// The credential under which the token key is published at this moment. None
     /// while there is no valid one.
     fn token_key(&self) -> Option<TokenKey>;
+
+    /// This process's chain of the audit log; none where there is no bus.
+    fn audit(&self) -> AuditLog {
+        AuditLog::off()
+    }
 
     /// Sends what is still buffered, before the process ends.
     fn flush(&self) -> impl Future<Output = ()> + Send;

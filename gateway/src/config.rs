@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_identity::{TrustDomain, WorkloadId};
+use bulla_sdk::audit::{AuditOptions, RecordUsers};
 use bulla_token::{Algorithm, TypRule, is_reserved_context_name};
 use url::{Host, Url};
 
@@ -55,6 +56,8 @@ pub struct BusConfig {
     pub revocations_bound: Duration,
     /// The same for policy and trust bundle.
     pub policy_bound: Duration,
+    /// How it writes to the audit log.
+    pub audit: AuditOptions,
 }
 
 /// The `[listen]` section.
@@ -330,6 +333,7 @@ fn read_bus(mut s: Section<'_>, base: &Path) -> Option<BusConfig> {
     let policy_bound = s
         .duration("policy_bound", seconds(5, 86_401))
         .unwrap_or(Duration::from_secs(3_600));
+    let audit = read_audit(&mut s);
     s.finish();
     let (workload, trust_domain) = workload?;
     Some(BusConfig {
@@ -342,7 +346,28 @@ fn read_bus(mut s: Section<'_>, base: &Path) -> Option<BusConfig> {
         connect_timeout,
         revocations_bound,
         policy_bound,
+        audit,
     })
+}
+
+fn read_audit(s: &mut Section<'_>) -> AuditOptions {
+    let mut audit = AuditOptions::default();
+    if let Some(every) = s.count("audit_sample", 1..1_000_001) {
+        audit = audit.sample(every as u64);
+    }
+    match s.text("audit_users") {
+        None => audit,
+        Some(users) => match &*users.value {
+            "names" => audit.users(RecordUsers::Names),
+            "pseudonyms" => audit,
+            "nothing" => audit.users(RecordUsers::Nothing),
+            _ => {
+                let text = "`audit_users`: use `names`, `pseudonyms` or `nothing`";
+                s.problem(&users.span, text);
+                audit
+            }
+        },
+    }
 }
 
 fn read_listen(mut s: Section<'_>, base: &Path) -> Option<ListenConfig> {

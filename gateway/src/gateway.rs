@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bulla_process::Readiness;
+use bulla_sdk::decision_log::DecisionLog;
 use bulla_token::TokenSigningKey;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -82,6 +83,7 @@ impl<B: Bus> Gateway<B> {
         };
         let minter = Minter::new(key, &config.bus, &config.transaction);
         let edge = Arc::new(Edge {
+            decisions: DecisionLog::new("gateway", bus.audit()),
             bus,
             authenticator: Authenticator::new(issuers, config.routes.policies().to_vec()),
             routes: config.routes,

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
+use bulla_sdk::DecisionId;
+use bulla_sdk::decision_log::{Attempt, DecisionLog};
 use bulla_token::ValidatedToken;
 use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -19,7 +21,6 @@ use tokio::sync::Semaphore;
 use crate::authenticate::{AuthError, Authenticator, bearer};
 use crate::bus::{Bus, BusError, BusMessage, ServiceFault};
 use crate::config::Limits;
-use crate::decision::{self, Attempt, DecisionId};
 use crate::exchange;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
@@ -39,6 +40,7 @@ pub(crate) struct Edge<B> {
     pub(crate) problem_base: String,
     /// The short name of this workload, for the decision log.
     pub(crate) workload: String,
+    pub(crate) decisions: DecisionLog,
     /// One permit for each request in work.
     pub(crate) in_work: Semaphore,
 }
@@ -83,10 +85,10 @@ impl<B: Bus> Edge<B> {
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let http1 = request.version() <= Version::HTTP_11;
-        let id = DecisionId::random();
+        let id = DecisionId(random());
         let mut known = Known::default();
         let outcome = match self.in_work.try_acquire() {
-            Ok(_permit) => self.answer(request, &id, &mut known).await,
+            Ok(_permit) => self.answer(request, id, &mut known).await,
             Err(_) => {
                 self.metrics.shed("requests");
                 Err(Problem::Overloaded.into())
@@ -96,10 +98,11 @@ impl<B: Bus> Edge<B> {
             Ok(response) => response,
             Err(refusal) => {
                 if let Some(reason) = refusal.denied {
-                    decision::deny(self.attempt(&known), reason, &id);
+                    self.decisions
+                        .deny(self.attempt(&known), reason, &reason, id);
                     self.metrics.refused(reason);
                 }
-                let id = refusal.decision.map_or(id, DecisionId::of_bus);
+                let id = refusal.decision.unwrap_or_else(|| id.to_string());
                 refusal.problem.response(&self.problem_base, &id, http1)
             }
         };
@@ -117,13 +120,14 @@ impl<B: Bus> Edge<B> {
             subject: &known.subject,
             user: &known.user,
             rule: route.map_or("", |r| r.id.as_str()),
+            ..Attempt::default()
         }
     }
 
     async fn answer(
         &self,
         request: Request<Incoming>,
-        id: &DecisionId,
+        id: DecisionId,
         known: &mut Known,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let now = clock::now();
@@ -151,7 +155,7 @@ impl<B: Bus> Edge<B> {
         subject.as_str().clone_into(&mut known.subject);
 
         let user = self.user(&route, &head, known, now).await?;
-        decision::allow(self.attempt(known), id);
+        self.decisions.allow(self.attempt(known), id);
 
         let query = exchange::query_parameters(&route, head.uri.query())?;
         let headers = exchange::message_headers(&route, &captures, &query, &head.headers)?;
@@ -308,6 +312,13 @@ impl<B: Bus> Edge<B> {
             }
         }
     }
+}
+
+/// An id that is not random is still an id; nothing is secured by it.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let _ = getrandom::fill(&mut bytes);
+    bytes
 }
 
 struct User {

@@ -41,7 +41,6 @@ mod bus;
 pub mod cli;
 mod clock;
 mod config;
-mod decision;
 mod document;
 mod exchange;
 mod gateway;
@@ -96,7 +95,8 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), S
     .kind(EnforcerKind::Gateway)
     .connect_timeout(config.bus.connect_timeout)
     .revocations_bound(config.bus.revocations_bound)
-    .policy_bound(config.bus.policy_bound);
+    .policy_bound(config.bus.policy_bound)
+    .audit(config.bus.audit.clone());
     if let Some(file) = &config.bus.tls_ca_file {
         options = options.tls_ca_file(file);
     }

@@ -11,8 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::decision::DecisionId;
-
 /// Every way in which a request ends without its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -168,7 +166,7 @@ impl Problem {
     pub(crate) fn response(
         &self,
         base: &str,
-        decision: &DecisionId,
+        decision: &str,
         http1: bool,
     ) -> Response<Full<Bytes>> {
         let status = self.status();
@@ -176,7 +174,7 @@ impl Problem {
             "type": format!("{base}{}", self.name()),
             "title": self.title(),
             "status": status.as_u16(),
-            "decision_id": decision.as_str(),
+            "decision_id": decision,
         });
         if let (Some(map), Some(detail)) = (body.as_object_mut(), self.detail()) {
             map.insert("detail".to_owned(), detail.into());

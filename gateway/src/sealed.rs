@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use bulla_identity::Subject;
+use bulla_sdk::audit::AuditLog;
 use bulla_sdk::{
     Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
     ServiceErrorCode, TraceParent,
@@ -79,6 +80,10 @@ impl Bus for Client {
             kid: id.to_hex(),
             ends,
         })
+    }
+
+    fn audit(&self) -> AuditLog {
+        Client::audit(self).clone()
     }
 
     async fn flush(&self) {

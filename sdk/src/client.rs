@@ -17,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answers::ReplySender;
 use crate::append::Appended;
+use crate::audit::{AuditLog, AuditParts};
 use crate::claims::Claims;
 use crate::clock;
 use crate::connection::Connection;
 use crate::consumer::Consumer;
 use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
+use crate::decision_log::Decisions;
 use crate::error::{
     AppendError, ConnectError, ConsumeError, FlushError, PublishError, RequestError, ServiceError,
     SubscribeError,
@@ -32,6 +34,7 @@ use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
 use crate::own::{Applicant, OwnCredential};
+use crate::own_audit::{ClientSigner, ClientStore};
 use crate::readmission::Admitted;
 use crate::replies::Replies;
 use crate::reply_keys::ReplyKeys;
@@ -111,6 +114,15 @@ impl Client {
             connection: connection.clone(),
         };
         let domain = control.policy().policy().trust_domain().clone();
+        let audit = AuditLog::start(AuditParts {
+            writer: bulla_audit::Writer::workload(options.workload.tag(), rand::random()),
+            domain: domain.clone(),
+            workload: options.workload.path().to_owned(),
+            options: options.audit.clone(),
+            store: Arc::new(ClientStore(connection.clone())),
+            signer: Arc::new(ClientSigner(own.clone())),
+            stop: stop.child_token(),
+        });
         let unlocker = Arc::new(Unlocker::new(
             kems,
             connection.clone(),
@@ -162,6 +174,10 @@ impl Client {
                 own_name,
                 options,
                 connection,
+                decisions: Decisions {
+                    audit,
+                    control: control.clone(),
+                },
                 control,
                 own,
                 replies,
@@ -408,6 +424,7 @@ impl Client {
             self.shared.connection.barrier(limit).await
         };
         let _ = tokio::time::timeout(limit, flush).await;
+        self.shared.decisions.audit.close(limit).await;
         let drain = self.shared.connection.nats().drain();
         let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }
@@ -449,6 +466,13 @@ impl Client {
     /// [`Standing`] says why not.
     pub fn standing(&self) -> Result<(), Standing> {
         self.shared.control.check(clock::now())
+    }
+
+    /// This process's chain of the audit log, for who records more than a client
+    /// does by itself.
+    #[must_use]
+    pub fn audit(&self) -> &AuditLog {
+        &self.shared.decisions.audit
     }
 
     /// What was delivered, refused and lost so far.

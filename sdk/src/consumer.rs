@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::StatusCode;
-use bulla_identity::{SubjectPattern, reserved};
+use bulla_identity::{Subject, SubjectPattern, reserved};
 use bulla_policy::{Retention, Verb};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -32,6 +32,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::audit::Tally;
 use crate::clock;
 use crate::decision_log;
 use crate::error::{ConsumeError, LinkError};
@@ -71,6 +72,8 @@ pub struct Consumer {
     name: String,
     /// Whether copies are found by claims and not by the stream.
     is_claimed: bool,
+    /// The uses of the grant that lets it consume.
+    tally: Option<Arc<Tally>>,
     ahead: usize,
     /// How long the stream waits for an answer.
     ack_wait: Duration,
@@ -142,7 +145,16 @@ impl Consumer {
     ) -> Result<Self, ConsumeError> {
         let policy = shared.control.policy();
         let declared = policy.policy().stream(stream);
-        may_consume(shared, stream, name)?;
+        let rule = may_consume(shared, stream, name)?;
+        let whole = Subject::parse(&format!("{stream}.{name}")).ok();
+        let tally = whole.and_then(|whole| {
+            let workload = &shared.options.workload;
+            let verb = Verb::Consume;
+            shared.decisions.tally(workload, &rule, verb, &whole)
+        });
+        if let Some(tally) = &tally {
+            tally.count();
+        }
         let is_claimed = match declared.map(bulla_policy::Stream::retention) {
             Some(Retention::Limits) => false,
             Some(Retention::WorkQueue | Retention::Interest) => true,
@@ -158,6 +170,7 @@ impl Consumer {
             stream: stream.to_owned(),
             name: name.to_owned(),
             is_claimed,
+            tally,
             ahead: 1,
             ack_wait: ACK_WAIT,
             grave: None,
@@ -488,9 +501,9 @@ struct ApiError {
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
 
-/// Whether the policy lets this workload consume there; asked for each message,
-/// so that a right that is gone ends it before anything is taken.
-fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<(), ConsumeError> {
+/// Whether the policy lets this workload consume there, and by which rule; asked for
+/// each message, so that a right that is gone ends it before anything is taken.
+fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<String, ConsumeError> {
     let whole = format!("{stream}.{name}");
     let pattern = SubjectPattern::parse(&whole).map_err(|_| ConsumeError::Name {
         name: whole.clone(),
@@ -500,8 +513,11 @@ fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<(), ConsumeE
     let asked = policy
         .policy()
         .may_listen(workload, Verb::Consume, &pattern, clock::now());
-    let Err(denial) = asked else { return Ok(()) };
-    let id = decision_log::deny(
+    let denial = match asked {
+        Ok(rule) => return Ok(rule.to_owned()),
+        Err(denial) => denial,
+    };
+    let id = shared.decisions.deny_by(
         decision_log::Subject {
             enforcer: "receiver",
             workload: workload.path(),
@@ -509,7 +525,6 @@ fn may_consume(shared: &Shared, stream: &str, name: &str) -> Result<(), ConsumeE
             subject: &whole,
             user: None,
         },
-        denial.rule().unwrap_or_default(),
         &denial,
     );
     Err(ConsumeError::Denied {

@@ -570,6 +570,7 @@ impl Opener {
         if user.is_none()
             && let Some(permit) = origin.permit(now)
         {
+            origin.count_use_again();
             return Ok(permit.clone());
         }
         let policy = self.shared.control.policy();
@@ -592,7 +593,14 @@ impl Opener {
             Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
         };
         let own = match ask(&self.shared.options.workload, self.role.own_verb()) {
-            Decision::Allow(own) => own,
+            Decision::Allow(own) => {
+                let (workload, verb) = (&self.shared.options.workload, self.role.own_verb());
+                origin.count_use(own.rule(), || {
+                    let (decisions, on) = (&self.shared.decisions, &origin.subject);
+                    decisions.tally(workload, own.rule(), verb, on)
+                });
+                own
+            }
             Decision::Deny(denial) => return Err(Refusal::OwnPolicy(Box::new(denial))),
         };
         if user.is_none() {
@@ -602,15 +610,16 @@ impl Opener {
     }
 
     fn log_allow(&self, facts: &Facts) {
-        decision_log::allow(
+        self.shared.decisions.allow(
             decision_log::Subject {
                 enforcer: "receiver",
                 workload: facts.origin.sender.workload.path(),
                 verb: self.role.senders_verb().as_str(),
                 subject: facts.origin.subject.as_str(),
-                user: facts.user.as_ref().map(User::principal),
+                user: facts.user.as_ref(),
             },
-            facts.permit.rule(),
+            &facts.permit,
+            facts.origin.is_due(),
         );
     }
 
@@ -619,21 +628,33 @@ impl Opener {
         self.shared
             .stats
             .count_refused_many(refusal.code(), messages);
-        let rule = match refusal {
-            Refusal::Policy(denial) | Refusal::OwnPolicy(denial) => denial.rule(),
-            _ => None,
-        };
         let origin = progress.origin.as_ref();
-        let decision = decision_log::deny(
+        let sender = origin.map_or("?", |origin| origin.sender.workload.path());
+        let verb = self.role.senders_verb();
+        let (denial, workload, verb) = match refusal {
+            Refusal::Policy(denial) => (Some(denial), sender, verb),
+            // About this process, not about the sender.
+            Refusal::OwnPolicy(denial) => {
+                let own = self.shared.options.workload.path();
+                (Some(denial), own, self.role.own_verb())
+            }
+            _ => (None, sender, verb),
+        };
+        let code = denial.map_or(refusal.code(), |denial| denial.reason().code());
+        let decision = self.shared.decisions.deny_beside(
             decision_log::Subject {
                 enforcer: "receiver",
-                workload: origin.map_or("?", |origin| origin.sender.workload.path()),
-                verb: self.role.senders_verb().as_str(),
+                workload,
+                verb: verb.as_str(),
                 subject,
-                user: progress.user.as_ref().map(User::principal),
+                user: progress.user.as_ref(),
             },
-            rule.unwrap_or_default(),
-            &format_args!("{}: {}", refusal.code(), chain(refusal)),
+            denial.and_then(|denial| denial.rule()).unwrap_or_default(),
+            denial.and_then(|denial| denial.would()),
+            (
+                code,
+                &format_args!("{}: {}", refusal.code(), chain(refusal)),
+            ),
         );
         // A replay is not answered a second time: the first answer stands.
         let answer_to = match refusal {

@@ -9,6 +9,7 @@ use bulla_envelope::Bounds;
 use bulla_identity::WorkloadId;
 use bulla_keyring::SigningKey;
 
+use crate::audit::{AuditOptions, RecordUsers};
 use crate::certificate::CertificateFiles;
 use crate::content::ContentType;
 use crate::enforcer_report::EnforcerKind;
@@ -42,6 +43,10 @@ pub mod variables {
     pub const REVOCATIONS_BOUND: &str = "BULLA_REVOCATIONS_BOUND_SECONDS";
     /// Optional: the same for policy and trust bundle.
     pub const POLICY_BOUND: &str = "BULLA_POLICY_BOUND_SECONDS";
+    /// Optional: of how many allowed messages of a grant one is recorded.
+    pub const AUDIT_SAMPLE: &str = "BULLA_AUDIT_SAMPLE";
+    /// Optional: what the audit log keeps of users, `names`, `pseudonyms` or `nothing`.
+    pub const AUDIT_USERS: &str = "BULLA_AUDIT_USERS";
 }
 
 /// How to connect. Secrets are named by file, never by value.
@@ -83,6 +88,7 @@ pub struct ConnectOptions {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) is_sole: bool,
     pub(crate) kind: EnforcerKind,
+    pub(crate) audit: AuditOptions,
 }
 
 impl ConnectOptions {
@@ -117,6 +123,7 @@ impl ConnectOptions {
             state_dir: None,
             is_sole: false,
             kind: EnforcerKind::Service,
+            audit: AuditOptions::default(),
         }
     }
 
@@ -194,6 +201,26 @@ impl ConnectOptions {
                 variables::CERTIFICATE_KEY_FILE
             ));
         }
+        let mut audit = AuditOptions::default();
+        match lookup(variables::AUDIT_SAMPLE).as_deref() {
+            None | Some("") => {}
+            Some(text) => match text.parse() {
+                Ok(every) if every >= 1 => audit = audit.sample(every),
+                _ => problems.push(format!(
+                    "`{}` is not a whole number from 1",
+                    variables::AUDIT_SAMPLE
+                )),
+            },
+        }
+        match lookup(variables::AUDIT_USERS).as_deref() {
+            None | Some("" | "pseudonyms") => {}
+            Some("names") => audit = audit.users(RecordUsers::Names),
+            Some("nothing") => audit = audit.users(RecordUsers::Nothing),
+            Some(_) => problems.push(format!(
+                "`{}` is none of `names`, `pseudonyms` and `nothing`",
+                variables::AUDIT_USERS
+            )),
+        }
         match workload {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
@@ -209,6 +236,7 @@ impl ConnectOptions {
                 if let (Some(chain), Some(key)) = (chain, key) {
                     options = options.certificate(chain, key);
                 }
+                options.audit = audit;
                 if let Some(bound) = revocations {
                     options = options.revocations_bound(bound);
                 }
@@ -383,6 +411,13 @@ impl ConnectOptions {
         self
     }
 
+    /// How this process writes to the audit log.
+    #[must_use]
+    pub fn audit(mut self, audit: AuditOptions) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Permits a connection without TLS to a host that is not loopback.
     ///
     /// # Security
@@ -465,12 +500,16 @@ mod tests {
                 variables::TRUST_ROOT => String::new(),
                 variables::REVOCATIONS_BOUND => "7".to_owned(),
                 variables::POLICY_BOUND => "8".to_owned(),
+                variables::AUDIT_SAMPLE => "10".to_owned(),
+                variables::AUDIT_USERS => "names".to_owned(),
                 other => format!("value-of-{other}"),
             })
         })
         .unwrap();
         assert_eq!(options.workload.path(), "orders");
         assert_eq!(options.kem_version, 3);
+        assert_eq!(options.audit.sample, 10);
+        assert_eq!(options.audit.users, RecordUsers::Names);
         assert_eq!(options.bounds.revocations, Duration::from_secs(7));
         assert_eq!(options.bounds.policy, Duration::from_secs(8));
         assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));

@@ -17,6 +17,7 @@ use bulla_keyring::KeyId;
 use bulla_policy::{Permit, Requirements};
 use parking_lot::Mutex;
 
+use crate::audit::Tally;
 use crate::content::ContentType;
 use crate::message::Sender;
 
@@ -37,6 +38,8 @@ pub(crate) struct Origin {
     /// Both decisions for a message without a user: the sender's and our own.
     permit: OnceLock<Permit>,
     inbox: OnceLock<String>,
+    /// The uses of the own grant that the first of its messages had.
+    tally: OnceLock<Option<Arc<Tally>>>,
     /// Whether it has proven itself.
     is_remembered: AtomicBool,
     /// How the last message was encoded: most often the next is too.
@@ -61,6 +64,7 @@ impl Origin {
             requirements,
             permit: OnceLock::new(),
             inbox: OnceLock::new(),
+            tally: OnceLock::new(),
             is_remembered: AtomicBool::new(false),
             content_type: Mutex::default(),
         }
@@ -80,6 +84,32 @@ impl Origin {
     pub(crate) fn remember(&self, permit: Permit) {
         // Another task was faster: it asked the same.
         let _ = self.permit.set(permit);
+    }
+
+    /// Counts one use of the own grant of this rule. `find` finds the counter.
+    pub(crate) fn count_use(&self, rule: &str, find: impl Fn() -> Option<Arc<Tally>>) {
+        match self.tally.get_or_init(&find) {
+            Some(tally) if tally.is_of(rule) => tally.count(),
+            Some(_) => {
+                if let Some(tally) = find() {
+                    tally.count();
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Counts one more use of the grant that the last message had, which needed no
+    /// decision.
+    pub(crate) fn count_use_again(&self) {
+        if let Some(Some(tally)) = self.tally.get() {
+            tally.count();
+        }
+    }
+
+    /// Whether what is allowed now is one that is recorded.
+    pub(crate) fn is_due(&self) -> bool {
+        matches!(self.tally.get(), Some(Some(tally)) if tally.is_due())
     }
 
     /// Whether a reply subject lies in the sender's own inbox.

@@ -407,12 +407,17 @@ fn preflight(
         workload: workload.path(),
         verb: verb.as_str(),
         subject: subject.as_str(),
-        user: user.map(User::principal),
+        user,
+    };
+    let is_due = |rule: &str| {
+        route.count_use(verb, rule, || {
+            shared.decisions.tally(workload, rule, verb, subject)
+        })
     };
     if user.is_none()
         && let Some(permit) = route.permit(verb, now)
     {
-        decision_log::allow(what, permit.rule());
+        shared.decisions.allow(what, permit, is_due(permit.rule()));
         return Ok(permit.requirements());
     }
     let policy = shared.control.policy();
@@ -427,20 +432,25 @@ fn preflight(
         Decision::Allow(permit) => {
             let requirements = permit.requirements();
             if verb == Verb::Publish && requirements.replay == Some(Replay::Stream) {
-                let id = decision_log::deny(what, permit.rule(), &"it must be appended");
+                let (rule, why) = (permit.rule(), "it must be appended");
+                let id = shared.decisions.deny(what, rule, "must_append", &why);
                 return Err(SendError::MustAppend {
                     subject: subject.as_str().to_owned(),
                     id,
                 });
             }
-            decision_log::allow(what, permit.rule());
+            let is_due = is_due(permit.rule());
+            shared.decisions.allow(what, &permit, is_due);
             if user.is_none() {
                 route.remember(verb, permit);
             }
             Ok(requirements)
         }
         Decision::Deny(denial) => {
-            let id = decision_log::deny(what, denial.rule().unwrap_or_default(), &denial);
+            let rule = denial.rule().unwrap_or_default();
+            let id = shared
+                .decisions
+                .deny(what, rule, denial.reason().code(), &denial);
             Err(SendError::Denied {
                 denial: Box::new(denial),
                 id,

@@ -45,6 +45,8 @@ pub(crate) struct Issuance {
     pub(crate) exchange: ExchangeSecret,
     /// SHA-256 of the credential.
     pub(crate) credential: [u8; 32],
+    /// The credential itself.
+    pub(crate) bytes: Box<[u8]>,
     issued: UnixMillis,
 }
 
@@ -269,6 +271,7 @@ impl Applicant {
             sealer: Arc::new(sealer),
             exchange: process.exchange,
             credential: *credential.credential().hash(),
+            bytes: credential.credential().as_bytes().into(),
             issued: now,
         })
     }

@@ -383,7 +383,7 @@ impl Shared {
     /// Counts and logs a reply that does not count.
     fn refuse_reply(&self, request_subject: &Subject, refusal: &Refusal) {
         self.stats.count_refused(refusal.code());
-        decision_log::deny(
+        self.decisions.deny(
             decision_log::Subject {
                 enforcer: "receiver",
                 workload: "?",
@@ -392,6 +392,7 @@ impl Shared {
                 user: None,
             },
             "",
+            refusal.code(),
             &format_args!("{}: {}", refusal.code(), chain(refusal)),
         );
     }

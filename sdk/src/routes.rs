@@ -14,6 +14,7 @@ use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Permit, Requirements, Verb};
 use parking_lot::Mutex;
 
+use crate::audit::Tally;
 use crate::control::Control;
 use crate::error::SendError;
 use crate::vault::LastKey;
@@ -44,6 +45,8 @@ struct Sent {
     /// Of those without a user.
     permit: OnceLock<Permit>,
     key: LastKey,
+    /// The uses of the grant that the first of them had.
+    tally: OnceLock<Option<Arc<Tally>>>,
 }
 
 impl Route {
@@ -69,6 +72,31 @@ impl Route {
         if let Some(sent) = self.sent(verb) {
             // Another task was faster: it asked the same.
             let _ = sent.permit.set(permit);
+        }
+    }
+
+    /// Counts one use of the grant of this rule, and says whether it is one that is
+    /// recorded. `find` finds the counter.
+    pub(crate) fn count_use(
+        &self,
+        verb: Verb,
+        rule: &str,
+        find: impl Fn() -> Option<Arc<Tally>>,
+    ) -> bool {
+        let Some(sent) = self.sent(verb) else {
+            return false;
+        };
+        match sent.tally.get_or_init(&find) {
+            None => false,
+            Some(tally) if tally.is_of(rule) => {
+                tally.count();
+                tally.is_due()
+            }
+            // Another user, another rule.
+            Some(_) => find().is_some_and(|tally| {
+                tally.count();
+                tally.is_due()
+            }),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 use crate::claims::Claims;
 use crate::connection::Connection;
 use crate::control::Control;
+use crate::decision_log::Decisions;
 use crate::incoming::Role;
 use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) own_name: WorkloadName,
     pub(crate) connection: Connection,
     pub(crate) control: Control,
+    pub(crate) decisions: Decisions,
     pub(crate) own: OwnCredential,
     pub(crate) signer: Signer,
     /// What this process encrypts under.

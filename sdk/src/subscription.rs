@@ -419,12 +419,21 @@ async fn listen(
     })?;
     let verb = role.own_verb();
     let policy = shared.control.policy();
-    if let Err(denial) =
-        policy
-            .policy()
-            .may_listen(&shared.options.workload, verb, &pattern, clock::now())
-    {
-        let id = decision_log::deny(
+    let asked = policy
+        .policy()
+        .may_listen(&shared.options.workload, verb, &pattern, clock::now());
+    let denial = match asked {
+        // To listen is to use the grant, whether or not anything comes.
+        Ok(rule) => {
+            shared
+                .decisions
+                .count_listening(&shared.options.workload, rule, verb, &pattern);
+            None
+        }
+        Err(denial) => Some(denial),
+    };
+    if let Some(denial) = denial {
+        let id = shared.decisions.deny_by(
             decision_log::Subject {
                 enforcer: "receiver",
                 workload: shared.options.workload.path(),
@@ -432,7 +441,6 @@ async fn listen(
                 subject: text,
                 user: None,
             },
-            denial.rule().unwrap_or_default(),
             &denial,
         );
         return Err(SubscribeError::Denied {

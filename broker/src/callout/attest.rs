@@ -208,6 +208,23 @@ pub(super) enum DenyReason {
 }
 
 impl DenyReason {
+    /// A short stable name.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::NotAClient => "not_a_client",
+            Self::NoNkey => "no_nkey",
+            Self::MalformedNkey => "malformed_nkey",
+            Self::UnknownNkey(_) => "unknown_nkey",
+            Self::EmptyNonce(_) => "empty_nonce",
+            Self::NoSignature(_) => "no_signature",
+            Self::WrongSignature(_) => "wrong_signature",
+            Self::Revoked(_) => "workload_revoked",
+            Self::NonceReplayed(_) => "nonce_replayed",
+            Self::NoncesFull(_) => "nonces_full",
+            Self::NoPermissions(_) => "no_permissions",
+        }
+    }
+
     /// Whose key was named, if it is a registered one.
     pub(super) fn workload(&self) -> &str {
         match self {

@@ -8,6 +8,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
 use bulla_keyring::{CurveSeed, NkeySeed, sha256};
 use bulla_policy::Circumstances;
+use bulla_sdk::audit::AuditLog;
+use bulla_sdk::decision_log::DecisionLog;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
@@ -31,6 +33,7 @@ pub struct Callout {
     served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
+    decisions: DecisionLog,
 }
 
 impl Callout {
@@ -46,6 +49,7 @@ impl Callout {
             served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
+            decisions: DecisionLog::new("callout", AuditLog::off()),
         }
     }
 
@@ -58,6 +62,12 @@ impl Callout {
     /// Gives rights to these buckets, and to no other.
     pub(crate) fn with_buckets(mut self, served: Served) -> Self {
         self.served = served;
+        self
+    }
+
+    /// Tells its decisions there.
+    pub(crate) fn telling(mut self, decisions: DecisionLog) -> Self {
+        self.decisions = decisions;
         self
     }
 
@@ -118,8 +128,9 @@ impl Callout {
         let decision = |workload| Decision {
             workload,
             verb: "connect",
-            subject: "",
             id: random.decision,
+            client: request.client,
+            ..Decision::default()
         };
         let circumstances = Circumstances {
             now,
@@ -136,7 +147,7 @@ impl Callout {
         let answer = match decided {
             Ok((admission, permissions, until)) => {
                 let workload = admission.workload.as_str();
-                decision(workload).allow("callout");
+                decision(workload).allow(&self.decisions);
                 let served = self.served.load();
                 let permissions = buckets::only_served(&permissions, &admissions.buckets, &served);
                 answer::allow(
@@ -152,7 +163,8 @@ impl Callout {
                 )
             }
             Err(reason) => {
-                decision(reason.workload()).deny("callout", &reason.to_string());
+                let decision = decision(reason.workload());
+                decision.deny(&self.decisions, reason.code(), &reason.to_string());
                 let [id, _] = random.token_ids;
                 // One text for every reason: it lands in the server's log.
                 let text = format!("refused, decision {}", HEXLOWER.encode(&random.decision));

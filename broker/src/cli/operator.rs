@@ -82,7 +82,7 @@ impl OperatorArgs {
             (None, None, Some(file)) => TrustDomain::parse(&file.trust.domain)?,
             (None, None, None) => return Err(self.missing("--trust-domain")),
         };
-        let roots: Vec<VerifyingKey> = self.roots()?.iter().map(|r| *r.verifying_key()).collect();
+        let roots = self.root_keys()?;
         let seed = self.seed()?;
         let place = OperatorPlace {
             url,
@@ -114,6 +114,11 @@ impl OperatorArgs {
             });
         }
         Ok(signer)
+    }
+
+    /// The pinned roots.
+    pub(crate) fn root_keys(&self) -> Result<Vec<VerifyingKey>, OperatorError> {
+        Ok(self.roots()?.iter().map(|r| *r.verifying_key()).collect())
     }
 
     fn roots(&self) -> Result<Vec<AuthorityKey>, OperatorError> {

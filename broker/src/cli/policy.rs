@@ -2,6 +2,7 @@
 //!
 //! One file a command; what they read and print alike is in `input.rs` and `print.rs`.
 
+mod advise;
 mod answer;
 mod apply;
 mod asking;
@@ -19,6 +20,7 @@ mod junit;
 mod lifecycle;
 mod permissions;
 mod print;
+mod replay;
 mod schema;
 mod sign;
 mod status;
@@ -63,6 +65,8 @@ pub(crate) enum PolicyCommand {
     Graph(graph::GraphArgs),
     Import(import::ImportArgs),
     Schema(schema::SchemaArgs),
+    Replay(replay::ReplayArgs),
+    Advise(advise::AdviseArgs),
 }
 
 /// Runs one command; what it finds is printed.
@@ -85,6 +89,8 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::Graph(args) => (args.json, graph::graph(args)),
         PolicyCommand::Import(args) => (args.json, import::import(args)),
         PolicyCommand::Schema(_) => (true, schema::schema()),
+        PolicyCommand::Replay(args) => (args.json, replay::replay(args)),
+        PolicyCommand::Advise(args) => (args.json, advise::advise(args)),
     };
     let code = outcome.unwrap_or_else(|failure| {
         match failure {
@@ -176,6 +182,10 @@ enum Failure {
     Lifecycle(#[from] lifecycle::LifecycleError),
     #[error("cannot start")]
     Runtime(std::io::Error),
+    #[error("{}", super::chain(.0))]
+    Audit(#[source] super::audit::Failure),
+    #[error("the control stream holds no policy that loads: name one with --policy")]
+    NoPolicy,
     #[error("`{name}` is no workload: {source}")]
     Workload { name: String, source: IdentityError },
     #[error("`{subject}` is no subject: {source}")]

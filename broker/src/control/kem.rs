@@ -40,12 +40,14 @@ impl ControlPlane {
         let decision = Decision {
             workload: workload.map_or("", |workload| workload.name().as_str()),
             verb: "kem",
-            subject: "",
             id,
+            revision: held.policy.signed.revision,
+            ..Decision::default()
         };
+        let log = self.audit.decisions("broker");
         match outcome {
             Ok(registration) => {
-                decision.allow("broker");
+                decision.allow(&log);
                 if let Registration::New(record) = registration {
                     tracing::info!(
                         target: "bulla::audit",
@@ -59,7 +61,7 @@ impl ControlPlane {
                 Registered::Accepted
             }
             Err(refusal) => {
-                decision.deny("broker", &refusal.to_string());
+                decision.deny(&log, refusal.code(), &refusal.to_string());
                 // The precise reason stays in our log.
                 Registered::Refused(format!("refused, decision {}", HEXLOWER.encode(&id)))
             }
@@ -150,6 +152,24 @@ enum Refusal {
     Stream(#[from] StreamError),
     #[error("the operating system gives no random bytes")]
     Random,
+}
+
+impl Refusal {
+    /// A short stable name.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::TooMany => "kem_too_many",
+            Self::Revoked => "workload_revoked",
+            Self::UnknownWorkload => "unknown_workload",
+            Self::Decode(error) => error.code(),
+            Self::Countersignature(error) => error.code(),
+            Self::Rollback { .. } => "kem_rollback",
+            Self::Contradiction { .. } => "kem_contradiction",
+            Self::Contended => "kem_contended",
+            Self::Stream(_) => "control_stream_unreachable",
+            Self::Random => "no_random_bytes",
+        }
+    }
 }
 
 const ATTEMPTS: usize = 16;

@@ -88,7 +88,7 @@ async fn an_allowed_request_is_one_event_with_every_field() {
     ] {
         assert_eq!(events[0][field], value, "{field}");
     }
-    assert_eq!(events[0]["id"].len(), 16);
+    assert_eq!(events[0]["id"].len(), 32);
 }
 
 #[tokio::test]

@@ -29,6 +29,13 @@ impl HeadStatement<'_> {
         key.sign(Tag::AuditHead, &self.parts(&seq, &at))
     }
 
+    /// Signs it with a key that somebody else holds.
+    #[must_use]
+    pub fn sign_with(&self, sign: impl FnOnce(&[&[u8]]) -> Signature) -> Signature {
+        let (seq, at) = self.numbers();
+        sign(&self.parts(&seq, &at))
+    }
+
     /// Whether this key signed it.
     #[must_use]
     pub fn is_signed_by(&self, key: &VerifyingKey, signature: &Signature) -> bool {

@@ -154,6 +154,13 @@ impl CredentialIssuer {
         head.sign(&self.key)
     }
 
+    /// Signs how far this broker's chain of the audit log goes; of the parts all but
+    /// the last have a fixed length.
+    #[must_use]
+    pub fn sign_audit(&self, parts: &[&[u8]]) -> Signature {
+        self.key.sign(Tag::AuditHead, parts)
+    }
+
     /// Makes a credential from a request that was verified.
     ///
     /// # Errors

@@ -199,6 +199,13 @@ impl Sealer {
         })
     }
 
+    /// Signs how far this process's chain of the audit log goes; of the parts all but
+    /// the last have a fixed length.
+    #[must_use]
+    pub fn sign_audit(&self, parts: &[&[u8]]) -> Signature {
+        self.key.sign(Tag::AuditHead, parts)
+    }
+
     /// The life of the process that this sealer belongs to.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {

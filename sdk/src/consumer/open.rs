@@ -138,15 +138,20 @@ impl Consumer {
             self.claim(key_id, first.id, delivered.sequence, life)
                 .await?;
         }
-        decision_log::allow(
+        let is_due = self.tally.as_ref().is_some_and(|tally| {
+            tally.count();
+            tally.is_due()
+        });
+        shared.decisions.allow(
             decision_log::Subject {
                 enforcer: "receiver",
                 workload: opened.sender().workload.path(),
                 verb: Verb::Append.as_str(),
                 subject: subject.as_str(),
-                user: user.as_ref().map(User::principal),
+                user: user.as_ref(),
             },
-            permit.rule(),
+            &permit,
+            is_due,
         );
         let ends = credential.expires_at();
         let sender = &opened.sender().workload;
@@ -220,25 +225,30 @@ impl Consumer {
 
     fn refuse(&self, subject: &str, progress: &Progress, refusal: &Refusal, is_final: bool) {
         self.shared.stats.count_refused(refusal.code());
-        let rule = match refusal {
-            Refusal::Policy(denial) => denial.rule(),
+        let denial = match refusal {
+            Refusal::Policy(denial) => Some(denial),
             _ => None,
         };
+        let code = denial.map_or(refusal.code(), |denial| denial.reason().code());
         let fate = if is_final {
             "terminated"
         } else {
             "handed back"
         };
-        decision_log::deny(
+        self.shared.decisions.deny_beside(
             decision_log::Subject {
                 enforcer: "receiver",
                 workload: progress.sender.as_ref().map_or("?", |s| s.workload.path()),
                 verb: Verb::Append.as_str(),
                 subject,
-                user: progress.user.as_ref().map(User::principal),
+                user: progress.user.as_ref(),
             },
-            rule.unwrap_or_default(),
-            &format_args!("{}, {fate}: {}", refusal.code(), chain(refusal)),
+            denial.and_then(|denial| denial.rule()).unwrap_or_default(),
+            denial.and_then(|denial| denial.would()),
+            (
+                code,
+                &format_args!("{}, {fate}: {}", refusal.code(), chain(refusal)),
+            ),
         );
     }
 }

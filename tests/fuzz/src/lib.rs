@@ -12,6 +12,7 @@
 //! them over corpus and test vectors in every `cargo test`.
 
 mod answers;
+mod audit;
 #[path = "../../../sdk/src/broker_protocol.rs"]
 mod broker_protocol;
 mod canonical;
@@ -92,6 +93,7 @@ pub const TARGETS: &[Target] = &[
     target("key_set", tokens::key_set, 512, &[]),
     target("broker_answers", answers::all, 64, &[]),
     target("names", names::all, 64, &[]),
+    target("audit", audit::lines, 1024, &[]),
 ];
 
 /// The target of that name.
