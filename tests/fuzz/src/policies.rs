@@ -1,7 +1,7 @@
 //! The policy language: what loads can be asked anything.
 
 use bulla_identity::{Claims, Subject, TrustDomain};
-use bulla_policy::{Cases, Circumstances, Policy, PolicyDiff, Request, Verb};
+use bulla_policy::{Cases, Circumstances, Permissions, Policy, PolicyDiff, Request, Verb};
 use bulla_policy_tools::{FormatError, Graph, ImportOptions, format, import};
 use serde_json::json;
 
@@ -36,34 +36,31 @@ pub fn text(data: &[u8]) {
     let gained = PolicyDiff::between(&nothing, &policy, SHOP.now);
     assert!(gained.rights.iter().all(|right| right.kind.gives()));
     let subject = Subject::parse("orders.created").expect("a subject");
+    // What a verb is about may be named like a subject, or not.
+    let key = Subject::parse("carts.eu.items").expect("a key");
+    let store = Subject::parse("carts").expect("a bucket");
     let claims = json!({ "sub": "alice", "scope": "orders:write", "tenant": "a", "n": 1 });
     let claims = claims.as_object().cloned().map(Claims::from_map);
     let _ = policy.requirements(&subject);
     for workload in policy.workloads() {
-        let _ = policy.permissions(workload.id(), &Circumstances::at(SHOP.now));
+        let permissions = policy.permissions(workload.id(), &Circumstances::at(SHOP.now));
+        is_explicit(&permissions.expect("a workload"));
         let _ = policy.grants(workload.id()).count();
-        for word in [
-            "publish",
-            "subscribe",
-            "request",
-            "serve",
-            "append",
-            "consume",
-        ] {
-            let Some(verb) = Verb::parse(word) else {
-                continue;
-            };
+        for (verb, subject) in Verb::ALL
+            .into_iter()
+            .flat_map(|verb| [&subject, &key, &store].map(|subject| (verb, subject)))
+        {
             for user in [None, claims.as_ref()] {
                 let decision = policy.decide(&Request {
                     workload: workload.id(),
                     verb,
-                    subject: &subject,
+                    subject,
                     user,
                     now: SHOP.now,
                 });
                 // What is allowed with this user may ever be allowed.
                 assert!(
-                    !decision.is_allow() || policy.may_ever(workload.id(), verb, &subject),
+                    !decision.is_allow() || policy.may_ever(workload.id(), verb, subject),
                     "allowed, though never"
                 );
             }
@@ -116,3 +113,30 @@ pub fn nats_config(data: &[u8]) {
 }
 /// A policy that says nothing.
 const NOTHING: &str = "version = 1\ntrust_domain = \"acme.example\"\n";
+
+/// POL-60, POL-69, POL-123: never everything, and of the server's own spaces only
+/// what is named here.
+fn is_explicit(permissions: &Permissions) {
+    assert!(!permissions.publish_allow.is_empty());
+    assert!(!permissions.subscribe_allow.is_empty());
+    for entry in permissions
+        .publish_allow
+        .iter()
+        .chain(&permissions.subscribe_allow)
+    {
+        let is_open = entry.starts_with('*') || entry.starts_with('>');
+        assert!(!is_open, "everything: {entry}");
+        let known = [
+            "$BULLA.",
+            "$KV.",
+            "$JS.ACK.",
+            "$JS.API.DIRECT.GET.",
+            "$JS.API.CONSUMER.MSG.NEXT.",
+        ];
+        let is_reserved = entry.starts_with('$');
+        assert!(
+            !is_reserved || known.iter().any(|space| entry.starts_with(space)),
+            "not ours to give: {entry}"
+        );
+    }
+}
