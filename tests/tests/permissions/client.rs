@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bulla_broker::engine::{Engine, EngineConfig, NatsServer};
@@ -57,8 +57,14 @@ pub(crate) fn rule(effect: &str, id: &str, who: &str, may: &[&str], on: &[&str])
     format!("[[{effect}]]\nid = \"{id}\"\nwho = [{who:?}]\nmay = {may:?}\non = {on:?}\n")
 }
 
-/// Rules of these policies count always.
+/// What time it is for the lists.
 pub(crate) const NOW: UnixMillis = UnixMillis::from_secs(1_700_000_000);
+
+/// Connections come from here.
+pub(crate) const HERE: Circumstances = Circumstances {
+    now: NOW,
+    client: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+};
 
 /// One nats-server with an account for each policy; in each account one user
 /// per workload, and one without limits called `root`.
@@ -74,9 +80,7 @@ impl Server {
         for (i, policy) in policies.iter().enumerate() {
             let mut users = vec![json!({ "user": user(i, "root"), "password": "p" })];
             for workload in policy.workloads() {
-                let lists = policy
-                    .permissions(workload.id(), &Circumstances::at(NOW))
-                    .unwrap();
+                let lists = policy.permissions(workload.id(), &HERE).unwrap();
                 users.push(json!({
                     "user": user(i, workload.name().as_str()),
                     "password": "p",

@@ -1,14 +1,17 @@
 //! Random policies: the engine and a live nats-server must agree.
 
 use bulla_identity::{Subject, SubjectPattern, WorkloadId};
-use bulla_policy::{Circumstances, Permissions, Policy, Verb};
+use bulla_policy::{Permissions, Policy, Verb};
 
-use crate::client::{Client, NOW, Server, id, pattern, publication, subject};
-use crate::dice::{Dice, NAMES, patterns, subjects};
+use crate::client::{Client, HERE, NOW, Server, id, pattern, policy_text, publication, subject};
+use crate::dice::{Dice, NAMES, Policies, patterns, subjects};
 
-const POLICIES: usize = 120;
+const POLICIES: usize = 300;
 
 pub(crate) struct Case<'a> {
+    /// What the server is told about.
+    pub(crate) full: &'a Policy,
+    /// What of it counts now.
     pub(crate) policy: &'a Policy,
     pub(crate) workload: WorkloadId,
     pub(crate) name: &'a str,
@@ -114,16 +117,14 @@ impl Case<'_> {
 
 #[tokio::test]
 async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
-    let mut dice = Dice(0x0B11_1AB0_111A_5EED);
-    let cases: Vec<(Policy, String)> = (0..POLICIES).map(|_| dice.policy()).collect();
+    let mut dice = Dice::new(0x0B11_1AB0_111A_5EED, NOW);
+    let cases: Vec<Policies> = (0..POLICIES)
+        .map(|_| dice.policies(|rules| policy_text(&NAMES, rules)))
+        .collect();
     let lists = |pick: fn(&Permissions) -> bool| {
-        let all = cases.iter().flat_map(|(policy, _)| {
-            NAMES.map(|name| {
-                policy
-                    .permissions(&id(name), &Circumstances::at(NOW))
-                    .unwrap()
-            })
-        });
+        let all = cases
+            .iter()
+            .flat_map(|case| NAMES.map(|name| case.full.permissions(&id(name), &HERE).unwrap()));
         all.filter(pick).count()
     };
     // The cases are worth the trouble: both kinds of deny occur.
@@ -137,7 +138,7 @@ async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
     assert!(lists(|p| p.publish_deny.iter().any(|s| s.starts_with("s."))) > 2);
     assert!(lists(|p| p.publish_deny.iter().any(|s| !s.starts_with("s."))) > 2);
 
-    let policies: Vec<&Policy> = cases.iter().map(|(policy, _)| policy).collect();
+    let policies: Vec<&Policy> = cases.iter().map(|case| &case.full).collect();
     let server = Server::start(&policies).await;
     let stored = subjects(2).into_iter().map(|s| format!("s.{s}"));
     let universe: Vec<Subject> = subjects(4)
@@ -149,11 +150,13 @@ async fn the_server_lets_through_what_the_engine_allows_and_nothing_else() {
     wanted.extend(["s.>", "s.*", "s.a", "s.a.*"].map(str::to_owned));
     let wanted: Vec<SubjectPattern> = wanted.iter().map(|p| pattern(p)).collect();
 
-    for (i, (policy, rules)) in cases.iter().enumerate() {
+    for (i, drawn) in cases.iter().enumerate() {
+        let rules = &drawn.rules;
         let mut root = server.connect(i, "root");
         for name in NAMES {
             let case = Case {
-                policy,
+                full: &drawn.full,
+                policy: &drawn.counting,
                 workload: id(name),
                 name,
                 rules,

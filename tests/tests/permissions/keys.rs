@@ -76,7 +76,7 @@ impl Case<'_> {
         let consumes = |name: &str| self.may(&[Verb::Consume], &subject(&format!("S.{name}")));
         let names = ["c0", "c1", "c2"];
         let manages = |store: &str| self.may(&[Verb::Manage], &subject(store));
-        let granted = |name: &str| self.policy.consumers().iter().any(|c| c.name() == name);
+        let granted = |name: &str| self.full.consumers().iter().any(|c| c.name() == name);
         let mut asked = vec![
             (reserved::stream_info("KV_B"), manages("B")),
             (

@@ -52,6 +52,8 @@ fn text(round: u64, rules: &str) -> String {
 
 struct Live<'b> {
     bus: &'b Bus,
+    full: &'b Policy,
+    /// What of it counts now.
     policy: &'b Policy,
     /// What a failure has to say.
     context: String,
@@ -257,7 +259,7 @@ impl Live<'_> {
         let consumes = |c: &str| self.may(name, &[Verb::Consume], &format!("S.{c}"));
         let manages = |store: &str| self.may(name, &[Verb::Manage], store);
         let consumers = ["c0", "c1", "c2"];
-        let granted = |c: &str| self.policy.consumers().iter().any(|g| g.name() == c);
+        let granted = |c: &str| self.full.consumers().iter().any(|g| g.name() == c);
         let none = String::new;
         let mut asked = Vec::new();
         for c in consumers {
@@ -299,7 +301,10 @@ impl Live<'_> {
         for other in NAMES {
             let tag = self.bus.workload(other).tag();
             let serves = |on: &String| {
-                self.may(name, &[Verb::Serve], on) && self.may(other, &[Verb::Request], on)
+                // From where and when others ask is not known.
+                let asker = self.bus.workload(other);
+                self.may(name, &[Verb::Serve], on)
+                    && self.full.may_ever(&asker, Verb::Request, &subject(on))
             };
             // As deep as the common part of two patterns can be.
             let deep = subjects(4);
@@ -327,7 +332,8 @@ impl Live<'_> {
                 self.context
             );
             // The whole way, where there is one.
-            if let Some(on) = deep.iter().find(|on| serves(on)) {
+            let asks = |on: &&String| serves(on) && self.may(other, &[Verb::Request], on);
+            if let Some(on) = deep.iter().find(asks) {
                 let sid = client.subscribe(on, name).unwrap();
                 let reply = format!("{}.q.7", reserved::inbox_peers(tag));
                 assert!(asker.send(&question(on, &reply, "?")).errors.is_empty());
@@ -444,7 +450,7 @@ impl Live<'_> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_the_engine_allows_works_and_nothing_else() {
     let seed = number("BULLA_LIVE_SEED", SEED);
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed, bulla_tests::now());
     let consumers = "[[allow]]\nid = \"c\"\nwho = [\"root\"]\nmay = [\"consume\"]\n\
                      on = [\"S.c0\", \"S.c1\", \"S.c2\"]\n";
     // The first policy makes what the others only share out.
@@ -454,14 +460,9 @@ async fn whatever_the_engine_allows_works_and_nothing_else() {
     universe.extend(subjects(2).into_iter().map(|s| format!("s.{s}")));
 
     for round in 1..=number("BULLA_LIVE_POLICIES", POLICIES) {
-        let (policy, rules) = loop {
-            let rules = dice.rules();
-            let text = bus.with_nkeys(&text(round, &rules));
-            if let Ok(policy) = Policy::parse("random.toml", &text) {
-                break (policy, rules);
-            }
-        };
-        bus.publish_policy(&text(round, &rules)).await;
+        let drawn = dice.policies(|rules| bus.with_nkeys(&text(round, rules)));
+        let rules = &drawn.rules;
+        bus.publish_policy(&text(round, rules)).await;
         let probe = format!("probe.n{round}");
         let root = loop {
             let mut root = seeds.connect(&bus, "root");
@@ -473,7 +474,8 @@ async fn whatever_the_engine_allows_works_and_nothing_else() {
         let context = format!("policy {round} of BULLA_LIVE_SEED={seed}:\n{rules}");
         let mut live = Live {
             bus: &bus,
-            policy: &policy,
+            full: &drawn.full,
+            policy: &drawn.counting,
             context,
             root: Some(root),
             universe: universe.clone(),
