@@ -54,21 +54,26 @@ impl Buckets {
     }
 
     /// Makes what is missing and looks at what is there; true if all of the
-    /// policy's buckets are served now. What fails is logged: a broker without a
-    /// bucket is still a broker.
+    /// policy's buckets are served and could be looked at now. What fails is
+    /// logged: a broker without a bucket is still a broker.
     pub(crate) async fn make(&self, policy: &Policy) -> bool {
-        let mut served = BTreeSet::new();
+        let before = self.served.load_full();
+        let (mut served, mut all) = (BTreeSet::new(), true);
         for bucket in policy.buckets() {
-            match self.bucket(bucket).await {
-                Ok(()) => {
-                    served.insert(bucket.name().to_owned());
-                    self.told.lock().retain(|(name, _)| name != bucket.name());
-                }
-                Err(fault) => self.tell(bucket, &fault),
+            let name = bucket.name().to_owned();
+            let Err(fault) = self.bucket(bucket).await else {
+                self.told.lock().retain(|(told, _)| *told != name);
+                served.insert(name);
+                continue;
+            };
+            all = false;
+            self.tell(bucket, &fault);
+            if fault.is_outage() && before.contains(&name) {
+                // That nobody could look says nothing against it.
+                served.insert(name);
             }
         }
-        let all = served.len() == policy.buckets().len();
-        if **self.served.load() != served {
+        if *before != served {
             self.served.store(Arc::new(served));
         }
         all
@@ -221,6 +226,11 @@ pub(crate) enum BucketFault {
 }
 
 impl BucketFault {
+    /// Whether it is not the bucket that is wrong, but that nobody could look.
+    const fn is_outage(&self) -> bool {
+        matches!(self, Self::NotMade(_) | Self::NotSeen(_))
+    }
+
     /// A stable name, for logs.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
