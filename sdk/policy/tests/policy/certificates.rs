@@ -1,6 +1,7 @@
 //! POL-90 to POL-92: what vouches for a workload.
 
-use bulla_policy::{Policy, PolicyErrors, Workload};
+use bulla_identity::UnixMillis;
+use bulla_policy::{Policy, PolicyDiff, PolicyErrors, Workload};
 
 use crate::shop::nkey;
 
@@ -155,4 +156,23 @@ fn pol_91_names_of_authorities_are_known_and_stand_once() {
 fn pol_92_certificates_alone_are_refused() {
     let text = policy("{ x509 = \"mesh\" }", &mesh(AUTHORITY));
     one_error(&text, "x509_alone", "attest");
+}
+
+#[test]
+fn pol_153_a_diff_tells_who_vouches() {
+    let read = |attest: &str| {
+        let text = policy(attest, &mesh(AUTHORITY));
+        Policy::parse("p.toml", &text).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let both = format!("{}, {{ x509 = \"mesh\" }}", own());
+    let now = UnixMillis::from_secs(1_800_000_000);
+    let diff = PolicyDiff::between(&read(&own()), &read(&both), now);
+    let [setting] = diff.settings.as_slice() else {
+        panic!("{diff:?}");
+    };
+    assert_eq!(
+        (setting.table, setting.change.key),
+        ("workload", "vouching")
+    );
+    assert!(setting.change.after.contains("certificate "), "{setting:?}");
 }

@@ -584,3 +584,28 @@ fn head_of(workloads: u32) -> String {
     }
     text
 }
+
+#[test]
+fn buckets_and_rights_to_their_keys_are_told() {
+    let bucket = |more: &str| format!("[bucket.STOCK]\nhistory = 2\n{more}");
+    let read = rule("allow", "reads", &["cart"], &["read"], &["STOCK.eu.>"]);
+    let changed = diff(&bucket(""), &(bucket("ttl = \"1h\"\n") + &read));
+    assert_eq!(
+        lines(&changed),
+        ["cart gained read STOCK.eu.>: never → always by reads"]
+    );
+    let [setting] = changed.settings.as_slice() else {
+        panic!("{changed:?}");
+    };
+    let told = (
+        setting.table,
+        &*setting.name,
+        setting.change.key,
+        &*setting.change.after,
+    );
+    assert_eq!(told, ("bucket", "STOCK", "ttl", "1h"));
+    let [admitted] = changed.permissions.as_slice() else {
+        panic!("{changed:?}");
+    };
+    assert_eq!(admitted.workload.as_str(), "cart");
+}
