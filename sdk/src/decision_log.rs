@@ -160,6 +160,23 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// POL-101: every use of an emergency's grant.
+#[cold]
+fn shout(what: Subject<'_>, rule: &str) {
+    warn!(
+        target: TARGET,
+        enforcer = what.enforcer,
+        decision = "allow",
+        workload = what.workload,
+        verb = what.verb,
+        subject = what.subject,
+        user = what.user.map(User::principal).unwrap_or_default(),
+        rule,
+        reason = "break_glass",
+        "a grant for an emergency was used"
+    );
+}
+
 /// The decisions of a client.
 pub(crate) struct Decisions {
     pub(crate) audit: AuditLog,
@@ -167,8 +184,8 @@ pub(crate) struct Decisions {
 }
 
 impl Decisions {
-    /// Tells an allow, and records it if it is due, or if rules in shadow would deny
-    /// it: of those so many in a minute, the others by number.
+    /// Tells an allow, and records it if it is due, if a grant for an emergency was
+    /// used (POL-101), or if rules in shadow would deny it: of those so many in a minute, the others by number.
     pub(crate) fn allow(&self, what: Subject<'_>, permit: &Permit, is_due: bool) {
         let would = permit.would().map(verdict);
         let attempt = Attempt {
@@ -176,7 +193,13 @@ impl Decisions {
             ..what.attempt(permit.rule())
         };
         tell_allow(what.enforcer, &attempt, fresh_id);
-        if is_due || (would.is_some() && self.audit.has_room_for_shadow()) {
+        if permit.is_break_glass() {
+            shout(what, permit.rule());
+        }
+        if is_due
+            || permit.is_break_glass()
+            || (would.is_some() && self.audit.has_room_for_shadow())
+        {
             self.record(what, attempt, fresh_id(), Verdict::Allow, None);
         }
     }

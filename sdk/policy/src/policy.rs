@@ -10,6 +10,7 @@ use bulla_identity::{
     WorkloadTag, reserved,
 };
 use bulla_keyring::{Anchors, CertificateAuthorities};
+use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
@@ -37,7 +38,7 @@ pub struct Policy {
     trust_domain: TrustDomain,
     hash: [u8; 32],
     workloads: Vec<Workload>,
-    by_id: HashMap<WorkloadId, u32>,
+    by_id: FxHashMap<WorkloadId, u32>,
     by_name: HashMap<WorkloadName, u32>,
     by_tag: HashMap<WorkloadTag, u32>,
     by_nkey: HashMap<Nkey, u32>,
@@ -264,7 +265,7 @@ impl Policy {
             trust_domain,
             hash,
             workloads: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: FxHashMap::default(),
             by_name: HashMap::new(),
             by_tag: HashMap::new(),
             by_nkey: HashMap::new(),

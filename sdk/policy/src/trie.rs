@@ -1,12 +1,14 @@
 //! An index of values by subject pattern.
 //!
 //! One node per token, so that a look-up costs what the subject's depth costs
-//! and not what the number of patterns costs. Neither look-up allocates.
+//! and not what the number of patterns costs. Neither look-up allocates. The hash
+//! is a fast one that can be made to collide: by who writes the policy, not by
+//! who sends subjects.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bulla_identity::PatternToken;
+use rustc_hash::FxHashMap;
 
 /// Values filed under patterns.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub(crate) struct Trie<T> {
 
 #[derive(Debug)]
 struct Node<T> {
-    literals: HashMap<Arc<str>, Node<T>>,
+    literals: FxHashMap<Arc<str>, Node<T>>,
     any: Option<Box<Node<T>>>,
     /// Patterns that end here.
     here: Vec<T>,
@@ -27,7 +29,7 @@ struct Node<T> {
 impl<T> Default for Node<T> {
     fn default() -> Self {
         Self {
-            literals: HashMap::new(),
+            literals: FxHashMap::default(),
             any: None,
             here: Vec::new(),
             rest: Vec::new(),
@@ -100,11 +102,10 @@ impl<T> Node<T> {
             return;
         };
         self.rest.iter().for_each(&mut *found);
-        let (token, left) = match left.split_once('.') {
-            Some((token, left)) => (token, Some(left)),
-            None => (left, None),
-        };
-        if let Some(node) = self.literals.get(token) {
+        let (token, left) = first_token(left);
+        if !self.literals.is_empty()
+            && let Some(node) = self.literals.get(token)
+        {
             node.matches(left, found);
         }
         if let Some(node) = &self.any {
@@ -187,6 +188,16 @@ impl<T> Node<T> {
 
     fn children(&self) -> impl Iterator<Item = &Self> {
         self.literals.values().chain(self.any.as_deref())
+    }
+}
+
+/// The first token of a subject, and what follows its dot. Tokens are short: a
+/// plain loop is faster than a search that prepares itself.
+fn first_token(subject: &str) -> (&str, Option<&str>) {
+    let at = subject.bytes().position(|byte| byte == b'.');
+    match at.and_then(|at| Some((subject.get(..at)?, subject.get(at + 1..)?))) {
+        Some((token, left)) => (token, Some(left)),
+        None => (subject, None),
     }
 }
 

@@ -1,7 +1,11 @@
 //! The policy language: what loads can be asked anything.
 
+use std::net::Ipv4Addr;
+
 use bulla_identity::{Claims, Subject, TrustDomain};
-use bulla_policy::{Cases, Circumstances, Permissions, Policy, PolicyDiff, Request, Verb};
+use bulla_policy::{
+    Cases, Circumstances, Decision, Permissions, Policy, PolicyDiff, Request, Verb,
+};
 use bulla_policy_tools::{FormatError, Graph, ImportOptions, format, import};
 use serde_json::json;
 
@@ -42,8 +46,21 @@ pub fn text(data: &[u8]) {
     let claims = json!({ "sub": "alice", "scope": "orders:write", "tenant": "a", "n": 1 });
     let claims = claims.as_object().cloned().map(Claims::from_map);
     let _ = policy.requirements(&subject);
+    if let Some(change) = policy.next_change(SHOP.now) {
+        assert!(change > SHOP.now, "a change that has been");
+    }
+    for rule in policy.rules() {
+        let _ = (rule.place().to_string(), rule.tests().count());
+        let _ = rule.hours().map(|hours| hours.to_string().len());
+    }
     for workload in policy.workloads() {
         let permissions = policy.permissions(workload.id(), &Circumstances::at(SHOP.now));
+        is_explicit(&permissions.expect("a workload"));
+        let here = Circumstances {
+            now: SHOP.now,
+            client: Some(Ipv4Addr::LOCALHOST.into()),
+        };
+        let permissions = policy.permissions(workload.id(), &here);
         is_explicit(&permissions.expect("a workload"));
         let _ = policy.grants(workload.id()).count();
         for (verb, subject) in Verb::ALL
@@ -51,13 +68,19 @@ pub fn text(data: &[u8]) {
             .flat_map(|verb| [&subject, &key, &store].map(|subject| (verb, subject)))
         {
             for user in [None, claims.as_ref()] {
-                let decision = policy.decide(&Request {
+                let request = Request {
                     workload: workload.id(),
                     verb,
                     subject,
                     user,
                     now: SHOP.now,
-                });
+                };
+                let decision = policy.decide(&request);
+                assert_eq!(decision.is_allow(), policy.decide(&request).is_allow());
+                let _ = (decision.would(), policy.deciding_rules(&request).len());
+                if let Decision::Allow(permit) = &decision {
+                    assert!(SHOP.now < permit.until(), "a permit that has ended");
+                }
                 // What is allowed with this user may ever be allowed.
                 assert!(
                     !decision.is_allow() || policy.may_ever(workload.id(), verb, subject),
