@@ -16,7 +16,7 @@ use crate::buckets::Buckets;
 use crate::callout::{self, AdmissionError, Admissions, Callout};
 use crate::clock;
 use crate::config::BrokerConfig;
-use crate::connection::{self, ConnectionError};
+use crate::connection::{self, ConnectionError, WAITING};
 use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
 use crate::durable::Durable;
 use crate::exchange;
@@ -53,7 +53,7 @@ pub async fn run(
     let url = &config.nats_url;
     let disturbed = Arc::new(Notify::new());
     let js = Arc::new(config.keys.js);
-    let js = connection::connect(url, "JS", js, Arc::clone(&disturbed)).await?;
+    let js = connection::connect(url, "JS", js, WAITING, Arc::clone(&disturbed)).await?;
     let news = follow::listen(&js).await?;
     let (stream, (), ()) = tokio::try_join!(
         ControlStream::open(js.clone()),
@@ -102,9 +102,10 @@ pub async fn run(
     connection::round_trip(&js).await?;
 
     let auth = Arc::new(config.keys.auth);
-    let auth = connection::connect(url, "AUTH", auth, Arc::clone(&disturbed)).await?;
+    // Whoever is not answered asks again: nothing is missed.
+    let auth = connection::connect(url, "AUTH", auth, callout::WAITING, Arc::default()).await?;
     let sys = Arc::new(config.keys.sys);
-    let sys = connection::connect(url, "SYS", sys, Arc::default()).await?;
+    let sys = connection::connect(url, "SYS", sys, WAITING, Arc::default()).await?;
     let callout = Callout::new(config.keys.issuer, config.keys.xkey);
     let callout = callout
         .while_seen(Arc::clone(&seen))

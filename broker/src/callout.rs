@@ -160,3 +160,9 @@ fn answer(callout: &Callout, message: &async_nats::Message) -> Option<Bytes> {
 const REQUEST_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 
 const XKEY_HEADER: &str = "Nats-Server-Xkey";
+
+/// How many questions wait in each group. What comes then is dropped, and
+/// nats-server's client asks again. A long queue would help nobody: it costs about
+/// as much to see that a question has no time left as to answer it, so a broker
+/// that is behind by more than nats-server's patience would never catch up.
+pub(crate) const WAITING: usize = 256;

@@ -68,6 +68,8 @@ pub struct TrustFiles {
     pub bundle: PathBuf,
     /// The signed policy.
     pub policy: PathBuf,
+    /// The signed revocation list; it need not be there.
+    pub revocations: Option<PathBuf>,
 }
 
 /// The secrets of one broker.
@@ -144,6 +146,7 @@ impl BrokerConfig {
         let files = TrustFiles {
             bundle: dir.join(&raw.trust.bundle),
             policy: dir.join(&raw.trust.policy),
+            revocations: raw.trust.revocations.as_ref().map(|path| dir.join(path)),
         };
         let problems = reader.problems;
         match (

@@ -13,17 +13,20 @@ use tokio::time::timeout;
 /// Connects as the holder of `seed`. Keeps trying while nats-server starts, up
 /// to [`CONNECT_LIMIT`]; once connected it reconnects for ever. `disturbed` is
 /// told whenever messages may have been missed: at each new connection, and when
-/// a subscription could not take them all.
+/// a subscription could not take them all. A subscription holds `waiting` messages;
+/// what comes when it is full is dropped.
 pub(crate) async fn connect(
     url: &str,
     name: &'static str,
     seed: Arc<NkeySeed>,
+    waiting: usize,
     disturbed: Arc<Notify>,
 ) -> Result<Client, ConnectionError> {
     let nkey = seed.public();
     let options = prove_by(seed)
         .name(format!("bulla broker: {name}"))
         .reconnect_delay_callback(delay)
+        .subscription_capacity(waiting)
         .event_callback(move |event| {
             if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
                 disturbed.notify_one();
@@ -177,6 +180,9 @@ pub enum ConnectionError {
 
 /// How long a broker waits for nats-server at its start.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+/// How many messages wait where none may be lost.
+pub(crate) const WAITING: usize = 65_536;
 
 /// How long a person waits for nats-server.
 const ONCE_LIMIT: Duration = Duration::from_secs(5);

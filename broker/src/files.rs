@@ -1,5 +1,6 @@
 //! The operator's files: what they hold now, and whether it is new.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -7,13 +8,14 @@ use bytes::Bytes;
 use crate::config::TrustFiles;
 use crate::follow::FollowFault;
 
-/// The signed trust bundle and policy on this broker's disk.
+/// The signed trust bundle, policy and revocation list on this broker's disk.
 #[derive(Debug)]
 pub(crate) struct Files {
     paths: TrustFiles,
     /// What was looked at last, so that an old file costs nothing.
     bundle: Bytes,
     policy: Bytes,
+    revocations: Bytes,
 }
 
 impl Files {
@@ -22,6 +24,7 @@ impl Files {
             paths,
             bundle: Bytes::new(),
             policy: Bytes::new(),
+            revocations: Bytes::new(),
         }
     }
 
@@ -39,6 +42,20 @@ impl Files {
         is_new: impl FnOnce(&Bytes) -> Result<bool, FollowFault>,
     ) -> Result<Option<Bytes>, FollowFault> {
         look(&self.paths.policy, &mut self.policy, is_new)
+    }
+
+    /// The same for the revocation list, if a file is named and there.
+    pub(crate) fn revocations(
+        &mut self,
+        is_new: impl FnOnce(&Bytes) -> Result<bool, FollowFault>,
+    ) -> Result<Option<Bytes>, FollowFault> {
+        let Some(path) = &self.paths.revocations else {
+            return Ok(None);
+        };
+        match look(path, &mut self.revocations, is_new) {
+            Err(FollowFault::File(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+            looked => looked,
+        }
     }
 }
 

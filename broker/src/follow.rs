@@ -147,11 +147,17 @@ impl Follower {
     async fn look(&mut self, log: &mut Log) {
         self.plane.issuers().read_again();
         self.history.keep(&self.plane.held().policy).await;
+        // Who is not to be believed any more, before anything else.
+        if self.offer_revocations(log).await {
+            self.look_at_revocations(log).await;
+        }
         // A policy first, while its key still counts; one whose key is new, with
         // the bundle that names it.
         let _ = self.offer_policy(log).await;
         if self.offer_bundle(log).await {
             self.take_last(log).await;
+            // By a key that is new with the bundle.
+            self.offer_revocations(log).await;
             self.offer_policy(log).await;
         }
         self.take_last(log).await;
@@ -184,6 +190,18 @@ impl Follower {
             Ok(true)
         });
         self.offer(reserved::CTL_POLICY, "policy file", offered, log)
+            .await
+    }
+
+    /// The same for the revocation list.
+    async fn offer_revocations(&mut self, log: &mut Log) -> bool {
+        let held = self.plane.held();
+        let offered = self.files.revocations(|record| {
+            let newer = held.newer_revocations(record, clock::now())?;
+            Ok(newer.is_some())
+        });
+        let subject = reserved::CTL_REVOCATIONS;
+        self.offer(subject, "revocation list file", offered, log)
             .await
     }
 

@@ -35,7 +35,7 @@ impl Desk {
         desk.write("root.pub", format!("{}\n", root.public()));
         desk.write("bundle", desk.octets(&desk.vectors["bundle"]));
         desk.write("policy", desk.policy("orders nkey"));
-        for name in ["orders", "billing"] {
+        for name in ["orders", "billing", "gateway"] {
             let credential = &desk.vectors["credentials"][name]["bytes"];
             desk.write(&format!("{name}.credential"), desk.octets(credential));
         }
@@ -66,10 +66,14 @@ impl Desk {
     /// A signed policy in which `orders` has that nkey.
     fn policy(&self, nkey: &str) -> Vec<u8> {
         let nkey = self.vectors["keys"][nkey]["nkey"].as_str().unwrap();
-        let text = format!(
-            "version = 1\ntrust_domain = \"shop.example\"\n\n\
-             [workload.orders]\nattest = [{{ nkey = \"{nkey}\" }}]\n"
-        );
+        self.signed_policy(&format!(
+            "[workload.orders]\nattest = [{{ nkey = \"{nkey}\" }}]\n"
+        ))
+    }
+
+    /// A signed policy with these workloads.
+    fn signed_policy(&self, workloads: &str) -> Vec<u8> {
+        let text = format!("version = 1\ntrust_domain = \"shop.example\"\n\n{workloads}");
         SignedPolicy {
             trust_domain: TrustDomain::parse("shop.example").unwrap(),
             revision: 3,
@@ -475,6 +479,37 @@ fn the_messages_that_led_to_one_are_shown() {
     assert_ne!(chain["ancestor_1"]["key_id"], chain["ancestor_2"]["key_id"]);
     desk.verify(&["--subject", "orders.created"], &bytes)
         .expect(0, &["their proofs are not verified", "accepted"]);
+    // With the credentials of those who sent them they are.
+    let nkey = |name: &str| {
+        let nkey = &desk.vectors["keys"][format!("{name} nkey")]["nkey"];
+        format!("[workload.{name}]\nattest = [{{ nkey = {nkey} }}]\n")
+    };
+    let workloads = ["orders", "billing", "gateway"].map(nkey).concat();
+    desk.write("policy", desk.signed_policy(&workloads));
+    let proven = |names: &[&str], bytes: &[u8]| {
+        let given = names
+            .iter()
+            .flat_map(|name| ["--ancestor-credential", name]);
+        let args: Vec<&str> = ["--subject", "orders.created"]
+            .into_iter()
+            .chain(given)
+            .collect();
+        desk.verify(&args, bytes)
+    };
+    proven(&["billing.credential", "gateway.credential"], &bytes).expect(
+        0,
+        &[
+            "after billing to `orders.created`, after gateway to",
+            "accepted",
+        ],
+    );
+    proven(&["billing.credential"], &bytes).expect(1, &["chain", "unknown_key", "ancestor 2"]);
+    desk.write(
+        "policy",
+        desk.signed_policy(&["orders", "billing"].map(nkey).concat()),
+    );
+    proven(&["billing.credential", "gateway.credential"], &bytes)
+        .expect(1, &["chain", "no_anchor"]);
     // Somebody has left one out.
     let cut = desk.vector("chain-without-its-beginning");
     desk.verify(&["--subject", "orders.created"], &cut)

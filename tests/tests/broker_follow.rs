@@ -237,7 +237,7 @@ async fn a_full_stream_takes_the_next_policy_and_no_more_credentials() {
     let stream = context.get_stream(reserved::CTL_STREAM).await.unwrap();
     let info = stream.cached_info();
     let mut config = info.config.clone();
-    assert_eq!(config.max_bytes, 1024 * 1024 * 1024);
+    assert_eq!(config.max_bytes, 2 * 1024 * 1024 * 1024);
     assert!(config.max_messages > 0);
     config.max_messages = i64::try_from(info.state.messages).unwrap();
     context.update_stream(&config).await.unwrap();
@@ -302,4 +302,25 @@ async fn a_file_that_does_not_hold_is_not_published() {
         may_connect(&bus, "shipping").await
     })
     .await;
+}
+
+/// An operator who has no connection to the bus copies the list to one broker.
+#[tokio::test]
+async fn a_revocation_list_in_the_brokers_file_is_in_force_without_a_restart() {
+    let bus = Bus::start(&policy(&["orders", "billing"])).await;
+    assert!(may_connect(&bus, "billing").await);
+    let file = bus.provision().path("trust/revocations");
+    std::fs::write(&file, "half of a copy").unwrap();
+    let list = bus.sign_revocations(1, vec![bus.entry_of_workload("billing")]);
+    let part = file.with_extension("part");
+    std::fs::write(&part, &list).unwrap();
+    std::fs::rename(&part, &file).unwrap();
+    until(AFTER_A_LOOK, "billing is turned away", async || {
+        !may_connect(&bus, "billing").await
+    })
+    .await;
+    assert!(may_connect(&bus, "orders").await);
+    // Everybody else has it from the stream.
+    let record = bus.control_record(reserved::CTL_REVOCATIONS).await;
+    assert_eq!(record, list);
 }

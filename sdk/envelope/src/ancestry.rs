@@ -23,12 +23,12 @@ use crate::format::Kind;
 use crate::header::Header;
 use crate::limits::{MAX_ANCESTORS, MAX_ANCESTRY, MAX_HEADER, MAX_LIFE};
 use crate::reader::{Reader, Span};
-use crate::sealed::{BatchProof, Proof};
+use crate::sealed::{BatchProof, Parts, Proof};
 use crate::tree;
 use crate::writer::{self, Length, Sink};
 use crate::{
-    DecodeError, LeafHash, Limits, OpenedEnvelope, Sender, VerifiedCredential, VerifiedRoots,
-    VerifyError,
+    CheckedEnvelope, DecodeError, LeafHash, Limits, OpenedEnvelope, Sender, VerifiedCredential,
+    VerifiedRoots, VerifyError,
 };
 
 /// Why bytes are not the ancestors of the envelope that shows them, or cannot be.
@@ -419,14 +419,24 @@ impl<'a> Ancestor<'a> {
     }
 }
 
+fn shown(sealed: &Parts) -> impl ExactSizeIterator<Item = Ancestor<'_>> {
+    sealed.ancestors.iter().map(|linked| Ancestor {
+        bytes: &sealed.bytes,
+        linked,
+    })
+}
+
+impl CheckedEnvelope {
+    /// As [`OpenedEnvelope::ancestors`], for who cannot read it.
+    pub fn ancestors(&self) -> impl ExactSizeIterator<Item = Ancestor<'_>> {
+        shown(self.sealed())
+    }
+}
+
 impl OpenedEnvelope {
     /// The messages that led to this one, the nearest first, as far as it shows them.
     pub fn ancestors(&self) -> impl ExactSizeIterator<Item = Ancestor<'_>> {
-        let sealed = self.sealed();
-        sealed.ancestors.iter().map(|linked| Ancestor {
-            bytes: &sealed.bytes,
-            linked,
-        })
+        shown(self.sealed())
     }
 
     /// What messages that are sent in the handling of this one are made from.

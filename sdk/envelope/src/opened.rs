@@ -296,6 +296,10 @@ impl AuthenticEnvelope {
 }
 
 impl CheckedEnvelope {
+    pub(crate) fn sealed(&self) -> &Parts {
+        &self.authentic.envelope.0
+    }
+
     /// Who sealed it.
     #[must_use]
     pub const fn sender(&self) -> &Verified<Sender> {

@@ -26,6 +26,7 @@ mod reach;
 mod replay;
 mod replies;
 mod snooping;
+mod storm;
 mod tokens;
 
 use std::sync::Arc;

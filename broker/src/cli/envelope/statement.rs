@@ -33,8 +33,10 @@ pub(super) fn kind_of(bytes: &[u8]) -> Option<Statement> {
         (7, Value::Binary(_), _) => Some(Statement::Credential),
         // A head has as many elements, and a key here.
         (9, Value::String(_), Value::Integer(_)) => Some(Statement::Bundle),
-        // And a revocation list as many as a policy, whose last is a text.
-        (6, ..) if inner.last().is_some_and(Value::is_str) => Some(Statement::Policy),
+        // As many as a credential's, which has no text at its end.
+        (7, Value::String(_), Value::Binary(_)) if inner.last().is_some_and(Value::is_str) => {
+            Some(Statement::Policy)
+        }
         (5, ..) => Some(Statement::KemRecord),
         _ => None,
     }
@@ -194,13 +196,14 @@ fn policy(bytes: &[u8]) -> Report {
 }
 
 fn policy_statement(section: &mut Section, parts: &[Value]) {
-    let [_, domain, key, revision, issued_at, text] = parts else {
+    let [_, domain, key, revision, issued_at, comment, text] = parts else {
         return;
     };
     section.text("trust domain", domain.as_str().unwrap_or_default());
     section.bytes("policy key", key.as_slice().unwrap_or_default());
     section.number("revision", revision.as_u64().unwrap_or_default());
     section.time("signed at", issued_at.as_u64().unwrap_or_default());
+    section.text("comment", comment.as_str().unwrap_or_default());
     let text = text.as_str().unwrap_or_default();
     section.row(
         "text",

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_envelope::{
-    Credential, Expectation, Kind, LeafHash, SealedEnvelope, SignedPolicy, TrustBundle,
+    CheckedEnvelope, Credential, Expectation, Kind, LeafHash, SealedEnvelope, SignedPolicy,
+    TrustBundle, VerifiedRoots,
 };
-use bulla_identity::{Subject, TrustDomain, UnixMillis};
+use bulla_identity::{Subject, TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{AuthorityKey, AuthorityKeyError, AuthorityRole, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
@@ -36,6 +37,10 @@ pub struct VerifyArgs {
     /// The credential that the envelope names
     #[arg(long, value_name = "FILE")]
     credential: PathBuf,
+    /// The credential of a message that the envelope shows as having led to it,
+    /// once for each; without any, their proofs are not verified
+    #[arg(long = "ancestor-credential", value_name = "FILE")]
+    ancestor_credentials: Vec<PathBuf>,
     /// The trust domain [default: the credential's]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
@@ -197,6 +202,10 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
     let credential = Input::read(&args.credential)?;
     let bundle = Input::read(&args.bundle)?;
     let policy = Input::read(&args.policy)?;
+    let ancestors = args.ancestor_credentials.iter();
+    let ancestors = ancestors
+        .map(|path| Input::read(path).map(|input| input.bytes))
+        .collect::<Result<Vec<_>, _>>()?;
     let roots = roots(&args.trust_root)?;
     let domain = match &args.trust_domain {
         Some(text) => Some(TrustDomain::parse(text).map_err(|_| Failure::Domain(text.clone()))?),
@@ -212,6 +221,7 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
         args,
         envelope,
         outline,
+        ancestors,
         now,
         roots,
         domain,
@@ -237,6 +247,8 @@ struct Given<'a> {
     args: &'a VerifyArgs,
     envelope: Input,
     outline: Outline,
+    /// The credentials of those who sent what led to it.
+    ancestors: Vec<Vec<u8>>,
     now: UnixMillis,
     roots: Vec<VerifyingKey>,
     domain: Option<TrustDomain>,
@@ -291,18 +303,71 @@ impl Given<'_> {
             .map_err(|e| refused("proof", e.code(), &e))?;
         findings.hold("proof", format!("sealed by {workload}"));
         let expected = self.expectation(&subject, kind, &policy, findings);
-        authentic
+        let checked = authentic
             .check(&expected)
             .map_err(|e| refused("arrival", e.code(), &e))?;
         findings.hold("arrival", format!("for `{subject}`, at {}", rfc3339(now)));
         findings.skip("rules", "the user's token, the policy's rules and replay");
-        if !self.outline.ancestors.is_empty() {
-            let note = "the messages shown are those that led to it; their proofs are not verified";
-            findings.skip("chain", note);
-        }
+        self.chain(&checked, &bundle, &policy, findings)?;
         if self.outline.field(24).is_some() {
             findings.skip("contents", "encrypted");
         }
+        Ok(())
+    }
+
+    /// Proves who sealed the messages that are shown as having led to it. That each
+    /// follows from the next is proven with the envelope.
+    fn chain(
+        &self,
+        checked: &CheckedEnvelope,
+        bundle: &Verified<TrustBundle>,
+        policy: &Policy,
+        findings: &mut Findings,
+    ) -> Result<(), Refusal> {
+        if checked.ancestors().len() == 0 {
+            return Ok(());
+        }
+        if self.ancestors.is_empty() {
+            let note = "the messages shown are those that led to it; their proofs are not verified: give --ancestor-credential";
+            findings.skip("chain", note);
+            return Ok(());
+        }
+        let credentials = self.ancestors.iter().map(|bytes| Credential::decode(bytes));
+        let credentials = credentials
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| refused("chain", e.code(), &e))?;
+        let roots = VerifiedRoots::new();
+        let mut proven = Vec::new();
+        for (ancestor, place) in checked.ancestors().zip(1..) {
+            let wanted = ancestor.key_id();
+            let Some(credential) = credentials.iter().find(|c| c.id() == wanted) else {
+                let text = format!(
+                    "no credential was given for ancestor {place}, whose key id is {}",
+                    wanted.to_hex()
+                );
+                return Err(Refusal {
+                    step: "chain",
+                    code: "unknown_key",
+                    text,
+                    hint: None,
+                });
+            };
+            let named = policy.workload_by_id(credential.claimed_workload());
+            let anchors = named.map(|w| w.anchors()).unwrap_or_default();
+            let credential = credential
+                .clone()
+                .verify(bundle, anchors, ancestor.issued_at(), CLOCK_SKEW)
+                .map_err(|e| refused("chain", e.code(), &e))?;
+            let sender = ancestor
+                .verify(&credential, &roots)
+                .map_err(|e| refused("chain", e.code(), &e))?;
+            proven.push(format!(
+                "{} to `{}`",
+                sender.workload.path(),
+                ancestor.subject()
+            ));
+        }
+        findings.hold("chain", format!("after {}", proven.join(", after ")));
         Ok(())
     }
 
