@@ -8,7 +8,7 @@ use bulla_envelope::{Head, SuccessionError};
 use bulla_identity::reserved;
 use bulla_process::Readiness;
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -113,16 +113,21 @@ pub async fn run(
     let callout = Arc::new(callout.with_buckets(buckets.served()));
     callout.cast_out(Arc::clone(&outcasts));
     callout.admit(admissions);
-    let (outcasts, told) = watch::channel(outcasts);
     let kicker = Kicker {
         sys: sys.clone(),
-        outcasts: told,
+        callout: Arc::clone(&callout),
+        changes: plane.changes(),
         audit: audit.log(),
     };
     let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
     connection::round_trip(&auth).await?;
     let held_by = Arc::clone(&plane);
-    let reporter = Reporter::new(js.clone(), Arc::clone(&plane), Arc::clone(&seen));
+    let reporter = Reporter::new(
+        js.clone(),
+        Arc::clone(&plane),
+        Arc::clone(&seen),
+        Arc::clone(callout.trial()),
+    );
     let follower = Follower {
         anchor,
         files: Files::new(config.files),
@@ -133,7 +138,6 @@ pub async fn run(
         stream,
         news,
         seen: Arc::clone(&seen),
-        outcasts,
         disturbed,
     };
 

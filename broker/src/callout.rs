@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use answer::ACCOUNT;
 pub use attest::{AdmissionError, Admissions};
+pub(crate) use attest::{MARK, Standing};
 pub use decide::Callout;
 
 use crate::clock;

@@ -128,6 +128,11 @@ impl ControlPlane {
         });
     }
 
+    /// Tells those who listen for changes.
+    pub(crate) fn tell_change(&self) {
+        self.held_since.send_modify(|_| {});
+    }
+
     /// Told whenever it goes by something else; holds since when it goes by this
     /// policy.
     pub(crate) fn changes(&self) -> watch::Receiver<UnixMillis> {

@@ -12,8 +12,8 @@
 //! seconds. A record that does not verify, or is older than the one held, is
 //! refused, and the held one stays.
 //!
-//! One task does all of it, so that two records never race. Connections that
-//! exist keep the permissions that they were admitted with.
+//! One task does all of it, so that two records never race. Connections that have
+//! what they would not get any more are ended by [`crate::kick`].
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -26,7 +26,7 @@ use bulla_identity::reserved;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +36,8 @@ use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
 use crate::files::Files;
 use crate::history::History;
-use crate::kick::Outcasts;
 use crate::seen::Seen;
+use crate::trial::Candidate;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
 
 /// Listens for news of bundle and policy, to be taken by [`Follower::run`].
@@ -58,8 +58,6 @@ pub(crate) struct Follower {
     pub(crate) news: Subscriber,
     /// When the stream was last read.
     pub(crate) seen: Arc<Seen>,
-    /// Told whose connections are to be ended.
-    pub(crate) outcasts: watch::Sender<Outcasts>,
     /// Told when news may have been missed.
     pub(crate) disturbed: Arc<Notify>,
     /// Keeps what was in force.
@@ -127,6 +125,10 @@ impl Follower {
                 if is_new {
                     self.take_last(log).await;
                 }
+            }
+            reserved::NEWS_CANDIDATE => {
+                let taken = self.take_candidate(record).await;
+                log.outcome("policy on trial", taken);
             }
             reserved::NEWS_POLICY => {
                 let taken = self.take_policy(record).await;
@@ -261,6 +263,11 @@ impl Follower {
         };
         is_read &= !is_outage(&taken);
         log.outcome("policy", taken);
+        // Nothing depends on it, so nobody waits for it.
+        if let Ok(Some(Record { payload, .. })) = self.stream.last(reserved::CTL_CANDIDATE).await {
+            let taken = self.take_candidate(payload).await;
+            log.outcome("policy on trial", taken);
+        }
         if is_read {
             self.seen.mark(now);
         }
@@ -342,9 +349,8 @@ impl Follower {
         let held = held.with_revocations(revocations);
         // Turned away first, so that who is kicked does not come back.
         let outcasts = held.outcasts();
-        self.callout.cast_out(Arc::clone(&outcasts));
+        self.callout.cast_out(outcasts);
         self.plane.hold(held);
-        self.outcasts.send_replace(outcasts);
         Ok(true)
     }
 
@@ -371,6 +377,24 @@ impl Follower {
                 .admit(Admissions::from_policy(&held.policy.policy)?);
         }
         self.plane.hold(held);
+        Ok(true)
+    }
+
+    /// The same for the policy on trial.
+    async fn take_candidate(&self, record: Bytes) -> Result<bool, FollowFault> {
+        let held = self.plane.held();
+        let trial = self.callout.trial();
+        let Some(signed) = trial.newer(&record, &held.bundle, clock::now())? else {
+            return Ok(false);
+        };
+        let read = tokio::task::spawn_blocking(move || Candidate::read(record, signed));
+        let candidate = read.await.map_err(|_| FollowFault::Unreadable)??;
+        trial.hold(candidate);
+        self.plane.tell_change();
+        tracing::info!(
+            candidate = trial.number(),
+            "another policy is on trial, or none"
+        );
         Ok(true)
     }
 

@@ -1,11 +1,18 @@
-//! Ends the connections of workloads that are revoked.
+//! Ends the connections that have what they would not get now: of workloads that
+//! are revoked, that the policy no longer names, or that it permits less.
 //!
-//! They are looked for on every server each time, and not remembered: a broker
-//! beside this one may have admitted them, or a server may have restarted. The
-//! search is repeated while anybody is revoked, so that who slipped in between a
-//! revocation and the moment when the last broker took it is found as well.
+//! nats-server keeps the permissions with which a connection was admitted. So the
+//! connections themselves are asked about, on every server each time, and nothing
+//! of them is remembered: a broker beside this one may have admitted them, by an
+//! older policy and a moment ago, or a server may have restarted. The name under
+//! which each was admitted ends in a mark of what it may do; whoever has another
+//! one than it would get now is admitted anew. The search is repeated after every
+//! change, so that who slipped in meanwhile is found as well.
+//!
+//! Who would only get more is left time to choose the moment himself.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,51 +21,51 @@ use bulla_audit::{ConnectionEnded, Event};
 use bulla_identity::WorkloadName;
 use bulla_sdk::audit::AuditLog;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::callout::ACCOUNT;
+use crate::callout::{ACCOUNT, Callout, MARK, Standing};
+use crate::clock;
 
-/// Who is revoked, by the names under which the callout admitted them.
-pub(crate) type Outcasts = Arc<BTreeSet<WorkloadName>>;
+/// Who is revoked, by name.
+pub(crate) type Outcasts = Arc<std::collections::BTreeSet<WorkloadName>>;
 
 /// Finds and ends connections, from the account `SYS`.
-pub(crate) struct Kicker {
+pub(crate) struct Kicker<T> {
     pub(crate) sys: Client,
-    pub(crate) outcasts: watch::Receiver<Outcasts>,
+    pub(crate) callout: Arc<Callout>,
+    /// Told after each change of what the callout goes by.
+    pub(crate) changes: watch::Receiver<T>,
     pub(crate) audit: AuditLog,
 }
 
-impl Kicker {
+impl<T> Kicker<T> {
     /// Works until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let work = async {
-            let mut searched = Outcasts::default();
-            let mut soon = 0;
+            let mut behind = HashMap::new();
+            let mut looks = 0;
             loop {
-                let outcasts = self.outcasts.borrow_and_update().clone();
-                // The new ones first: nobody waits for a repetition.
-                for name in outcasts.difference(&searched) {
-                    self.kick(name).await;
-                }
-                for name in outcasts.intersection(&searched) {
-                    self.kick(name).await;
-                }
-                searched = outcasts;
-                // A broker that takes the list a little later admits until then.
-                let pause = if soon < SOON_TIMES { SOON } else { AGAIN };
-                soon = soon.saturating_add(1);
+                self.changes.mark_unchanged();
+                self.look(&mut behind).await;
+                let pause = match SOON.get(looks) {
+                    Some(pause) => *pause,
+                    None if behind.is_empty() => AGAIN,
+                    None => AGAIN_BEHIND,
+                };
+                looks = looks.saturating_add(1);
                 tokio::select! {
-                    changed = self.outcasts.changed() => {
+                    changed = self.changes.changed() => {
                         if changed.is_err() {
                             return;
                         }
-                        soon = 0;
+                        looks = 0;
                     }
-                    () = sleep(pause), if !searched.is_empty() => {}
+                    () = sleep(jittered(pause)) => {}
                 }
             }
         };
@@ -68,63 +75,107 @@ impl Kicker {
         }
     }
 
-    async fn kick(&self, name: &WorkloadName) {
-        // More than one answer holds: look again until nobody is left.
-        for _ in 0..ROUNDS {
-            let Some(found) = self.find(name).await else {
-                tracing::warn!(
-                    workload = name.as_str(),
-                    "connections of a revoked workload cannot be looked for"
-                );
-                return;
-            };
-            if found.is_empty() {
+    /// Looks at all connections once. `behind` says since when those would get
+    /// more that are not ended for it.
+    async fn look(&self, behind: &mut HashMap<Connection, Instant>) {
+        let mut still = HashMap::new();
+        let mut offset = 0;
+        let mut late = 0;
+        // More than one answer holds: the next page, until there is none.
+        for _ in 0..PAGES {
+            let mut ended = Vec::new();
+            let mut has_more = false;
+            let answers = self.ask(offset, |answer| {
+                has_more |= answer.total() > offset + AT_ONCE;
+                for (connection, found) in answer.connections() {
+                    let client = found.ip.parse::<IpAddr>().ok();
+                    let user = &found.authorized_user;
+                    match self.callout.standing(user, client, clock::now()) {
+                        Standing::Current => {}
+                        Standing::Lost(reason) => {
+                            ended.push(self.end(connection, user.clone(), reason));
+                        }
+                        Standing::Behind => {
+                            let since = behind.get(&connection).copied();
+                            let since = since.unwrap_or_else(Instant::now);
+                            if since.elapsed() > PATIENCE && late < MOST_LATE {
+                                late += 1;
+                                ended.push(self.end(
+                                    connection,
+                                    user.clone(),
+                                    "permissions_gained",
+                                ));
+                            } else {
+                                still.insert(connection, since);
+                            }
+                        }
+                    }
+                }
+                std::mem::take(&mut ended)
+            });
+            if !answers.await {
+                tracing::warn!("no server answers the question for connections");
                 return;
             }
-            for connection in &found {
-                self.end(name, connection).await;
+            if !has_more {
+                break;
             }
+            offset += AT_ONCE;
         }
+        *behind = still;
     }
 
-    /// The workload's connections on all servers; nothing if it cannot be asked.
-    async fn find(&self, name: &WorkloadName) -> Option<Vec<Connection>> {
+    /// Asks all servers for one page, gives each answer to `take` and works at
+    /// what it makes of it; false if none has come.
+    async fn ask<F: Future<Output = ()>>(
+        &self,
+        offset: usize,
+        mut take: impl FnMut(Answer) -> Vec<F>,
+    ) -> bool {
         let inbox = self.sys.new_inbox();
-        let mut answers = self.sys.subscribe(inbox.clone()).await.ok()?;
+        let Ok(mut answers) = self.sys.subscribe(inbox.clone()).await else {
+            return false;
+        };
         let question = json!({
-            "auth": true, "acc": ACCOUNT, "user": name.as_str(), "limit": AT_ONCE,
+            "auth": true, "acc": ACCOUNT, "limit": AT_ONCE, "offset": offset,
         });
-        self.sys
-            .publish_with_reply(FIND, inbox, question.to_string().into())
+        let question = question.to_string().into();
+        if self
+            .sys
+            .publish_with_reply(FIND, inbox, question)
             .await
-            .ok()?;
-        let mut found = Vec::new();
+            .is_err()
+        {
+            return false;
+        }
         let mut any = false;
+        let mut work = FuturesUnordered::new();
         let end = Instant::now() + LONGEST_SEARCH;
         loop {
             // Nobody says how many servers there are: those that are well answer
             // at once.
             let next = (Instant::now() + NEXT_ANSWER).min(end);
             let until = if any { next } else { end };
-            let Ok(Some(answer)) = timeout_at(until, answers.next()).await else {
+            let answer = loop {
+                tokio::select! {
+                    answer = timeout_at(until, answers.next()) => break answer,
+                    Some(()) = work.next() => {}
+                }
+            };
+            let Ok(Some(answer)) = answer else {
                 break;
             };
             let Ok(answer) = serde_json::from_slice::<Answer>(&answer.payload) else {
                 continue;
             };
             any = true;
-            let connections = answer.data.map(|data| data.connections);
-            for connection in connections.unwrap_or_default() {
-                found.push(Connection {
-                    server: answer.server.id.clone(),
-                    cid: connection.cid,
-                });
-            }
+            work.extend(take(answer));
         }
-        any.then_some(found)
+        while work.next().await.is_some() {}
+        any
     }
 
-    async fn end(&self, name: &WorkloadName, connection: &Connection) {
+    async fn end(&self, connection: Connection, user: String, reason: &'static str) {
         let Connection { server, cid } = connection;
         let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
         // Without a reply subject the server ignores it.
@@ -132,27 +183,37 @@ impl Kicker {
             .sys
             .request(subject, json!({ "cid": cid }).to_string().into());
         let is_done = matches!(timeout(KICK_LIMIT, kick).await, Ok(Ok(_)));
+        let workload = user.split(MARK).next().unwrap_or_default();
         self.audit.record(Event::ConnectionEnded(ConnectionEnded {
-            workload: name.as_str().to_owned(),
+            workload: workload.to_owned(),
             server: server.clone(),
-            cid: *cid,
+            cid,
             done: is_done,
-            reason: "workload_revoked".to_owned(),
+            reason: reason.to_owned(),
         }));
         tracing::info!(
             target: "bulla::audit",
             event = "connection-kicked",
-            workload = name.as_str(),
+            workload,
             server,
             cid,
             is_done,
-            reason = "workload_revoked",
+            reason,
         );
     }
 }
 
+/// Up to a fifth less, so that brokers do not look in step.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 1];
+    // Without randomness there is no jitter, and no harm.
+    let _ = getrandom::fill(&mut random);
+    let [random] = random;
+    pause - pause / 5 * u32::from(random) / 256
+}
+
 /// A connection on one server.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Connection {
     server: String,
     cid: u64,
@@ -173,12 +234,36 @@ struct Server {
 #[derive(Debug, Deserialize)]
 struct Data {
     #[serde(default)]
+    total: usize,
+    #[serde(default)]
     connections: Vec<Found>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Found {
     cid: u64,
+    #[serde(default)]
+    ip: String,
+    #[serde(default)]
+    authorized_user: String,
+}
+
+impl Answer {
+    fn total(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.total)
+    }
+
+    fn connections(self) -> impl Iterator<Item = (Connection, Found)> {
+        let server = self.server.id;
+        let found = self.data.map(|data| data.connections).unwrap_or_default();
+        found.into_iter().map(move |found| {
+            let connection = Connection {
+                server: server.clone(),
+                cid: found.cid,
+            };
+            (connection, found)
+        })
+    }
 }
 
 const FIND: &str = "$SYS.REQ.SERVER.PING.CONNZ";
@@ -186,8 +271,8 @@ const FIND: &str = "$SYS.REQ.SERVER.PING.CONNZ";
 /// Connections in one answer.
 const AT_ONCE: usize = 1024;
 
-/// Answers of that size about one workload, before others have their turn.
-const ROUNDS: usize = 64;
+/// Answers of that size in one look.
+const PAGES: usize = 256;
 
 /// How long the first server may take, and all of them.
 const LONGEST_SEARCH: Duration = Duration::from_secs(2);
@@ -197,9 +282,26 @@ const NEXT_ANSWER: Duration = Duration::from_millis(150);
 
 const KICK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The first searches after the list has changed.
-const SOON: Duration = Duration::from_millis(400);
-const SOON_TIMES: u32 = 4;
+/// Between the first looks after a change: another broker that takes it a little
+/// later admits by the older policy until then.
+const SOON: [Duration; 6] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
 
-/// Between two searches while anybody is revoked.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks without a change.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The same while somebody would get more.
+const AGAIN_BEHIND: Duration = Duration::from_secs(5);
+
+/// How long who would only get more may wait for his moment. The SDK takes it
+/// within half a minute; other clients may not know that there is something to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many of those are ended with one look.
+const MOST_LATE: usize = 64;

@@ -48,6 +48,7 @@ pub mod provision;
 mod report;
 mod seen;
 mod stored;
+mod trial;
 mod trust;
 pub mod trust_dir;
 

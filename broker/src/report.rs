@@ -15,23 +15,31 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::control::ControlPlane;
 use crate::seen::Seen;
+use crate::trial::Trial;
 
 /// The reports of one broker.
 pub(crate) struct Reporter {
     js: Client,
     plane: Arc<ControlPlane>,
     seen: Arc<Seen>,
+    trial: Arc<Trial>,
     changes: watch::Receiver<UnixMillis>,
     started: UnixMillis,
 }
 
 impl Reporter {
-    pub(crate) fn new(js: Client, plane: Arc<ControlPlane>, seen: Arc<Seen>) -> Self {
+    pub(crate) fn new(
+        js: Client,
+        plane: Arc<ControlPlane>,
+        seen: Arc<Seen>,
+        trial: Arc<Trial>,
+    ) -> Self {
         Self {
             js,
             changes: plane.changes(),
             plane,
             seen,
+            trial,
             started: clock::now(),
         }
     }
@@ -59,6 +67,7 @@ impl Reporter {
             (_, false) => "state_stale",
             (true, true) => "",
         };
+        let (would_deny, would_allow) = self.trial.counts();
         let report = EnforcerReport {
             kind: EnforcerKind::Broker,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -67,9 +76,9 @@ impl Reporter {
             since: since.as_millis(),
             bundle: names.bundle,
             revocations: names.revocations.number,
-            candidate: 0,
-            would_deny: 0,
-            would_allow: 0,
+            candidate: self.trial.number(),
+            would_deny,
+            would_allow,
             standing: standing.to_owned(),
             started: self.started.as_millis(),
             is_gone,

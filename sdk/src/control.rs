@@ -13,6 +13,7 @@
 //! taken for what its bytes prove and for nothing else, and what is held
 //! already costs one comparison.
 
+mod candidate;
 mod heads;
 mod kem_records;
 mod lookup;
@@ -46,6 +47,7 @@ use crate::connection::Connection;
 use crate::error::{ControlError, LinkError};
 use crate::refusal::chain;
 use crate::stats::Stats;
+use candidate::CandidateState;
 use heads::Heads;
 use kem_records::KemRecords;
 use lookup::Lookups;
@@ -136,6 +138,7 @@ struct Inner {
     bundle: ArcSwap<BundleState>,
     policy: ArcSwap<PolicyState>,
     revocations: ArcSwap<RevocationState>,
+    candidate: ArcSwap<CandidateState>,
     heads: Heads,
     stats: Stats,
     /// Grows with every change of bundle, policy or revocations: what was verified
@@ -216,6 +219,7 @@ impl Control {
             bundle: ArcSwap::from_pointee(snapshot.bundle),
             policy: ArcSwap::from_pointee(snapshot.policy),
             revocations: ArcSwap::from_pointee(snapshot.revocations),
+            candidate: ArcSwap::default(),
             heads,
             stats: stats.clone(),
             generation: AtomicU64::new(1),
@@ -226,6 +230,9 @@ impl Control {
             own_name: OwnName::new(workload.clone(), is_sole, stats.clone()),
         });
         inner.reconsider(clock::now());
+        if let Some(candidate) = snapshot.candidate {
+            inner.learn(reserved::NEWS_CANDIDATE, candidate);
+        }
         tokio::spawn(hear(Arc::downgrade(&inner), news));
         let catch_up = Arc::clone(&inner.heads.catch_up);
         tokio::spawn(look_again(Arc::downgrade(&inner), disturbances, catch_up));
@@ -343,8 +350,9 @@ async fn look_again(
 impl Inner {
     /// Takes everything as it lies on the stream.
     async fn look(&self) {
-        let mut records = [None, None, None, None];
+        let mut records = [None, None, None, None, None];
         let subjects = [
+            reserved::CTL_CANDIDATE,
             reserved::CTL_REVOCATIONS,
             reserved::CTL_BUNDLE,
             reserved::CTL_POLICY,
@@ -356,11 +364,12 @@ impl Inner {
                 Ok(Some(found)) => *record = Some(found),
                 // Nothing was ever revoked; if not so, heads say it.
                 Ok(None) if subject == reserved::CTL_REVOCATIONS => {}
+                Ok(None) if subject == reserved::CTL_CANDIDATE => {}
                 Ok(None) => warn!(subject, "the control stream has lost a record"),
                 Err(error) => debug!(subject, %error, "the control stream cannot be read"),
             }
         }
-        let [revocations, bundle, policy, head] = records;
+        let [candidate, revocations, bundle, policy, head] = records;
         if let (Some(bundle), Some(policy)) = (&bundle, &policy) {
             self.learn_before(bundle, policy);
         }
@@ -372,6 +381,7 @@ impl Inner {
             (reserved::NEWS_BUNDLE, bundle),
             (reserved::NEWS_POLICY, policy),
             (reserved::NEWS_REVOCATIONS, revocations),
+            (reserved::NEWS_CANDIDATE, candidate),
             (reserved::NEWS_HEAD, head),
         ] {
             if let Some(record) = record {
@@ -411,6 +421,12 @@ impl Inner {
                 if let Err(reason) = self.learn_revocations(record, now) {
                     self.stats.count_refused("revocations_refused");
                     warn!(reason, "refused a revocation list from the control stream");
+                }
+            }
+            reserved::NEWS_CANDIDATE => {
+                if let Err(reason) = self.learn_candidate(record, now) {
+                    self.stats.count_refused("candidate_refused");
+                    warn!(reason, "the policy on trial is not decided here");
                 }
             }
             reserved::NEWS_HEAD => {

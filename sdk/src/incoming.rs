@@ -28,6 +28,7 @@ use crate::original;
 use crate::origins::{Origin, Origins};
 use crate::refusal::{Refusal, chain};
 use crate::shared::Shared;
+use crate::trial;
 use crate::unlock::Attempt;
 use crate::user::User;
 
@@ -571,28 +572,40 @@ impl Opener {
             && let Some(permit) = origin.permit(now)
         {
             origin.count_use_again();
+            self.note_allowed(permit, origin, user);
             return Ok(permit.clone());
         }
-        let policy = self.shared.control.policy();
+        let control = &self.shared.control;
+        let policy = control.policy();
         let ask = |workload, verb| {
-            policy.policy().decide(&Request {
+            let request = Request {
                 workload,
                 verb,
                 subject: &origin.subject,
                 user: user.map(User::claims),
                 now,
-            })
+            };
+            control.decide(&policy, &request)
         };
         let sent_by = if self.is_append(&origin.requirements) {
             Verb::Append
         } else {
             self.role.senders_verb()
         };
-        let permit = match ask(&origin.sender.workload, sent_by) {
+        let permit = ask(&origin.sender.workload, sent_by);
+        let own = || ask(&self.shared.options.workload, self.role.own_verb());
+        let permit = match permit {
             Decision::Allow(permit) => permit,
-            Decision::Deny(denial) => return Err(Refusal::Policy(Box::new(denial))),
+            Decision::Deny(denial) => {
+                // It would be received only if both would be allowed.
+                if denial.would().is_some() && would_allow(&own()) {
+                    let what = self.what(origin, user);
+                    trial::denied(&self.shared.stats, &denial, &what);
+                }
+                return Err(Refusal::Policy(Box::new(denial)));
+            }
         };
-        let own = match ask(&self.shared.options.workload, self.role.own_verb()) {
+        let own = match own() {
             Decision::Allow(own) => {
                 let (workload, verb) = (&self.shared.options.workload, self.role.own_verb());
                 origin.count_use(own.rule(), || {
@@ -601,12 +614,34 @@ impl Opener {
                 });
                 own
             }
-            Decision::Deny(denial) => return Err(Refusal::OwnPolicy(Box::new(denial))),
+            Decision::Deny(denial) => {
+                if permit.would().is_none() {
+                    let what = self.what(origin, user);
+                    trial::denied(&self.shared.stats, &denial, &what);
+                }
+                return Err(Refusal::OwnPolicy(Box::new(denial)));
+            }
         };
+        let permit = permit.ending_with(&own);
+        self.note_allowed(&permit, origin, user);
         if user.is_none() {
-            origin.remember(permit.clone().ending_with(&own));
+            origin.remember(permit.clone());
         }
         Ok(permit)
+    }
+
+    fn note_allowed(&self, permit: &Permit, origin: &Origin, user: Option<&User>) {
+        trial::allowed(&self.shared.stats, permit, || self.what(origin, user));
+    }
+
+    fn what<'a>(&self, origin: &'a Origin, user: Option<&'a User>) -> decision_log::Subject<'a> {
+        decision_log::Subject {
+            enforcer: "receiver",
+            workload: origin.sender.workload.path(),
+            verb: self.role.senders_verb().as_str(),
+            subject: origin.subject.as_str(),
+            user,
+        }
     }
 
     fn log_allow(&self, facts: &Facts) {
@@ -682,6 +717,14 @@ struct Progress {
     answer_to: Option<Box<AnswerTo>>,
     /// How many of ours it carries; one while nothing is proven.
     messages: usize,
+}
+
+/// Whether a decision would be a yes if all that is in shadow were enforced.
+fn would_allow(decision: &Decision) -> bool {
+    match decision {
+        Decision::Allow(permit) => permit.would().is_none(),
+        Decision::Deny(denial) => denial.would().is_some(),
+    }
 }
 
 impl Default for Progress {

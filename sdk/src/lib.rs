@@ -107,6 +107,7 @@ mod signer;
 mod state;
 mod stats;
 mod subscription;
+mod trial;
 mod unlock;
 mod user;
 mod users;

@@ -21,6 +21,7 @@ use crate::original::{self, OriginalToken};
 use crate::refusal::UserRefusal;
 use crate::routes::Route;
 use crate::shared::Shared;
+use crate::trial;
 use crate::unlock::kem_of;
 use crate::user::User;
 
@@ -418,16 +419,18 @@ fn preflight(
         && let Some(permit) = route.permit(verb, now)
     {
         shared.decisions.allow(what, permit, is_due(permit.rule()));
+        trial::allowed(&shared.stats, permit, || what);
         return Ok(permit.requirements());
     }
     let policy = shared.control.policy();
-    let decision = policy.policy().decide(&Request {
+    let request = Request {
         workload,
         verb,
         subject,
         user: user.map(User::claims),
         now,
-    });
+    };
+    let decision = shared.control.decide(&policy, &request);
     match decision {
         Decision::Allow(permit) => {
             let requirements = permit.requirements();
@@ -441,6 +444,7 @@ fn preflight(
             }
             let is_due = is_due(permit.rule());
             shared.decisions.allow(what, &permit, is_due);
+            trial::allowed(&shared.stats, &permit, || what);
             if user.is_none() {
                 route.remember(verb, permit);
             }
@@ -451,6 +455,7 @@ fn preflight(
             let id = shared
                 .decisions
                 .deny(what, rule, denial.reason().code(), &denial);
+            trial::denied(&shared.stats, &denial, &what);
             Err(SendError::Denied {
                 denial: Box::new(denial),
                 id,

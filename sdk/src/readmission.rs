@@ -92,9 +92,10 @@ impl Admitted {
     /// alone: this process does not know as which address it is seen.
     fn permissions(&self) -> Option<Permissions> {
         let policy = self.control.policy();
-        let circumstances = Circumstances::at(clock::now());
-        let policy = policy.policy();
-        policy.permissions(&self.workload, &circumstances).ok()
+        // Where it comes from is known to nats-server alone: what depends on that is
+        // left to the broker.
+        let now = Circumstances::at(clock::now());
+        policy.policy().permissions(&self.workload, &now).ok()
     }
 
     fn gains(&self, held: Option<&Permissions>) -> bool {

@@ -95,7 +95,7 @@ impl Reporter {
             since: since.as_millis(),
             bundle: held.bundle,
             revocations: held.revocations.number,
-            candidate: 0,
+            candidate: self.control.on_trial(),
             would_deny: self.stats.would_deny(),
             would_allow: self.stats.would_allow(),
             standing: standing.to_owned(),

@@ -26,6 +26,7 @@ use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
 use crate::reply_keys::Side;
 use crate::reply_order::{Arrival, Misplaced, ReplyOrder};
 use crate::shared::Shared;
+use crate::trial;
 use crate::user::User;
 
 impl Outgoing<'_> {
@@ -341,15 +342,29 @@ impl Asked {
             shared.unlocker.open(checked, &requirements).await?
         };
         let workload = &opened.sender().workload;
-        match policy.policy().decide(&Request {
+        let request = Request {
             workload,
             verb: Verb::Serve,
             subject: &self.subject,
             user: self.user.as_ref().map(User::claims),
             now,
-        }) {
-            Decision::Allow(_) => Ok(opened),
-            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        };
+        let what = decision_log::Subject {
+            enforcer: "requester",
+            workload: workload.path(),
+            verb: Verb::Serve.as_str(),
+            subject: self.subject.as_str(),
+            user: self.user.as_ref(),
+        };
+        match shared.control.decide(&policy, &request) {
+            Decision::Allow(permit) => {
+                trial::allowed(&shared.stats, &permit, || what);
+                Ok(opened)
+            }
+            Decision::Deny(denial) => {
+                trial::denied(&shared.stats, &denial, &what);
+                Err(Refusal::Policy(Box::new(denial)))
+            }
         }
     }
 

@@ -167,6 +167,15 @@ impl Stats {
         self.0.stale.lock().clone()
     }
 
+    pub(crate) fn count_would(&self, is_allow: bool) {
+        let count = if is_allow {
+            &self.0.would_allow
+        } else {
+            &self.0.would_deny
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn note_head(&self, time: UnixMillis) {
         self.0
             .newest_head

@@ -204,16 +204,20 @@ impl Bus {
     /// Whether nobody of this workload is connected, as nats-server says.
     pub async fn connections_of(&self, workload: &WorkloadId) -> usize {
         let sys = self.sys_client().await;
-        let question = serde_json::json!({
-            "auth": true, "acc": "APP", "user": workload.path(),
-        });
+        let question = serde_json::json!({ "auth": true, "acc": "APP" });
         let answer = sys
             .request("$SYS.REQ.SERVER.PING.CONNZ", question.to_string().into())
             .await
             .expect("the server's answer");
         let answer: serde_json::Value =
             serde_json::from_slice(&answer.payload).expect("JSON of the server");
-        answer["data"]["connections"].as_array().map_or(0, Vec::len)
+        let connections = answer["data"]["connections"].as_array();
+        let name = |connection: &serde_json::Value| {
+            let user = connection["authorized_user"].as_str()?;
+            Some(user.split('~').next()? == workload.path())
+        };
+        let own = connections.into_iter().flatten().filter_map(name);
+        own.filter(|is_own| *is_own).count()
     }
 }
 

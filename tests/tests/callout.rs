@@ -85,7 +85,10 @@ async fn a_workload_is_placed_in_app_under_its_short_name() {
     };
     let app = of("APP");
     assert_eq!(app.len(), 1, "{connections:#?}");
-    assert_eq!(app[0]["authorized_user"], "orders");
+    // With a mark of what it may do.
+    let user = app[0]["authorized_user"].as_str().unwrap();
+    let (name, mark) = user.split_once('~').unwrap();
+    assert_eq!((name, mark.len()), ("orders", 16), "{user}");
     // The broker's own users pass without a callout, each in its account.
     assert_eq!(of("AUTH").len(), 1, "{connections:#?}");
     assert_eq!(of("JS").len(), 1, "{connections:#?}");

@@ -10,7 +10,8 @@ use super::request::CalloutRequest;
 
 /// What a connection is told that is let in.
 pub(super) struct Welcome<'a> {
-    pub(super) workload: &'a str,
+    /// Under which name nats-server knows the connection.
+    pub(super) user: &'a str,
     pub(super) permissions: &'a Permissions,
     /// When the permissions change by time alone.
     pub(super) until: Option<UnixMillis>,
@@ -29,7 +30,7 @@ pub(super) fn allow(
 ) -> String {
     let [inner_id, outer_id] = ids;
     let Welcome {
-        workload,
+        user: name,
         permissions,
         until,
     } = welcome;
@@ -38,7 +39,7 @@ pub(super) fn allow(
             "iat": now.as_secs(),
             "iss": issuer.public().to_string(),
             "jti": HEXLOWER.encode(&inner_id),
-            "name": workload,
+            "name": name,
             "sub": request.user_nkey.to_string(),
             "nats": {
                 "pub": list(&permissions.publish_allow, &permissions.publish_deny),

@@ -5,15 +5,18 @@
 //! and fresh, the signature is over exactly this nonce.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadId, WorkloadName};
-use bulla_keyring::{KeyError, Signature, VerifyingKey};
-use bulla_policy::{Circumstances, PermissionError, Permissions, Policy, Workload};
-use data_encoding::BASE64_NOPAD;
+use bulla_keyring::{KeyError, Signature, VerifyingKey, sha256};
+use bulla_policy::{
+    AdmissionChange, Circumstances, PermissionError, Permissions, Policy, Workload,
+};
+use data_encoding::{BASE64_NOPAD, HEXLOWER};
 
 use super::request::CalloutRequest;
+use crate::buckets;
 
 /// Who may connect, and with which permissions: what the policy says, compiled
 /// once for each revision, or at each connect where it depends on that.
@@ -22,6 +25,10 @@ pub struct Admissions {
     by_nkey: HashMap<Nkey, Admission>,
     /// The names of the policy's buckets.
     pub(super) buckets: Vec<String>,
+    /// The nkeys of each workload.
+    by_name: HashMap<WorkloadName, Vec<Nkey>>,
+    /// What connections may do that earlier policies admitted.
+    former: HashMap<Mark, (Nkey, Arc<Permissions>)>,
 }
 
 /// One registered nkey.
@@ -32,18 +39,89 @@ pub(super) struct Admission {
     id: WorkloadId,
     grants: Grants,
     key: VerifyingKey,
+    nkey: Nkey,
+}
+
+/// Names the permissions of a connection and the nkey that it was admitted by.
+/// nats-server tells it of each connection, as the end of its user's name, so
+/// that any broker can find out what a connection has, whoever admitted it.
+pub(super) type Mark = [u8; 8];
+
+/// Between a workload's name, which does not hold it, and the mark.
+pub(crate) const MARK: char = '~';
+
+/// Lists of earlier policies that are remembered.
+const MAX_FORMER: usize = 16_384;
+
+/// How a connection stands to the policy in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has what it would get now.
+    Current,
+    /// It would get more.
+    Behind,
+    /// It has what it would not get, for this reason.
+    Lost(&'static str),
+}
+
+fn mark(fingerprint: [u8; 8], nkey: &Nkey) -> Mark {
+    let hash = sha256(&[&fingerprint, nkey.bytes()]);
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    [a, b, c, d, e, f, g, h]
+}
+
+fn parse_mark(text: &str) -> Option<Mark> {
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+impl Grants {
+    /// The same, for a connection by this nkey.
+    fn marked_for(&self, nkey: &Nkey) -> Self {
+        match self {
+            Self::Fixed(permissions, fingerprint) => {
+                Self::Fixed(Arc::clone(permissions), mark(*fingerprint, nkey))
+            }
+            Self::Circumstantial(policy) => Self::Circumstantial(Arc::clone(policy)),
+        }
+    }
 }
 
 /// What a workload's connections may do.
 #[derive(Clone, Debug)]
 enum Grants {
     /// Always and from everywhere the same.
-    Fixed(Arc<Permissions>),
+    Fixed(Arc<Permissions>, Mark),
     /// Compiled when one connects, because it depends on when and from where.
     Circumstantial(Arc<Policy>),
 }
 
 impl Admission {
+    /// The name under which nats-server knows a connection with these
+    /// permissions.
+    pub(super) fn user(&self, permissions: &Permissions) -> String {
+        let mark = match &self.grants {
+            // Not less than all of it, for want of a bucket.
+            Grants::Fixed(all, mark) if std::ptr::eq(&**all, permissions) => *mark,
+            _ => mark(permissions.fingerprint(), &self.nkey),
+        };
+        format!("{}{MARK}{}", self.workload, HEXLOWER.encode(&mark))
+    }
+
+    fn marked(&self, fingerprint: [u8; 8]) -> Mark {
+        mark(fingerprint, &self.nkey)
+    }
+
+    /// The mark that it would get now.
+    fn mark(&self, circumstances: &Circumstances) -> Option<Mark> {
+        match &self.grants {
+            Grants::Fixed(_, mark) => Some(*mark),
+            Grants::Circumstantial(_) => {
+                let (permissions, _) = self.permissions(circumstances).ok()?;
+                Some(mark(permissions.fingerprint(), &self.nkey))
+            }
+        }
+    }
+
     /// What a connection may do that is made under these circumstances, and
     /// until when that holds, if not for ever.
     pub(super) fn permissions(
@@ -51,7 +129,7 @@ impl Admission {
         circumstances: &Circumstances,
     ) -> Result<(Cow<'_, Permissions>, Option<UnixMillis>), PermissionError> {
         match &self.grants {
-            Grants::Fixed(permissions) => Ok((Cow::Borrowed(&**permissions), None)),
+            Grants::Fixed(permissions, _) => Ok((Cow::Borrowed(&**permissions), None)),
             Grants::Circumstantial(policy) => {
                 let permissions = policy.permissions(&self.id, circumstances)?;
                 let until = policy.next_change_of(&self.id, circumstances.now);
@@ -82,11 +160,13 @@ impl Admissions {
                 Grants::Circumstantial(Arc::clone(policy))
             } else {
                 let any = Circumstances::at(UnixMillis::default());
-                Grants::Fixed(Arc::new(policy.permissions(workload.id(), &any)?))
+                let permissions = policy.permissions(workload.id(), &any)?;
+                let fingerprint = permissions.fingerprint();
+                Grants::Fixed(Arc::new(permissions), fingerprint)
             };
             for nkey in workload.nkeys() {
                 admissions
-                    .register(*nkey, workload, grants.clone())
+                    .register(*nkey, workload, grants.marked_for(nkey))
                     .map_err(|source| AdmissionError::Nkey {
                         nkey: *nkey,
                         workload: workload.name().clone(),
@@ -111,9 +191,98 @@ impl Admissions {
                 id: workload.id().clone(),
                 grants,
                 key,
+                nkey,
             },
         );
+        let nkeys = self.by_name.entry(workload.name().clone()).or_default();
+        nkeys.push(nkey);
         Ok(())
+    }
+
+    /// These in the place of `before`: what its connections may do is remembered,
+    /// so that what they lose can be told from what they gain.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        let own = before.by_nkey.iter().filter_map(|(nkey, held)| {
+            let Grants::Fixed(permissions, mark) = &held.grants else {
+                return None;
+            };
+            Some((*mark, (*nkey, Arc::clone(permissions))))
+        });
+        self.former = own.collect();
+        if self.former.len() + before.former.len() <= MAX_FORMER {
+            for (mark, held) in &before.former {
+                self.former.entry(*mark).or_insert_with(|| held.clone());
+            }
+        }
+        self
+    }
+
+    /// How a connection stands that was admitted while buckets were not served, if
+    /// this mark is one of such.
+    fn without_buckets(
+        &self,
+        admission: &Admission,
+        mark: Mark,
+        circumstances: &Circumstances,
+        served: &BTreeSet<String>,
+    ) -> Option<Standing> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let (all, _) = admission.permissions(circumstances).ok()?;
+        let is = |served: &BTreeSet<String>| {
+            let left = buckets::only_served(&all, &self.buckets, served);
+            admission.marked(left.fingerprint()) == mark
+        };
+        if is(served) {
+            Some(Standing::Current)
+        } else {
+            is(&BTreeSet::new()).then_some(Standing::Behind)
+        }
+    }
+
+    /// How a connection stands that was admitted under this name, from this
+    /// address.
+    pub(super) fn standing(
+        &self,
+        user: &str,
+        circumstances: &Circumstances,
+        served: &BTreeSet<String>,
+    ) -> Standing {
+        let (name, mark) = user.split_once(MARK).unwrap_or((user, ""));
+        let nkeys = WorkloadName::parse(name).ok();
+        let Some(nkeys) = nkeys.and_then(|name| self.by_name.get(&name)) else {
+            return Standing::Lost("workload_dropped");
+        };
+        let Some(mark) = parse_mark(mark) else {
+            return Standing::Lost("permissions_unknown");
+        };
+        let admitted = nkeys.iter().filter_map(|nkey| self.by_nkey.get(nkey));
+        let mut now = Vec::with_capacity(nkeys.len());
+        for admission in admitted {
+            match admission.mark(circumstances) {
+                Some(current) if current == mark => return Standing::Current,
+                _ => now.push(admission),
+            }
+            // Brokers may differ for a while in which buckets they serve.
+            if let Some(standing) = self.without_buckets(admission, mark, circumstances, served) {
+                return standing;
+            }
+        }
+        let Some((nkey, old)) = self.former.get(&mark) else {
+            return Standing::Lost("permissions_changed");
+        };
+        let Some(admission) = now.into_iter().find(|admission| admission.nkey == *nkey) else {
+            return Standing::Lost("key_dropped");
+        };
+        let Ok((new, _)) = admission.permissions(circumstances) else {
+            return Standing::Lost("permissions_changed");
+        };
+        match new.change_from(old) {
+            AdmissionChange::Same => Standing::Current,
+            AdmissionChange::Gains => Standing::Behind,
+            AdmissionChange::Loses => Standing::Lost("permissions_changed"),
+        }
     }
 
     /// The workload that the request proves to come from.
@@ -237,5 +406,92 @@ impl DenyReason {
             | Self::NoncesFull(workload)
             | Self::NoPermissions(workload) => workload.as_str(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulla_keyring::NkeySeed;
+
+    use super::*;
+
+    fn nkey(n: u8) -> Nkey {
+        NkeySeed::from_random(NkeyKind::User, &[n; 32])
+            .unwrap()
+            .public()
+    }
+
+    fn admissions(keys: &[u8], may: &str) -> Admissions {
+        let keys: Vec<String> = keys
+            .iter()
+            .map(|n| format!("{{ nkey = \"{}\" }}", nkey(*n)))
+            .collect();
+        let text = format!(
+            "version = 1\ntrust_domain = \"acme.example\"\n[workload.orders]\nattest = [{}]\n\
+             [[allow]]\nid = \"a\"\nwho = [\"orders\"]\nmay = [\"publish\"]\non = [{may}]\n",
+            keys.join(", ")
+        );
+        let policy = Policy::parse("test.toml", &text).unwrap();
+        Admissions::from_policy(&Arc::new(policy)).unwrap()
+    }
+
+    /// The name that a connection by this key gets.
+    fn user(admissions: &Admissions, key: u8, at: &Circumstances) -> String {
+        let admission = &admissions.by_nkey[&nkey(key)];
+        let (permissions, _) = admission.permissions(at).unwrap();
+        admission.user(&permissions)
+    }
+
+    #[test]
+    fn a_connection_stands_as_what_it_has_to_what_it_would_get() {
+        let at = Circumstances::at(UnixMillis::from_secs(1_800_000_000));
+        let first = admissions(&[1, 2], "\"a\", \"b\"");
+        let (own, second) = (user(&first, 1, &at), user(&first, 2, &at));
+        assert_ne!(own, second, "the key is part of it");
+        let stands = |now: &Admissions, user: &str| now.standing(user, &at, &BTreeSet::new());
+        assert_eq!(stands(&first, &own), Standing::Current);
+        for (keys, may, want) in [
+            (&[1, 2][..], "\"b\", \"a\"", Standing::Current),
+            (&[2, 1], "\"a\", \"b\", \"c\"", Standing::Behind),
+            (&[1], "\"a\"", Standing::Lost("permissions_changed")),
+            (&[1], "\"a\", \"c\"", Standing::Lost("permissions_changed")),
+            (&[2], "\"a\", \"b\"", Standing::Lost("key_dropped")),
+        ] {
+            let next = admissions(keys, may).after(&first);
+            assert_eq!(stands(&next, &own), want, "{keys:?} {may}");
+            // What came before that is known as well.
+            let later = admissions(keys, may).after(&next);
+            assert_eq!(stands(&later, &own), want, "{keys:?} {may}");
+        }
+        // Nothing is known of it: it has to show what it may do.
+        let unknown = admissions(&[1, 2], "\"a\", \"b\", \"c\"");
+        for user in [&own, "orders~0011223344556677"] {
+            let want = Standing::Lost("permissions_changed");
+            assert_eq!(stands(&unknown, user), want);
+        }
+        for user in ["orders", "orders~", "orders~xyz"] {
+            let want = Standing::Lost("permissions_unknown");
+            assert_eq!(stands(&first, user), want);
+        }
+        let nobody = Standing::Lost("workload_dropped");
+        assert_eq!(stands(&first, "billing~0011223344556677"), nobody);
+    }
+
+    #[test]
+    fn what_depends_on_when_is_compared_as_of_now() {
+        let at = |secs| Circumstances::at(UnixMillis::from_secs(secs));
+        let text = format!(
+            "version = 1\ntrust_domain = \"acme.example\"\n[workload.orders]\n\
+             attest = [{{ nkey = \"{}\" }}]\n[[allow]]\nid = \"a\"\nwho = [\"orders\"]\n\
+             may = [\"publish\"]\non = [\"a\"]\nexpires = \"2027-01-15T08:00:00Z\"\n",
+            nkey(1)
+        );
+        let policy = Policy::parse("test.toml", &text).unwrap();
+        let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
+        let early = user(&admissions, 1, &at(1_800_000_000 - 3_600));
+        let stands = |secs| admissions.standing(&early, &at(secs), &BTreeSet::new());
+        assert_eq!(stands(1_800_000_000 - 1), Standing::Current);
+        let want = Standing::Lost("permissions_changed");
+        assert_eq!(stands(1_800_000_000), want);
     }
 }

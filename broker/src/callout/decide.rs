@@ -1,6 +1,7 @@
 //! From a sealed question to a sealed answer, without I/O.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
 use super::answer;
-use super::attest::{Admission, Admissions, DenyReason};
+use super::attest::{Admission, Admissions, DenyReason, MARK, Standing};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use crate::buckets::{self, Served};
 use crate::decision::Decision;
 use crate::kick::Outcasts;
 use crate::seen::Seen;
+use crate::trial::Trial;
 
 /// Everything that answering needs, in memory.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub struct Callout {
     admissions: ArcSwapOption<Admissions>,
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
+    trial: Arc<Trial>,
     served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
@@ -46,6 +49,7 @@ impl Callout {
             admissions: ArcSwapOption::empty(),
             outcasts: ArcSwap::default(),
             seen: None,
+            trial: Arc::default(),
             served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
@@ -71,6 +75,11 @@ impl Callout {
         self
     }
 
+    /// What is on trial.
+    pub(crate) fn trial(&self) -> &Arc<Trial> {
+        &self.trial
+    }
+
     /// From now on these are turned away, whatever the policy says.
     pub(crate) fn cast_out(&self, outcasts: Outcasts) {
         self.outcasts.store(outcasts);
@@ -79,7 +88,28 @@ impl Callout {
     /// From now on these may connect, and nobody else. Requests that are being
     /// answered see the earlier ones or these, never a mixture.
     pub fn admit(&self, admissions: Admissions) {
+        let admissions = match self.admissions.load_full() {
+            Some(before) => admissions.after(&before),
+            None => admissions,
+        };
         self.admissions.store(Some(Arc::new(admissions)));
+    }
+
+    /// How a connection stands that somebody admitted under the name `user`, and
+    /// that nats-server sees coming from `client`.
+    pub(crate) fn standing(&self, user: &str, client: Option<IpAddr>, now: UnixMillis) -> Standing {
+        let name = user.split(MARK).next().unwrap_or_default();
+        let outcasts = self.outcasts.load();
+        if outcasts.iter().any(|outcast| outcast.as_str() == name) {
+            return Standing::Lost("workload_revoked");
+        }
+        // Without a policy nobody is admitted, and nobody is ended either: what
+        // they send is refused everywhere.
+        let Some(admissions) = self.admissions.load_full() else {
+            return Standing::Current;
+        };
+        let circumstances = Circumstances { now, client };
+        admissions.standing(user, &circumstances, &self.served.load())
     }
 
     /// From now on nobody is answered: there is no policy to go by.
@@ -137,6 +167,13 @@ impl Callout {
             client: request.client,
         };
         let decided = self.decide(&admissions, &request, digest, now)?;
+        let who = match &decided {
+            Ok(admission) => admission.workload.as_str(),
+            Err(reason) => reason.workload(),
+        };
+        self.trial.note(who, decided.is_ok(), |candidate| {
+            candidate.attest(&request).map(drop)
+        });
         let decided = decided.and_then(|admission| {
             let permissions = admission.permissions(&circumstances);
             match permissions {
@@ -154,7 +191,7 @@ impl Callout {
                     &self.issuer,
                     &request,
                     &answer::Welcome {
-                        workload,
+                        user: &admission.user(&permissions),
                         permissions: &permissions,
                         until,
                     },
@@ -404,7 +441,8 @@ mod tests {
         let user = read(answer["nats"]["jwt"].as_str().unwrap());
         assert_eq!(user["aud"], "APP");
         assert_eq!(user["sub"], user_nkey());
-        assert_eq!(user["name"], "orders");
+        let (name, mark) = user["name"].as_str().unwrap().split_once('~').unwrap();
+        assert_eq!((name, mark.len()), ("orders", 16));
         let publish = user["nats"]["pub"]["allow"].as_array().unwrap();
         assert!(publish.contains(&json!("orders.created")), "{publish:?}");
         assert!(!user["nats"]["sub"]["allow"].as_array().unwrap().is_empty());

@@ -22,6 +22,7 @@ mod permissions;
 mod print;
 mod replay;
 mod schema;
+mod shadow;
 mod sign;
 mod status;
 mod test;
@@ -60,6 +61,7 @@ pub(crate) enum PolicyCommand {
     Rollback(apply::RollbackArgs),
     History(history::HistoryArgs),
     Show(history::ShowArgs),
+    Shadow(shadow::ShadowArgs),
     Status(status::StatusArgs),
     Watch(status::WatchArgs),
     Graph(graph::GraphArgs),
@@ -84,6 +86,7 @@ pub(crate) fn run(command: &PolicyCommand) -> ExitCode {
         PolicyCommand::Rollback(args) => (args.json(), speak(args.run())),
         PolicyCommand::History(args) => (args.json, speak(args.run())),
         PolicyCommand::Show(args) => (args.json, speak(args.run())),
+        PolicyCommand::Shadow(args) => (args.json, speak(args.run())),
         PolicyCommand::Status(args) => (args.json, speak(args.run())),
         PolicyCommand::Watch(args) => (args.json, speak(args.run())),
         PolicyCommand::Graph(args) => (args.json, graph::graph(args)),

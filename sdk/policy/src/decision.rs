@@ -194,10 +194,12 @@ impl Permit {
         self.until
     }
 
-    /// The same permit, which ends no later than `other` does.
+    /// The same permit, which ends no later than `other` does, and would be denied
+    /// where `other` would be: for who needs both.
     #[must_use]
     pub fn ending_with(mut self, other: &Self) -> Self {
         self.until = self.until.min(other.until);
+        self.would = self.would.or_else(|| other.would.clone());
         self
     }
 

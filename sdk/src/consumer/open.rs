@@ -27,6 +27,7 @@ use crate::message::{Facts, Message, Sender};
 use crate::original;
 use crate::origins::Origin;
 use crate::refusal::{Refusal, StoredRefusal, UserRefusal, chain};
+use crate::trial;
 use crate::user::User;
 
 /// How often a message that something may heal is handed back before it is
@@ -190,16 +191,29 @@ impl Consumer {
         at: UnixMillis,
     ) -> Result<Permit, Refusal> {
         let policy = self.shared.control.policy();
-        let decision = policy.policy().decide(&Request {
+        let request = Request {
             workload: &opened.sender().workload,
             verb: Verb::Append,
             subject,
             user: user.map(User::claims),
             now: at,
-        });
-        match decision {
-            Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::Policy(Box::new(denial))),
+        };
+        let what = decision_log::Subject {
+            enforcer: "consumer",
+            workload: opened.sender().workload.path(),
+            verb: Verb::Append.as_str(),
+            subject: subject.as_str(),
+            user,
+        };
+        match self.shared.control.decide(&policy, &request) {
+            Decision::Allow(permit) => {
+                trial::allowed(&self.shared.stats, &permit, || what);
+                Ok(permit)
+            }
+            Decision::Deny(denial) => {
+                trial::denied(&self.shared.stats, &denial, &what);
+                Err(Refusal::Policy(Box::new(denial)))
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bulla_envelope::{Bounds, Freshness, Head, Holdings, Mark, RevocationList};
 use bulla_identity::{TrustDomain, reserved};
 use bulla_keyring::VerifyingKey;
+use bytes::Bytes;
 
 use super::revocations::RevocationState;
 use super::{
@@ -31,6 +32,8 @@ pub(super) struct Snapshot {
     pub(super) policy: PolicyState,
     pub(super) revocations: RevocationState,
     pub(super) freshness: Freshness,
+    /// The record of a policy on trial, not opened yet.
+    pub(super) candidate: Option<Bytes>,
 }
 
 pub(super) async fn snapshot(
@@ -64,6 +67,7 @@ pub(super) async fn snapshot(
             RevocationState::of(list, record)
         }
     };
+    let candidate = look(reserved::CTL_CANDIDATE).await?;
     // Last, so that it can be about all of them.
     let head = get(reserved::CTL_HEAD, "head").await?;
     let unconfirmed = |reason: String| ControlError::Unconfirmed { reason };
@@ -84,5 +88,6 @@ pub(super) async fn snapshot(
         policy: parse_policy(signed, record)?,
         revocations,
         freshness,
+        candidate,
     })
 }

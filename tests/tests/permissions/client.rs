@@ -273,6 +273,25 @@ impl Client {
         self.send(&publication(subject)).errors.is_empty()
     }
 
+    /// The same on a connection that a broker may be about to end, because a newer
+    /// policy permits it less.
+    pub(crate) fn publish_if_open(&mut self, subject: &str) -> bool {
+        let lines = format!("{}\r\nPING\r\n", publication(subject));
+        if self.out.write_all(lines.as_bytes()).is_err() {
+            return false;
+        }
+        let mut is_refused = false;
+        let mut line = String::new();
+        while self.input.read_line(&mut line).is_ok_and(|read| read > 0) {
+            if line.starts_with("PONG") {
+                return !is_refused;
+            }
+            is_refused |= line.starts_with("-ERR");
+            line.clear();
+        }
+        false
+    }
+
     /// The subjects of the messages that have arrived by now.
     pub(crate) fn received(&mut self) -> Vec<String> {
         self.out.write_all(b"PING\r\n").unwrap();

@@ -46,27 +46,28 @@ async fn a_denial_is_explained_before_anything_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nats_server_refuses_later_reaches_the_caller() {
     let bus = Bus::start(POLICY).await;
-    let front = bus.client("front").await;
-    // A newer policy grants more than the connection's permissions, which were
-    // compiled when it was made.
+    let (front, other) = (bus.client("front").await, bus.client("front").await);
+    // A newer policy grants more than the connections' permissions, which were
+    // compiled when they were made.
     let wider = POLICY.replace(
         r#"on = ["events.{kind}.done"]"#,
         r#"on = ["events.{kind}.done", "events.extra"]"#,
     );
     bus.publish_policy(&wider).await;
-    eventually(|| front.policy().revision() == 2).await;
+    eventually(|| front.policy().revision() == 2 && other.policy().revision() == 2).await;
     front.publish("events.extra", "x").await.unwrap();
     let error = front.flush().await.unwrap_err();
     let FlushError::Refused { refused } = error else {
         panic!("{error}")
     };
     assert_eq!(refused.get("events.extra"), Some(&1));
-    // Without a flush, the next publish on the subject says so.
-    front.publish("events.extra", "x").await.unwrap();
+    // Without a flush, the next publish on the subject says so; meanwhile it
+    // connects anew, with what the policy gives now.
+    other.publish("events.extra", "x").await.unwrap();
     let mut told = None;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        if let Err(error) = front.publish("events.extra", "x").await {
+        if let Err(error) = other.publish("events.extra", "x").await {
             told = Some(error);
             break;
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::input::{load, read};
 use super::lifecycle::{Change, Desk, LifecycleError, Revision, ask, confirm, publish};
-use super::print::{GOOD, STRONG, print_json, say};
+use super::print::{GOOD, STRONG, WARN, print_json, say};
 use super::{Failure, NO, YES};
 use crate::cli::operator::OperatorArgs;
 
@@ -30,8 +30,8 @@ use crate::cli::operator::OperatorArgs;
         Exit code: 0 in force (or it was already), 1 not applied, 2 an error."
 )]
 pub(crate) struct ApplyArgs {
-    /// The policy [default: policy.toml in --dir]
-    #[arg(value_name = "FILE")]
+    /// The policy: a file or a directory of files [default: policy.toml in --dir]
+    #[arg(value_name = "FILE|DIR")]
     file: Option<PathBuf>,
     /// What it is for; it is signed with the policy, and every workload can read it
     #[arg(short, long, value_name = "TEXT", default_value = "")]
@@ -183,6 +183,13 @@ impl Common {
         if !self.json {
             say!("{GOOD}published{GOOD:#} revision {revision}");
         }
+        // What was on trial has passed.
+        if let Some((_, candidate)) = desk.candidate().await?
+            && candidate.0.text == text
+        {
+            let comment = format!("in force as revision {revision}");
+            super::shadow::try_policy(desk, "", &comment).await?;
+        }
         let confirmed = confirm(desk, &published, self.wait, self.json).await?;
         if self.json {
             let mut value = confirmed.json();
@@ -197,8 +204,22 @@ impl Common {
             print_json(&value);
         } else {
             confirmed.print();
+            self.note_other_start(text);
         }
         Ok(YES)
+    }
+
+    /// `bulla dev` begins with the policy of its directory, whatever was applied.
+    fn note_other_start(&self, text: &str) {
+        let dir = &self.operator.dir;
+        let file = dir.join("policy.toml");
+        let is_dev = dir.join("dev.json").exists();
+        if is_dev && std::fs::read_to_string(&file).is_ok_and(|own| own != text) {
+            say!(
+                "{WARN}note{WARN:#}: the next start of `bulla dev` puts `{}` in force again, which says something else",
+                file.display()
+            );
+        }
     }
 
     fn moved(&self, expected: u64, actual: u64) -> u8 {

@@ -93,7 +93,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Whether nats-server takes a record of this size.
-    fn fits(&self, record: &[u8]) -> Result<(), LifecycleError> {
+    pub(super) fn fits(&self, record: &[u8]) -> Result<(), LifecycleError> {
         let limit = self.operator.client().server_info().max_payload;
         // Room for what is said beside it.
         let limit = limit.min(MAX_STORED).saturating_sub(1024);

@@ -83,6 +83,11 @@ fn judge(enforcers: &[Enforcer], published: &Published) -> Confirmed {
 }
 
 impl Enforcer {
+    /// Whether it has said something lately.
+    pub(in crate::cli::policy) fn is_heard(&self) -> bool {
+        self.fitness != Fitness::Silent
+    }
+
     /// For people.
     pub(in crate::cli::policy) fn name(&self) -> String {
         let kind = self.report.as_ref().map(|report| report.kind.to_string());
