@@ -1,6 +1,7 @@
 //! The command line `bulla`.
 
 pub(crate) mod audit;
+mod doctor;
 pub mod envelope;
 mod man;
 pub(crate) mod operator;
@@ -42,7 +43,8 @@ use trust::TrustCommand;
         bulla trust init --domain acme.example\n  \
         bulla envelope inspect FILE   what a captured message says\n  \
         bulla revoke workload orders  believe it no more, within a second\n  \
-        bulla audit explain ID        why something was denied\n\n\
+        bulla audit explain ID        why something was denied\n  \
+        bulla doctor                  is the bus as closed as it must be?\n\n\
         Exit code: 0 done or yes, 1 the answer is no, 2 an error."
 )]
 struct Cli {
@@ -116,6 +118,8 @@ enum Command {
             token, a key or a payload."
     )]
     Audit(AuditCommand),
+
+    Doctor(doctor::DoctorArgs),
 
     /// Make, show and replace the keys that everything is proven by
     #[command(subcommand)]
@@ -197,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Revoke(command) => revoke::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Trust(command) => trust::run(&command),
         Command::Envelope(command) => envelope::run(&command),
         Command::Completions { shell } => {

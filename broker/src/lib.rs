@@ -34,6 +34,7 @@ mod connection;
 mod control;
 mod decision;
 mod dev;
+mod doctor;
 mod durable;
 pub mod engine;
 mod exchange;

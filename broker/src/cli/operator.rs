@@ -70,18 +70,7 @@ struct TrustSection {
 impl OperatorArgs {
     /// Connects and reads the trust bundle.
     pub(crate) async fn connect(&self) -> Result<OperatorClient, OperatorError> {
-        let of_broker = self.broker_file();
-        let url = match (&self.nats_url, &of_broker) {
-            (Some(url), _) => url.clone(),
-            (None, Some(file)) => file.nats_url.clone(),
-            (None, None) => return Err(self.missing("--nats-url")),
-        };
-        let domain = match (&self.trust_domain, &self.trust_dir, &of_broker) {
-            (Some(domain), _, _) => TrustDomain::parse(domain)?,
-            (None, Some(dir), _) => TrustDir::open(dir, SIGN_LIMIT)?.domain().clone(),
-            (None, None, Some(file)) => TrustDomain::parse(&file.trust.domain)?,
-            (None, None, None) => return Err(self.missing("--trust-domain")),
-        };
+        let (url, domain) = (self.url()?, self.domain()?);
         let roots = self.root_keys()?;
         let seed = self.seed()?;
         let place = OperatorPlace {
@@ -91,6 +80,30 @@ impl OperatorArgs {
             domain,
         };
         Ok(OperatorClient::connect(place, seed).await?)
+    }
+
+    /// Where nats-server is.
+    pub(crate) fn url(&self) -> Result<String, OperatorError> {
+        match (&self.nats_url, self.broker_file()) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, Some(file)) => Ok(file.nats_url),
+            (None, None) => Err(self.missing("--nats-url")),
+        }
+    }
+
+    /// Which certificate authorities count there.
+    pub(crate) fn tls_ca_file(&self) -> Option<&PathBuf> {
+        self.tls_ca_file.as_ref()
+    }
+
+    /// The trust domain.
+    pub(crate) fn domain(&self) -> Result<TrustDomain, OperatorError> {
+        match (&self.trust_domain, &self.trust_dir, self.broker_file()) {
+            (Some(domain), _, _) => Ok(TrustDomain::parse(domain)?),
+            (None, Some(dir), _) => Ok(TrustDir::open(dir, SIGN_LIMIT)?.domain().clone()),
+            (None, None, Some(file)) => Ok(TrustDomain::parse(&file.trust.domain)?),
+            (None, None, None) => Err(self.missing("--trust-domain")),
+        }
     }
 
     /// Who signs with the policy key, which the bundle must name.
@@ -135,7 +148,11 @@ impl OperatorArgs {
     }
 
     fn seed(&self) -> Result<NkeySeed, OperatorError> {
-        let path = self.file(self.seed_file.as_ref(), "keys/operator-js.nk");
+        self.nkey_seed(self.file(self.seed_file.as_ref(), "keys/operator-js.nk"))
+    }
+
+    /// The nkey seed in a file.
+    pub(crate) fn nkey_seed(&self, path: PathBuf) -> Result<NkeySeed, OperatorError> {
         let text = secret_file::read_line(&path)?;
         NkeySeed::parse(&text).map_err(|source| OperatorError::Seed { path, source })
     }

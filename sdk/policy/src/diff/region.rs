@@ -435,26 +435,6 @@ mod tests {
         all
     }
 
-    /// What an exception takes too much comes back by itself.
-    #[test]
-    fn an_exception_of_an_exception_is_told() {
-        use Sym::{Literal, Star};
-        let mut regions = Regions::new(Budget::new(10_000), 100);
-        let all = regions.pattern(&[Literal(0), Star, Star]);
-        let hole = regions.pattern(&[Literal(0), Literal(1), Star]);
-        let kept = regions.pattern(&[Literal(0), Literal(1), Literal(0)]);
-        let set = regions.combine(Op::AndNot, all, hole);
-        let set = regions.union(set, kept);
-        let shapes = regions.shapes(set);
-        let inside = |subject: &[u32]| {
-            shapes.iter().any(|s| {
-                matches(&s.pattern, subject) && !s.except.iter().any(|e| matches(e, subject))
-            })
-        };
-        assert!(inside(&[0, 2, 2]) && inside(&[0, 1, 0]), "{shapes:?}");
-        assert!(!inside(&[0, 1, 1]) && !inside(&[0, 1, 2]), "{shapes:?}");
-    }
-
     proptest! {
         #[test]
         fn shapes_are_exactly_the_set(
