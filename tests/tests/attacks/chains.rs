@@ -200,11 +200,12 @@ impl Scene {
             .request(bulla_identity::reserved::BARRIER, "".into())
             .await;
         let request = self.edge.client.message(subject).payload("ask");
-        let request = request
-            .user_token(token)
-            .timeout(Duration::from_millis(300));
-        let (request, asked) = tokio::join!(requests.next(), change(request).request());
-        assert!(asked.is_err(), "nobody answers");
+        // Long enough for what is made of it: a request lives as long as its sender waits.
+        let request = request.user_token(token).timeout(Duration::from_secs(30));
+        let request = tokio::select! {
+            request = requests.next() => request,
+            asked = change(request).request() => panic!("nobody answers: {asked:?}"),
+        };
         Dissected::of(&request.unwrap().payload)
     }
 
