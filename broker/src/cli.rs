@@ -92,7 +92,8 @@ enum Command {
     /// Serve HTTP clients: their requests become sealed messages
     #[command(after_help = "Examples:\n  \
             bulla gateway --config gateway.toml\n  \
-            bulla gateway --config gateway.toml --check")]
+            bulla gateway check --config gateway.toml\n  \
+            bulla gateway explain GET /v1/orders/42")]
     Gateway(bulla_gateway::cli::GatewayArgs),
 
     /// Check policies and ask them questions

@@ -49,7 +49,7 @@ fn unready<B: Bus>(edge: &Edge<B>, stopping: bool) -> Option<&'static str> {
         Some("stopping\n")
     } else if !edge.bus.ready() {
         Some("the bus cannot be reached\n")
-    } else if !edge.authenticator.ready() {
+    } else if !edge.loaded.load().authenticator.ready() {
         Some("no issuer's keys could be fetched\n")
     } else {
         None

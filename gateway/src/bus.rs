@@ -105,6 +105,9 @@ pub trait Bus: Send + Sync + 'static {
     /// reach where it says nothing itself.
     fn audiences(&self, subject: &Subject) -> Vec<String>;
 
+    /// The revision of the policy that decides at this moment.
+    fn policy_revision(&self) -> u64;
+
     /// Whether the user is revoked: nothing is minted for him then.
     fn is_user_revoked(&self, principal: &str) -> bool;
 

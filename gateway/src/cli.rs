@@ -2,26 +2,39 @@
 
 use std::error::Error as StdError;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bulla_process::LogFormat;
+use http::{Method, Uri};
+use serde_json::json;
 
 use crate::config::GatewayConfig;
+use crate::document::ConfigErrors;
+use crate::explain::{Explanation, Question, explain};
+use crate::openapi::describe;
 
+/// Exit code when the answer is no.
+const NO: u8 = 1;
 /// Exit code when the configuration or the start fails.
 const FAILED: u8 = 2;
 
 /// Serves HTTP clients: their requests become sealed messages.
 #[derive(Debug, clap::Args)]
 pub struct GatewayArgs {
-    /// The configuration file (`gateway.toml`).
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "gateway.toml",
+        global = true
+    )]
     pub config: PathBuf,
 
-    /// Reads the configuration and the routes, says what is wrong, and starts nothing.
-    #[arg(long)]
-    pub check: bool,
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<GatewayCommand>,
 
     /// How to log: `json` (lines on stdout) or `pretty` (text on stderr).
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
@@ -32,30 +45,207 @@ pub struct GatewayArgs {
     pub until_stdin_closes: bool,
 }
 
+/// Questions to a configuration. None of them connects to the bus.
+#[derive(Debug, clap::Subcommand)]
+pub enum GatewayCommand {
+    /// Say everything that is wrong with the configuration and the routes
+    #[command(after_help = "Exit code 0 if it is good, 2 if not.\n\nExamples:\n  \
+        gateway check --config gateway.toml\n  \
+        gateway check --json")]
+    Check {
+        /// Answer in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which route a request would take, and whether it would pass
+    #[command(
+        after_help = "Exit code 0 if it would be sent, 1 if not. What the policy and the service say comes\n\
+        after that. With a token the issuer's keys are fetched.\n\nExamples:\n  \
+        gateway explain GET /v1/orders/42\n  \
+        gateway explain POST /v1/orders --token token.txt --from 192.0.2.7\n  \
+        gateway explain GET '/v1/orders/42?fields=item' --json"
+    )]
+    Explain {
+        /// The method, such as `GET`.
+        method: Method,
+        /// The path, with its query.
+        path: Uri,
+        /// A file with an access token; `-` reads standard input.
+        #[arg(long, value_name = "FILE")]
+        token: Option<PathBuf>,
+        /// The client's address.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<IpAddr>,
+        /// The version that the client asks for.
+        #[arg(long, value_name = "VERSION")]
+        api_version: Option<String>,
+        /// Answer in JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the description of the API, OpenAPI 3.1
+    #[command(after_help = "Examples:\n  \
+        gateway openapi > openapi.json\n  \
+        gateway openapi --api-version 2")]
+    Openapi {
+        /// For clients that ask for this version; the default one without.
+        #[arg(long, value_name = "VERSION")]
+        api_version: Option<String>,
+    },
+}
+
 /// Runs the command. Exit code 0 when it stopped as it was told, 2 on an error.
 #[must_use]
 pub fn run(args: &GatewayArgs) -> ExitCode {
+    let as_json = matches!(args.command, Some(GatewayCommand::Check { json: true }));
     let config = match GatewayConfig::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
-            complain(&errors.to_string());
+            if as_json {
+                say(&problems_json(&errors));
+            } else {
+                complain(&with_carets(&errors));
+            }
             return ExitCode::from(FAILED);
         }
     };
-    if args.check {
-        let routes = config.routes.iter().count();
-        let issuers = config.issuers.len();
-        let mut out = std::io::stdout();
-        let written = writeln!(out, "good: {routes} route(s), {issuers} issuer(s)");
-        return ExitCode::from(u8::from(written.is_err()) * FAILED);
-    }
-    match start(args, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&chain(error.as_ref()));
-            ExitCode::from(FAILED)
+    match &args.command {
+        None => match start(args, config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("error: {}", chain(error.as_ref())));
+                ExitCode::from(FAILED)
+            }
+        },
+        Some(GatewayCommand::Check { json }) => {
+            let routes = config.routes.iter().count();
+            let issuers = config.issuers.len();
+            say(&if *json {
+                json!({"good": true, "routes": routes, "issuers": issuers}).to_string()
+            } else {
+                format!("good: {routes} route(s), {issuers} issuer(s)")
+            })
+        }
+        Some(GatewayCommand::Openapi { api_version }) => {
+            let version = api_version
+                .as_deref()
+                .or(config.api.default_version.as_deref());
+            let description = describe(&config.routes, &config.api, version);
+            say(&serde_json::to_string_pretty(&description).unwrap_or_default())
+        }
+        Some(GatewayCommand::Explain {
+            method,
+            path,
+            token,
+            from,
+            api_version,
+            json,
+        }) => {
+            let token = match token.as_deref().map(read_token).transpose() {
+                Ok(token) => token,
+                Err(error) => {
+                    complain(&format!("error: the token cannot be read: {error}"));
+                    return ExitCode::from(FAILED);
+                }
+            };
+            let question = Question {
+                method: method.clone(),
+                target: path.clone(),
+                version: api_version.clone(),
+                token,
+                from: *from,
+            };
+            answer(&config, &question, *json)
         }
     }
+}
+
+fn answer(config: &GatewayConfig, question: &Question, as_json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let answer = runtime
+        .map_err(Into::into)
+        .and_then(|rt| rt.block_on(explain(config, question)).map_err(Into::into));
+    let answer: Explanation = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            let error: Box<dyn StdError> = error;
+            complain(&format!("error: {}", chain(error.as_ref())));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let text = if as_json {
+        serde_json::to_string(&answer).unwrap_or_default()
+    } else {
+        for_people(&answer)
+    };
+    let said = say(&text);
+    if answer.passes {
+        said
+    } else {
+        ExitCode::from(NO)
+    }
+}
+
+fn for_people(answer: &Explanation) -> String {
+    let mut lines = vec![match (answer.passes, answer.status) {
+        (true, _) => "passes: the message is sent, and the policy is asked".to_owned(),
+        (false, status) => format!(
+            "refused: {} ({})",
+            status.unwrap_or_default(),
+            answer.reason
+        ),
+    }];
+    let mut line = |word: &str, text: &str| lines.push(format!("  {word:<9} {text}"));
+    if let Some(route) = &answer.route {
+        line("route", route);
+    }
+    if let Some(subject) = &answer.subject {
+        line("subject", subject);
+    }
+    for (word, text) in &answer.notes {
+        line(word, text);
+    }
+    lines.join("\n")
+}
+
+fn read_token(path: &std::path::Path) -> std::io::Result<String> {
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())?
+    } else {
+        std::fs::read_to_string(path)?
+    };
+    Ok(text.trim().to_owned())
+}
+
+fn problems_json(errors: &ConfigErrors) -> String {
+    let problems: Vec<_> = errors
+        .problems()
+        .iter()
+        .map(|p| json!({"file": p.file, "line": p.line, "column": p.column, "message": p.message}))
+        .collect();
+    json!({"good": false, "problems": problems}).to_string()
+}
+
+/// Each mistake with the line that it is in, and a caret beneath its place.
+fn with_carets(errors: &ConfigErrors) -> String {
+    let mut lines = Vec::new();
+    for problem in errors.problems() {
+        lines.push(format!("error: {problem}"));
+        let text = std::fs::read_to_string(&problem.file).unwrap_or_default();
+        let line = problem
+            .line
+            .checked_sub(1)
+            .and_then(|n| text.lines().nth(n));
+        if let Some(line) = line.filter(|l| !l.trim().is_empty()) {
+            // A tab stays one, so that the caret stands where it should.
+            let before = line.chars().take(problem.column.saturating_sub(1));
+            let blank: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
+            lines.push(format!("  | {line}\n  | {blank}^"));
+        }
+    }
+    lines.join("\n")
 }
 
 fn start(args: &GatewayArgs, config: GatewayConfig) -> Result<(), Box<dyn StdError>> {
@@ -82,7 +272,12 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
+fn say(text: &str) -> ExitCode {
+    let written = writeln!(std::io::stdout(), "{text}");
+    ExitCode::from(u8::from(written.is_err()) * FAILED)
+}
+
 fn complain(text: &str) {
     // A closed stderr is no reason to panic.
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,13 +1,13 @@
 //! From an HTTP request to a message, and from a reply to an HTTP response.
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use crate::bus::BusReply;
+use crate::cache::Answer;
+use crate::mapping::Given;
 use crate::path::PathTemplate;
 use crate::problem::Problem;
 use crate::routes::Route;
@@ -87,13 +87,13 @@ pub(crate) fn content_type(route: &Route, headers: &HeaderMap) -> Result<String,
 /// `http-query-…` for parameters, `http-header-…` for headers that the route forwards.
 pub(crate) fn message_headers(
     route: &Route,
-    captures: &[&str],
+    captures: &[(&str, &str)],
     query: &[(String, String)],
     headers: &HeaderMap,
 ) -> Result<Vec<(String, String)>, Problem> {
     let mut message: Vec<(String, String)> = Vec::new();
-    for (name, value) in named_captures(&route.path, captures) {
-        message.push((format!("http-path-{name}"), value.to_owned()));
+    for (name, value) in captures {
+        message.push((format!("http-path-{name}"), (*value).to_owned()));
     }
     for (name, value) in query {
         message.push((format!("http-query-{name}"), value.clone()));
@@ -110,6 +110,18 @@ pub(crate) fn message_headers(
             ))?;
         message.push((format!("http-header-{name}"), text.to_owned()));
     }
+    Ok(message)
+}
+
+/// Adds the headers that the route names itself, and checks that they all fit.
+pub(crate) fn with_mapped_headers(
+    route: &Route,
+    mut message: Vec<(String, String)>,
+    given: &Given<'_>,
+) -> Result<Vec<(String, String)>, Problem> {
+    for mapping in &route.headers {
+        message.extend(mapping.header(given)?);
+    }
     let bytes: usize = message.iter().map(|(n, v)| n.len() + v.len()).sum();
     if bytes > MAX_HEADERS {
         return Err(Problem::BadRequest(
@@ -120,26 +132,24 @@ pub(crate) fn message_headers(
 }
 
 /// What a request without a body becomes: an object of its captures and parameters.
-pub(crate) fn parameters_object(
-    route: &Route,
-    captures: &[&str],
-    query: &[(String, String)],
-) -> Bytes {
-    let mut object: Map<String, Value> = named_captures(&route.path, captures)
-        .map(|(name, value)| (name.to_owned(), value.into()))
+pub(crate) fn parameters_object(captures: &[(&str, &str)], query: &[(String, String)]) -> Value {
+    let mut object: Map<String, Value> = captures
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).into()))
         .collect();
     object.extend(query.iter().map(|(n, v)| (n.clone(), v.as_str().into())));
-    Bytes::from(Value::Object(object).to_string())
+    Value::Object(object)
 }
 
-fn named_captures<'a>(
+/// The captures of a path with their names.
+pub(crate) fn named_captures<'a>(
     path: &'a PathTemplate,
-    values: &'a [&'a str],
-) -> impl Iterator<Item = (&'a str, &'a str)> {
-    path.captures().zip(values.iter().copied())
+    values: &[&'a str],
+) -> Vec<(&'a str, &'a str)> {
+    path.captures().zip(values.iter().copied()).collect()
 }
 
-/// The response that a reply makes.
+/// The answer that a reply makes.
 ///
 /// # Errors
 ///
@@ -149,7 +159,7 @@ pub(crate) fn response(
     route: &Route,
     reply: BusReply,
     max_reply: usize,
-) -> Result<Response<Full<Bytes>>, Problem> {
+) -> Result<Answer, Problem> {
     if reply.payload.len() > max_reply {
         return Err(Problem::BadReply);
     }
@@ -164,9 +174,7 @@ pub(crate) fn response(
     if bodyless && !reply.payload.is_empty() {
         return Err(Problem::BadReply);
     }
-    let mut response = Response::new(Full::new(reply.payload.clone()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     if !reply.payload.is_empty() {
         let value = HeaderValue::from_str(&reply.content_type).map_err(|_| Problem::BadReply)?;
         headers.insert(CONTENT_TYPE, value);
@@ -183,7 +191,7 @@ pub(crate) fn response(
         let value = HeaderValue::from_str(text).map_err(|_| Problem::BadReply)?;
         headers.insert(name.clone(), value);
     }
-    Ok(response)
+    Ok(Answer::new(status, headers, reply.payload))
 }
 
 /// One header of a reply; twice is a malformed reply.

@@ -1,27 +1,31 @@
 //! The process: everything is made, then started, then stopped in order.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bulla_process::Readiness;
 use bulla_sdk::decision_log::DecisionLog;
 use bulla_token::TokenSigningKey;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::authenticate::Authenticator;
+use crate::admission::Admission;
 use crate::bus::Bus;
+use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
 use crate::handle::Edge;
-use crate::keys::{IssuerKeys, SourceError};
+use crate::keys::SourceError;
+use crate::loaded::Loaded;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
-use crate::server::{BindError, bind, serve};
-use crate::tls::{TlsError, acceptor};
+use crate::reload::{Fixed, Reloader};
+use crate::server::{BindError, Door, bind, serve};
+use crate::tls::{Tls, TlsError};
 
 /// An edge whose addresses are bound and which answers as soon as it runs.
 pub struct Gateway<B> {
@@ -29,8 +33,11 @@ pub struct Gateway<B> {
     listener: TcpListener,
     address: SocketAddr,
     admin: Option<(TcpListener, SocketAddr)>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
+    clients: Arc<ArcSwap<ClientsConfig>>,
+    file: PathBuf,
+    fixed: Fixed,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -70,12 +77,15 @@ impl<B: Bus> Gateway<B> {
         key: TokenSigningKey,
     ) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let tls = config.listen.tls.as_ref().map(acceptor).transpose()?;
-        let issuers = config
-            .issuers
-            .iter()
-            .map(|issuer| IssuerKeys::new(issuer.clone(), metrics.clone()).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let tls = config
+            .listen
+            .tls
+            .as_ref()
+            .map(Tls::new)
+            .transpose()?
+            .map(Arc::new);
+        let loaded = Loaded::new(&config, &metrics)?;
+        let fixed = Fixed::of(&config);
         let (listener, address) = bind(config.listen.address).await?;
         let admin = match config.admin {
             Some(address) => Some(bind(address).await?),
@@ -85,14 +95,11 @@ impl<B: Bus> Gateway<B> {
         let edge = Arc::new(Edge {
             decisions: DecisionLog::new("gateway", bus.audit()),
             bus,
-            authenticator: Authenticator::new(issuers, config.routes.policies().to_vec()),
-            routes: config.routes,
+            loaded: ArcSwap::from_pointee(loaded),
             minter,
-            limits: config.limits.clone(),
             metrics: metrics.clone(),
-            problem_base: config.problem_base,
             workload: config.bus.workload.path().to_owned(),
-            in_work: Semaphore::new(config.limits.requests),
+            admission: Arc::new(Admission::new(config.limits.requests)),
         });
         Ok(Self {
             edge,
@@ -101,6 +108,9 @@ impl<B: Bus> Gateway<B> {
             admin,
             tls,
             limits: config.limits,
+            clients: Arc::new(ArcSwap::from_pointee(config.clients)),
+            file: config.file,
+            fixed,
             metrics,
             readiness: Readiness::new(),
         })
@@ -124,7 +134,8 @@ impl<B: Bus> Gateway<B> {
         self.readiness.clone()
     }
 
-    /// Answers requests until `stop`; returns when all that ran has ended.
+    /// Answers requests until `stop`; returns when all that ran has ended. At each SIGHUP
+    /// it reads its configuration again.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
             edge,
@@ -133,22 +144,34 @@ impl<B: Bus> Gateway<B> {
             admin,
             tls,
             limits,
+            clients,
+            file,
+            fixed,
             metrics,
             readiness,
         } = self;
         tracing::info!(
             address = %address,
             tls = tls.is_some(),
-            routes = edge.routes.iter().count(),
+            routes = edge.loaded.load().routes.iter().count(),
             "the gateway listens"
         );
         let background = TaskTracker::new();
         // Outlives `stop`: requests that drain may still need keys, and operators
         // watch the drain.
         let last = CancellationToken::new();
-        for issuer in edge.authenticator.issuers() {
-            background.spawn(Arc::clone(issuer).keep_fresh(last.clone()));
-        }
+        let reloader = Arc::new(Reloader {
+            edge: Arc::clone(&edge),
+            file,
+            clients: Arc::clone(&clients),
+            tls: tls.clone(),
+            fixed,
+            keepers: Mutex::default(),
+            background: background.clone(),
+            last: last.clone(),
+        });
+        reloader.keep(edge.loaded.load().authenticator.issuers());
+        background.spawn(reloader.follow(stop.clone()));
         background.spawn(watch_readiness(
             Arc::clone(&edge),
             readiness.clone(),
@@ -163,22 +186,29 @@ impl<B: Bus> Gateway<B> {
                 stop.clone(),
             );
             background.spawn(async move {
-                let answer = move |request| {
+                let answer = move |request, _| {
                     let response = admin::answer(&edge, stop.is_cancelled(), &request);
                     std::future::ready(response)
                 };
                 // Operators' connections are not counted with the clients'.
-                serve(listener, None, &limits, &Metrics::new(), last, answer).await;
+                let door = Door::for_operators(&limits);
+                serve(listener, door, last, answer).await;
             });
         }
         let answer = {
             let edge = Arc::clone(&edge);
-            move |request| {
+            move |request, peer| {
                 let edge = Arc::clone(&edge);
-                async move { edge.handle(request).await }
+                async move { edge.handle(request, peer).await }
             }
         };
-        serve(listener, tls, &limits, &metrics, stop, answer).await;
+        let door = Door {
+            tls: tls.map(|tls| tls.acceptor()),
+            limits,
+            clients,
+            metrics,
+        };
+        serve(listener, door, stop, answer).await;
         readiness.set_unready();
         edge.bus.flush().await;
         last.cancel();
@@ -195,7 +225,7 @@ async fn watch_readiness<B: Bus>(
     stop: CancellationToken,
 ) {
     let pause = std::time::Duration::from_millis(20);
-    while !(edge.bus.ready() && edge.authenticator.ready()) {
+    while !(edge.bus.ready() && edge.loaded.load().authenticator.ready()) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{IssuerConfig, is_loopback};
+use crate::config::IssuerConfig;
+use crate::issuer_file::is_loopback;
 use crate::metrics::Metrics;
 
 /// How many key ids that do not exist are remembered.

@@ -35,27 +35,64 @@
 //! # }
 //! ```
 
+mod access_log;
 mod admin;
+mod admission;
+mod aggregate;
+mod api;
 mod authenticate;
+mod breaker;
 mod bus;
+mod cache;
 pub mod cli;
+mod client_address;
+mod client_stream;
 mod clock;
 mod config;
+mod connections;
+mod cors;
+mod docs_page;
 mod document;
 mod exchange;
+mod explain;
+mod finish;
 mod gateway;
+mod gateway_file;
 mod handle;
+mod head;
+mod issuer_file;
+mod json;
 mod keys;
+mod loaded;
+mod mapping;
 mod metrics;
 mod mint;
+mod networks;
+mod openapi;
+mod order;
 mod path;
+mod presentation;
 mod problem;
+mod problem_catalogue;
+mod profiles;
+mod protection_file;
+mod quantities;
+mod rate;
+mod refusal;
+mod reload;
+mod route_access;
+mod route_extras;
+mod route_fields;
 mod route_file;
 mod routes;
+mod schema;
 mod sealed;
+mod section;
 mod server;
 mod tls;
 mod trace;
+mod user;
+mod visit;
 
 use bulla_process::Zeroizing;
 use bulla_sdk::enforcer_report::EnforcerKind;
@@ -63,15 +100,30 @@ use bulla_sdk::{Client, ConnectOptions};
 use bulla_token::TokenSigningKey;
 use tokio_util::sync::CancellationToken;
 
+pub use access_log::AccessLog;
+pub use admission::Priority;
+pub use api::ApiConfig;
+pub use breaker::BreakerConfig;
 pub use bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
+pub use cache::CacheConfig;
+pub use client_address::{ClientsConfig, ForwardedBy, NetworkRules};
 pub use config::{
     BusConfig, GatewayConfig, IssuerConfig, Limits, ListenConfig, TlsFiles, TransactionConfig,
 };
+pub use cors::{CorsConfig, OriginPattern};
 pub use document::{ConfigErrors, ConfigProblem};
+pub use explain::{ExplainError, Explanation, Question, explain};
+pub use finish::SecurityConfig;
 pub use gateway::{Gateway, StartError};
 pub use keys::SourceError;
+pub use mapping::{Mapping, Source};
+pub use networks::Networks;
 pub use path::PathTemplate;
+pub use rate::{CountBy, RateConfig};
+pub use reload::ReloadError;
+pub use route_extras::About;
 pub use routes::{Access, Mode, Route, RouteTable};
+pub use schema::Schema;
 pub use server::BindError;
 pub use tls::TlsError;
 

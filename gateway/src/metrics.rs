@@ -25,6 +25,7 @@ struct Inner {
     key_fetches: Family<FetchLabels, Counter>,
     connections: Gauge<i64, AtomicI64>,
     shed: Family<ReasonLabels, Counter>,
+    reloads: Family<OutcomeLabels, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -46,6 +47,11 @@ struct ReasonLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct FetchLabels {
     issuer: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
@@ -73,6 +79,8 @@ impl Metrics {
         registry.register("connections", "Open connections", connections.clone());
         let shed = Family::default();
         registry.register("shed", "Connections and requests turned away", shed.clone());
+        let reloads = Family::default();
+        registry.register("reloads", "Configurations read again", reloads.clone());
         Self(Arc::new(Inner {
             registry,
             requests,
@@ -81,6 +89,7 @@ impl Metrics {
             key_fetches,
             connections,
             shed,
+            reloads,
         }))
     }
 
@@ -120,6 +129,14 @@ impl Metrics {
 
     pub(crate) fn shed(&self, reason: &'static str) {
         self.0.shed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn reloaded(&self, good: bool) {
+        let outcome = if good { "ok" } else { "refused" };
+        self.0
+            .reloads
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// The text that Prometheus reads.

@@ -74,7 +74,8 @@ impl Minter {
         mint_transaction_token(&self.key, &key.kid, &self.domain, claims)
     }
 
-    fn context(&self, user: &ValidatedToken) -> Map<String, Value> {
+    /// What the token says of the user beside his name and scopes.
+    pub(crate) fn context(&self, user: &ValidatedToken) -> Map<String, Value> {
         let mut context: Map<String, Value> = self
             .claims
             .iter()

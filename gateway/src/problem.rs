@@ -3,6 +3,8 @@
 //!
 //! [RFC 9457]: https://www.rfc-editor.org/rfc/rfc9457
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -11,11 +13,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
+use crate::rate::whole_seconds;
+use crate::schema::Violation;
+
 /// Every way in which a request ends without its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// The request is not well formed.
     BadRequest(&'static str),
+    /// The content is not what its type says.
+    MalformedContent(&'static str),
     /// `Authorization` is there twice, or is no bearer token.
     BadAuthorization,
     /// There is no token.
@@ -30,6 +37,8 @@ pub(crate) enum Problem {
     NotFound,
     /// The service knows no such thing.
     ResourceNotFound(String),
+    /// The path has no such version.
+    UnknownVersion,
     /// No such method on this path.
     MethodNotAllowed(Vec<Method>),
     /// The body took too long.
@@ -44,6 +53,17 @@ pub(crate) enum Problem {
     UnsupportedMediaType(Vec<String>),
     /// The service does not accept the content.
     InvalidContent(String),
+    /// The content is not what the route's schema says.
+    SchemaViolated(Vec<Violation>),
+    /// Somebody made too many requests.
+    TooManyRequests {
+        /// Until the next one is possible.
+        wait: Duration,
+        /// Which rates are used up.
+        violated: Vec<String>,
+    },
+    /// Nobody answered lately, so nobody is asked for a while.
+    Paused(Duration),
     /// The service failed.
     Internal,
     /// The reply is malformed or too large.
@@ -60,22 +80,26 @@ impl Problem {
     /// The last part of its `type`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::BadAuthorization => "bad-request",
+            Self::BadRequest(_) | Self::MalformedContent(_) | Self::BadAuthorization => {
+                "bad-request"
+            }
             Self::NoToken => "unauthorized",
             Self::InvalidToken => "invalid-token",
             Self::InsufficientScope(_) => "insufficient-scope",
             Self::Forbidden => "forbidden",
             Self::NotFound | Self::ResourceNotFound(_) => "not-found",
+            Self::UnknownVersion => "unknown-version",
             Self::MethodNotAllowed(_) => "method-not-allowed",
             Self::RequestTimeout => "request-timeout",
             Self::Conflict(_) => "conflict",
             Self::ContentTooLarge => "content-too-large",
             Self::UriTooLong => "uri-too-long",
             Self::UnsupportedMediaType(_) => "unsupported-media-type",
-            Self::InvalidContent(_) => "invalid-content",
+            Self::InvalidContent(_) | Self::SchemaViolated(_) => "invalid-content",
+            Self::TooManyRequests { .. } => "too-many-requests",
             Self::Internal => "internal",
             Self::BadReply => "bad-reply",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Paused(_) => "unavailable",
             Self::Overloaded => "overloaded",
             Self::Timeout => "timeout",
         }
@@ -83,7 +107,10 @@ impl Problem {
 
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::BadAuthorization => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_)
+            | Self::MalformedContent(_)
+            | Self::BadAuthorization
+            | Self::UnknownVersion => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ResourceNotFound(_) => StatusCode::NOT_FOUND,
@@ -93,33 +120,40 @@ impl Problem {
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidContent(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidContent(_) | Self::SchemaViolated(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadReply => StatusCode::BAD_GATEWAY,
-            Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Paused(_) | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
     fn title(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::BadAuthorization => "The request is malformed",
+            Self::BadRequest(_) | Self::MalformedContent(_) | Self::BadAuthorization => {
+                "The request is malformed"
+            }
             Self::NoToken => "Authentication is required",
             Self::InvalidToken => "The access token is not valid",
             Self::InsufficientScope(_) => "The access token lacks a scope",
             Self::Forbidden => "This is not allowed",
             Self::NotFound => "There is nothing here",
             Self::ResourceNotFound(_) => "This does not exist",
+            Self::UnknownVersion => "There is no such version here",
             Self::MethodNotAllowed(_) => "The method is not supported here",
             Self::RequestTimeout => "The request took too long to arrive",
             Self::Conflict(_) => "This conflicts with the present state",
             Self::ContentTooLarge => "The content is too large",
             Self::UriTooLong => "The URI is too long",
             Self::UnsupportedMediaType(_) => "The content type is not supported",
-            Self::InvalidContent(_) => "The content is not valid",
+            Self::InvalidContent(_) | Self::SchemaViolated(_) => "The content is not valid",
+            Self::TooManyRequests { .. } => "Too many requests from you",
             Self::Internal => "Something failed",
             Self::BadReply => "The answer could not be used",
-            Self::Unavailable => "This is not available at the moment",
+            Self::Unavailable | Self::Paused(_) => "This is not available at the moment",
             Self::Overloaded => "Too many requests at the moment",
             Self::Timeout => "There was no answer in time",
         }
@@ -127,7 +161,7 @@ impl Problem {
 
     fn detail(&self) -> Option<&str> {
         match self {
-            Self::BadRequest(why) => Some(why),
+            Self::BadRequest(why) | Self::MalformedContent(why) => Some(why),
             Self::BadAuthorization => Some("send one `Authorization` header with one bearer token"),
             Self::ResourceNotFound(text) | Self::Conflict(text) | Self::InvalidContent(text) => {
                 Some(text).filter(|t| !t.is_empty()).map(String::as_str)
@@ -138,14 +172,18 @@ impl Problem {
             | Self::InsufficientScope(_)
             | Self::Forbidden
             | Self::NotFound
+            | Self::UnknownVersion
             | Self::MethodNotAllowed(_)
             | Self::RequestTimeout
             | Self::ContentTooLarge
             | Self::UriTooLong
             | Self::UnsupportedMediaType(_)
+            | Self::SchemaViolated(_)
+            | Self::TooManyRequests { .. }
             | Self::Internal
             | Self::BadReply
             | Self::Unavailable
+            | Self::Paused(_)
             | Self::Overloaded => None,
         }
     }
@@ -176,8 +214,22 @@ impl Problem {
             "status": status.as_u16(),
             "decision_id": decision,
         });
-        if let (Some(map), Some(detail)) = (body.as_object_mut(), self.detail()) {
-            map.insert("detail".to_owned(), detail.into());
+        if let Some(map) = body.as_object_mut() {
+            if let Some(detail) = self.detail() {
+                map.insert("detail".to_owned(), detail.into());
+            }
+            match self {
+                Self::SchemaViolated(violations) => {
+                    let errors = violations
+                        .iter()
+                        .map(|v| json!({"pointer": v.pointer, "detail": v.message}));
+                    map.insert("errors".to_owned(), errors.collect());
+                }
+                Self::TooManyRequests { violated, .. } => {
+                    map.insert("violated-policies".to_owned(), json!(violated));
+                }
+                _ => {}
+            }
         }
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
         *response.status_mut() = status;
@@ -223,18 +275,72 @@ impl Problem {
             }
             Self::UnsupportedMediaType(types) => set(ACCEPT, types.join(", ")),
             Self::Unavailable | Self::Overloaded => set(RETRY_AFTER, "1".to_owned()),
+            Self::Paused(wait) | Self::TooManyRequests { wait, .. } => {
+                set(RETRY_AFTER, whole_seconds(*wait).max(1).to_string());
+            }
             Self::BadRequest(_)
             | Self::Forbidden
             | Self::NotFound
+            | Self::UnknownVersion
             | Self::ResourceNotFound(_)
             | Self::RequestTimeout
             | Self::Conflict(_)
             | Self::ContentTooLarge
             | Self::UriTooLong
             | Self::InvalidContent(_)
+            | Self::MalformedContent(_)
+            | Self::SchemaViolated(_)
             | Self::Internal
             | Self::BadReply
             | Self::Timeout => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem_catalogue::CATALOGUE;
+
+    #[test]
+    fn every_problem_is_in_the_catalogue() {
+        let all = [
+            Problem::BadRequest(""),
+            Problem::MalformedContent(""),
+            Problem::BadAuthorization,
+            Problem::NoToken,
+            Problem::InvalidToken,
+            Problem::InsufficientScope(String::new()),
+            Problem::Forbidden,
+            Problem::NotFound,
+            Problem::ResourceNotFound(String::new()),
+            Problem::UnknownVersion,
+            Problem::MethodNotAllowed(Vec::new()),
+            Problem::RequestTimeout,
+            Problem::Conflict(String::new()),
+            Problem::ContentTooLarge,
+            Problem::UriTooLong,
+            Problem::UnsupportedMediaType(Vec::new()),
+            Problem::InvalidContent(String::new()),
+            Problem::SchemaViolated(Vec::new()),
+            Problem::TooManyRequests {
+                wait: Duration::ZERO,
+                violated: Vec::new(),
+            },
+            Problem::Paused(Duration::ZERO),
+            Problem::Internal,
+            Problem::BadReply,
+            Problem::Unavailable,
+            Problem::Overloaded,
+            Problem::Timeout,
+        ];
+        for problem in all {
+            let known = CATALOGUE.iter().find(|t| t.name == problem.name());
+            let known = known.unwrap_or_else(|| panic!("{}", problem.name()));
+            assert_eq!(known.status, problem.status().as_u16(), "{}", known.name);
+            if !matches!(problem, Problem::ResourceNotFound(_)) {
+                assert_eq!(known.title, problem.title(), "{}", known.name);
+            }
         }
     }
 }

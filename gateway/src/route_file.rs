@@ -1,72 +1,153 @@
 //! The routes file, read so that every mistake is reported at once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_identity::WorkloadName;
-use bulla_token::{AccessTokenValidator, MAX_REACH, ValidationPolicy};
-use http::{HeaderName, Method, StatusCode};
+use http::Method;
+use toml::Spanned;
+use toml::de::DeTable;
 
+use crate::api::ApiConfig;
+use crate::breaker::{Breaker, BreakerConfig};
 use crate::config::{IssuerConfig, Limits};
-use crate::document::{Located, Section};
+use crate::document::{ConfigProblem, Document};
+use crate::json::is_json;
 use crate::path::PathTemplate;
-use crate::routes::{Access, Mode, Route, RouteTable, SubjectTemplate, TokenPolicy};
+use crate::profiles::Profiles;
+use crate::protection_file::{read_network_rules, read_rate_names};
+use crate::rate::RateConfig;
+use crate::route_extras::{
+    CanaryKeys, Mappable, read_about, read_cache, read_canary, read_mappings, read_part,
+    read_version,
+};
+use crate::route_fields::{
+    is_forwardable, is_settable, read_content_types, read_headers, read_priority, read_query,
+    read_statuses,
+};
+use crate::routes::{Access, Canary, Mode, Part, Route, RouteTable, SubjectTemplate, TokenPolicy};
+use crate::schema::Schema;
+use crate::section::Section;
 
-/// Reads the routes file. `issuers_complete` says whether an issuer that is not
-/// there is the route's mistake, or one that has been reported already.
+/// What a route may refer to.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'c> {
+    pub(crate) api: &'c ApiConfig,
+    /// The claims that transaction tokens carry.
+    pub(crate) claims: &'c [String],
+    pub(crate) issuers: &'c [IssuerConfig],
+    /// Whether an issuer that is not there is the route's mistake, or one that has been
+    /// reported already.
+    pub(crate) issuers_complete: bool,
+    pub(crate) rates: &'c [RateConfig],
+    /// The same for rates.
+    pub(crate) rates_complete: bool,
+    pub(crate) default_rates: &'c [usize],
+    pub(crate) breaker: Option<BreakerConfig>,
+    pub(crate) limits: &'c Limits,
+}
+
+/// One routes file.
+pub(crate) struct RouteFile {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    /// What its paths are relative to.
+    pub(crate) base: PathBuf,
+}
+
+/// Reads all routes files, as if they were one: no two routes of any may match the same
+/// request, and a profile of one serves the routes of all.
 pub(crate) fn read_routes(
-    mut root: Section<'_>,
-    issuers: &[IssuerConfig],
-    issuers_complete: bool,
-    limits: &Limits,
+    files: &[RouteFile],
+    around: Surroundings<'_>,
+) -> (Option<RouteTable>, Vec<ConfigProblem>) {
+    let document = Document::of(files.iter().map(|f| (f.name.as_str(), f.text.as_str())));
+    let trees = document.trees();
+    let table = read_all(&document, &trees, files, around);
+    drop(trees);
+    (table, document.into_problems())
+}
+
+fn read_all<'d>(
+    document: &'d Document<'d>,
+    trees: &'d [(Spanned<DeTable<'d>>, usize)],
+    files: &[RouteFile],
+    around: Surroundings<'_>,
 ) -> Option<RouteTable> {
-    let sections = root.sections("route");
-    if sections.is_empty() {
-        root.problem(&root.span(), "there is no `[[route]]`");
-    }
+    let mut roots: Vec<Section<'_>> = trees
+        .iter()
+        .map(|(tree, begin)| Section::root(document, tree, *begin))
+        .collect();
     let mut reader = RouteReader {
-        issuers,
-        issuers_complete,
-        limits,
+        around,
+        base: PathBuf::new(),
+        profiles: Profiles::default(),
         policies: Vec::new(),
         policy_keys: Vec::new(),
+        breakers: Vec::new(),
     };
+    for root in &mut roots {
+        reader.profiles.read(root);
+    }
     let mut routes: Vec<Arc<Route>> = Vec::new();
     let mut complete = true;
-    for section in sections {
-        let span = section.span();
-        let Some(route) = reader.route(section) else {
-            complete = false;
-            continue;
-        };
-        let clash = routes
-            .iter()
-            .find(|r| r.method == route.method && r.path.overlaps(&route.path));
-        if let Some(other) = clash {
-            root.problem(
-                &span,
-                format!("`{}` and `{}` match the same requests", other.id, route.id),
-            );
+    for (root, file) in roots.iter_mut().zip(files) {
+        reader.base.clone_from(&file.base);
+        for section in root.sections("route") {
+            let span = section.span();
+            let Some(route) = reader.route(section) else {
+                complete = false;
+                continue;
+            };
+            let clash = routes.iter().find(|r| {
+                let one_version =
+                    r.version.is_none() || route.version.is_none() || r.version == route.version;
+                r.method == route.method && r.path.overlaps(&route.path) && one_version
+            });
+            if let Some(other) = clash {
+                root.problem(
+                    &span,
+                    format!("`{}` and `{}` match the same requests", other.id, route.id),
+                );
+            }
+            if around.api.takes(&route) {
+                root.problem(
+                    &span,
+                    format!("`{}` is what `[api]` serves itself", route.id),
+                );
+            }
+            routes.push(Arc::new(route));
         }
-        routes.push(Arc::new(route));
     }
-    root.finish();
+    reader.profiles.finish();
+    if let Some(root) = roots.first()
+        && routes.is_empty()
+        && complete
+    {
+        root.problem(&root.span(), "there is no `[[route]]`");
+    }
+    roots.into_iter().for_each(Section::finish);
     complete.then_some(RouteTable {
         routes,
         policies: reader.policies,
     })
 }
 
-struct RouteReader<'c> {
-    issuers: &'c [IssuerConfig],
-    issuers_complete: bool,
-    limits: &'c Limits,
-    policies: Vec<TokenPolicy>,
-    policy_keys: Vec<(usize, Vec<String>)>,
+/// Reads routes, and what they share.
+pub(crate) struct RouteReader<'c, 'd> {
+    pub(crate) around: Surroundings<'c>,
+    /// What paths of files are relative to.
+    pub(crate) base: PathBuf,
+    pub(crate) profiles: Profiles<'d>,
+    pub(crate) policies: Vec<TokenPolicy>,
+    pub(crate) policy_keys: Vec<(usize, Vec<String>)>,
+    /// One for each subject, as routes write it.
+    pub(crate) breakers: Vec<(String, Arc<Breaker>)>,
 }
 
-impl RouteReader<'_> {
-    fn route(&mut self, mut s: Section<'_>) -> Option<Route> {
+impl<'d> RouteReader<'_, 'd> {
+    fn route(&mut self, mut s: Section<'d>) -> Option<Route> {
+        self.profiles.apply(&mut s);
         let method = s
             .required_text("method", "for example `\"GET\"`")
             .and_then(|m| match m.value.as_str() {
@@ -92,36 +173,57 @@ impl RouteReader<'_> {
                     .map_err(|why| s.problem(&p.span, format!("`path`: {why}")))
                     .ok()
             });
-        let subject_text = s.required_text("subject", "for example `\"orders.get\"`");
+        let mode = s
+            .required_text("mode", "`request`, `publish` or `aggregate`")
+            .and_then(|m| match m.value.as_str() {
+                "request" => Some(Mode::Request),
+                "publish" => Some(Mode::Publish),
+                "aggregate" => Some(Mode::Aggregate),
+                other => {
+                    s.problem(
+                        &m.span,
+                        format!(
+                            "`mode` is `{other}`: possible are `request`, `publish` and `aggregate`"
+                        ),
+                    );
+                    None
+                }
+            });
+        let subject_text = match mode {
+            Some(Mode::Aggregate) => None,
+            _ => s.required_text("subject", "for example `\"orders.get\"`"),
+        };
         let subject = match (&subject_text, &path) {
             (Some(text), Some(path)) => SubjectTemplate::parse(&text.value, path)
                 .map_err(|why| s.problem(&text.span, format!("`subject`: {why}")))
                 .ok(),
             _ => None,
         };
-        let mode = s
-            .required_text("mode", "`request` or `publish`")
-            .and_then(|m| match m.value.as_str() {
-                "request" => Some(Mode::Request),
-                "publish" => Some(Mode::Publish),
-                other => {
-                    s.problem(
-                        &m.span,
-                        format!("`mode` is `{other}`: possible are `request` and `publish`"),
-                    );
-                    None
-                }
-            });
         let access = self.access(&mut s);
         let timeout = s
             .duration(
                 "timeout",
                 Duration::from_millis(10)..Duration::from_secs(300),
             )
-            .unwrap_or(self.limits.request_timeout);
+            .unwrap_or(self.around.limits.request_timeout);
+        let parts = self.parts(&mut s, path.as_ref(), timeout);
+        if mode.is_some() && (mode == Some(Mode::Aggregate)) == parts.is_empty() {
+            s.problem(
+                &s.span(),
+                "an aggregate has `[[route.part]]`s, and no other route has any",
+            );
+        }
+        if mode == Some(Mode::Aggregate) && method.as_ref().is_some_and(|m| *m != Method::GET) {
+            s.problem(
+                &s.span(),
+                "an aggregate is for `GET`: nobody could undo a part of it",
+            );
+        }
+        // For the decision log: the first stands for all.
+        let subject = subject.or_else(|| parts.first().map(|part| part.subject.clone()));
         let bodyless = method == Some(Method::GET);
         let body = s.size("body", 0..(64 << 20) + 1);
-        let body = body.unwrap_or(if bodyless { 0 } else { self.limits.body });
+        let body = body.unwrap_or(if bodyless { 0 } else { self.around.limits.body });
         let content_types = read_content_types(&mut s);
         let query = read_query(&mut s);
         if let Some(both) = path
@@ -135,14 +237,26 @@ impl RouteReader<'_> {
             );
         }
         let forward_headers = read_headers(&mut s, "forward_headers", is_forwardable);
+        let claims = match &access {
+            Some(Access::Public) => &[],
+            Some(Access::Jwt { .. }) | None => self.around.claims,
+        };
+        let given = Mappable {
+            path: path.as_ref(),
+            query: &query,
+            claims,
+        };
+        let headers = read_mappings(&mut s, "headers", &given);
+        let payload = read_mappings(&mut s, "payload", &given);
         // A message has room for 32 headers.
         let named = path.iter().flat_map(PathTemplate::captures).count()
             + query.len()
+            + headers.len()
             + forward_headers.as_ref().map_or(0, Vec::len);
         if named > 32 {
             s.problem(
                 &s.span(),
-                "captures, `query` and `forward_headers` are more than 32 together",
+                "captures, `query`, `forward_headers` and `headers` are more than 32 together",
             );
         }
         let response_headers = match read_headers(&mut s, "response_headers", is_settable) {
@@ -150,10 +264,35 @@ impl RouteReader<'_> {
             Some(headers) => headers,
         };
         let statuses = read_statuses(&mut s);
+        let rates = self.rates(&mut s, access.as_ref());
+        let priority = read_priority(&mut s);
+        let networks = read_network_rules(&mut s);
+        let request_schema = self.schema(&mut s, "request_schema");
+        let response_schema = self.schema(&mut s, "response_schema");
+        if s.has("request_schema") && !content_types.iter().all(|t| is_json(t)) {
+            s.problem(
+                &s.span(),
+                "`request_schema` needs `content_types` of JSON alone",
+            );
+        }
+        let cache = read_cache(&mut s, method.as_ref(), mode, access.as_ref());
+        let version = read_version(&mut s, self.around.api);
+        let about = read_about(&mut s);
+        let canary = match (read_canary(&mut s), &path) {
+            (Some(keys), Some(path)) => self.canary(&s, &keys, path),
+            _ => None,
+        };
+        if mode == Some(Mode::Aggregate) && s.has("canary") {
+            s.problem(&s.span(), "`canary` is not for an aggregate");
+        }
         s.finish();
+        let breaker = subject_text.and_then(|text| self.breaker(&text.value));
         let (method, path) = (method?, path?);
         Some(Route {
-            id: format!("{method} {path}"),
+            id: match &version {
+                None => format!("{method} {path}"),
+                Some(version) => format!("{method} {path} ({version})"),
+            },
             method,
             path,
             subject: subject?,
@@ -166,351 +305,115 @@ impl RouteReader<'_> {
             forward_headers: forward_headers.unwrap_or_default(),
             statuses,
             response_headers,
+            rates,
+            priority,
+            networks,
+            request_schema,
+            response_schema,
+            cache,
+            version,
+            about,
+            headers,
+            payload,
+            parts,
+            canary,
+            breaker,
         })
     }
 
-    fn access(&mut self, s: &mut Section<'_>) -> Option<Access> {
-        let auth = s.required_text(
-            "auth",
-            "write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it",
-        );
-        let only_jwt = [
-            "issuer",
-            "audience",
-            "scope",
-            "optional_scope",
-            "reach",
-            "carry",
-        ];
-        match auth {
-            Some(auth) if auth.value == "jwt" => self.jwt(s),
-            Some(auth) if auth.value == "public" => {
-                let mut clean = true;
-                for key in only_jwt {
-                    for text in s.texts(key).unwrap_or_default() {
-                        s.problem(
-                            &text.span,
-                            format!("`{key}` means nothing on a public route: remove it, or write `auth = \"jwt\"`"),
-                        );
-                        clean = false;
-                    }
+    /// The rates of the route, or the default ones. Those that count users cannot be
+    /// asked for where there is none.
+    fn rates(&self, s: &mut Section<'_>, access: Option<&Access>) -> Vec<usize> {
+        let (rates, complete) = (self.around.rates, self.around.rates_complete);
+        let is_public = matches!(access, Some(Access::Public));
+        let without_user = |rate: &usize| !rates.get(*rate).is_some_and(RateConfig::needs_user);
+        match read_rate_names(s, rates, complete) {
+            Some(named) => {
+                if is_public && !named.iter().all(without_user) {
+                    s.problem(
+                        &s.span(),
+                        "`rates` names one that counts users, but the route is public",
+                    );
                 }
-                clean.then_some(Access::Public)
-            }
-            Some(auth) => {
-                s.problem(
-                    &auth.span,
-                    format!(
-                        "`auth` is `{}`: possible are `jwt` and `public`",
-                        auth.value
-                    ),
-                );
-                for key in only_jwt {
-                    let _ = s.texts(key);
-                }
-                None
+                named
             }
             None => {
-                for key in only_jwt {
-                    let _ = s.texts(key);
-                }
+                let defaults = self.around.default_rates.iter().copied();
+                defaults.filter(|r| !is_public || without_user(r)).collect()
+            }
+        }
+    }
+
+    fn schema(&self, s: &mut Section<'_>, key: &'static str) -> Option<Schema> {
+        let file = s.text(key)?;
+        match Schema::load(&self.base.join(&file.value)) {
+            Ok(schema) => Some(schema),
+            Err(why) => {
+                s.problem(&file.span, format!("`{key}`: {why}"));
                 None
             }
         }
     }
 
-    fn jwt(&mut self, s: &mut Section<'_>) -> Option<Access> {
-        let named = s.required_texts("issuer", "whose tokens are taken here");
-        let audiences = s.required_texts(
-            "audience",
-            "what `aud` must contain: without it tokens for other services would pass",
-        );
-        let scopes = read_scopes(s, "scope");
-        let optional_scopes = read_scopes(s, "optional_scope");
-        let reach = read_reach(s);
-        let carry = s.text("carry");
-        if let Some(other) = carry.as_ref().filter(|carry| carry.value != "original") {
-            s.problem(
-                &other.span,
-                format!(
-                    "`carry` is `{}`: possible is `original`, or leave it out",
-                    other.value
-                ),
-            );
-        }
-        let (named, audiences) = (named?, audiences?);
-        if let Some(empty) = audiences.iter().find(|a| a.value.is_empty()) {
-            s.problem(&empty.span, "`audience` is empty");
-            return None;
-        }
-        if named.is_empty() || audiences.is_empty() {
-            s.problem(&s.span(), "`issuer` and `audience` name at least one each");
-            return None;
-        }
-        let audiences: Vec<String> = audiences.into_iter().map(|a| a.value).collect();
-        let mut policies = Vec::new();
-        for name in &named {
-            match self.issuers.iter().position(|i| i.issuer == name.value) {
-                Some(issuer) => policies.push(self.policy(s, name, issuer, &audiences)?),
-                None if self.issuers_complete => {
-                    s.problem(
-                        &name.span,
-                        format!(
-                            "issuer `{}` is not among the `[[issuer]]`s of the gateway",
-                            name.value
-                        ),
-                    );
-                    return None;
-                }
-                None => return None,
+    /// The `[[route.part]]`s.
+    fn parts(
+        &mut self,
+        s: &mut Section<'_>,
+        path: Option<&PathTemplate>,
+        timeout: Duration,
+    ) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for section in s.sections("part") {
+            let span = section.span();
+            let Some(keys) = read_part(section) else {
+                continue;
+            };
+            if parts.iter().any(|p| p.name == keys.name.value) {
+                s.problem(&span, format!("part `{}` is there twice", keys.name.value));
+            }
+            let Some(path) = path else { continue };
+            match SubjectTemplate::parse(&keys.subject.value, path) {
+                Ok(subject) => parts.push(Part {
+                    name: keys.name.value,
+                    subject,
+                    optional: keys.optional,
+                    timeout: keys.timeout.unwrap_or(timeout),
+                    breaker: self.breaker(&keys.subject.value),
+                }),
+                Err(why) => s.problem(&keys.subject.span, format!("`subject`: {why}")),
             }
         }
-        Some(Access::Jwt {
-            policies,
-            scopes,
-            optional_scopes,
-            reach,
-            carries_original: carry.is_some(),
-        })
+        parts
     }
 
-    /// The token policy for an issuer and these audiences; routes that agree share
-    /// one, and with it the cache of validated tokens.
-    fn policy(
+    fn canary(
         &mut self,
         s: &Section<'_>,
-        name: &Located<String>,
-        issuer: usize,
-        audiences: &[String],
-    ) -> Option<usize> {
-        let key = (issuer, audiences.to_vec());
-        if let Some(known) = self.policy_keys.iter().position(|k| *k == key) {
-            return Some(known);
-        }
-        let config = self.issuers.get(issuer)?;
-        let mut policy = ValidationPolicy::new(config.issuer.clone(), String::new());
-        policy.audiences = audiences.to_vec();
-        policy.algorithms = config.algorithms.iter().copied().collect();
-        policy.leeway = config.leeway;
-        policy.typ = config.typ;
-        match AccessTokenValidator::new(policy) {
-            Ok(validator) => {
-                self.policy_keys.push(key);
-                self.policies.push(TokenPolicy {
-                    issuer,
-                    validator: Arc::new(validator),
-                });
-                Some(self.policies.len() - 1)
-            }
-            Err(e) => {
-                s.problem(&name.span, e.to_string());
+        keys: &CanaryKeys,
+        path: &PathTemplate,
+    ) -> Option<Canary> {
+        match SubjectTemplate::parse(&keys.subject.value, path) {
+            Ok(subject) => Some(Canary {
+                subject,
+                weight: keys.weight,
+                breaker: self.breaker(&keys.subject.value),
+            }),
+            Err(why) => {
+                s.problem(&keys.subject.span, format!("`canary.subject`: {why}"));
                 None
             }
         }
     }
-}
 
-fn read_scopes(s: &mut Section<'_>, key: &'static str) -> Vec<String> {
-    let mut scopes = Vec::new();
-    for text in s.texts(key).unwrap_or_default() {
-        for scope in text.value.split(' ') {
-            let printable = scope
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'));
-            if scope.is_empty() || !printable {
-                s.problem(
-                    &text.span,
-                    format!("`{key}` has an empty or malformed scope"),
-                );
-            } else {
-                scopes.push(scope.to_owned());
-            }
+    /// Routes that send to the same subject share its breaker.
+    fn breaker(&mut self, subject: &str) -> Option<Arc<Breaker>> {
+        let config = self.around.breaker?;
+        if let Some((_, known)) = self.breakers.iter().find(|(s, _)| s == subject) {
+            return Some(Arc::clone(known));
         }
+        let breaker = Arc::new(Breaker::new(config));
+        self.breakers
+            .push((subject.to_owned(), Arc::clone(&breaker)));
+        Some(breaker)
     }
-    scopes
-}
-
-/// Names of audiences, spelt as in a policy.
-fn read_reach(s: &mut Section<'_>) -> Option<Vec<String>> {
-    let texts = s.texts("reach")?;
-    if texts.len() > MAX_REACH {
-        s.problem(
-            &s.span(),
-            format!("`reach` names more than {MAX_REACH} audiences"),
-        );
-    }
-    let mut reach = Vec::new();
-    for text in texts {
-        match WorkloadName::parse(&text.value) {
-            Ok(_) => reach.push(text.value),
-            Err(why) => s.problem(&text.span, format!("`reach`: {why}")),
-        }
-    }
-    Some(reach)
-}
-
-fn read_content_types(s: &mut Section<'_>) -> Vec<String> {
-    match s.texts("content_types") {
-        None => vec!["application/json".to_owned()],
-        Some(types) => types
-            .into_iter()
-            .filter_map(|t| {
-                let lower = t.value.to_ascii_lowercase();
-                let token = |part: &str| {
-                    !part.is_empty()
-                        && part
-                            .bytes()
-                            .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
-                };
-                let good = lower
-                    .split_once('/')
-                    .is_some_and(|(a, b)| token(a) && token(b));
-                if !good {
-                    s.problem(
-                        &t.span,
-                        format!(
-                            "`{}` is no content type such as `application/json`",
-                            t.value
-                        ),
-                    );
-                }
-                good.then_some(lower)
-            })
-            .collect(),
-    }
-}
-
-fn read_query(s: &mut Section<'_>) -> Vec<String> {
-    s.texts("query")
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|name| {
-            let plain = !name.value.is_empty()
-                && name.value.len() <= 48
-                && name
-                    .value
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-            if !plain {
-                s.problem(
-                    &name.span,
-                    format!(
-                        "`{}` is no parameter of letters, digits, `_` and `-`",
-                        name.value
-                    ),
-                );
-            } else if name.value == "access_token" {
-                s.problem(&name.span, "a token does not travel in the query");
-                return None;
-            }
-            plain.then_some(name.value)
-        })
-        .collect()
-}
-
-fn read_headers(
-    s: &mut Section<'_>,
-    key: &'static str,
-    possible: fn(&HeaderName) -> bool,
-) -> Option<Vec<HeaderName>> {
-    let names = s.texts(key)?;
-    let mut headers = Vec::new();
-    for name in names {
-        match HeaderName::try_from(name.value.as_str()) {
-            Ok(header) if possible(&header) && header.as_str().len() <= 48 => headers.push(header),
-            _ => s.problem(
-                &name.span,
-                format!("header `{}` cannot be in `{key}`", name.value),
-            ),
-        }
-    }
-    Some(headers)
-}
-
-/// Whether a client's header may travel with the message.
-fn is_forwardable(name: &HeaderName) -> bool {
-    const NEVER: [&str; 19] = [
-        "authorization",
-        "cookie",
-        "set-cookie",
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "host",
-        "content-length",
-        "content-type",
-        "content-encoding",
-        "expect",
-        "traceparent",
-        "tracestate",
-    ];
-    !NEVER.contains(&name.as_str()) && !is_internal(name)
-}
-
-/// Whether a header belongs to the bus: never taken from a client, never given to one.
-fn is_internal(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    ["bulla-", "nats-", "http-"]
-        .iter()
-        .any(|p| name.starts_with(p))
-}
-
-/// Whether a service may set a header of the response.
-fn is_settable(name: &HeaderName) -> bool {
-    [
-        "location",
-        "etag",
-        "last-modified",
-        "cache-control",
-        "content-language",
-        "content-disposition",
-        "retry-after",
-        "link",
-    ]
-    .contains(&name.as_str())
-}
-
-fn read_statuses(s: &mut Section<'_>) -> Vec<StatusCode> {
-    const DEFAULT: [StatusCode; 10] = [
-        StatusCode::OK,
-        StatusCode::CREATED,
-        StatusCode::ACCEPTED,
-        StatusCode::NO_CONTENT,
-        StatusCode::BAD_REQUEST,
-        StatusCode::NOT_FOUND,
-        StatusCode::CONFLICT,
-        StatusCode::GONE,
-        StatusCode::PRECONDITION_FAILED,
-        StatusCode::UNPROCESSABLE_ENTITY,
-    ];
-    let Some(numbers) = s.integers("statuses") else {
-        return DEFAULT.to_vec();
-    };
-    numbers
-        .into_iter()
-        .filter_map(|n| {
-            let status = u16::try_from(n.value)
-                .ok()
-                .and_then(|v| StatusCode::from_u16(v).ok())
-                .filter(|v| v.is_success() || v.is_client_error())
-                // These are the edge's own to say.
-                .filter(|v| !matches!(v.as_u16(), 401 | 407 | 408 | 421 | 426 | 431));
-            if status.is_none() {
-                s.problem(
-                    &n.span,
-                    format!(
-                        "a service cannot answer with {}: possible are 2xx and most of 4xx",
-                        n.value
-                    ),
-                );
-            }
-            status
-        })
-        .collect()
 }

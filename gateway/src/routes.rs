@@ -4,10 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{Subject, SubjectPattern, reserved};
-use bulla_token::AccessTokenValidator;
+use bulla_token::{AccessTokenValidator, token_digest};
 use http::{HeaderName, Method, StatusCode};
 
+use crate::admission::Priority;
+use crate::breaker::Breaker;
+use crate::cache::CacheConfig;
+use crate::client_address::NetworkRules;
+use crate::mapping::Mapping;
 use crate::path::{CleanPath, PathTemplate, is_capture_value};
+use crate::route_extras::About;
+use crate::schema::Schema;
 
 /// All routes, no two of which match the same request.
 #[derive(Debug, Clone)]
@@ -45,6 +52,74 @@ pub struct Route {
     pub statuses: Vec<StatusCode>,
     /// Which headers the service may set.
     pub response_headers: Vec<HeaderName>,
+    /// Which version of what its path names it is; clients say which they mean.
+    pub version: Option<String>,
+    /// What people read about it.
+    pub about: About,
+    /// Signed headers of the message that the route names itself.
+    pub headers: Vec<Mapping>,
+    /// Members of the payload of a request without a body.
+    pub payload: Vec<Mapping>,
+    /// What an aggregate asks for.
+    pub(crate) parts: Vec<Part>,
+    /// Part of the requests, that go elsewhere.
+    pub(crate) canary: Option<Canary>,
+    /// For how long a reply is given again.
+    pub cache: Option<CacheConfig>,
+    /// Which rates count its requests.
+    pub rates: Vec<usize>,
+    /// How important it is when there is too much to do.
+    pub priority: Priority,
+    /// From where it may be called, beside what holds for all.
+    pub networks: NetworkRules,
+    /// What the content of a request must be.
+    pub request_schema: Option<Schema>,
+    /// What the content of a good reply must be.
+    pub response_schema: Option<Schema>,
+    /// Stops sending to a subject where nobody answers.
+    pub(crate) breaker: Option<Arc<Breaker>>,
+}
+
+/// One of the requests of an aggregate.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// The member of the answer.
+    pub(crate) name: String,
+    pub(crate) subject: SubjectTemplate,
+    /// Whether the answer is good without it.
+    pub(crate) optional: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) breaker: Option<Arc<Breaker>>,
+}
+
+/// Part of the requests of a route, that go elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Canary {
+    pub(crate) subject: SubjectTemplate,
+    /// How many of 10,000.
+    pub(crate) weight: u32,
+    pub(crate) breaker: Option<Arc<Breaker>>,
+}
+
+impl Route {
+    /// Whether a client that asks for `version`, or says nothing and there is no
+    /// default, means this route.
+    pub(crate) fn is_for(&self, version: Option<&str>) -> bool {
+        self.version.is_none() || self.version.as_deref() == version
+    }
+
+    /// Where a request goes, and what breaks there. The same requester always goes the
+    /// same way, so that nobody sees two versions by turns.
+    pub(crate) fn destination(&self, requester: &str) -> (&SubjectTemplate, Option<&Arc<Breaker>>) {
+        if let Some(canary) = &self.canary {
+            let [first, second, ..] = token_digest(&format!("{}\n{requester}", self.id));
+            let drawn = u32::from(u16::from_be_bytes([first, second])) * 10_000 / 65_536;
+            if drawn < canary.weight {
+                return (&canary.subject, canary.breaker.as_ref());
+            }
+        }
+        (&self.subject, self.breaker.as_ref())
+    }
 }
 
 /// What becomes of a request.
@@ -54,6 +129,8 @@ pub enum Mode {
     Request,
     /// An event: 202 once it is on its way.
     Publish,
+    /// Several requests at once, whose replies together are the response.
+    Aggregate,
 }
 
 impl Mode {
@@ -61,7 +138,7 @@ impl Mode {
     #[must_use]
     pub fn verb(self) -> &'static str {
         match self {
-            Self::Request => "request",
+            Self::Request | Self::Aggregate => "request",
             Self::Publish => "publish",
         }
     }
@@ -101,6 +178,8 @@ pub(crate) enum Found<'p> {
     Route(Arc<Route>, Vec<&'p str>),
     /// The path exists under these methods only.
     WrongMethod(Vec<Method>),
+    /// It exists in other versions only.
+    WrongVersion,
     Nothing,
 }
 
@@ -114,19 +193,39 @@ impl RouteTable {
         &self.policies
     }
 
-    pub(crate) fn find<'p>(&self, method: &Method, path: &'p CleanPath) -> Found<'p> {
+    /// The methods that exist for a path.
+    pub(crate) fn methods(&self, path: &CleanPath) -> Vec<Method> {
+        let matching = self
+            .routes
+            .iter()
+            .filter(|r| r.path.matches(path).is_some());
+        matching.map(|r| r.method.clone()).collect()
+    }
+
+    /// Where a request leads. `version` is what the client asks for, or the default.
+    pub(crate) fn find<'p>(
+        &self,
+        method: &Method,
+        path: &'p CleanPath,
+        version: Option<&str>,
+    ) -> Found<'p> {
         let mut others = Vec::new();
+        let mut other_versions = false;
         for route in &self.routes {
             if let Some(captures) = route.path.matches(path) {
                 if route.method == *method {
-                    return Found::Route(Arc::clone(route), captures);
-                }
-                if !others.contains(&route.method) {
+                    if route.is_for(version) {
+                        return Found::Route(Arc::clone(route), captures);
+                    }
+                    other_versions = true;
+                } else if !others.contains(&route.method) {
                     others.push(route.method.clone());
                 }
             }
         }
-        if others.is_empty() {
+        if other_versions {
+            Found::WrongVersion
+        } else if others.is_empty() {
             Found::Nothing
         } else {
             Found::WrongMethod(others)

@@ -50,6 +50,10 @@ impl Bus for Client {
         names.map(str::to_owned).collect()
     }
 
+    fn policy_revision(&self) -> u64 {
+        self.policy().revision()
+    }
+
     fn is_user_revoked(&self, principal: &str) -> bool {
         self.revocations().is_user_revoked(principal)
     }

@@ -3,12 +3,13 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -24,27 +25,57 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client_address::ClientsConfig;
+use crate::client_stream::ClientStream;
 use crate::config::Limits;
+use crate::connections::{ByAddress, OpenConnection};
+use crate::handle::Peer;
 use crate::metrics::Metrics;
 
 /// How long to wait after an error of `accept` that concerns the whole process, such
 /// as running out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Who comes in, and how.
+pub(crate) struct Door {
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) limits: Limits,
+    pub(crate) clients: Arc<ArcSwap<ClientsConfig>>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Door {
+    /// The door of the admin listener. Operators' connections are not counted with the
+    /// clients', and come from anywhere.
+    pub(crate) fn for_operators(limits: &Limits) -> Self {
+        Self {
+            tls: None,
+            limits: limits.clone(),
+            clients: Arc::new(ArcSwap::default()),
+            metrics: Metrics::new(),
+        }
+    }
+}
+
 /// Serves connections with `answer` until `stop`, then drains.
 pub(crate) async fn serve<F, R>(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    limits: &Limits,
-    metrics: &Metrics,
+    door: Door,
     stop: CancellationToken,
     answer: F,
 ) where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let builder = Arc::new(builder(limits));
+    let Door {
+        tls,
+        limits,
+        clients,
+        metrics,
+    } = door;
+    let builder = Arc::new(builder(&limits));
     let open = Arc::new(Semaphore::new(limits.connections));
+    let by_address = Arc::new(ByAddress::new(limits.connections_per_address));
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -53,8 +84,8 @@ pub(crate) async fn serve<F, R>(
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -70,7 +101,10 @@ pub(crate) async fn serve<F, R>(
             builder: Arc::clone(&builder),
             tls: tls.clone(),
             patience: limits.header_timeout,
+            write_patience: limits.write_timeout,
             watcher: graceful.watcher(),
+            clients: clients.load_full(),
+            by_address: Arc::clone(&by_address),
         };
         let (answer, metrics, abort) = (answer.clone(), metrics.clone(), abort.clone());
         let stop = stop.clone();
@@ -78,7 +112,11 @@ pub(crate) async fn serve<F, R>(
             metrics.connected();
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = connection.run(stream, answer, stop) => {}
+                outcome = connection.run(stream, address, answer, stop) => {
+                    if let Err(turned_away) = outcome {
+                        metrics.shed(turned_away.reason());
+                    }
+                }
             }
             metrics.disconnected();
             drop(permit);
@@ -100,6 +138,30 @@ pub(crate) async fn serve<F, R>(
         );
         abort.cancel();
         connections.wait().await;
+    }
+}
+
+/// Why a connection is closed before its first request.
+#[derive(Debug, Clone, Copy)]
+enum TurnedAway {
+    /// Connections begin with a PROXY header, and this one is not from a proxy.
+    NotAProxy,
+    /// The PROXY header is missing or malformed.
+    ProxyHeader,
+    /// The network is not admitted.
+    Network,
+    /// Too many connections from this address.
+    Address,
+}
+
+impl TurnedAway {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NotAProxy => "not_a_proxy",
+            Self::ProxyHeader => "proxy_header",
+            Self::Network => "network",
+            Self::Address => "connections_per_address",
+        }
     }
 }
 
@@ -126,35 +188,97 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     /// How long the handshake and the first head may take, each.
     patience: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    write_patience: Duration,
     watcher: hyper_util::server::graceful::Watcher,
+    clients: Arc<ClientsConfig>,
+    by_address: Arc<ByAddress>,
 }
 
 impl Connection {
-    async fn run<F, R>(self, stream: TcpStream, answer: F, stop: CancellationToken)
+    async fn run<F, R>(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        answer: F,
+        stop: CancellationToken,
+    ) -> Result<(), TurnedAway>
     where
-        F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+        F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         // Answers are whole: nothing is gained by waiting to fill a packet.
         let _ = stream.set_nodelay(true);
+        let mut stream = ClientStream::new(stream, self.write_patience);
+        let address = self.other_end(&mut stream, address, &stop).await?;
+        let _open = self.admit(address.ip())?;
         let Some(tls) = self.tls.clone() else {
-            return self.speak(stream, answer).await;
+            let peer = Peer {
+                address,
+                tls: false,
+            };
+            self.speak(stream, peer, answer).await;
+            return Ok(());
         };
+        let peer = Peer { address, tls: true };
         // A handshake that has not ended when the edge stops never carried a request.
         tokio::select! {
             () = stop.cancelled() => {}
             accepted = tokio::time::timeout(self.patience, tls.accept(stream)) => match accepted {
-                Ok(Ok(stream)) => self.speak(stream, answer).await,
+                Ok(Ok(stream)) => self.speak(stream, peer, answer).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
         }
+        Ok(())
     }
 
-    async fn speak<S, F, R>(self, stream: S, answer: F)
+    /// Who is at the other end: where proxies send a PROXY header ahead, whom it names.
+    async fn other_end(
+        &self,
+        stream: &mut ClientStream,
+        address: SocketAddr,
+        stop: &CancellationToken,
+    ) -> Result<SocketAddr, TurnedAway> {
+        if !self.clients.proxy_protocol {
+            return Ok(address);
+        }
+        if !self.clients.is_proxy(address.ip()) {
+            return Err(TurnedAway::NotAProxy);
+        }
+        let header = tokio::select! {
+            () = stop.cancelled() => return Err(TurnedAway::ProxyHeader),
+            header = tokio::time::timeout(self.patience, stream.read_proxy_header()) => header,
+        };
+        match header {
+            Ok(Ok(named)) => Ok(named.unwrap_or(address)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no PROXY header");
+                Err(TurnedAway::ProxyHeader)
+            }
+            Err(_) => Err(TurnedAway::ProxyHeader),
+        }
+    }
+
+    /// Closes at once what no request of could be answered, and what is too much from
+    /// one address. A proxy stands for many, and its requests are judged one by one.
+    fn admit(&self, address: IpAddr) -> Result<Option<OpenConnection>, TurnedAway> {
+        if self.clients.forwarded.is_some() && self.clients.is_proxy(address) {
+            return Ok(None);
+        }
+        if !self.clients.networks.admits(Some(address)) {
+            return Err(TurnedAway::Network);
+        }
+        match self.by_address.open(address) {
+            Some(open) => Ok(Some(open)),
+            None => Err(TurnedAway::Address),
+        }
+    }
+
+    async fn speak<S, F, R>(self, stream: S, peer: Peer, answer: F)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+        F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
         let begun = Arc::new(AtomicBool::new(false));
@@ -162,7 +286,7 @@ impl Connection {
             let begun = Arc::clone(&begun);
             move |request| {
                 begun.store(true, Ordering::Relaxed);
-                let answered = answer(request);
+                let answered = answer(request, peer);
                 async move { Ok::<_, Infallible>(answered.await) }
             }
         });

@@ -1,11 +1,16 @@
-//! TLS for clients: rustls on aws-lc, TLS 1.3 and 1.2, post-quantum key exchange
-//! preferred, HTTP/2 and HTTP/1.1 by ALPN.
+//! TLS for clients: rustls on aws-lc, TLS 1.3 and, unless the configuration says
+//! otherwise, 1.2, post-quantum key exchange preferred, HTTP/2 and HTTP/1.1 by ALPN.
+//! Certificate and key are replaced while it runs.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DEFAULT_VERSIONS, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -37,7 +42,65 @@ pub enum TlsError {
     Unusable(#[from] rustls::Error),
 }
 
-pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+/// What clients' handshakes are answered with.
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    certificate: Arc<Certificate>,
+    files: TlsFiles,
+}
+
+impl Tls {
+    pub(crate) fn new(files: &TlsFiles) -> Result<Self, TlsError> {
+        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(read(files)?)));
+        let versions = if files.only_tls13 {
+            &[&rustls::version::TLS13][..]
+        } else {
+            DEFAULT_VERSIONS
+        };
+        let mut config =
+            ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)?
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Sessions are resumed by tickets, under keys that this process makes and
+        // replaces: nothing is kept for each client.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            certificate,
+            files: files.clone(),
+        })
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.clone()
+    }
+
+    /// Reads certificate and key again. Handshakes from now on get the new ones;
+    /// on an error the old ones stay.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        let new = read(&self.files)?;
+        self.certificate.0.store(Arc::new(new));
+        Ok(())
+    }
+}
+
+struct Certificate(ArcSwap<CertifiedKey>);
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
     let unreadable = |source| TlsError::Certificates {
         file: files.certificates.clone(),
         source,
@@ -51,10 +114,9 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     }
     let pem = bulla_process::secret_file::read(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Key(files.key.clone()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(CertifiedKey::from_der(
+        chain,
+        key,
+        &aws_lc_rs::default_provider(),
+    )?)
 }

@@ -66,7 +66,8 @@ fn the_examples_of_the_readme_load() {
         .skip(1)
         .map(|b| b.split("```").next().unwrap())
         .collect();
-    assert_eq!(errors(blocks[0], blocks[1]), Vec::<String>::new());
+    let gateway = format!("{}{}", blocks[0], blocks[1]);
+    assert_eq!(errors(&gateway, blocks[2]), Vec::<String>::new());
 }
 
 #[test]
@@ -363,5 +364,272 @@ fn carry_is_original_or_nothing() {
     assert_eq!(with("carry = \"original\""), [""; 0]);
     for bad in ["\"token\"", "true", "\"\"", "[\"original\"]"] {
         assert_eq!(with(&format!("carry = {bad}")).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn protection_that_protects_nothing_does_not_load() {
+    let gateway = |extra: &str| errors(&format!("{GATEWAY}{extra}"), ROUTE);
+    for (extra, wanted) in [
+        (
+            "[clients]\nforwarded = \"forwarded\"\n",
+            "need `trusted_proxies`",
+        ),
+        (
+            "[clients]\nproxy_protocol = true\n",
+            "need `trusted_proxies`",
+        ),
+        (
+            "[clients]\ntrusted_proxies = [\"10.0.0.0/8\"]\n",
+            "say how they name the client",
+        ),
+        ("[clients]\nallow = []\n", "`allow` is empty"),
+        ("[clients]\ndeny = [\"10.0.0.0/33\"]\n", "is no network"),
+        (
+            "[cors]\norigins = [\"*\"]\ncredentials = true\n",
+            "name the origins",
+        ),
+        ("[cors]\norigins = [\"https://a/b\"]\n", "is no origin"),
+        (
+            "[cors]\norigins = [\"https://a\"]\nheaders = [\"*\"]\n",
+            "`*` is none",
+        ),
+        (
+            "[[rate]]\nname = \"a b\"\nby = \"ip\"\nquota = 1\nwindow = \"1s\"\n",
+            "`name` is of",
+        ),
+        (
+            "[[rate]]\nname = \"a\"\nby = \"key\"\nquota = 1\nwindow = \"1s\"\n",
+            "`by` is `key`",
+        ),
+        (
+            "[[rate]]\nname = \"a\"\nby = []\nquota = 1\nwindow = \"1s\"\n",
+            "`by` is empty",
+        ),
+        (
+            "[[rate]]\nname = \"a\"\nby = \"ip\"\nquota = 0\nwindow = \"1s\"\n",
+            "out of range",
+        ),
+        ("[breaker]\nfailures = 0\n", "out of range"),
+    ] {
+        let found = gateway(extra);
+        assert_eq!(found.len(), 1, "{extra}: {found:?}");
+        assert!(found[0].contains(wanted), "{extra}: {found:?}");
+    }
+    let missing = gateway("[[rate]]\nname = \"a\"\n");
+    assert_eq!(missing.len(), 3, "{missing:?}");
+}
+
+#[test]
+fn rates_and_schemas_of_a_route_exist_and_fit() {
+    let with = |line: &str| changed("mode = \"request\"", &format!("mode = \"request\"\n{line}"));
+    let missing = with("rates = [\"none\"]");
+    assert!(missing[0].contains("`none` is not among"), "{missing:?}");
+    let missing = with("request_schema = \"none.json\"");
+    assert!(missing[0].contains("cannot be read"), "{missing:?}");
+    assert!(with("priority = \"urgent\"")[0].contains("possible are"));
+    let schema = with("request_schema = \"gateway.toml\"\ncontent_types = [\"text/plain\"]");
+    assert!(
+        schema.iter().any(|e| e.contains("JSON alone")),
+        "{schema:?}"
+    );
+    let rate = "[[rate]]\nname = \"a\"\nby = \"user\"\nquota = 1\nwindow = \"1s\"\n";
+    let public = "[[route]]\nmethod = \"GET\"\npath = \"/\"\nsubject = \"a\"\nmode = \"request\"\nauth = \"public\"\nrates = [\"a\"]\n";
+    let found = errors(&format!("{GATEWAY}{rate}"), public);
+    assert!(found[0].contains("the route is public"), "{found:?}");
+}
+
+/// The mistakes of routes files in a folder.
+fn folder_errors(files: &[(&str, &str)]) -> Vec<String> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, GATEWAY.replace("routes.toml", "conf.d")).unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join("conf.d").join(name), text).unwrap();
+    }
+    let prefix = format!("{}/", dir.path().display());
+    match GatewayConfig::load(&file) {
+        Ok(_) => Vec::new(),
+        Err(e) => e
+            .problems()
+            .iter()
+            .map(|p| p.to_string().replace(&prefix, ""))
+            .collect(),
+    }
+}
+
+#[test]
+fn a_folder_of_routes_files_is_read_as_one() {
+    let other = ROUTE.replace("/v1/orders", "/v1/bills");
+    assert_eq!(
+        folder_errors(&[("a.toml", ROUTE), ("b.toml", &other)]),
+        [""; 0]
+    );
+    assert_eq!(
+        folder_errors(&[
+            ("a.toml", &other),
+            ("b.toml", ROUTE),
+            ("c.toml", ROUTE),
+            ("d.txt", "x")
+        ]),
+        [
+            "conf.d/c.toml:1:1: `GET /v1/orders/{id}` and `GET /v1/orders/{id}` match the same requests"
+        ]
+    );
+    let broken = folder_errors(&[("a.toml", "[[route]\n"), ("b.toml", "x = 1\n")]);
+    assert!(
+        broken.iter().any(|e| e.starts_with("conf.d/a.toml:1:")),
+        "{broken:?}"
+    );
+    assert!(
+        broken
+            .iter()
+            .any(|e| e.starts_with("conf.d/b.toml:1:1: unknown key `x`")),
+        "{broken:?}"
+    );
+    assert!(folder_errors(&[])[0].contains("has no file that ends in `.toml`"));
+}
+
+#[test]
+fn a_profile_serves_routes_of_all_files_and_its_mistakes_are_told_once_at_its_place() {
+    let profile = "[profile.users]\nauth = \"jwt\"\nissuer = \"https://login.example\"\naudience = \"https://api.example\"\n";
+    let route = |path: &str| {
+        format!(
+            "[[route]]\nprofile = \"users\"\nmethod = \"GET\"\npath = \"{path}\"\nsubject = \"a\"\nmode = \"request\"\n"
+        )
+    };
+    let routes = format!("{}{}", route("/a"), route("/b"));
+    let good = folder_errors(&[("a.toml", &routes), ("z.toml", profile)]);
+    assert_eq!(good, [""; 0]);
+    let wrong = format!("{profile}prioritty = \"low\"\n");
+    let found = folder_errors(&[("a.toml", &routes), ("z.toml", &wrong)]);
+    assert_eq!(
+        found,
+        ["conf.d/z.toml:5:1: unknown key `prioritty`: did you mean `priority`?"]
+    );
+    for (text, wanted) in [
+        (
+            "[profile.users]\npath = \"/x\"\n",
+            "a profile has no `path`",
+        ),
+        (
+            "[profile.other]\nauth = \"public\"\n",
+            "no route has profile `other`",
+        ),
+    ] {
+        let found = folder_errors(&[("a.toml", &routes), ("z.toml", text)]);
+        assert!(found.iter().any(|e| e.contains(wanted)), "{found:?}");
+    }
+    // Without the profile there is no `auth`, and nothing is taken for granted.
+    let alone = folder_errors(&[("a.toml", &route("/a"))]);
+    assert!(
+        alone.iter().any(|e| e.contains("no `[profile.users]`")),
+        "{alone:?}"
+    );
+    assert!(
+        alone.iter().any(|e| e.contains("`auth` is missing")),
+        "{alone:?}"
+    );
+}
+
+#[test]
+fn versions_ends_canaries_and_mappings_are_checked() {
+    let api = "[api]\nversion_header = \"api-version\"\ndocs = true\n";
+    let with = |line: &str| {
+        let route = ROUTE.replace("mode = \"request\"", &format!("mode = \"request\"\n{line}"));
+        errors(&format!("{GATEWAY}{api}"), &route)
+    };
+    assert_eq!(with("version = \"1\""), [""; 0]);
+    for (line, wanted) in [
+        ("version = \"a b\"", "`version` is of"),
+        ("deprecated = \"soon\"", "is no day"),
+        ("sunset = \"2026-12-31\"", "needs `deprecated`"),
+        (
+            "deprecated = \"2026-12-31\"\nsunset = \"2026-01-01\"",
+            "is before",
+        ),
+        (
+            "canary = { subject = \"$SYS.x\", percent = 5 }",
+            "not for routes",
+        ),
+        (
+            "canary = { subject = \"a.b\", percent = 101 }",
+            "out of range",
+        ),
+        (
+            "headers = { tenant = \"claim.tenant\" }",
+            "not among `claims`",
+        ),
+        ("headers = { bulla-user = \"path.id\" }", "cannot be chosen"),
+        ("headers = { a = \"path.none\" }", "no such capture"),
+        (
+            "headers = { a = \"header.authorization\" }",
+            "never travels",
+        ),
+        ("payload = { a = \"query.none\" }", "does not list it"),
+        ("cache = { ttl = \"10m\" }", "out of range"),
+        (
+            "cache = { ttl = \"1s\" }\ncarry = \"original\"",
+            "`cache` with `carry`",
+        ),
+    ] {
+        let found = with(line);
+        assert_eq!(found.len(), 1, "{line}: {found:?}");
+        assert!(found[0].contains(wanted), "{line}: {found:?}");
+    }
+    let unknowable = changed("mode = \"request\"", "mode = \"request\"\nversion = \"1\"");
+    assert!(
+        unknowable[0].contains("needs `version_header`"),
+        "{unknowable:?}"
+    );
+    let two = format!(
+        "{}{}",
+        ROUTE.replace("mode", "version = \"1\"\nmode"),
+        ROUTE
+    );
+    let found = errors(&format!("{GATEWAY}{api}"), &two);
+    assert!(found[0].contains("match the same requests"), "{found:?}");
+    let docs = ROUTE.replace("/v1/orders/{id}", "/docs");
+    let found = errors(&format!("{GATEWAY}{api}"), &docs);
+    assert!(found[0].contains("serves itself"), "{found:?}");
+    let posted = ROUTE.replace("\"GET\"", "\"POST\"");
+    let found = route_errors(&format!("{posted}cache = {{ ttl = \"1s\" }}\n"));
+    assert!(found[0].contains("`cache` is for `GET`"), "{found:?}");
+}
+
+#[test]
+fn an_aggregate_has_parts_and_only_an_aggregate() {
+    let part = "[[route.part]]\nname = \"a\"\nsubject = \"a.b\"\n";
+    let aggregate = ROUTE
+        .replace("subject = \"orders.get\"\n", "")
+        .replace("\"request\"", "\"aggregate\"");
+    assert_eq!(route_errors(&format!("{aggregate}{part}")), [""; 0]);
+    for (route, wanted) in [
+        (aggregate.clone(), "has `[[route.part]]`s"),
+        (format!("{ROUTE}{part}"), "has `[[route.part]]`s"),
+        (format!("{aggregate}{part}{part}"), "`a` is there twice"),
+        (
+            format!("{}{part}", aggregate.replace("\"GET\"", "\"POST\"")),
+            "is for `GET`",
+        ),
+        (
+            format!("{aggregate}{}", part.replace("\"a\"", "\"missing\"")),
+            "no name for a part",
+        ),
+        (
+            format!("{aggregate}{}", part.replace("a.b", "$SYS.b")),
+            "not for routes",
+        ),
+        (
+            format!("{aggregate}subject = \"a.c\"\n{part}"),
+            "unknown key `subject`",
+        ),
+    ] {
+        let found = route_errors(&route);
+        assert!(
+            found.iter().any(|e| e.contains(wanted)),
+            "{route}: {found:?}"
+        );
     }
 }

@@ -180,3 +180,38 @@ async fn no_event_holds_a_token_or_a_payload() {
         }
     }
 }
+
+#[tokio::test]
+async fn answers_are_in_the_access_log_without_what_is_secret() {
+    let edge = Edge::with(Options {
+        extra: "[log]\naccess = \"fields\"\n",
+        ..Options::default()
+    })
+    .await;
+    let token = edge.issuer.token_with(json!({"sub": "user-accessed"}));
+    let request = edge.get("/v1/orders/1?fields=secret-query");
+    request.bearer_auth(&token).send().await.unwrap();
+    let found: Vec<Fields> = EVENTS
+        .lock()
+        .iter()
+        .filter(|(target, fields)| target == "bulla::access" && fields["user"] == "user-accessed")
+        .map(|(_, fields)| fields.clone())
+        .collect();
+    let [only] = &found[..] else {
+        panic!("{found:?}");
+    };
+    for (name, value) in [
+        ("method", "GET"),
+        ("path", "/v1/orders/1"),
+        ("route", "GET /v1/orders/{id}"),
+        ("status", "200"),
+        ("client", "127.0.0.1"),
+    ] {
+        assert_eq!(only[name], value, "{name}");
+    }
+    let all = format!("{only:?}");
+    assert!(
+        !all.contains("secret-query") && !all.contains(&token),
+        "{all}"
+    );
+}

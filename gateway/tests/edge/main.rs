@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+mod aggregate;
+mod cache;
 mod command;
 mod configuration;
 mod decisions;
@@ -17,6 +19,9 @@ mod exchange;
 mod keys;
 mod limits;
 mod outcomes;
+mod presentation;
+mod protection;
+mod reload;
 mod setup;
 mod smuggling;
 mod tls;

@@ -169,6 +169,7 @@ pub struct TestBus {
     /// How long the credential of the token key still lives, in seconds.
     pub key_life: Arc<AtomicU64>,
     pub flushed: Arc<AtomicBool>,
+    pub revision: Arc<AtomicU64>,
 }
 
 pub fn json_reply(body: &str) -> BusReply {
@@ -187,6 +188,7 @@ impl TestBus {
             up: Arc::new(AtomicBool::new(true)),
             key_life: Arc::new(AtomicU64::new(3600)),
             flushed: Arc::default(),
+            revision: Arc::default(),
         }
     }
 
@@ -238,6 +240,10 @@ impl Bus for TestBus {
     fn audiences(&self, subject: &Subject) -> Vec<String> {
         let is_order = subject.as_str().starts_with("orders.");
         is_order.then(|| "retail".to_owned()).into_iter().collect()
+    }
+
+    fn policy_revision(&self) -> u64 {
+        self.revision.load(Ordering::SeqCst)
     }
 
     fn is_user_revoked(&self, principal: &str) -> bool {
@@ -337,7 +343,7 @@ pub struct Edge {
     pub stop: CancellationToken,
     pub running: JoinHandle<()>,
     pub client: reqwest::Client,
-    _dir: TempDir,
+    pub dir: TempDir,
 }
 
 /// What differs from the usual edge.
@@ -410,7 +416,7 @@ impl Edge {
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .unwrap(),
-            _dir: dir,
+            dir,
         }
     }
 

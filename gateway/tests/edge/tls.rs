@@ -45,7 +45,12 @@ async fn requests_pass_through_tls() {
     let request = client
         .get(url(&edge, "/v1/orders/7"))
         .bearer_auth(edge.issuer.token());
-    assert_eq!(request.send().await.unwrap().status(), 200);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        response.headers()["strict-transport-security"],
+        "max-age=31536000"
+    );
     assert_eq!(transaction(&edge.bus.last()).principal(), "alice");
 }
 
@@ -142,4 +147,64 @@ async fn a_key_that_others_can_read_is_refused() {
             bulla_gateway::TlsError::KeyFile(_)
         ))
     ));
+}
+
+/// The certificate that a new connection is shown.
+async fn shown(edge: &Edge, only_tls12: bool) -> Option<Vec<u8>> {
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    use std::sync::Arc;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = std::fs::read(edge.dir.path().join("cert.pem")).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(&pem).unwrap())
+        .unwrap();
+    let versions: &[&rustls::SupportedProtocolVersion] = if only_tls12 {
+        &[&rustls::version::TLS12]
+    } else {
+        rustls::DEFAULT_VERSIONS
+    };
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+        .ok()?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap();
+    Some(certificates[0].to_vec())
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_after_a_reload_and_a_broken_one_never() {
+    let (edge, _) = edge().await;
+    let old = shown(&edge, false).await.unwrap();
+    write(edge.dir.path());
+    crate::reload::reloaded(async || shown(&edge, false).await.is_some_and(|new| new != old)).await;
+    let new = shown(&edge, false).await.unwrap();
+    let good = std::fs::read(edge.dir.path().join("cert.pem")).unwrap();
+    std::fs::write(edge.dir.path().join("cert.pem"), "nonsense").unwrap();
+    let refused = "bulla_gateway_reloads_total{outcome=\"refused\"}";
+    crate::reload::reloaded(async || crate::reload::metric(&edge, refused).await).await;
+    std::fs::write(edge.dir.path().join("cert.pem"), good).unwrap();
+    assert_eq!(shown(&edge, false).await.unwrap(), new);
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused_where_the_configuration_says_so() {
+    let (edge, _) = edge().await;
+    assert!(shown(&edge, true).await.is_some());
+    let options = Options {
+        listen: "tls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"\ntls_min_version = \"1.3\"",
+        ..Options::default()
+    };
+    let strict = Edge::with_issuer(options, Issuer::start().await, |dir| {
+        write(dir);
+    })
+    .await;
+    assert!(shown(&strict, false).await.is_some());
+    assert!(shown(&strict, true).await.is_none());
 }

@@ -1,0 +1,95 @@
+//! What the configuration became: everything that a reload replaces, as one whole.
+
+use std::sync::Arc;
+
+use crate::access_log::AccessLog;
+use crate::authenticate::Authenticator;
+use crate::cache::Answers;
+use crate::client_address::ClientsConfig;
+use crate::config::{GatewayConfig, IssuerConfig, Limits};
+use crate::cors::CorsConfig;
+use crate::finish::SecurityConfig;
+use crate::keys::{IssuerKeys, SourceError};
+use crate::metrics::Metrics;
+use crate::presentation::Presentation;
+use crate::rate::{RateConfig, Rates};
+use crate::routes::RouteTable;
+
+/// One state of the configuration. A request goes by the one that it began with.
+pub(crate) struct Loaded {
+    pub(crate) routes: RouteTable,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) limits: Limits,
+    pub(crate) clients: ClientsConfig,
+    pub(crate) rates: Arc<Rates>,
+    /// The rates that count requests without a route.
+    pub(crate) default_rates: Vec<usize>,
+    pub(crate) cors: Option<CorsConfig>,
+    pub(crate) security: SecurityConfig,
+    pub(crate) problem_base: String,
+    pub(crate) presentation: Presentation,
+    pub(crate) access_log: AccessLog,
+    /// Replies that are given again. Anew with each state: routes may mean something else.
+    pub(crate) answers: Answers,
+    /// What the rates and the issuers were made of, to tell what a reload changes.
+    rate_configs: Vec<RateConfig>,
+    issuer_configs: Vec<IssuerConfig>,
+}
+
+impl Loaded {
+    pub(crate) fn new(config: &GatewayConfig, metrics: &Metrics) -> Result<Self, SourceError> {
+        Self::make(config, metrics, None)
+    }
+
+    /// The next state. Rates and issuers that stay as they are keep what they know:
+    /// nobody gets a full bucket by a reload, and no key is fetched anew.
+    pub(crate) fn next(
+        &self,
+        config: &GatewayConfig,
+        metrics: &Metrics,
+    ) -> Result<Self, SourceError> {
+        Self::make(config, metrics, Some(self))
+    }
+
+    fn make(
+        config: &GatewayConfig,
+        metrics: &Metrics,
+        before: Option<&Self>,
+    ) -> Result<Self, SourceError> {
+        let mut issuers = Vec::new();
+        for issuer in &config.issuers {
+            let known = before.and_then(|b| b.keys_of(issuer));
+            issuers.push(match known {
+                Some(keys) => keys,
+                None => Arc::new(IssuerKeys::new(issuer.clone(), metrics.clone())?),
+            });
+        }
+        let rates = before
+            .filter(|b| b.rate_configs == config.rates)
+            .map_or_else(
+                || Arc::new(Rates::new(&config.rates)),
+                |b| Arc::clone(&b.rates),
+            );
+        Ok(Self {
+            authenticator: Authenticator::new(issuers, config.routes.policies().to_vec()),
+            routes: config.routes.clone(),
+            limits: config.limits.clone(),
+            clients: config.clients.clone(),
+            rates,
+            default_rates: config.default_rates.clone(),
+            cors: config.cors.clone(),
+            security: config.security.clone(),
+            problem_base: config.problem_base.clone(),
+            access_log: config.access_log,
+            answers: Answers::new(config.limits.cache),
+            presentation: Presentation::new(&config.api, &config.routes),
+            rate_configs: config.rates.clone(),
+            issuer_configs: config.issuers.clone(),
+        })
+    }
+
+    fn keys_of(&self, issuer: &IssuerConfig) -> Option<Arc<IssuerKeys>> {
+        let index = self.issuer_configs.iter().position(|i| i == issuer)?;
+        self.authenticator.issuers().get(index).map(Arc::clone)
+    }
+}

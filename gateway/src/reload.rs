@@ -1,0 +1,160 @@
+//! Reading the configuration again while it runs: all of it takes effect, or nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::Bus;
+use crate::client_address::ClientsConfig;
+use crate::config::GatewayConfig;
+use crate::document::ConfigErrors;
+use crate::handle::Edge;
+use crate::keys::{IssuerKeys, SourceError};
+use crate::tls::{Tls, TlsError};
+
+/// Why a configuration did not take effect. The one before goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration or a routes file is wrong.
+    #[error("the configuration is wrong: {0}")]
+    Config(#[from] ConfigErrors),
+    /// Certificate or key cannot be used.
+    #[error("cannot offer TLS")]
+    Tls(#[from] TlsError),
+    /// A new issuer's keys could never be fetched.
+    #[error("cannot fetch keys")]
+    Source(#[from] SourceError),
+}
+
+/// What it takes to read the configuration again.
+pub(crate) struct Reloader<B> {
+    pub(crate) edge: Arc<Edge<B>>,
+    pub(crate) file: PathBuf,
+    /// What new connections are judged by.
+    pub(crate) clients: Arc<ArcSwap<ClientsConfig>>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// What only a restart changes, as it is in force.
+    pub(crate) fixed: Fixed,
+    /// Who fetches the issuers' keys.
+    pub(crate) keepers: Mutex<Vec<Keeper>>,
+    pub(crate) background: TaskTracker,
+    /// Ends every keeper.
+    pub(crate) last: CancellationToken,
+}
+
+/// A task that keeps one issuer's keys fresh.
+pub(crate) struct Keeper {
+    keys: Arc<IssuerKeys>,
+    stop: CancellationToken,
+}
+
+/// The parts of the configuration that only a restart changes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fixed {
+    parts: [(&'static str, String); 5],
+}
+
+impl Fixed {
+    pub(crate) fn of(config: &GatewayConfig) -> Self {
+        let limits = &config.limits;
+        let connections = (
+            (limits.header_bytes, limits.headers, limits.streams),
+            (limits.connections, limits.connections_per_address),
+            (limits.requests, limits.header_timeout),
+            (limits.write_timeout, limits.drain_timeout),
+        );
+        Self {
+            parts: [
+                ("[bus]", format!("{:?}", config.bus)),
+                ("[listen]", format!("{:?}", config.listen)),
+                ("[admin]", format!("{:?}", config.admin)),
+                ("[transaction]", format!("{:?}", config.transaction)),
+                ("[limits] of connections", format!("{connections:?}")),
+            ],
+        }
+    }
+
+    fn differing<'f>(&'f self, other: &Self) -> Vec<&'f str> {
+        let pairs = self.parts.iter().zip(&other.parts);
+        pairs.filter(|(a, b)| a != b).map(|(a, _)| a.0).collect()
+    }
+}
+
+impl<B: Bus> Reloader<B> {
+    /// Reads everything again at each SIGHUP, until `stop`.
+    pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP cannot be heard: nothing is reloaded");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                heard = hangups.recv() => if heard.is_none() { return },
+            }
+            // Files are read and schemas compiled: not on a thread that answers.
+            let this = Arc::clone(&self);
+            let outcome = tokio::task::spawn_blocking(move || this.reload()).await;
+            let good = matches!(outcome, Ok(Ok(())));
+            self.edge.metrics.reloaded(good);
+            match outcome {
+                Ok(Ok(())) => tracing::info!("the configuration was read again"),
+                Ok(Err(error)) => {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    tracing::error!(error, "nothing was changed");
+                }
+                Err(error) => tracing::error!(%error, "nothing was changed"),
+            }
+        }
+    }
+
+    /// Reads everything again. On an error nothing changes.
+    pub(crate) fn reload(&self) -> Result<(), ReloadError> {
+        let config = GatewayConfig::load(&self.file)?;
+        let before = self.edge.loaded.load_full();
+        let next = before.next(&config, &self.edge.metrics)?;
+        if let Some(tls) = &self.tls {
+            tls.reload()?;
+        }
+        for part in self.fixed.differing(&Fixed::of(&config)) {
+            tracing::warn!(part, "changed, which takes effect at the next start");
+        }
+        self.keep(next.authenticator.issuers());
+        self.clients.store(Arc::new(config.clients));
+        self.edge.loaded.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Begins to fetch the keys of issuers that are new, and ends it for those that are
+    /// gone. A request that began before goes on with the keys that it has.
+    pub(crate) fn keep(&self, issuers: &[Arc<IssuerKeys>]) {
+        let mut keepers = self.keepers.lock();
+        keepers.retain(|keeper| {
+            let stays = issuers.iter().any(|keys| Arc::ptr_eq(keys, &keeper.keys));
+            if !stays {
+                keeper.stop.cancel();
+            }
+            stays
+        });
+        for keys in issuers {
+            if keepers.iter().any(|k| Arc::ptr_eq(&k.keys, keys)) {
+                continue;
+            }
+            let stop = self.last.child_token();
+            self.background
+                .spawn(Arc::clone(keys).keep_fresh(stop.clone()));
+            keepers.push(Keeper {
+                keys: Arc::clone(keys),
+                stop,
+            });
+        }
+    }
+}
