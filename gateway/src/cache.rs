@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bulla_token::token_digest;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use moka::Expiry;
 use moka::future::Cache;
@@ -98,7 +98,22 @@ impl Answer {
         {
             self.headers.insert(ETAG, tag);
         }
+        // A browser that keeps it must not show it to the next user.
+        if !is_public {
+            self.headers
+                .append(VARY, HeaderValue::from_static("authorization"));
+        }
         self.keep = Some(config.ttl);
+        self
+    }
+
+    /// Says on which other headers of the request it depends.
+    pub(crate) fn varying(mut self, names: &[HeaderName]) -> Self {
+        if self.keep.is_some() {
+            for name in names {
+                self.headers.append(VARY, HeaderValue::from(name.clone()));
+            }
+        }
         self
     }
 

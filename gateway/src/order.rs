@@ -73,7 +73,9 @@ impl<B: Bus> Visit<'_, B> {
         };
         let answer = self.send(order, message).await?;
         Ok(match route.cache {
-            Some(cache) => answer.kept(cache, matches!(route.access, Access::Public)),
+            Some(cache) => answer
+                .kept(cache, matches!(route.access, Access::Public))
+                .varying(&route.forward_headers),
             None => answer,
         })
     }

@@ -68,6 +68,8 @@ async fn the_same_request_of_the_same_user_gets_the_same_reply_for_a_while() {
     let response = ask("/v1/orders/1?a=1&b=2").send().await.unwrap();
     assert_eq!(response.headers()["cache-control"], "private, max-age=1");
     assert_eq!(response.headers()["age"], "0");
+    let varies: Vec<_> = response.headers().get_all("vary").iter().collect();
+    assert_eq!(varies, ["authorization", "accept-language"]);
     assert_eq!(body(ask("/v1/orders/2?a=1&b=2")).await, "1");
     assert_eq!(body(ask("/v1/orders/1?a=2&b=1")).await, "2");
     let german = ask("/v1/orders/1?a=1&b=2").header("accept-language", "de");
