@@ -21,6 +21,7 @@ use crate::bus::Bus;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
+use crate::networks::counted_as;
 use crate::problem::Problem;
 use crate::rate::Counted;
 use crate::routes::Route;
@@ -52,6 +53,8 @@ pub(crate) struct Known {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) subject: String,
     pub(crate) user: String,
+    /// Who says that it is this user.
+    pub(crate) issuer: String,
     pub(crate) client: Option<IpAddr>,
     pub(crate) counted: Vec<Counted>,
     pub(crate) origin: Option<HeaderValue>,
@@ -62,8 +65,8 @@ impl Known {
     /// Who asks, for what must be the same each time: the user, or else the address.
     pub(crate) fn requester(&self) -> String {
         match self.client {
-            Some(address) if self.user.is_empty() => address.to_string(),
-            _ => self.user.clone(),
+            Some(address) if self.user.is_empty() => counted_as(address).to_string(),
+            _ => format!("{} {}", self.issuer, self.user),
         }
     }
 }

@@ -45,6 +45,7 @@ impl<B: Bus> Visit<'_, B> {
             .await
             .map_err(refuse)?;
         validated.principal().clone_into(&mut known.user);
+        validated.issuer().clone_into(&mut known.issuer);
         if self.edge.bus.is_user_revoked(validated.principal()) {
             return Err(deny(Problem::Forbidden, "user_revoked"));
         }
