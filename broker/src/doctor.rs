@@ -82,13 +82,14 @@ pub(crate) async fn examine(patient: &Patient) -> Result<Vec<Finding>, ProbeErro
             pairs.push((insider, other));
         }
     }
-    findings.extend(insiders::examine(&mut pairs, policy).await);
-    findings.push(operators::clock(&mut pairs, patient.state.as_ref()).await);
+    findings.extend(insiders::examine(&bus, &mut pairs, policy).await);
     let mut js = match &patient.js {
         Some(seed) => bus.log_in(seed).await.ok(),
         None => None,
     };
-    findings.push(operators::server_replies(js.as_mut(), &mut pairs, policy).await);
+    let state = patient.state.as_ref();
+    findings.push(operators::clock(&bus, js.as_mut(), &mut pairs, state).await);
+    findings.push(operators::server_replies(&bus, js.as_mut(), &mut pairs, policy).await);
     findings.push(operators::streams(js.as_mut(), policy).await);
     let mut sys = match &patient.sys {
         Some(seed) => bus.log_in(seed).await.ok(),

@@ -243,11 +243,7 @@ async fn users_beside_the_callout_are_found() {
             "monitoring",
         ],
     );
-    assert_verdicts(
-        &findings,
-        "sound",
-        &["nonce", "admitted", "clock", "server_replies"],
-    );
+    assert_verdicts(&findings, "sound", &["nonce", "admitted", "clock"]);
     assert!(
         findings["streams"].1.contains("remembers ids"),
         "{findings:#?}"

@@ -77,9 +77,12 @@ fn bash_offers(line: &[&str], dir: &Path) -> Vec<String> {
         .collect::<Vec<_>>()
         .join(" ");
     let last = line.len() - 1;
+    // A file, because it is longer than an argument may be.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script("bash")).unwrap();
     let asked = format!(
-        "{}\nCOMP_WORDS=({words}); COMP_CWORD={last}; _bulla bulla '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-        script("bash"),
+        "source '{}'\nCOMP_WORDS=({words}); COMP_CWORD={last}; _bulla bulla '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        file.path().display(),
         line[last],
         line[last - 1],
     );
@@ -133,7 +136,8 @@ fn zsh_and_fish_take_their_scripts() {
     if !has("fish") {
         return;
     }
-    let asked = format!("{}\ncomplete -C 'bulla policy ca'", script("fish"));
+    let file = dir.path().join("fish");
+    let asked = format!("source '{}'\ncomplete -C 'bulla policy ca'", file.display());
     let output = Command::new("fish")
         .args(["--no-config", "-c", &asked])
         .output()

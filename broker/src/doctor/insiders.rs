@@ -14,6 +14,19 @@ pub(super) struct Insider<'a> {
     pub(super) socket: Socket,
 }
 
+impl Insider<'_> {
+    /// Connects again if the connection was ended: a broker that finds somebody
+    /// who does not belong there does so. False if that fails.
+    pub(super) async fn revive(&mut self, bus: &Bus) -> bool {
+        if !self.socket.is_alive
+            && let Ok(socket) = bus.log_in(&self.member.seed).await
+        {
+            self.socket = socket;
+        }
+        self.socket.is_alive
+    }
+}
+
 /// Connects as everybody; those who got in.
 pub(super) async fn connect<'a>(bus: &Bus, members: &'a [Member]) -> (Vec<Insider<'a>>, Finding) {
     let check = &findings::ADMITTED;
@@ -34,6 +47,7 @@ pub(super) async fn connect<'a>(bus: &Bus, members: &'a [Member]) -> (Vec<Inside
 
 /// Everything that is tried as a workload.
 pub(super) async fn examine(
+    bus: &Bus,
     pairs: &mut [(Insider<'_>, &Member)],
     policy: Option<&Policy>,
 ) -> Vec<Finding> {
@@ -63,7 +77,17 @@ pub(super) async fn examine(
         for ((tries, faults), tried) in tries.into_iter().zip(&mut faults).zip(&mut tried) {
             for attempt in tries {
                 *tried += 1;
-                if attempt.succeeds(&mut insider.socket).await {
+                let mut succeeds = insider.revive(bus).await;
+                if succeeds {
+                    succeeds = attempt.succeeds(&mut insider.socket).await;
+                    // Ended in the middle, it has said nothing: once more.
+                    if !insider.socket.is_alive && insider.revive(bus).await {
+                        succeeds = attempt.succeeds(&mut insider.socket).await;
+                    }
+                } else {
+                    faults.push(format!("`{}` did not get in again", insider.member.name));
+                }
+                if succeeds {
                     faults.push(format!("`{}` may {attempt}", insider.member.name));
                 }
             }

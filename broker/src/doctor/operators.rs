@@ -26,17 +26,32 @@ const CANARY: &str = "BULLA_DOCTOR_CANARY";
 const MONITORING: u16 = 8222;
 
 /// Brokers speak, and their clock is ours.
-pub(super) async fn clock(pairs: &mut [(Insider<'_>, &Member)], state: Option<&State>) -> Finding {
+pub(super) async fn clock(
+    bus: &Bus,
+    js: Option<&mut Socket>,
+    pairs: &mut [(Insider<'_>, &Member)],
+    state: Option<&State>,
+) -> Finding {
     let check = &findings::CLOCK;
-    let (Some((insider, _)), Some(state)) = (pairs.first_mut(), state) else {
-        return check.unknown("a workload has to get in, and the trust root has to be known");
+    // Brokers end connections of who does not belong there, but none in JS.
+    let outside = "a workload has to get in first";
+    let socket = match (js, pairs.first_mut()) {
+        (Some(js), _) => js,
+        (None, Some((insider, _))) => {
+            if !insider.revive(bus).await {
+                return check.unknown(outside);
+            }
+            &mut insider.socket
+        }
+        (None, None) => return check.unknown(outside),
     };
-    insider
-        .socket
-        .command(&format!("SUB {} 97", reserved::NEWS_HEAD))
-        .await;
-    let heard = insider.socket.next(HEAD_PATIENCE).await;
-    insider.socket.command("UNSUB 97").await;
+    let Some(state) = state else {
+        return check.unknown("the trust root has to be known");
+    };
+    let subscribe = format!("SUB {} 97", reserved::NEWS_HEAD);
+    socket.command(&subscribe).await;
+    let heard = socket.next(HEAD_PATIENCE).await;
+    socket.command("UNSUB 97").await;
     let Some(bytes) = heard else {
         return check.ill(format!("no broker has spoken for {HEAD_PATIENCE:?}"));
     };
@@ -59,6 +74,7 @@ pub(super) async fn clock(pairs: &mut [(Insider<'_>, &Member)], state: Option<&S
 
 /// Whatever a workload may ask of JetStream, it cannot aim the answer at a command.
 pub(super) async fn server_replies(
+    bus: &Bus,
     js: Option<&mut Socket>,
     pairs: &mut [(Insider<'_>, &Member)],
     policy: Option<&Policy>,
@@ -77,7 +93,18 @@ pub(super) async fn server_replies(
                 return check.unknown("the doctor's own stream could not be made");
             }
             let aim = format!("PUB {right} $JS.API.STREAM.DELETE.{CANARY} 0\r\n");
-            insider.socket.command(&aim).await;
+            for _ in 0..2 {
+                if !insider.revive(bus).await {
+                    return check.unknown("a workload did not get in again");
+                }
+                insider.socket.command(&aim).await;
+                if insider.socket.is_alive {
+                    break;
+                }
+            }
+            if !insider.socket.is_alive {
+                return check.unknown("a workload's connection is ended again and again");
+            }
             // The answer is nats-server's own and takes no way that could be waited for.
             tokio::time::sleep(Duration::from_millis(100)).await;
             tried += 1;

@@ -126,6 +126,7 @@ impl Bus {
         let mut socket = Socket {
             wire: BufReader::new(Box::new(stream)),
             greeting: Greeting::default(),
+            is_alive: true,
         };
         let no_server = || ProbeError::NoServer {
             address: address.clone(),
@@ -201,6 +202,8 @@ pub(crate) fn plain() -> Value {
 pub(crate) struct Socket {
     wire: BufReader<Box<dyn Wire>>,
     pub(crate) greeting: Greeting,
+    /// Until the server hangs up or falls silent.
+    pub(crate) is_alive: bool,
 }
 
 /// Something that came.
@@ -342,7 +345,10 @@ impl Socket {
             Ok(Ok(count)) if count > 0 => {
                 Some(String::from_utf8_lossy(&line).trim_end().to_owned())
             }
-            _ => None,
+            _ => {
+                self.is_alive = false;
+                None
+            }
         }
     }
 }
