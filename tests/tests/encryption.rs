@@ -195,8 +195,8 @@ async fn who_lost_the_right_cannot_read_what_follows_and_who_gained_it_can() {
             .all(|c| c.policy().revision() == 2)
     })
     .await;
-    // A new connection gets the new permissions; the old one keeps the
-    // subscription, so that nats-server still delivers to it.
+    // A new connection gets the new permissions; the one that lost its right is
+    // ended by the broker, and what is delivered before that it cannot read.
     drop(late);
     let late = bus.client("late").await;
     let mut gained = late.subscribe("secret.told").await.unwrap();
@@ -208,7 +208,31 @@ async fn who_lost_the_right_cannot_read_what_follows_and_who_gained_it_can() {
     let after = captured(&mut tap).await;
     assert_ne!(before.data_key, after.data_key);
     assert_ne!(before.recipients, after.recipients);
-    let reader = tokio::spawn(async move { told.next().await.map(drop) });
+    let read = tokio::time::timeout(Duration::from_secs(2), told.next()).await;
+    assert!(!matches!(read, Ok(Some(_))), "{read:?}");
+}
+
+/// While no broker is there to end its connection, nats-server delivers on.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_right_cannot_read_what_still_reaches_it() {
+    let mut bus = Bus::start(&policy("", &["back", "late"])).await;
+    let front = bus.client("front").await;
+    let (back, late) = (bus.client("back").await, bus.client("late").await);
+    let mut lost = back.subscribe("secret.told").await.unwrap();
+    let mut kept = late.subscribe("secret.told").await.unwrap();
+    front.publish("secret.told", "before").await.unwrap();
+    for told in [&mut lost, &mut kept] {
+        let message = told.next().await.unwrap();
+        assert_eq!(message.decode::<String>().unwrap(), "before");
+    }
+    bus.kill_broker(bus.broker(0)).await;
+    bus.publish_policy(&policy("", &["late"])).await;
+    let clients = [&front, &back, &late];
+    eventually(|| clients.iter().all(|c| c.policy().revision() == 2)).await;
+    front.publish("secret.told", "after").await.unwrap();
+    let message = kept.next().await.unwrap();
+    assert_eq!(message.decode::<String>().unwrap(), "after");
+    let reader = tokio::spawn(async move { lost.next().await.map(drop) });
     eventually(|| back.stats().refused_for("not_a_recipient") == 1).await;
     reader.abort();
 }
