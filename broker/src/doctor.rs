@@ -74,11 +74,14 @@ pub(crate) async fn examine(patient: &Patient) -> Result<Vec<Finding>, ProbeErro
     let (insiders, admitted) = insiders::connect(&bus, &patient.workloads).await;
     let policy = patient.state.as_ref().map(|state| &state.policy);
     findings.push(admitted);
+    // Each against the next one, the last against the first; never against itself,
+    // though some did not get in.
     let mut pairs: Vec<(Insider<'_>, &Member)> = Vec::new();
-    for (place, insider) in insiders.into_iter().enumerate() {
-        // Each against the next one, the last against the first.
-        let next = (place + 1) % patient.workloads.len().max(1);
-        if let Some(other) = patient.workloads.get(next) {
+    for insider in insiders {
+        let mut others = patient.workloads.iter().cycle();
+        let own = others.find(|other| other.id == insider.member.id);
+        let next = others.next().filter(|other| other.id != insider.member.id);
+        if let (Some(_), Some(other)) = (own, next) {
             pairs.push((insider, other));
         }
     }

@@ -381,4 +381,13 @@ async fn a_workload_that_is_turned_away_is_a_finding() {
     assert_eq!(code, 1);
     assert_verdicts(&findings, "ill", &["admitted"]);
     assert_verdicts(&findings, "unknown", &["inboxes", "queues"]);
+
+    // Beside two that get in it is the only finding: nobody is tried against himself.
+    let stranger = stranger.replace("billing=", "archive=");
+    let billing = bus.provision.path("keys/billing.nk");
+    let billing = format!("billing={}", billing.display());
+    let as_all = ["--as", &stranger, "--as", &orders, "--as", &billing];
+    let (_, findings) = bus.examine(&as_all).await;
+    assert_verdicts(&findings, "ill", &["admitted"]);
+    assert_verdicts(&findings, "sound", &["inboxes", "queues", "server_replies"]);
 }

@@ -86,6 +86,21 @@ pub(super) async fn server_replies(
     if pairs.is_empty() {
         return check.unknown("a workload has to get in first");
     }
+    let finding = aim_answers(bus, js, pairs, policy).await;
+    // However that ended, nothing of it is left.
+    let gone = format!("$JS.API.STREAM.DELETE.{CANARY}");
+    js.ask(&gone, "", None).await;
+    finding
+}
+
+/// Aims every answer that a workload may ask for at the doctor's own stream.
+async fn aim_answers(
+    bus: &Bus,
+    js: &mut Socket,
+    pairs: &mut [(Insider<'_>, &Member)],
+    policy: Option<&Policy>,
+) -> Finding {
+    let check = &findings::REPLIES;
     let (mut faults, mut tried) = (Vec::new(), 0);
     for (insider, _) in pairs.iter_mut() {
         for right in rights(insider.member, policy) {
@@ -114,9 +129,6 @@ pub(super) async fn server_replies(
             }
         }
     }
-    let _ = js
-        .ask(&format!("$JS.API.STREAM.DELETE.{CANARY}"), "", None)
-        .await;
     check.of(
         faults,
         format!("{tried} answers aimed at a stream left it alone"),
