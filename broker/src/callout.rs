@@ -12,9 +12,11 @@
 //!
 //! Nothing here does I/O between question and answer.
 
+mod admissions;
 mod answer;
 mod attest;
 mod decide;
+mod deny_reason;
 mod nonces;
 mod request;
 
@@ -29,9 +31,9 @@ use futures_util::stream::{SelectAll, select_all};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use admissions::{AdmissionError, Admissions};
+pub(crate) use admissions::{MARK, Standing};
 pub use answer::ACCOUNT;
-pub use attest::{AdmissionError, Admissions};
-pub(crate) use attest::{MARK, Standing};
 pub use decide::Callout;
 
 use crate::clock;

@@ -1,0 +1,303 @@
+//! Who may connect, and with which permissions.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bulla_identity::{Nkey, UnixMillis, WorkloadId, WorkloadName};
+use bulla_keyring::{KeyError, VerifyingKey, sha256};
+use bulla_policy::{
+    AdmissionChange, Circumstances, PermissionError, Permissions, Policy, Workload,
+};
+use data_encoding::HEXLOWER;
+
+use crate::buckets;
+
+/// Who may connect, and with which permissions: what the policy says, compiled
+/// once for each revision, or at each connect where it depends on that.
+#[derive(Debug, Default)]
+pub struct Admissions {
+    pub(super) by_nkey: HashMap<Nkey, Admission>,
+    /// The names of the policy's buckets.
+    pub(super) buckets: Vec<String>,
+    /// The nkeys of each workload.
+    by_name: HashMap<WorkloadName, Vec<Nkey>>,
+    /// What connections may do that earlier policies admitted.
+    former: HashMap<Mark, (Nkey, Arc<Permissions>)>,
+}
+
+/// One registered nkey.
+#[derive(Clone, Debug)]
+pub(super) struct Admission {
+    /// Whose nkey it is.
+    pub(super) workload: WorkloadName,
+    id: WorkloadId,
+    grants: Grants,
+    pub(super) key: VerifyingKey,
+    nkey: Nkey,
+}
+
+/// Names the permissions of a connection and the nkey that it was admitted by.
+/// nats-server tells it of each connection, as the end of its user's name, so
+/// that any broker can find out what a connection has, whoever admitted it.
+pub(super) type Mark = [u8; 8];
+
+/// Between a workload's name, which does not hold it, and the mark.
+pub(crate) const MARK: char = '~';
+
+/// Lists of earlier policies that are remembered.
+const MAX_FORMER: usize = 16_384;
+
+/// How a connection stands to the policy in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has what it would get now.
+    Current,
+    /// It would get more.
+    Behind,
+    /// It has what it would not get, for this reason.
+    Lost(&'static str),
+}
+
+fn mark(fingerprint: [u8; 8], nkey: &Nkey) -> Mark {
+    let hash = sha256(&[&fingerprint, nkey.bytes()]);
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    [a, b, c, d, e, f, g, h]
+}
+
+fn parse_mark(text: &str) -> Option<Mark> {
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+impl Grants {
+    /// The same, for a connection by this nkey.
+    fn marked_for(&self, nkey: &Nkey) -> Self {
+        match self {
+            Self::Fixed(permissions, fingerprint) => {
+                Self::Fixed(Arc::clone(permissions), mark(*fingerprint, nkey))
+            }
+            Self::Circumstantial(policy) => Self::Circumstantial(Arc::clone(policy)),
+        }
+    }
+}
+
+/// What a workload's connections may do.
+#[derive(Clone, Debug)]
+enum Grants {
+    /// Always and from everywhere the same.
+    Fixed(Arc<Permissions>, Mark),
+    /// Compiled when one connects, because it depends on when and from where.
+    Circumstantial(Arc<Policy>),
+}
+
+impl Admission {
+    /// The name under which nats-server knows a connection with these
+    /// permissions.
+    pub(super) fn user(&self, permissions: &Permissions) -> String {
+        let mark = match &self.grants {
+            // Not less than all of it, for want of a bucket.
+            Grants::Fixed(all, mark) if std::ptr::eq(&**all, permissions) => *mark,
+            _ => mark(permissions.fingerprint(), &self.nkey),
+        };
+        format!("{}{MARK}{}", self.workload, HEXLOWER.encode(&mark))
+    }
+
+    fn marked(&self, fingerprint: [u8; 8]) -> Mark {
+        mark(fingerprint, &self.nkey)
+    }
+
+    /// The mark that it would get now.
+    fn mark(&self, circumstances: &Circumstances) -> Option<Mark> {
+        match &self.grants {
+            Grants::Fixed(_, mark) => Some(*mark),
+            Grants::Circumstantial(_) => {
+                let (permissions, _) = self.permissions(circumstances).ok()?;
+                Some(mark(permissions.fingerprint(), &self.nkey))
+            }
+        }
+    }
+
+    /// What a connection may do that is made under these circumstances, and
+    /// until when that holds, if not for ever.
+    pub(super) fn permissions(
+        &self,
+        circumstances: &Circumstances,
+    ) -> Result<(Cow<'_, Permissions>, Option<UnixMillis>), PermissionError> {
+        match &self.grants {
+            Grants::Fixed(permissions, _) => Ok((Cow::Borrowed(&**permissions), None)),
+            Grants::Circumstantial(policy) => {
+                let permissions = policy.permissions(&self.id, circumstances)?;
+                let until = policy.next_change_of(&self.id, circumstances.now);
+                Ok((Cow::Owned(permissions), until))
+            }
+        }
+    }
+}
+
+impl Admissions {
+    /// Nobody may connect.
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everybody whom the policy names, with the permissions that it compiles
+    /// to.
+    ///
+    /// # Errors
+    /// If an nkey names no sound public key. What else could go wrong kept the
+    /// policy from loading.
+    pub fn from_policy(policy: &Arc<Policy>) -> Result<Self, AdmissionError> {
+        let mut admissions = Self::new();
+        let buckets = policy.buckets().iter().map(|b| b.name().to_owned());
+        admissions.buckets = buckets.collect();
+        for workload in policy.workloads() {
+            let grants = if policy.depends_on_circumstances(workload.id()) {
+                Grants::Circumstantial(Arc::clone(policy))
+            } else {
+                let any = Circumstances::at(UnixMillis::default());
+                let permissions = policy.permissions(workload.id(), &any)?;
+                let fingerprint = permissions.fingerprint();
+                Grants::Fixed(Arc::new(permissions), fingerprint)
+            };
+            for nkey in workload.nkeys() {
+                admissions
+                    .register(*nkey, workload, grants.marked_for(nkey))
+                    .map_err(|source| AdmissionError::Nkey {
+                        nkey: *nkey,
+                        workload: workload.name().clone(),
+                        source,
+                    })?;
+            }
+        }
+        Ok(admissions)
+    }
+
+    fn register(
+        &mut self,
+        nkey: Nkey,
+        workload: &Workload,
+        grants: Grants,
+    ) -> Result<(), KeyError> {
+        let key = VerifyingKey::from_nkey(&nkey)?;
+        self.by_nkey.insert(
+            nkey,
+            Admission {
+                workload: workload.name().clone(),
+                id: workload.id().clone(),
+                grants,
+                key,
+                nkey,
+            },
+        );
+        let nkeys = self.by_name.entry(workload.name().clone()).or_default();
+        nkeys.push(nkey);
+        Ok(())
+    }
+
+    /// These in the place of `before`: what its connections may do is remembered,
+    /// so that what they lose can be told from what they gain.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        let own = before.by_nkey.iter().filter_map(|(nkey, held)| {
+            let Grants::Fixed(permissions, mark) = &held.grants else {
+                return None;
+            };
+            Some((*mark, (*nkey, Arc::clone(permissions))))
+        });
+        self.former = own.collect();
+        if self.former.len() + before.former.len() <= MAX_FORMER {
+            for (mark, held) in &before.former {
+                self.former.entry(*mark).or_insert_with(|| held.clone());
+            }
+        }
+        self
+    }
+
+    /// How a connection stands that was admitted while buckets were not served, if
+    /// this mark is one of such.
+    fn without_buckets(
+        &self,
+        admission: &Admission,
+        mark: Mark,
+        circumstances: &Circumstances,
+        served: &BTreeSet<String>,
+    ) -> Option<Standing> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let (all, _) = admission.permissions(circumstances).ok()?;
+        let is = |served: &BTreeSet<String>| {
+            let left = buckets::only_served(&all, &self.buckets, served);
+            admission.marked(left.fingerprint()) == mark
+        };
+        if is(served) {
+            Some(Standing::Current)
+        } else {
+            is(&BTreeSet::new()).then_some(Standing::Behind)
+        }
+    }
+
+    /// How a connection stands that was admitted under this name, from this
+    /// address.
+    pub(super) fn standing(
+        &self,
+        user: &str,
+        circumstances: &Circumstances,
+        served: &BTreeSet<String>,
+    ) -> Standing {
+        let (name, mark) = user.split_once(MARK).unwrap_or((user, ""));
+        let nkeys = WorkloadName::parse(name).ok();
+        let Some(nkeys) = nkeys.and_then(|name| self.by_name.get(&name)) else {
+            return Standing::Lost("workload_dropped");
+        };
+        let Some(mark) = parse_mark(mark) else {
+            return Standing::Lost("permissions_unknown");
+        };
+        let admitted = nkeys.iter().filter_map(|nkey| self.by_nkey.get(nkey));
+        let mut now = Vec::with_capacity(nkeys.len());
+        for admission in admitted {
+            match admission.mark(circumstances) {
+                Some(current) if current == mark => return Standing::Current,
+                _ => now.push(admission),
+            }
+            // Brokers may differ for a while in which buckets they serve.
+            if let Some(standing) = self.without_buckets(admission, mark, circumstances, served) {
+                return standing;
+            }
+        }
+        let Some((nkey, old)) = self.former.get(&mark) else {
+            return Standing::Lost("permissions_changed");
+        };
+        let Some(admission) = now.into_iter().find(|admission| admission.nkey == *nkey) else {
+            return Standing::Lost("key_dropped");
+        };
+        let Ok((new, _)) = admission.permissions(circumstances) else {
+            return Standing::Lost("permissions_changed");
+        };
+        match new.change_from(old) {
+            AdmissionChange::Same => Standing::Current,
+            AdmissionChange::Gains => Standing::Behind,
+            AdmissionChange::Loses => Standing::Lost("permissions_changed"),
+        }
+    }
+}
+
+/// Why a policy's workloads cannot be admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// The policy names no such workload.
+    #[error(transparent)]
+    Permissions(#[from] PermissionError),
+    /// An nkey that is no key.
+    #[error("the nkey `{nkey}` of the workload `{workload}` is not a usable key")]
+    Nkey {
+        /// The public nkey.
+        nkey: Nkey,
+        /// Whose.
+        workload: WorkloadName,
+        /// The reason.
+        source: KeyError,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+use bulla_keyring::NkeySeed;
+
+use bulla_identity::NkeyKind;
+
+use super::*;
+
+fn nkey(n: u8) -> Nkey {
+    NkeySeed::from_random(NkeyKind::User, &[n; 32])
+        .unwrap()
+        .public()
+}
+
+fn admissions(keys: &[u8], may: &str) -> Admissions {
+    let keys: Vec<String> = keys
+        .iter()
+        .map(|n| format!("{{ nkey = \"{}\" }}", nkey(*n)))
+        .collect();
+    let text = format!(
+        "version = 1\ntrust_domain = \"acme.example\"\n[workload.orders]\nattest = [{}]\n\
+         [[allow]]\nid = \"a\"\nwho = [\"orders\"]\nmay = [\"publish\"]\non = [{may}]\n",
+        keys.join(", ")
+    );
+    let policy = Policy::parse("test.toml", &text).unwrap();
+    Admissions::from_policy(&Arc::new(policy)).unwrap()
+}
+
+/// The name that a connection by this key gets.
+fn user(admissions: &Admissions, key: u8, at: &Circumstances) -> String {
+    let admission = &admissions.by_nkey[&nkey(key)];
+    let (permissions, _) = admission.permissions(at).unwrap();
+    admission.user(&permissions)
+}
+
+#[test]
+fn a_connection_stands_as_what_it_has_to_what_it_would_get() {
+    let at = Circumstances::at(UnixMillis::from_secs(1_800_000_000));
+    let first = admissions(&[1, 2], "\"a\", \"b\"");
+    let (own, second) = (user(&first, 1, &at), user(&first, 2, &at));
+    assert_ne!(own, second, "the key is part of it");
+    let stands = |now: &Admissions, user: &str| now.standing(user, &at, &BTreeSet::new());
+    assert_eq!(stands(&first, &own), Standing::Current);
+    for (keys, may, want) in [
+        (&[1, 2][..], "\"b\", \"a\"", Standing::Current),
+        (&[2, 1], "\"a\", \"b\", \"c\"", Standing::Behind),
+        (&[1], "\"a\"", Standing::Lost("permissions_changed")),
+        (&[1], "\"a\", \"c\"", Standing::Lost("permissions_changed")),
+        (&[2], "\"a\", \"b\"", Standing::Lost("key_dropped")),
+    ] {
+        let next = admissions(keys, may).after(&first);
+        assert_eq!(stands(&next, &own), want, "{keys:?} {may}");
+        // What came before that is known as well.
+        let later = admissions(keys, may).after(&next);
+        assert_eq!(stands(&later, &own), want, "{keys:?} {may}");
+    }
+    // Nothing is known of it: it has to show what it may do.
+    let unknown = admissions(&[1, 2], "\"a\", \"b\", \"c\"");
+    for user in [&own, "orders~0011223344556677"] {
+        let want = Standing::Lost("permissions_changed");
+        assert_eq!(stands(&unknown, user), want);
+    }
+    for user in ["orders", "orders~", "orders~xyz"] {
+        let want = Standing::Lost("permissions_unknown");
+        assert_eq!(stands(&first, user), want);
+    }
+    let nobody = Standing::Lost("workload_dropped");
+    assert_eq!(stands(&first, "billing~0011223344556677"), nobody);
+}
+
+#[test]
+fn what_depends_on_when_is_compared_as_of_now() {
+    let at = |secs| Circumstances::at(UnixMillis::from_secs(secs));
+    let text = format!(
+        "version = 1\ntrust_domain = \"acme.example\"\n[workload.orders]\n\
+         attest = [{{ nkey = \"{}\" }}]\n[[allow]]\nid = \"a\"\nwho = [\"orders\"]\n\
+         may = [\"publish\"]\non = [\"a\"]\nexpires = \"2027-01-15T08:00:00Z\"\n",
+        nkey(1)
+    );
+    let policy = Policy::parse("test.toml", &text).unwrap();
+    let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
+    let early = user(&admissions, 1, &at(1_800_000_000 - 3_600));
+    let stands = |secs| admissions.standing(&early, &at(secs), &BTreeSet::new());
+    assert_eq!(stands(1_800_000_000 - 1), Standing::Current);
+    let want = Standing::Lost("permissions_changed");
+    assert_eq!(stands(1_800_000_000), want);
+}
