@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 mod doctor;
 pub mod envelope;
+mod identity;
 mod man;
 pub(crate) mod operator;
 pub(crate) mod policy;
@@ -26,6 +27,7 @@ use crate::config::BrokerConfig;
 use crate::dev::{self, DevArgs, TokenArgs};
 use audit::AuditCommand;
 use envelope::EnvelopeCommand;
+use identity::IdentityCommand;
 use policy::PolicyCommand;
 use revoke::RevokeCommand;
 use service::ServiceArgs;
@@ -41,6 +43,7 @@ use trust::TrustCommand;
         bulla policy check FILE       everything that is wrong with a policy\n  \
         bulla policy can-i orders publish orders.created\n  \
         bulla trust init --domain acme.example\n  \
+        bulla identity new orders     a key for a workload, and what the policy says of it\n  \
         bulla envelope inspect FILE   what a captured message says\n  \
         bulla revoke workload orders  believe it no more, within a second\n  \
         bulla audit explain ID        why something was denied\n  \
@@ -99,6 +102,10 @@ enum Command {
     /// Check policies and ask them questions
     #[command(subcommand)]
     Policy(PolicyCommand),
+
+    /// Make, show, replace and revoke what workloads prove themselves by
+    #[command(subcommand)]
+    Identity(IdentityCommand),
 
     /// Revoke workloads, credentials, users and tokens
     #[command(
@@ -200,6 +207,7 @@ pub fn main() -> ExitCode {
         Command::Broker(args) => finish(broker(args)),
         Command::Gateway(args) => bulla_gateway::cli::run(&args),
         Command::Policy(command) => policy::run(&command),
+        Command::Identity(command) => identity::run(command),
         Command::Revoke(command) => revoke::run(command),
         Command::Audit(command) => audit::run(command),
         Command::Doctor(args) => doctor::run(&args),

@@ -23,6 +23,7 @@ mod print;
 mod replay;
 mod schema;
 mod shadow;
+mod shared;
 mod sign;
 mod status;
 mod test;
@@ -36,7 +37,9 @@ use bulla_policy::{MAX_POLICY_BYTES, PolicyErrors, Verb};
 use serde_json::json;
 
 use crate::trust_dir::TrustDirError;
+pub(super) use lifecycle::LifecycleError;
 use print::{BAD, complain, errors_json, print_json, render};
+pub(super) use shared::{PolicyInputError, Process, Running, load_policy, write_policy_file};
 
 /// The answer is yes, or nothing is wrong.
 const YES: u8 = 0;
