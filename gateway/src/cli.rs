@@ -11,6 +11,7 @@ use http::{Method, Uri};
 use serde_json::json;
 
 use crate::config::GatewayConfig;
+use crate::config_schema::{ConfigFile, config_schema};
 use crate::document::ConfigErrors;
 use crate::explain::{Explanation, Question, explain};
 use crate::openapi::describe;
@@ -83,6 +84,14 @@ pub enum GatewayCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of a configuration file, for editors
+    #[command(after_help = "Examples:\n  \
+        gateway schema gateway > gateway.schema.json\n  \
+        gateway schema routes > routes.schema.json")]
+    Schema {
+        /// Which file.
+        file: ConfigFile,
+    },
     /// Print the description of the API, OpenAPI 3.1
     #[command(after_help = "Examples:\n  \
         gateway openapi > openapi.json\n  \
@@ -97,6 +106,10 @@ pub enum GatewayCommand {
 /// Runs the command. Exit code 0 when it stopped as it was told, 2 on an error.
 #[must_use]
 pub fn run(args: &GatewayArgs) -> ExitCode {
+    if let Some(GatewayCommand::Schema { file }) = args.command {
+        let schema = config_schema(file);
+        return say(&serde_json::to_string_pretty(&schema).unwrap_or_default());
+    }
     let as_json = matches!(args.command, Some(GatewayCommand::Check { json: true }));
     let config = match GatewayConfig::load(&args.config) {
         Ok(config) => config,
@@ -110,6 +123,8 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
         }
     };
     match &args.command {
+        // Said already: it asks nothing of a configuration.
+        Some(GatewayCommand::Schema { .. }) => ExitCode::SUCCESS,
         None => match start(args, config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -2,6 +2,7 @@
 //! line and column.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -94,6 +95,27 @@ pub(crate) struct Located<T> {
 pub(crate) struct Document<'s> {
     files: Vec<File<'s>>,
     problems: RefCell<Vec<ConfigProblem>>,
+    /// Which keys were asked for, by the name of their table.
+    learned: RefCell<Keys>,
+}
+
+/// Keys and what they hold, by the name of their table.
+pub(crate) type Keys = BTreeMap<String, BTreeMap<&'static str, Kind>>;
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    /// A text, or several.
+    Texts,
+    Flag,
+    Number,
+    Integers,
+    Duration,
+    Size,
+    /// A table of the same name.
+    Table,
+    Tables,
 }
 
 struct File<'s> {
@@ -118,6 +140,7 @@ impl<'s> Document<'s> {
         Self {
             files: files.collect(),
             problems: RefCell::default(),
+            learned: RefCell::default(),
         }
     }
 
@@ -134,6 +157,23 @@ impl<'s> Document<'s> {
             (tree, file.begin)
         });
         parsed.collect()
+    }
+
+    /// Remembers that somebody asked for a key.
+    pub(crate) fn learn(&self, table: &str, key: &'static str, kind: Kind) {
+        let mut learned = self.learned.borrow_mut();
+        match learned.get_mut(table) {
+            Some(keys) => keys.insert(key, kind),
+            None => learned
+                .entry(table.to_owned())
+                .or_default()
+                .insert(key, kind),
+        };
+    }
+
+    /// Every key that was asked for.
+    pub(crate) fn learned(&self) -> Keys {
+        self.learned.borrow().clone()
     }
 
     /// Tells a mistake, once.

@@ -49,6 +49,7 @@ mod client_address;
 mod client_stream;
 mod clock;
 mod config;
+mod config_schema;
 mod connections;
 mod cors;
 mod docs_page;
@@ -110,6 +111,7 @@ pub use client_address::{ClientsConfig, ForwardedBy, NetworkRules};
 pub use config::{
     BusConfig, GatewayConfig, IssuerConfig, Limits, ListenConfig, TlsFiles, TransactionConfig,
 };
+pub use config_schema::{ConfigFile, config_schema};
 pub use cors::{CorsConfig, OriginPattern};
 pub use document::{ConfigErrors, ConfigProblem};
 pub use explain::{ExplainError, Explanation, Question, explain};

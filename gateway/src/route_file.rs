@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use crate::api::ApiConfig;
 use crate::breaker::{Breaker, BreakerConfig};
 use crate::config::{IssuerConfig, Limits};
-use crate::document::{ConfigProblem, Document};
+use crate::document::{ConfigProblem, Document, Keys};
 use crate::json::is_json;
 use crate::path::PathTemplate;
 use crate::profiles::Profiles;
@@ -66,6 +66,14 @@ pub(crate) fn read_routes(
     let table = read_all(&document, &trees, files, around);
     drop(trees);
     (table, document.into_problems())
+}
+
+/// Which keys routes files have.
+pub(crate) fn route_keys(files: &[RouteFile], around: Surroundings<'_>) -> Keys {
+    let document = Document::of(files.iter().map(|f| (f.name.as_str(), f.text.as_str())));
+    let trees = document.trees();
+    read_all(&document, &trees, files, around);
+    document.learned()
 }
 
 fn read_all<'d>(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::document::{Document, Located};
+use crate::document::{Document, Kind, Located};
 use crate::quantities::{parse_duration, parse_size};
 
 /// A table whose keys are taken one by one; what is left is unknown.
@@ -183,7 +183,8 @@ impl<'a> Section<'a> {
         there
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Value<'a>> {
+    fn take(&mut self, key: &'static str, kind: Kind) -> Option<Value<'a>> {
+        self.document.learn(&self.name, key, kind);
         self.known.push(key);
         self.named(key)
     }
@@ -197,7 +198,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn text(&mut self, key: &'static str) -> Option<Located<String>> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Text)?;
         match value.get().as_str() {
             Some(text) => Some(Located {
                 value: text.to_owned(),
@@ -220,7 +221,7 @@ impl<'a> Section<'a> {
 
     /// A string, or an array of strings.
     pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<Located<String>>> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Texts)?;
         if let Some(text) = value.get().as_str() {
             return Some(vec![Located {
                 value: text.to_owned(),
@@ -253,7 +254,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn integers(&mut self, key: &'static str) -> Option<Vec<Located<u64>>> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Integers)?;
         let Some(items) = value.get().as_array() else {
             self.wrong(value, key, "an array of numbers");
             return None;
@@ -272,7 +273,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn count(&mut self, key: &'static str, range: Range<usize>) -> Option<usize> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Number)?;
         let number = integer(value.get()).and_then(|n| usize::try_from(n).ok());
         match number {
             Some(n) if range.contains(&n) => Some(n),
@@ -290,7 +291,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Flag)?;
         if value.get().as_bool().is_none() {
             self.wrong(value, key, "`true` or `false`");
         }
@@ -298,7 +299,7 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Number)?;
         match integer(value.get()).map(u32::try_from) {
             Some(Ok(n)) if range.contains(&n) => Some(n),
             Some(_) => {
@@ -345,7 +346,7 @@ impl<'a> Section<'a> {
         key: &'static str,
         range: Range<Duration>,
     ) -> Option<Duration> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Duration)?;
         match value.get().as_str().and_then(parse_duration) {
             Some(d) if range.contains(&d) => Some(d),
             Some(_) => {
@@ -370,7 +371,7 @@ impl<'a> Section<'a> {
 
     /// A size such as `65536`, `"64KiB"`, `"1MiB"`.
     pub(crate) fn size(&mut self, key: &'static str, range: Range<usize>) -> Option<usize> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Size)?;
         let size = match value.get().as_str() {
             Some(text) => parse_size(text),
             None => integer(value.get()).and_then(|n| usize::try_from(n).ok()),
@@ -399,7 +400,7 @@ impl<'a> Section<'a> {
 
     /// A table within this one.
     pub(crate) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
-        let value = self.take(key)?;
+        let value = self.take(key, Kind::Table)?;
         self.as_section(value, key)
     }
 
@@ -415,7 +416,7 @@ impl<'a> Section<'a> {
 
     /// An array of tables: `[[key]]`.
     pub(crate) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
-        let Some(value) = self.take(key) else {
+        let Some(value) = self.take(key, Kind::Tables) else {
             return Vec::new();
         };
         let Some(items) = value.get().as_array() else {

@@ -128,3 +128,13 @@ fn openapi_prints_the_description() {
     assert_eq!(api["openapi"], "3.1.0");
     assert!(api["paths"]["/v1/orders/{id}"]["delete"].is_object());
 }
+
+#[test]
+fn schema_needs_no_configuration() {
+    for file in ["gateway", "routes"] {
+        let out = run(&["schema", file]);
+        assert_eq!(out.status.code(), Some(0));
+        let schema: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(schema["type"], "object");
+    }
+}

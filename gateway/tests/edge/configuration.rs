@@ -633,3 +633,11 @@ fn an_aggregate_has_parts_and_only_an_aggregate() {
         );
     }
 }
+
+#[test]
+fn the_full_example_loads() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/full/gateway.toml");
+    if let Err(errors) = GatewayConfig::load(&file) {
+        panic!("{errors}");
+    }
+}
