@@ -112,7 +112,7 @@ fn value(keys: &Keys, key: &str, kind: Kind) -> Value {
             {"type": "integer", "minimum": 0},
             {"type": "string", "pattern": "^[0-9]+(B|KiB|MiB)?$"}]}),
         // Names that the writer chooses, each for a text.
-        Kind::Table if matches!(key, "headers" | "payload") => {
+        Kind::Table if matches!(key, "headers" | "payload" | "require") => {
             json!({"type": "object", "additionalProperties": text})
         }
         // Names that the writer chooses, each for what a route has.

@@ -205,6 +205,12 @@ fn notes(config: &GatewayConfig, route: &Route) -> Vec<(String, String)> {
             note(word, format!("{} from {:?}", mapping.name, mapping.source));
         }
     }
+    for (capture, claim) in &route.require {
+        note(
+            "require",
+            format!("{{{capture}}} is what claim `{claim}` says"),
+        );
+    }
     if let Some(canary) = &route.canary {
         let percent = canary.weight / 100;
         note("canary", format!("{percent} of 100 go elsewhere"));

@@ -229,6 +229,50 @@ pub(crate) struct Mappable<'a> {
     pub(crate) claims: &'a [String],
 }
 
+/// `[route.require]`: captures that must be what the token says.
+pub(crate) fn read_require(
+    s: &mut Section<'_>,
+    path: Option<&PathTemplate>,
+    access: Option<&Access>,
+) -> Vec<(String, String)> {
+    let Some(mut table) = s.section("require") else {
+        return Vec::new();
+    };
+    if matches!(access, Some(Access::Public)) {
+        table.problem(
+            &table.span(),
+            "`require` compares with the token, and a public route has none",
+        );
+    }
+    let mut require = Vec::new();
+    for name in table.names() {
+        let exists = path.is_none_or(|path| path.captures().any(|c| c == name.value));
+        if !exists {
+            table.problem(&name.span, format!("the path has no `{{{}}}`", name.value));
+        }
+        let Some(text) = table.named_text(&name.value) else {
+            continue;
+        };
+        match Source::parse(&text.value) {
+            Ok(Source::Claim(claim)) => require.push((name.value, claim)),
+            _ => table.problem(
+                &text.span,
+                format!(
+                    "`{}` is no claim: write for example `claim.sub`",
+                    text.value
+                ),
+            ),
+        }
+    }
+    if require.is_empty() {
+        table.problem(
+            &table.span(),
+            "`require` is empty: nothing would be compared",
+        );
+    }
+    require
+}
+
 /// `[route.headers]` and `[route.payload]`.
 pub(crate) fn read_mappings(
     s: &mut Section<'_>,

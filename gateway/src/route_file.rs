@@ -19,7 +19,7 @@ use crate::protection_file::{read_network_rules, read_rate_names};
 use crate::rate::RateConfig;
 use crate::route_extras::{
     CanaryKeys, Mappable, read_about, read_cache, read_canary, read_mappings, read_part,
-    read_version,
+    read_require, read_version,
 };
 use crate::route_fields::{
     is_forwardable, is_settable, read_content_types, read_headers, read_priority, read_query,
@@ -254,6 +254,7 @@ impl<'d> RouteReader<'_, 'd> {
             query: &query,
             claims,
         };
+        let require = read_require(&mut s, path.as_ref(), access.as_ref());
         let headers = read_mappings(&mut s, "headers", &given);
         let payload = read_mappings(&mut s, "payload", &given);
         // A message has room for 32 headers.
@@ -321,6 +322,7 @@ impl<'d> RouteReader<'_, 'd> {
             cache,
             version,
             about,
+            require,
             headers,
             payload,
             parts,

@@ -56,6 +56,8 @@ pub struct Route {
     pub version: Option<String>,
     /// What people read about it.
     pub about: About,
+    /// Captures that must be what a claim of the token says, with the claim's name.
+    pub require: Vec<(String, String)>,
     /// Signed headers of the message that the route names itself.
     pub headers: Vec<Mapping>,
     /// Members of the payload of a request without a body.

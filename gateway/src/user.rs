@@ -131,6 +131,18 @@ pub(crate) struct User {
 }
 
 impl User {
+    /// Whether a claim of the token is this text, or a list that has it.
+    pub(crate) fn claims(&self, claim: &str, text: &str) -> bool {
+        if claim == "sub" {
+            return self.validated.principal() == text;
+        }
+        match self.validated.claims().get(claim) {
+            Some(Value::String(said)) => said == text,
+            Some(Value::Array(said)) => said.iter().any(|s| s.as_str() == Some(text)),
+            _ => false,
+        }
+    }
+
     /// The OAuth client that the token was issued to; empty if the token does not say.
     pub(crate) fn client(&self) -> &str {
         let claims = self.validated.claims();

@@ -102,11 +102,12 @@ impl<B: Bus> Visit<'_, B> {
             let (template, breaker) = route.destination(&known.requester());
             (template.expand(&captures).ok_or_else(unknown)?, breaker)
         };
+        let captures = exchange::named_captures(&route.path, &captures);
+        check_captures(&route, &captures, user.as_ref())?;
         subject.as_str().clone_into(&mut known.subject);
         let attempt = self.edge.attempt(known);
         self.edge.decisions.allow(attempt, self.id);
 
-        let captures = exchange::named_captures(&route.path, &captures);
         let query = exchange::query_parameters(&route, head.uri.query())?;
         let headers = exchange::message_headers(&route, &captures, &query, &head.headers)?;
         let content = if body.is_end_stream() {
@@ -250,4 +251,23 @@ impl<B: Bus> Visit<'_, B> {
             ))
         }
     }
+}
+
+/// Whether captures are what the token says, where the route asks for it: nobody names
+/// somebody else in a path.
+fn check_captures(
+    route: &Route,
+    captures: &[(&str, &str)],
+    user: Option<&User>,
+) -> Result<(), Refusal> {
+    for (name, claim) in &route.require {
+        let value = captures.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+        let matches = value
+            .zip(user)
+            .is_some_and(|(value, user)| user.claims(claim, value));
+        if !matches {
+            return Err(deny(Problem::Forbidden, "capture_mismatch"));
+        }
+    }
+    Ok(())
 }

@@ -568,6 +568,9 @@ fn versions_ends_canaries_and_mappings_are_checked() {
             "never travels",
         ),
         ("payload = { a = \"query.none\" }", "does not list it"),
+        ("require = { none = \"claim.sub\" }", "the path has no"),
+        ("require = { id = \"path.id\" }", "is no claim"),
+        ("require = {}", "is empty"),
         ("cache = { ttl = \"10m\" }", "out of range"),
         (
             "cache = { ttl = \"1s\" }\ncarry = \"original\"",

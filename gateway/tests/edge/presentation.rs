@@ -255,3 +255,32 @@ async fn a_route_names_headers_and_members_itself() {
     // What a client says never stands where the token speaks.
     assert_eq!(payload, json!({"id": "7", "order": "7", "tenant": "t1"}));
 }
+
+#[tokio::test]
+async fn nobody_names_somebody_else_in_a_path() {
+    const ROUTES: &str = "[[route]]\nmethod = \"GET\"\npath = \"/users/{user}/{tenant}\"\nsubject = \"a.{user}.get\"\nmode = \"request\"\nauth = \"jwt\"\nissuer = \"@ISSUER@\"\naudience = \"https://api.example\"\n[route.require]\nuser = \"claim.sub\"\ntenant = \"claim.tenants\"\n";
+    let edge = Edge::with(Options {
+        routes: Some(ROUTES),
+        ..Options::default()
+    })
+    .await;
+    let ask = async |path: &str, tenants: Value| {
+        let token = edge.issuer.token_with(json!({ "tenants": tenants }));
+        let request = edge.get(path).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("/users/alice/t1", json!("t1")).await, 200);
+    assert_eq!(ask("/users/alice/t2", json!(["t1", "t2"])).await, 200);
+    let seen = edge.bus.seen.lock().len();
+    for (path, tenants) in [
+        ("/users/bob/t1", json!("t1")),
+        ("/users/Alice/t1", json!("t1")),
+        ("/users/alice/t2", json!("t1")),
+        ("/users/alice/t1", json!(null)),
+        ("/users/alice/1", json!(1)),
+        ("/users/alice/t1", json!({"t1": true})),
+    ] {
+        assert_eq!(ask(path, tenants.clone()).await, 403, "{path} {tenants}");
+    }
+    assert_eq!(edge.bus.seen.lock().len(), seen);
+}
