@@ -8,6 +8,7 @@ use bulla_process::Zeroizing;
 use bulla_sdk::audit::AuditLog;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 /// A message to send: what is left of an HTTP request.
 #[derive(Clone)]
@@ -100,6 +101,13 @@ pub trait Bus: Send + Sync + 'static {
         message: BusMessage,
         deadline: Duration,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
+
+    /// Listens to events on a subject. The receiver ends when there are none any more, and
+    /// when they are taken more slowly than they come; dropping it ends the listening.
+    fn listen(
+        &self,
+        subject: &Subject,
+    ) -> impl Future<Output = Result<mpsc::Receiver<BusReply>, BusError>> + Send;
 
     /// The audiences that the policy gives this subject: what a route's tokens
     /// reach where it says nothing itself.

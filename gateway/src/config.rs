@@ -130,6 +130,8 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// How many requests are in work at once; more are answered with 503.
     pub requests: usize,
+    /// How many streams of events are open at once.
+    pub event_streams: usize,
     /// How many requests one HTTP/2 connection has in work at once.
     pub streams: usize,
     /// How long a client may take for the TLS handshake, or for one head of a request.
@@ -157,6 +159,7 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 512,
             requests: 1024,
+            event_streams: 1024,
             streams: 100,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

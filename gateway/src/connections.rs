@@ -1,59 +1,56 @@
-//! How many connections are open: in all, and from one address.
+//! How many of something are open: in all, or from one address, or of one user.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::networks::counted_as;
-
-/// The open connections by address. Never holds more addresses than there are
-/// connections, whose number is bounded elsewhere.
+/// What is open, by its key. Holds no more keys than things are open, whose number is
+/// bounded elsewhere.
 #[derive(Debug)]
-pub(crate) struct ByAddress {
-    open: Mutex<HashMap<IpAddr, usize>>,
-    most: usize,
+pub(crate) struct Open<K> {
+    open: Mutex<HashMap<K, usize>>,
 }
 
-/// One open connection, counted until it is dropped.
+/// One open thing, counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenConnection {
-    all: Arc<ByAddress>,
-    address: IpAddr,
+pub(crate) struct Counted<K: Eq + Hash> {
+    all: Arc<Open<K>>,
+    key: K,
 }
 
-impl ByAddress {
-    pub(crate) fn new(most: usize) -> Self {
+impl<K> Default for Open<K> {
+    fn default() -> Self {
         Self {
             open: Mutex::default(),
-            most,
         }
     }
+}
 
-    /// Counts a connection; `None` if there are too many from there already.
-    pub(crate) fn open(self: &Arc<Self>, address: IpAddr) -> Option<OpenConnection> {
-        let address = counted_as(address);
+impl<K: Eq + Hash + Clone> Open<K> {
+    /// Counts one more; `None` if there are `most` under this key already.
+    pub(crate) fn open(self: &Arc<Self>, key: K, most: usize) -> Option<Counted<K>> {
         let mut open = self.open.lock();
-        let count = open.entry(address).or_insert(0);
-        if *count >= self.most {
+        let count = open.get(&key).copied().unwrap_or(0);
+        if count >= most {
             return None;
         }
-        *count += 1;
-        Some(OpenConnection {
+        open.insert(key.clone(), count + 1);
+        Some(Counted {
             all: Arc::clone(self),
-            address,
+            key,
         })
     }
 }
 
-impl Drop for OpenConnection {
+impl<K: Eq + Hash> Drop for Counted<K> {
     fn drop(&mut self) {
         let mut open = self.all.open.lock();
-        if let Some(count) = open.get_mut(&self.address) {
+        if let Some(count) = open.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.address);
+                open.remove(&self.key);
             }
         }
     }
@@ -64,15 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_address_has_its_own_count_and_nothing_is_left_behind() {
-        let all = Arc::new(ByAddress::new(2));
-        let (home, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let first = all.open(home).unwrap();
-        let second = all.open(home).unwrap();
-        assert!(all.open(home).is_none());
-        assert!(all.open(other).is_some());
+    fn each_key_has_its_own_count_and_nothing_is_left_behind() {
+        let all = Arc::new(Open::default());
+        let first = all.open("home", 2).unwrap();
+        let second = all.open("home", 2).unwrap();
+        assert!(all.open("home", 2).is_none());
+        assert!(all.open("other", 2).is_some());
         drop(first);
-        assert!(all.open(home).is_some());
+        assert!(all.open("home", 2).is_some());
         drop(second);
         assert!(all.open.lock().is_empty());
     }

@@ -15,10 +15,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin;
 use crate::admission::Admission;
+use crate::body::Answered;
 use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
-use crate::handle::Edge;
+use crate::handle::{Edge, Streams};
 use crate::keys::SourceError;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
@@ -100,6 +101,7 @@ impl<B: Bus> Gateway<B> {
             metrics: metrics.clone(),
             workload: config.bus.workload.path().to_owned(),
             admission: Arc::new(Admission::new(config.limits.requests)),
+            streams: Streams::new(config.limits.event_streams),
         });
         Ok(Self {
             edge,
@@ -157,6 +159,13 @@ impl<B: Bus> Gateway<B> {
             "the gateway listens"
         );
         let background = TaskTracker::new();
+        background.spawn({
+            let (stop, streams) = (stop.clone(), edge.streams.stopping.clone());
+            async move {
+                stop.cancelled().await;
+                streams.cancel();
+            }
+        });
         // Outlives `stop`: requests that drain may still need keys, and operators
         // watch the drain.
         let last = CancellationToken::new();
@@ -188,7 +197,7 @@ impl<B: Bus> Gateway<B> {
             background.spawn(async move {
                 let answer = move |request, _| {
                     let response = admin::answer(&edge, stop.is_cancelled(), &request);
-                    std::future::ready(response)
+                    std::future::ready(response.map(Answered::Whole))
                 };
                 // Operators' connections are not counted with the clients'.
                 let door = Door::for_operators(&limits);

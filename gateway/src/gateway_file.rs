@@ -318,6 +318,9 @@ fn read_limits(mut s: Section<'_>) -> Limits {
         requests: s
             .count("requests", 1..1_000_001)
             .unwrap_or(default.requests),
+        event_streams: s
+            .count("event_streams", 0..1_000_001)
+            .unwrap_or(default.event_streams),
         streams: s.count("streams", 1..10_001).unwrap_or(default.streams),
         header_timeout: s
             .duration("header_timeout", millis(50, 300_000))

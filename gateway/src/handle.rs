@@ -7,17 +7,18 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bulla_sdk::DecisionId;
 use bulla_sdk::decision_log::{Attempt, DecisionLog};
-use bytes::Bytes;
 use http::header::{ORIGIN, VARY};
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body as _;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use crate::access_log::Outcome;
 use crate::admission::Admission;
+use crate::body::Answered;
 use crate::bus::Bus;
+use crate::connections::Open;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
@@ -37,6 +38,28 @@ pub(crate) struct Edge<B> {
     pub(crate) workload: String,
     pub(crate) decisions: DecisionLog,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) streams: Streams,
+}
+
+/// The open streams of this node.
+pub(crate) struct Streams {
+    pub(crate) all: Arc<Open<()>>,
+    pub(crate) by_user: Arc<Open<String>>,
+    /// How many there may be.
+    pub(crate) most: usize,
+    /// Ends all of them.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Streams {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            all: Arc::default(),
+            by_user: Arc::default(),
+            most,
+            stopping: CancellationToken::new(),
+        }
+    }
 }
 
 /// The connection that a request came over.
@@ -74,10 +97,10 @@ impl Known {
 impl<B: Bus> Edge<B> {
     /// Answers a request. Never fails: what goes wrong is an answer too.
     pub(crate) async fn handle(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Answered> {
         let started = Instant::now();
         let http1 = request.version() <= Version::HTTP_11;
         let id = DecisionId(random());
@@ -90,7 +113,7 @@ impl<B: Bus> Edge<B> {
         let outcome = match self.admission.enter() {
             Some(place) => {
                 let visit = Visit {
-                    edge: self,
+                    edge: &self,
                     loaded: &loaded,
                     id,
                     place,
@@ -115,7 +138,8 @@ impl<B: Bus> Edge<B> {
                 }
                 let id = refusal.decision.unwrap_or_else(|| id.to_string());
                 named.clone_from(&id);
-                refusal.problem.response(&loaded.problem_base, &id, http1)
+                let answer = refusal.problem.response(&loaded.problem_base, &id, http1);
+                answer.map(Answered::Whole)
             }
         };
         let headers = response.headers_mut();

@@ -26,6 +26,7 @@ struct Inner {
     connections: Gauge<i64, AtomicI64>,
     shed: Family<ReasonLabels, Counter>,
     reloads: Family<OutcomeLabels, Counter>,
+    streams: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -81,6 +82,8 @@ impl Metrics {
         registry.register("shed", "Connections and requests turned away", shed.clone());
         let reloads = Family::default();
         registry.register("reloads", "Configurations read again", reloads.clone());
+        let streams = Gauge::default();
+        registry.register("streams", "Open streams", streams.clone());
         Self(Arc::new(Inner {
             registry,
             requests,
@@ -90,6 +93,7 @@ impl Metrics {
             connections,
             shed,
             reloads,
+            streams,
         }))
     }
 
@@ -129,6 +133,14 @@ impl Metrics {
 
     pub(crate) fn shed(&self, reason: &'static str) {
         self.0.shed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn stream_opened(&self) {
+        self.0.streams.inc();
+    }
+
+    pub(crate) fn stream_closed(&self) {
+        self.0.streams.dec();
     }
 
     pub(crate) fn reloaded(&self, good: bool) {

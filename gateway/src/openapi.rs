@@ -143,7 +143,12 @@ fn responses(route: &Route, name: &str, schemas: &mut Map<String, Value>) -> Val
         let accepted = json!({"description": "It is on its way."});
         responses.insert("202".to_owned(), accepted);
     } else {
-        for status in &route.statuses {
+        let of_stream = [StatusCode::OK];
+        let statuses: &[StatusCode] = match route.mode {
+            Mode::Stream => &of_stream,
+            Mode::Request | Mode::Publish | Mode::Aggregate => &route.statuses,
+        };
+        for status in statuses {
             responses.insert(
                 status.as_str().to_owned(),
                 response(route, *status, name, schemas),
@@ -165,6 +170,11 @@ fn response(
     schemas: &mut Map<String, Value>,
 ) -> Value {
     let mut response = json!({"description": status.canonical_reason().unwrap_or("Answered")});
+    if route.mode == Mode::Stream {
+        let content = json!({"text/event-stream": {"schema": {"type": "string"}}});
+        set(&mut response, "content", content);
+        return response;
+    }
     if matches!(status.as_u16(), 204 | 205) {
         return response;
     }
@@ -198,7 +208,7 @@ fn own_statuses(route: &Route) -> Vec<u16> {
     if route.body > 0 {
         statuses.push(415);
     }
-    if !route.rates.is_empty() {
+    if !route.rates.is_empty() || route.mode == Mode::Stream {
         statuses.push(429);
     }
     statuses

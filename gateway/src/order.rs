@@ -115,7 +115,9 @@ impl<B: Bus> Visit<'_, B> {
         let bus = &self.edge.bus;
         let outcome = match order.mode {
             Mode::Publish => bus.publish(message, order.timeout).await.map(|()| None),
-            Mode::Request | Mode::Aggregate => bus.request(message, order.timeout).await.map(Some),
+            Mode::Request | Mode::Aggregate | Mode::Stream => {
+                bus.request(message, order.timeout).await.map(Some)
+            }
         };
         if let Some(pass) = pass {
             match &outcome {

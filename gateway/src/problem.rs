@@ -62,6 +62,8 @@ pub(crate) enum Problem {
         /// Which rates are used up.
         violated: Vec<String>,
     },
+    /// Too many streams are open, here or of this user.
+    TooManyStreams,
     /// Nobody answered lately, so nobody is asked for a while.
     Paused(Duration),
     /// The service failed.
@@ -97,6 +99,7 @@ impl Problem {
             Self::UnsupportedMediaType(_) => "unsupported-media-type",
             Self::InvalidContent(_) | Self::SchemaViolated(_) => "invalid-content",
             Self::TooManyRequests { .. } => "too-many-requests",
+            Self::TooManyStreams => "too-many-streams",
             Self::Internal => "internal",
             Self::BadReply => "bad-reply",
             Self::Unavailable | Self::Paused(_) => "unavailable",
@@ -121,7 +124,7 @@ impl Problem {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidContent(_) | Self::SchemaViolated(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadReply => StatusCode::BAD_GATEWAY,
             Self::Unavailable | Self::Paused(_) | Self::Overloaded => {
@@ -151,6 +154,7 @@ impl Problem {
             Self::UnsupportedMediaType(_) => "The content type is not supported",
             Self::InvalidContent(_) | Self::SchemaViolated(_) => "The content is not valid",
             Self::TooManyRequests { .. } => "Too many requests from you",
+            Self::TooManyStreams => "Too many streams are open",
             Self::Internal => "Something failed",
             Self::BadReply => "The answer could not be used",
             Self::Unavailable | Self::Paused(_) => "This is not available at the moment",
@@ -180,6 +184,7 @@ impl Problem {
             | Self::UnsupportedMediaType(_)
             | Self::SchemaViolated(_)
             | Self::TooManyRequests { .. }
+            | Self::TooManyStreams
             | Self::Internal
             | Self::BadReply
             | Self::Unavailable
@@ -274,7 +279,9 @@ impl Problem {
                 set(ALLOW, names.join(", "));
             }
             Self::UnsupportedMediaType(types) => set(ACCEPT, types.join(", ")),
-            Self::Unavailable | Self::Overloaded => set(RETRY_AFTER, "1".to_owned()),
+            Self::Unavailable | Self::Overloaded | Self::TooManyStreams => {
+                set(RETRY_AFTER, "1".to_owned());
+            }
             Self::Paused(wait) | Self::TooManyRequests { wait, .. } => {
                 set(RETRY_AFTER, whole_seconds(*wait).max(1).to_string());
             }
@@ -327,6 +334,7 @@ mod tests {
                 wait: Duration::ZERO,
                 violated: Vec::new(),
             },
+            Problem::TooManyStreams,
             Problem::Paused(Duration::ZERO),
             Problem::Internal,
             Problem::BadReply,

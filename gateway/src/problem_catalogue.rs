@@ -12,7 +12,7 @@ pub(crate) struct ProblemType {
 }
 
 /// All of them, by status.
-pub(crate) const CATALOGUE: [ProblemType; 21] = [
+pub(crate) const CATALOGUE: [ProblemType; 22] = [
     kind(
         "bad-request",
         400,
@@ -96,6 +96,12 @@ pub(crate) const CATALOGUE: [ProblemType; 21] = [
         429,
         "Too many requests from you",
         "Wait for `Retry-After` seconds. `RateLimit` says beforehand how many are left.",
+    ),
+    kind(
+        "too-many-streams",
+        429,
+        "Too many streams are open",
+        "Close one that you have open, or try again after `Retry-After` seconds.",
     ),
     kind(
         "header-fields-too-large",

@@ -65,7 +65,7 @@ impl Fixed {
         let connections = (
             (limits.header_bytes, limits.headers, limits.streams),
             (limits.connections, limits.connections_per_address),
-            (limits.requests, limits.header_timeout),
+            (limits.requests, limits.event_streams, limits.header_timeout),
             (limits.write_timeout, limits.drain_timeout),
         );
         Self {

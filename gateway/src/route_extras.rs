@@ -11,6 +11,7 @@ use crate::aggregate::MISSING;
 use crate::api::ApiConfig;
 use crate::cache::CacheConfig;
 use crate::document::Located;
+use crate::events::StreamConfig;
 use crate::mapping::{Mapping, Source, is_free_header, is_free_member};
 use crate::path::PathTemplate;
 use crate::quantities::{millis, seconds};
@@ -191,6 +192,55 @@ pub(crate) fn read_canary(s: &mut Section<'_>) -> Option<CanaryKeys> {
     })
 }
 
+/// The keys of a stream; none of those that say how a message is made or answered.
+pub(crate) fn read_stream(
+    s: &mut Section<'_>,
+    mode: Option<Mode>,
+    method: Option<&Method>,
+) -> Option<StreamConfig> {
+    const MEANINGLESS: [&str; 16] = [
+        "body",
+        "cache",
+        "canary",
+        "carry",
+        "content_types",
+        "forward_headers",
+        "headers",
+        "optional_scope",
+        "part",
+        "payload",
+        "reach",
+        "request_schema",
+        "response_headers",
+        "response_schema",
+        "statuses",
+        "timeout",
+    ];
+    let heartbeat = s.duration("heartbeat", millis(100, 300_001));
+    let per_user = s.count("streams_per_user", 1..10_001);
+    if mode != Some(Mode::Stream) {
+        if mode.is_some() && (s.has("heartbeat") || s.has("streams_per_user")) {
+            s.problem(
+                &s.span(),
+                "`heartbeat` and `streams_per_user` are for mode `stream`",
+            );
+        }
+        return None;
+    }
+    if method.is_some_and(|m| *m != Method::GET) {
+        s.problem(&s.span(), "a stream is for `GET`");
+    }
+    for key in MEANINGLESS {
+        if s.has(key) {
+            s.problem(&s.span(), format!("`{key}` means nothing for a stream"));
+        }
+    }
+    Some(StreamConfig {
+        heartbeat: heartbeat.unwrap_or(Duration::from_secs(15)),
+        per_user: per_user.unwrap_or(8),
+    })
+}
+
 /// One `[[route.part]]` as it is written.
 pub(crate) struct PartKeys {
     pub(crate) name: Located<String>,
@@ -245,7 +295,14 @@ pub(crate) fn read_require(
         );
     }
     let mut require = Vec::new();
-    for name in table.names() {
+    let names = table.names();
+    if names.is_empty() {
+        table.problem(
+            &table.span(),
+            "`require` is empty: nothing would be compared",
+        );
+    }
+    for name in names {
         let exists = path.is_none_or(|path| path.captures().any(|c| c == name.value));
         if !exists {
             table.problem(&name.span, format!("the path has no `{{{}}}`", name.value));
@@ -263,12 +320,6 @@ pub(crate) fn read_require(
                 ),
             ),
         }
-    }
-    if require.is_empty() {
-        table.problem(
-            &table.span(),
-            "`require` is empty: nothing would be compared",
-        );
     }
     require
 }

@@ -19,7 +19,7 @@ use crate::protection_file::{read_network_rules, read_rate_names};
 use crate::rate::RateConfig;
 use crate::route_extras::{
     CanaryKeys, Mappable, read_about, read_cache, read_canary, read_mappings, read_part,
-    read_require, read_version,
+    read_require, read_stream, read_version,
 };
 use crate::route_fields::{
     is_forwardable, is_settable, read_content_types, read_headers, read_priority, read_query,
@@ -182,16 +182,17 @@ impl<'d> RouteReader<'_, 'd> {
                     .ok()
             });
         let mode = s
-            .required_text("mode", "`request`, `publish` or `aggregate`")
+            .required_text("mode", "`request`, `publish`, `aggregate` or `stream`")
             .and_then(|m| match m.value.as_str() {
                 "request" => Some(Mode::Request),
                 "publish" => Some(Mode::Publish),
                 "aggregate" => Some(Mode::Aggregate),
+                "stream" => Some(Mode::Stream),
                 other => {
                     s.problem(
                         &m.span,
                         format!(
-                            "`mode` is `{other}`: possible are `request`, `publish` and `aggregate`"
+                            "`mode` is `{other}`: possible are `request`, `publish`, `aggregate` and `stream`"
                         ),
                     );
                     None
@@ -214,6 +215,7 @@ impl<'d> RouteReader<'_, 'd> {
                 Duration::from_millis(10)..Duration::from_secs(300),
             )
             .unwrap_or(self.around.limits.request_timeout);
+        let stream = read_stream(&mut s, mode, method.as_ref());
         let parts = self.parts(&mut s, path.as_ref(), timeout);
         if mode.is_some() && (mode == Some(Mode::Aggregate)) == parts.is_empty() {
             s.problem(
@@ -325,6 +327,7 @@ impl<'d> RouteReader<'_, 'd> {
             require,
             headers,
             payload,
+            stream,
             parts,
             canary,
             breaker,

@@ -11,6 +11,7 @@ use crate::admission::Priority;
 use crate::breaker::Breaker;
 use crate::cache::CacheConfig;
 use crate::client_address::NetworkRules;
+use crate::events::StreamConfig;
 use crate::mapping::Mapping;
 use crate::path::{CleanPath, PathTemplate, is_capture_value};
 use crate::route_extras::About;
@@ -62,6 +63,8 @@ pub struct Route {
     pub headers: Vec<Mapping>,
     /// Members of the payload of a request without a body.
     pub payload: Vec<Mapping>,
+    /// How a stream behaves; none of any other mode.
+    pub stream: Option<StreamConfig>,
     /// What an aggregate asks for.
     pub(crate) parts: Vec<Part>,
     /// Part of the requests, that go elsewhere.
@@ -133,6 +136,8 @@ pub enum Mode {
     Publish,
     /// Several requests at once, whose replies together are the response.
     Aggregate,
+    /// Events as they come.
+    Stream,
 }
 
 impl Mode {
@@ -142,6 +147,7 @@ impl Mode {
         match self {
             Self::Request | Self::Aggregate => "request",
             Self::Publish => "publish",
+            Self::Stream => "subscribe",
         }
     }
 }

@@ -7,10 +7,11 @@ use bulla_identity::Subject;
 use bulla_sdk::audit::AuditLog;
 use bulla_sdk::{
     Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
-    ServiceErrorCode, TraceParent,
+    ServiceErrorCode, SubscribeError, TraceParent,
 };
 
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
@@ -41,6 +42,33 @@ impl Bus for Client {
             .await
             .map_err(|_| BusError::Timeout)?
             .map_err(publish_error)
+    }
+
+    async fn listen(&self, subject: &Subject) -> Result<mpsc::Receiver<BusReply>, BusError> {
+        let subscribed = self.subscribe(subject.as_str()).await;
+        let mut subscription = subscribed.map_err(|error| subscribe_error(&error))?;
+        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
+        // Ends with its receiver, which the stream's connection holds.
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    () = events.closed() => return,
+                    message = subscription.next() => message,
+                };
+                let Some(message) = message else { return };
+                let event = BusReply {
+                    payload: message.body().clone(),
+                    content_type: message.content_type().as_str().to_owned(),
+                    headers: Vec::new(),
+                };
+                // A client that is this far behind is cut: waiting for it would hold up
+                // the subscription.
+                if events.try_send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
     }
 
     fn audiences(&self, subject: &Subject) -> Vec<String> {
@@ -145,6 +173,18 @@ fn publish_error(error: PublishError) -> BusError {
     outcome
 }
 
+fn subscribe_error(error: &SubscribeError) -> BusError {
+    let outcome = match error {
+        SubscribeError::Denied { id, .. } => BusError::Denied {
+            decision: Some(id.to_string()),
+        },
+        SubscribeError::RefusedByServer { .. } => BusError::Denied { decision: None },
+        _ => BusError::Disconnected,
+    };
+    log("the subscription failed", error);
+    outcome
+}
+
 fn send_error(error: &SendError) -> BusError {
     match error {
         SendError::Denied { id, .. } => BusError::Denied {
@@ -184,3 +224,6 @@ fn log(what: &'static str, error: &(dyn StdError + 'static)) {
 /// A credential that ends sooner is no use any more: a token under it would have
 /// ended before it arrives.
 const MARGIN: Duration = Duration::from_secs(2);
+
+/// How many events may wait for a client.
+const EVENTS_AHEAD: usize = 64;

@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,12 +23,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::body::Answered;
 use crate::client_address::ClientsConfig;
 use crate::client_stream::ClientStream;
 use crate::config::Limits;
-use crate::connections::{ByAddress, OpenConnection};
+use crate::connections::{Counted, Open};
 use crate::handle::Peer;
 use crate::metrics::Metrics;
+use crate::networks::counted_as;
 
 /// How long to wait after an error of `accept` that concerns the whole process, such
 /// as running out of file descriptors.
@@ -65,7 +65,7 @@ pub(crate) async fn serve<F, R>(
     answer: F,
 ) where
     F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    R: Future<Output = Response<Answered>> + Send + 'static,
 {
     let Door {
         tls,
@@ -75,7 +75,7 @@ pub(crate) async fn serve<F, R>(
     } = door;
     let builder = Arc::new(builder(&limits));
     let open = Arc::new(Semaphore::new(limits.connections));
-    let by_address = Arc::new(ByAddress::new(limits.connections_per_address));
+    let by_address = Arc::new(Open::default());
     let graceful = GracefulShutdown::new();
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -105,6 +105,7 @@ pub(crate) async fn serve<F, R>(
             watcher: graceful.watcher(),
             clients: clients.load_full(),
             by_address: Arc::clone(&by_address),
+            most_per_address: limits.connections_per_address,
         };
         let (answer, metrics, abort) = (answer.clone(), metrics.clone(), abort.clone());
         let stop = stop.clone();
@@ -192,7 +193,8 @@ struct Connection {
     write_patience: Duration,
     watcher: hyper_util::server::graceful::Watcher,
     clients: Arc<ClientsConfig>,
-    by_address: Arc<ByAddress>,
+    by_address: Arc<Open<IpAddr>>,
+    most_per_address: usize,
 }
 
 impl Connection {
@@ -205,7 +207,7 @@ impl Connection {
     ) -> Result<(), TurnedAway>
     where
         F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        R: Future<Output = Response<Answered>> + Send + 'static,
     {
         // Answers are whole: nothing is gained by waiting to fill a packet.
         let _ = stream.set_nodelay(true);
@@ -262,14 +264,15 @@ impl Connection {
 
     /// Closes at once what no request of could be answered, and what is too much from
     /// one address. A proxy stands for many, and its requests are judged one by one.
-    fn admit(&self, address: IpAddr) -> Result<Option<OpenConnection>, TurnedAway> {
+    fn admit(&self, address: IpAddr) -> Result<Option<Counted<IpAddr>>, TurnedAway> {
         if self.clients.forwarded.is_some() && self.clients.is_proxy(address) {
             return Ok(None);
         }
         if !self.clients.networks.admits(Some(address)) {
             return Err(TurnedAway::Network);
         }
-        match self.by_address.open(address) {
+        let key = counted_as(address);
+        match self.by_address.open(key, self.most_per_address) {
             Some(open) => Ok(Some(open)),
             None => Err(TurnedAway::Address),
         }
@@ -279,7 +282,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
-        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        R: Future<Output = Response<Answered>> + Send + 'static,
     {
         let begun = Arc::new(AtomicBool::new(false));
         let service = service_fn({

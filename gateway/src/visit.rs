@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bulla_identity::{Subject, UnixMillis};
 use bulla_sdk::DecisionId;
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
@@ -13,8 +14,10 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::admission::Place;
+use crate::body::Answered;
 use crate::bus::Bus;
 use crate::cors::is_preflight;
+use crate::events::{Events, Opening, StreamConfig};
 use crate::handle::{Edge, Known, Peer};
 use crate::head::check_head;
 use crate::json::JsonError;
@@ -30,7 +33,7 @@ use crate::{clock, exchange, json};
 
 /// A request in work, under one state of the configuration.
 pub(crate) struct Visit<'e, B> {
-    pub(crate) edge: &'e Edge<B>,
+    pub(crate) edge: &'e Arc<Edge<B>>,
     pub(crate) loaded: &'e Loaded,
     pub(crate) id: DecisionId,
     pub(crate) place: Place,
@@ -42,7 +45,7 @@ impl<B: Bus> Visit<'_, B> {
         request: Request<Incoming>,
         peer: Peer,
         known: &mut Known,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Answered>, Refusal> {
         let now = clock::now();
         let (head, body) = request.into_parts();
         check_head(&head, self.loaded.limits.uri)?;
@@ -59,7 +62,7 @@ impl<B: Bus> Visit<'_, B> {
             )
         })?;
         if let Some(answer) = self.preflight(&head, &path, known)? {
-            return Ok(answer);
+            return Ok(answer.map(Answered::Whole));
         }
         let presentation = &self.loaded.presentation;
         let version = presentation
@@ -71,7 +74,7 @@ impl<B: Bus> Visit<'_, B> {
                 // Whoever looks for routes is counted too.
                 self.count(&self.loaded.default_rates, None, known)?;
                 if let Some(answer) = presentation.answer(&head.method, &path, version) {
-                    return Ok(answer);
+                    return Ok(answer.map(Answered::Whole));
                 }
                 return Err(match other {
                     Found::WrongMethod(methods) => {
@@ -109,6 +112,10 @@ impl<B: Bus> Visit<'_, B> {
         self.edge.decisions.allow(attempt, self.id);
 
         let query = exchange::query_parameters(&route, head.uri.query())?;
+        if let Some(config) = route.stream {
+            let stream = self.stream(config, &subject, user.as_ref(), known, now);
+            return stream.await;
+        }
         let headers = exchange::message_headers(&route, &captures, &query, &head.headers)?;
         let content = if body.is_end_stream() {
             Content::Parameters(exchange::parameters_object(&captures, &query))
@@ -141,7 +148,7 @@ impl<B: Bus> Visit<'_, B> {
             }
             None => Arc::new(self.ask(&order).await?),
         };
-        Ok(answer.response(&head.headers))
+        Ok(answer.response(&head.headers).map(Answered::Whole))
     }
 
     /// The answer to a browser that asks whether it may ask.
@@ -250,6 +257,45 @@ impl<B: Bus> Visit<'_, B> {
                 "request_schema",
             ))
         }
+    }
+}
+
+impl<B: Bus> Visit<'_, B> {
+    /// Opens a stream of what comes on the subject from now on.
+    async fn stream(
+        &self,
+        config: StreamConfig,
+        subject: &Subject,
+        user: Option<&User>,
+        known: &Known,
+        now: UnixMillis,
+    ) -> Result<Response<Answered>, Refusal> {
+        let streams = &self.edge.streams;
+        let whose = known.requester();
+        let places = streams
+            .all
+            .open((), streams.most)
+            .zip(streams.by_user.open(whose, config.per_user))
+            .ok_or_else(|| refuse(Problem::TooManyStreams, "too_many_streams"))?;
+        let receiver = self.edge.bus.listen(subject).await?;
+        let still_allowed: Arc<dyn Fn() -> bool + Send + Sync> = match user {
+            None => Arc::new(|| true),
+            Some(user) => {
+                let (edge, user) = (Arc::clone(self.edge), Arc::clone(&user.validated));
+                Arc::new(move || !edge.bus.is_user_revoked(user.principal()))
+            }
+        };
+        let ends = user.map(|user| user.validated.expires().saturating_add(user.leeway));
+        let events = Events::open(Opening {
+            receiver,
+            places,
+            config,
+            still_allowed,
+            lifetime: ends.map(|ends| ends.saturating_since(now)),
+            stopping: streams.stopping.clone().cancelled_owned(),
+            metrics: self.edge.metrics.clone(),
+        });
+        Ok(events.response())
     }
 }
 

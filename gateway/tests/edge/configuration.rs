@@ -644,3 +644,23 @@ fn the_full_example_loads() {
         panic!("{errors}");
     }
 }
+
+#[test]
+fn a_stream_has_no_keys_of_other_modes_and_others_none_of_its() {
+    let stream = ROUTE.replace("\"request\"", "\"stream\"");
+    let good = format!("{stream}heartbeat = \"5s\"\nstreams_per_user = 3\n");
+    assert_eq!(route_errors(&good), [""; 0]);
+    for line in [
+        "timeout = \"1s\"",
+        "carry = \"original\"",
+        "statuses = [200]",
+    ] {
+        let found = route_errors(&format!("{stream}{line}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("means nothing for a stream"), "{found:?}");
+    }
+    let found = route_errors(&format!("{ROUTE}heartbeat = \"5s\"\n"));
+    assert!(found[0].contains("are for mode `stream`"), "{found:?}");
+    let posted = stream.replace("\"GET\"", "\"POST\"");
+    assert!(route_errors(&posted)[0].contains("a stream is for `GET`"));
+}

@@ -24,5 +24,6 @@ mod protection;
 mod reload;
 mod setup;
 mod smuggling;
+mod streams;
 mod tls;
 mod tokens;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -170,6 +171,9 @@ pub struct TestBus {
     pub key_life: Arc<AtomicU64>,
     pub flushed: Arc<AtomicBool>,
     pub revision: Arc<AtomicU64>,
+    pub revoked: Arc<Mutex<Vec<String>>>,
+    /// Who listens to what.
+    pub listeners: Arc<Mutex<Vec<(Subject, mpsc::Sender<BusReply>)>>>,
 }
 
 pub fn json_reply(body: &str) -> BusReply {
@@ -189,6 +193,8 @@ impl TestBus {
             key_life: Arc::new(AtomicU64::new(3600)),
             flushed: Arc::default(),
             revision: Arc::default(),
+            revoked: Arc::default(),
+            listeners: Arc::default(),
         }
     }
 
@@ -209,6 +215,13 @@ impl TestBus {
             .last()
             .expect("the bus was sent something")
             .clone()
+    }
+
+    /// Sends an event to those who listen; whoever is behind is dropped, as on the bus.
+    pub fn emit(&self, subject: &str, payload: &str) {
+        self.listeners.lock().retain(|(listened, sender)| {
+            listened.as_str() != subject || sender.try_send(json_reply(payload)).is_ok()
+        });
     }
 
     pub fn untouched(&self) -> bool {
@@ -236,6 +249,12 @@ impl Bus for TestBus {
         self.request(message, deadline).await.map(|_| ())
     }
 
+    async fn listen(&self, subject: &Subject) -> Result<mpsc::Receiver<BusReply>, BusError> {
+        let (sender, receiver) = mpsc::channel(4);
+        self.listeners.lock().push((subject.clone(), sender));
+        Ok(receiver)
+    }
+
     /// As a policy would say that gives orders to retail.
     fn audiences(&self, subject: &Subject) -> Vec<String> {
         let is_order = subject.as_str().starts_with("orders.");
@@ -247,7 +266,7 @@ impl Bus for TestBus {
     }
 
     fn is_user_revoked(&self, principal: &str) -> bool {
-        principal == "revoked"
+        principal == "revoked" || self.revoked.lock().iter().any(|r| r == principal)
     }
 
     /// No policy here calls a claim private.

@@ -1,0 +1,198 @@
+//! Events of the bus as server-sent events.
+
+use crate::setup::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+const ROUTES: &str = r#"
+[[route]]
+method = "GET"
+path = "/v1/users/{user}/events"
+mode = "stream"
+subject = "users.{user}.changed"
+auth = "jwt"
+issuer = "@ISSUER@"
+audience = "https://api.example"
+scope = "orders:read"
+heartbeat = "200ms"
+streams_per_user = 2
+
+[route.require]
+user = "claim.sub"
+
+[[route]]
+method = "GET"
+path = "/news"
+mode = "stream"
+subject = "news.made"
+auth = "public"
+heartbeat = "60s"
+"#;
+
+async fn edge() -> Edge {
+    Edge::with(Options {
+        routes: Some(ROUTES),
+        issuer: "leeway = \"0s\"",
+        ..Options::default()
+    })
+    .await
+}
+
+async fn open(edge: &Edge) -> reqwest::Response {
+    let request = edge.get("/v1/users/alice/events");
+    request
+        .bearer_auth(edge.issuer.token())
+        .send()
+        .await
+        .unwrap()
+}
+
+/// Reads until `wanted` has come.
+async fn read_until(response: &mut reqwest::Response, wanted: &str) -> String {
+    let mut text = String::new();
+    let reading = async {
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            if text.contains(wanted) {
+                return;
+            }
+        }
+        panic!("ended without `{wanted}`: {text}");
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .unwrap();
+    text
+}
+
+/// How long it takes until the stream has ended.
+async fn ended(mut response: reqwest::Response) -> Duration {
+    let started = Instant::now();
+    let reading = async { while let Ok(Some(_)) = response.chunk().await {} };
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .expect("the stream ends");
+    started.elapsed()
+}
+
+async fn open_streams(edge: &Edge) -> String {
+    let request = edge.client.get(format!("http://{}/metrics", edge.admin));
+    let text = request.send().await.unwrap().text().await.unwrap();
+    let line = text
+        .lines()
+        .find(|l| l.starts_with("bulla_gateway_streams "));
+    line.unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn events_come_as_they_happen_and_silence_is_filled() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    assert_eq!(stream.status(), 200);
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    assert_eq!(stream.headers()["cache-control"], "no-store");
+    read_until(&mut stream, "retry: 2000\n\n").await;
+    edge.bus.emit("users.alice.changed", "{\"n\":1}");
+    edge.bus.emit("users.bob.changed", "{\"n\":2}");
+    edge.bus.emit("users.alice.changed", "{\n\"n\":3}");
+    let text = read_until(&mut stream, "3}\n\n").await;
+    assert_eq!(text, "data: {\"n\":1}\n\ndata: {\ndata: \"n\":3}\n\n");
+    read_until(&mut stream, ":\n\n").await;
+    assert_eq!(open_streams(&edge).await, "bulla_gateway_streams 1");
+}
+
+#[tokio::test]
+async fn who_may_not_listen_does_not() {
+    let edge = edge().await;
+    let status =
+        async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+    assert_eq!(status(edge.get("/v1/users/alice/events")).await, 401);
+    let bob = edge
+        .get("/v1/users/bob/events")
+        .bearer_auth(edge.issuer.token());
+    assert_eq!(status(bob).await, 403);
+    let token = edge.issuer.token_with(json!({"scope": "none"}));
+    let without = edge.get("/v1/users/alice/events").bearer_auth(token);
+    assert_eq!(status(without).await, 403);
+    let token = edge.issuer.token();
+    let raised = edge.get("/v1/users/*/events").bearer_auth(token);
+    assert_eq!(status(raised).await, 404);
+    assert!(edge.bus.listeners.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let edge = edge().await;
+    let token = edge.issuer.token_with(json!({"exp": now() + 2}));
+    let request = edge.get("/v1/users/alice/events").bearer_auth(token);
+    let stream = request.send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let took = ended(stream).await;
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(500), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_within_a_second_when_its_user_is_revoked() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    read_until(&mut stream, "retry").await;
+    edge.bus.revoked.lock().push("alice".into());
+    let took = ended(stream).await;
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_the_bus_gives_it_up() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    read_until(&mut stream, "retry").await;
+    edge.bus.listeners.lock().clear();
+    ended(stream).await;
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_streams_and_a_closed_one_makes_room() {
+    let edge = edge().await;
+    let (first, _second) = (open(&edge).await, open(&edge).await);
+    let third = open(&edge).await;
+    assert_eq!(third.headers()["retry-after"], "1");
+    assert_eq!(problem(third).await, (429, "too-many-streams".into()));
+    // Others are not in the way.
+    assert_eq!(edge.get("/news").send().await.unwrap().status(), 200);
+    drop(first);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while open(&edge).await.status() != 200 {
+        assert!(Instant::now() < deadline, "no room");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn streams_do_not_hold_the_edge_up() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    read_until(&mut stream, "retry").await;
+    let started = Instant::now();
+    edge.stop.cancel();
+    ended(stream).await;
+    edge.running.await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn streams_are_not_requests_in_work() {
+    let edge = Edge::with(Options {
+        routes: Some(ROUTES),
+        limits: "requests = 1\nevent_streams = 3",
+        ..Options::default()
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(edge.get("/news").send().await.unwrap());
+    }
+    assert!(open.iter().all(|stream| stream.status() == 200));
+    let fourth = edge.get("/news").send().await.unwrap();
+    assert_eq!(problem(fourth).await, (429, "too-many-streams".into()));
+}
