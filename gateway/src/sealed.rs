@@ -57,7 +57,7 @@ impl Bus for Client {
                 };
                 let Some(message) = message else { return };
                 let event = BusReply {
-                    payload: message.body().clone(),
+                    payload: message.payload().clone(),
                     content_type: message.content_type().as_str().to_owned(),
                     headers: Vec::new(),
                 };

@@ -164,7 +164,7 @@ fn each_key_of_a_route_is_checked() {
         ("\"GET\"", "\"get\""),
         ("\"GET\"", "\"TRACE\""),
         ("\"/v1/orders/{id}\"", "\"v1\""),
-        ("\"request\"", "\"stream\""),
+        ("\"request\"", "\"streams\""),
         ("mode", "body = -1\nmode"),
         ("mode", "timeout = \"1d\"\nmode"),
         ("mode", "timeout = \"0s\"\nmode"),
