@@ -161,6 +161,9 @@ pub fn with(mut base: Value, changes: Value) -> Value {
 type Behaviour =
     Arc<dyn Fn(BusMessage) -> BoxFuture<'static, Result<BusReply, BusError>> + Send + Sync>;
 
+/// To what somebody listens, and where it goes.
+type Listener = (Subject, mpsc::Sender<BusReply>);
+
 /// A bus that remembers what it was sent and answers as it is told.
 #[derive(Clone)]
 pub struct TestBus {
@@ -173,7 +176,7 @@ pub struct TestBus {
     pub revision: Arc<AtomicU64>,
     pub revoked: Arc<Mutex<Vec<String>>>,
     /// Who listens to what.
-    pub listeners: Arc<Mutex<Vec<(Subject, mpsc::Sender<BusReply>)>>>,
+    pub listeners: Arc<Mutex<Vec<Listener>>>,
 }
 
 pub fn json_reply(body: &str) -> BusReply {
