@@ -109,6 +109,7 @@ pub async fn run(
     let callout = Callout::new(config.keys.issuer, config.keys.xkey);
     let callout = callout
         .while_seen(Arc::clone(&seen))
+        .with_token_keys(plane.token_keys())
         .telling(audit.decisions("callout"));
     let callout = Arc::new(callout.with_buckets(buckets.served()));
     callout.cast_out(Arc::clone(&outcasts));

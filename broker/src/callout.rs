@@ -18,7 +18,10 @@ mod attest;
 mod decide;
 mod deny_reason;
 mod nonces;
+mod proof;
 mod request;
+mod token_keys;
+mod tokens;
 
 use std::num::NonZero;
 use std::str::FromStr;
@@ -35,6 +38,9 @@ pub use admissions::{AdmissionError, Admissions};
 pub(crate) use admissions::{MARK, Standing};
 pub use answer::ACCOUNT;
 pub use decide::Callout;
+pub(crate) use deny_reason::DenyReason;
+pub(crate) use token_keys::TokenKeys;
+pub(crate) use tokens::prove_workload;
 
 use crate::clock;
 use decide::{Random, Silence};

@@ -46,6 +46,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::BrokerAudit;
+use crate::callout::{DenyReason, TokenKeys, prove_workload};
 use crate::clock;
 use crate::decision::Decision;
 use crate::issuing::Issuers;
@@ -71,6 +72,7 @@ pub(crate) struct ControlPlane {
     stream: ControlStream,
     seen: Arc<Seen>,
     audit: BrokerAudit,
+    token_keys: Arc<TokenKeys>,
 }
 
 impl ControlPlane {
@@ -98,7 +100,13 @@ impl ControlPlane {
             stream,
             seen,
             audit: BrokerAudit::default(),
+            token_keys: Arc::default(),
         })
+    }
+
+    /// The keys of the issuers of workloads' tokens.
+    pub(crate) fn token_keys(&self) -> Arc<TokenKeys> {
+        Arc::clone(&self.token_keys)
     }
 
     /// This broker's chain of the audit log.
@@ -190,7 +198,14 @@ impl ControlPlane {
                 Some(challenge.encode())
             }
             "credential" => {
-                let issued = self.answer_credential(tag, &message.payload, now).await;
+                let token = message.headers.as_ref();
+                let token = token.and_then(|headers| headers.get(reserved::WORKLOAD_TOKEN));
+                let asked = Asked {
+                    tag,
+                    request: &message.payload,
+                    token: token.map(async_nats::HeaderValue::as_str),
+                };
+                let issued = self.answer_credential(asked, now).await;
                 Some(issued.encode())
             }
             "kem" => {
@@ -201,7 +216,8 @@ impl ControlPlane {
         }
     }
 
-    async fn answer_credential(&self, tag: WorkloadTag, request: &[u8], now: UnixMillis) -> Issued {
+    async fn answer_credential(&self, asked: Asked<'_>, now: UnixMillis) -> Issued {
+        let tag = asked.tag;
         let mut id = [0; 16];
         // Without randomness the id says nothing, and issuing fails below.
         let _ = getrandom::fill(&mut id);
@@ -219,7 +235,7 @@ impl ControlPlane {
         // everybody's cache, until it expires.
         let within_quota = self.quota.lock().take(tag, now);
         let outcome = if within_quota {
-            self.issue(&held, workload, tag, request, now).await
+            self.issue(&held, workload, asked, now).await
         } else {
             Err(Refusal::TooMany)
         };
@@ -253,8 +269,7 @@ impl ControlPlane {
         &self,
         held: &Held,
         workload: Option<&Workload>,
-        tag: WorkloadTag,
-        request: &[u8],
+        asked: Asked<'_>,
         now: UnixMillis,
     ) -> Result<(String, UnixMillis, Bytes), Refusal> {
         if !held.is_vouched() {
@@ -267,11 +282,19 @@ impl ControlPlane {
         if held.is_revoked(workload.id()) {
             return Err(Refusal::Revoked);
         }
-        let request = CredentialRequest::decode(request)?;
+        let request = CredentialRequest::decode(asked.request)?;
         if request.token_key().is_some() && !workload.mints() {
             return Err(Refusal::MayNotMint);
         }
-        let request = self.verify(request, workload, tag, now)?;
+        let request = self.verify(request, workload, asked.tag, now)?;
+        let proven_until = if request.is_countersigned() {
+            None
+        } else {
+            // Nobody but us vouches for it, so we do not take it from who connected
+            // at some time: the token has to be good now, and bounds the credential.
+            let token = asked.token.ok_or(Refusal::NoToken)?;
+            Some(prove_workload(workload, token, &self.token_keys, now)?)
+        };
         let (issuer, issues_until) = self
             .issuers
             .current(&held.bundle, now)
@@ -279,7 +302,8 @@ impl ControlPlane {
         let expires_at = now
             .saturating_add(self.lifetime)
             .min(request.longest())
-            .min(issues_until);
+            .min(issues_until)
+            .min(proven_until.unwrap_or(issues_until));
         let mut serial = [0; 16];
         getrandom::fill(&mut serial).map_err(|_| Refusal::Random)?;
         let terms = Terms {
@@ -383,6 +407,15 @@ impl Requests {
     }
 }
 
+/// A request for a credential as it came.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    tag: WorkloadTag,
+    request: &'a [u8],
+    /// What the workload connects with, where that is a token.
+    token: Option<&'a str>,
+}
+
 /// Why no credential is issued. Logged; the asker learns the decision's id.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
@@ -398,6 +431,10 @@ enum Refusal {
     Decode(#[from] CredentialDecodeError),
     #[error("{0}")]
     Request(#[from] RequestError),
+    #[error("nothing of the workload's own vouches, and no token shows who asks")]
+    NoToken,
+    #[error("{0}")]
+    Token(#[from] DenyReason),
     #[error("the request names a token key, but the policy does not let this workload mint")]
     MayNotMint,
     #[error("the trust bundle does not name the key that signed the policy in force")]
@@ -424,6 +461,8 @@ impl Refusal {
             Self::UnknownWorkload => "unknown_workload",
             Self::Decode(error) => error.code(),
             Self::Request(error) => error.code(),
+            Self::NoToken => "workload_token_missing",
+            Self::Token(reason) => reason.code(),
             Self::MayNotMint => "may_not_mint",
             Self::Unvouched => "policy_unvouched",
             Self::NotAnIssuer => "not_an_issuer",

@@ -16,8 +16,8 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use moka::sync::Cache;
 
-use crate::keys::{Generation, IssuerKeys};
 use crate::routes::TokenPolicy;
+use bulla_issuer::{Generation, IssuerKeys};
 
 const MAX_GOOD: u64 = 10_000;
 const MAX_GOOD_AGE: Duration = Duration::from_secs(300);

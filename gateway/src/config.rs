@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_identity::{TrustDomain, WorkloadId};
+use bulla_issuer::{CertificateSource, KeySource, KeysAt};
 use bulla_sdk::audit::AuditOptions;
 use bulla_token::{Algorithm, TypRule};
 use url::Url;
@@ -193,6 +194,25 @@ pub struct IssuerConfig {
     pub max_stale: Duration,
     /// How long one fetch may take.
     pub timeout: Duration,
+}
+
+impl IssuerConfig {
+    /// Where its keys are fetched.
+    pub(crate) fn source(&self) -> KeySource {
+        KeySource {
+            issuer: self.issuer.clone(),
+            keys: KeysAt::Url(self.jwks_url.clone()),
+            certificates: match &self.ca_file {
+                Some(file) => CertificateSource::File(file.clone()),
+                None => CertificateSource::System,
+            },
+            refresh: self.refresh,
+            cooldown: self.cooldown,
+            max_stale: self.max_stale,
+            timeout: self.timeout,
+            user_agent: "bulla-gateway",
+        }
+    }
 }
 
 /// The `[transaction]` section.

@@ -64,7 +64,7 @@ impl Explanation {
 pub enum ExplainError {
     /// An issuer's keys cannot be fetched at all.
     #[error("cannot fetch keys")]
-    Source(#[from] crate::keys::SourceError),
+    Source(#[from] bulla_issuer::SourceError),
 }
 
 /// Answers as the edge would, up to the body. With a token it fetches the issuer's keys.

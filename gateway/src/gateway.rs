@@ -20,13 +20,13 @@ use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
 use crate::handle::{Edge, Streams};
-use crate::keys::SourceError;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
 use crate::reload::{Fixed, Reloader};
 use crate::server::{BindError, Door, bind, serve};
 use crate::tls::{Tls, TlsError};
+use bulla_issuer::SourceError;
 
 /// An edge whose addresses are bound and which answers as soon as it runs.
 pub struct Gateway<B> {

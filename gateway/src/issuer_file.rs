@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bulla_issuer::key_url;
 use bulla_token::{Algorithm, TypRule};
-use url::{Host, Url};
+use url::Url;
 
 use crate::config::IssuerConfig;
 use crate::document::Located;
@@ -100,33 +101,7 @@ fn read_algorithms(s: &Section<'_>, names: &[Located<String>]) -> Option<Vec<Alg
 /// An https URL, or an http one whose host is loopback.
 fn read_url(s: &Section<'_>, text: &Located<String>, key: &str) -> Option<Url> {
     let problem = |why: &str| s.problem(&text.span, format!("`{key}`: {why}"));
-    let Ok(url) = Url::parse(&text.value) else {
-        problem("is no URL such as `https://login.example`");
-        return None;
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        problem("holds credentials, remove them");
-        return None;
-    }
-    match url.scheme() {
-        "https" => Some(url),
-        "http" if is_loopback(&url) => Some(url),
-        "http" => {
-            problem("plain `http` is for loopback only, use `https`");
-            None
-        }
-        _ => {
-            problem("must be `https`");
-            None
-        }
-    }
-}
-
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
+    key_url(&text.value)
+        .map_err(|why| problem(&why.to_string()))
+        .ok()
 }

@@ -9,11 +9,11 @@ use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, IssuerConfig, Limits};
 use crate::cors::CorsConfig;
 use crate::finish::SecurityConfig;
-use crate::keys::{IssuerKeys, SourceError};
 use crate::metrics::Metrics;
 use crate::presentation::Presentation;
 use crate::rate::{RateConfig, Rates};
 use crate::routes::RouteTable;
+use bulla_issuer::{IssuerKeys, SourceError};
 
 /// One state of the configuration. A request goes by the one that it began with.
 pub(crate) struct Loaded {
@@ -61,7 +61,11 @@ impl Loaded {
             let known = before.and_then(|b| b.keys_of(issuer));
             issuers.push(match known {
                 Some(keys) => keys,
-                None => Arc::new(IssuerKeys::new(issuer.clone(), metrics.clone())?),
+                None => {
+                    let metrics = metrics.clone();
+                    let told = move |issuer: &str, is_good| metrics.key_fetch(issuer, is_good);
+                    Arc::new(IssuerKeys::new(issuer.source(), told)?)
+                }
             });
         }
         let rates = before

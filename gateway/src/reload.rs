@@ -14,8 +14,8 @@ use crate::client_address::ClientsConfig;
 use crate::config::GatewayConfig;
 use crate::document::ConfigErrors;
 use crate::handle::Edge;
-use crate::keys::{IssuerKeys, SourceError};
 use crate::tls::{Tls, TlsError};
+use bulla_issuer::{IssuerKeys, SourceError};
 
 /// Why a configuration did not take effect. The one before goes on.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bulla_envelope::{Epoch, VerifiedRoots};
-use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadId, WorkloadName};
+use bulla_identity::{NkeyKind, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::append::Appended;
 use crate::audit::{AuditLog, AuditParts};
 use crate::claims::Claims;
 use crate::clock;
+use crate::connect_proof::ConnectProof;
 use crate::connection::Connection;
 use crate::consumer::Consumer;
 use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
@@ -65,17 +66,18 @@ impl Client {
     /// [`ConnectError`] says what is missing and what to do about it.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
         let started = clock::now();
-        let seed = Arc::new(read_seed(&options)?);
+        let seed = read_seed(&options)?.map(Arc::new);
         let roots = read_roots(&options)?;
         if let Some(files) = &options.certificate {
             // What is wrong with the files is said now, not after a handshake.
             files.read().await?;
         }
+        let proof = ConnectProof::of(&options, seed.clone())?;
         let stats = Stats::default();
         let deadline = tokio::time::Instant::now() + options.connect_timeout;
         let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
 
-        let connection = Connection::open(&options, Arc::clone(&seed), stats.clone()).await?;
+        let connection = Connection::open(&options, proof.clone(), stats.clone()).await?;
         let control = Control::open(
             connection.clone(),
             ControlParts {
@@ -89,21 +91,32 @@ impl Client {
             },
         )
         .await?;
-        let own_name = own_name(&options, control.policy().policy(), &seed.public())?;
+        let own_name = own_name(&options, control.policy().policy(), seed.as_deref(), &proof)?;
         let replies = Replies::open(&connection, options.workload.tag(), stats.clone()).await?;
         let stop = CancellationToken::new();
-        let kems = OwnKems::derive(&seed, &options.workload, options.kem_version);
+        let kems = OwnKems::derive(seed.as_deref(), &options.workload, options.kem_version);
         let epoch = Epoch(rand::random());
-        let state = options.state_dir.as_deref();
-        let state = state.map(|dir| State::open(dir, &options.workload, Arc::clone(&seed)));
+        let state = match (options.state_dir.as_deref(), &seed) {
+            (None, _) => None,
+            (Some(dir), Some(seed)) => Some(State::open(dir, &options.workload, Arc::clone(seed))?),
+            (Some(_), None) => {
+                return Err(ConnectError::StateNeedsSeed {
+                    workload: options.workload.clone(),
+                });
+            }
+        };
         let applicant = Applicant {
-            state: state.transpose()?.map(Arc::new),
+            state: state.map(Arc::new),
             options: options.clone(),
             connection: connection.clone(),
             control: control.clone(),
             kems: kems.clone(),
             epoch,
             seed,
+            token: match proof {
+                ConnectProof::Token(file) => Some(file),
+                ConnectProof::Nkey(_) | ConnectProof::Certificate => None,
+            },
         };
         let own = OwnCredential::obtain(applicant, left(), stop.clone()).await?;
         kems.publish(&connection, &control, left()).await?;
@@ -502,36 +515,59 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// This workload's name in the policy, if the nkey is one of its own and something
-/// can vouch for it.
+/// This workload's name in the policy, if the nkey that it has is one of its own and
+/// something can vouch for it.
 fn own_name(
     options: &ConnectOptions,
     policy: &Policy,
-    nkey: &Nkey,
+    seed: Option<&NkeySeed>,
+    proof: &ConnectProof,
 ) -> Result<WorkloadName, ConnectError> {
-    let own = policy
-        .workload_by_id(&options.workload)
-        .filter(|workload| workload.nkeys().contains(nkey))
-        .ok_or_else(|| ConnectError::UnknownWorkload {
-            workload: options.workload.clone(),
-            nkey: *nkey,
-        })?;
-    if options.certificate.is_none() && !own.anchors().nkeys.contains(nkey) {
-        return Err(ConnectError::CertificateNeeded {
-            workload: options.workload.clone(),
+    let workload = || options.workload.clone();
+    let own = policy.workload_by_id(&options.workload);
+    let own = own.ok_or_else(|| match seed {
+        Some(seed) => ConnectError::UnknownWorkload {
+            workload: workload(),
+            nkey: seed.public(),
+        },
+        None => ConnectError::NotInPolicy {
+            workload: workload(),
+        },
+    })?;
+    let nkey = seed.map(NkeySeed::public);
+    if let Some(nkey) = nkey.filter(|nkey| !own.nkeys().contains(nkey)) {
+        return Err(ConnectError::UnknownWorkload {
+            workload: workload(),
+            nkey,
+        });
+    }
+    let anchors = own.anchors();
+    let by_nkey = nkey.is_some_and(|nkey| anchors.nkeys.contains(&nkey));
+    let by_broker = anchors.brokers && matches!(proof, ConnectProof::Token(_));
+    if options.certificate.is_none() && !by_nkey && !by_broker {
+        return Err(if anchors.authorities.is_empty() {
+            ConnectError::NothingVouches {
+                workload: workload(),
+            }
+        } else {
+            ConnectError::CertificateNeeded {
+                workload: workload(),
+            }
         });
     }
     Ok(own.name().clone())
 }
 
-fn read_seed(options: &ConnectOptions) -> Result<NkeySeed, ConnectError> {
-    let text = bulla_process::secret_file::read_line(&options.seed_file)?;
-    NkeySeed::parse(&text)
+fn read_seed(options: &ConnectOptions) -> Result<Option<NkeySeed>, ConnectError> {
+    let Some(path) = &options.seed_file else {
+        return Ok(None);
+    };
+    let text = bulla_process::secret_file::read_line(path)?;
+    let seed = NkeySeed::parse(&text)
         .ok()
-        .filter(|seed| seed.kind() == NkeyKind::User)
-        .ok_or_else(|| ConnectError::Seed {
-            path: options.seed_file.clone(),
-        })
+        .filter(|seed| seed.kind() == NkeyKind::User);
+    let fault = || ConnectError::Seed { path: path.clone() };
+    seed.ok_or_else(fault).map(Some)
 }
 
 fn read_roots(options: &ConnectOptions) -> Result<Vec<VerifyingKey>, ConnectError> {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, ServerAddr, ServerError};
 use bulla_identity::{Subject, reserved};
-use bulla_keyring::NkeySeed;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use tracing::{debug, info, warn};
 
+use crate::connect_proof::ConnectProof;
 use crate::error::{ConnectError, LinkError};
 use crate::options::ConnectOptions;
 use crate::stats::Stats;
@@ -112,10 +112,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and proves the workload with its seed.
+    /// Connects and proves the workload.
     pub(crate) async fn open(
         options: &ConnectOptions,
-        seed: Arc<NkeySeed>,
+        proof: ConnectProof,
         stats: Stats,
     ) -> Result<Self, ConnectError> {
         let address = checked_address(options)?;
@@ -128,9 +128,10 @@ impl Connection {
             stats: stats.clone(),
         });
         let tag = options.workload.tag();
+        let prover = proof.clone();
         let mut nats = async_nats::ConnectOptions::with_auth_callback(move |nonce| {
-            let seed = Arc::clone(&seed);
-            async move { prove(&seed, &nonce) }
+            let proof = prover.clone();
+            async move { proof.auth(&nonce).await }
         })
         .name(options.workload.path())
         // Ours are checked once, when they are read, and not for every message.
@@ -149,6 +150,11 @@ impl Connection {
         });
         if let Some(ca) = &options.tls_ca_file {
             nats = nats.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        if let (ConnectProof::Certificate, Some(files)) = (&proof, &options.certificate) {
+            // Read again at each connection.
+            let (chain, key) = (files.chain.clone(), files.key.clone());
+            nats = nats.add_client_certificate(chain, key).require_tls(true);
         }
         let nats = tokio::time::timeout(options.connect_timeout, nats.connect(address))
             .await
@@ -318,15 +324,6 @@ impl Watch {
     }
 }
 
-fn prove(seed: &NkeySeed, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
-    // Refuses an empty nonce: a signature over nothing could be replayed for ever.
-    let signature = seed.sign_nonce(nonce).map_err(async_nats::AuthError::new)?;
-    let mut auth = async_nats::Auth::new();
-    auth.nkey = Some(seed.public().to_string());
-    auth.signature = Some(signature.as_bytes().to_vec());
-    Ok(auth)
-}
-
 fn on_event(refusals: &Refusals, event: Event) {
     match event {
         Event::ServerError(ServerError::Other(text)) => match Violation::parse(&text) {
@@ -463,13 +460,6 @@ mod tests {
         let error = checked_address(&options("nats://joe:secret@127.0.0.1")).unwrap_err();
         assert!(matches!(error, ConnectError::UrlCredentials));
         assert_eq!(redacted("nats://joe:secret@h:1"), "nats://…@h:1");
-    }
-
-    #[test]
-    fn an_empty_nonce_is_never_signed() {
-        let seed = NkeySeed::from_random(bulla_identity::NkeyKind::User, &[7; 32]).unwrap();
-        assert!(prove(&seed, b"").is_err());
-        assert!(prove(&seed, b"nonce").is_ok());
     }
 
     #[test]

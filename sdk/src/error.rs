@@ -8,6 +8,7 @@ use bulla_identity::{SubjectError, WorkloadId};
 use bulla_policy::Denial;
 
 use crate::certificate::CertificateFileError;
+use crate::connect_proof::TokenFileError;
 use crate::content::PayloadError;
 use crate::control::Standing;
 use crate::decision_log::DecisionId;
@@ -114,6 +115,39 @@ pub enum ConnectError {
         workload: WorkloadId,
         /// The public nkey of the seed file.
         nkey: bulla_identity::Nkey,
+    },
+    /// Nothing says how to prove the workload.
+    #[error(
+        "nothing proves `{workload}`: name its seed (BULLA_SEED_FILE), a token (BULLA_TOKEN_FILE) or a certificate (BULLA_CERTIFICATE_FILE)"
+    )]
+    NoProof {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// The token cannot be used.
+    #[error("the workload's token cannot be used")]
+    Token(#[from] TokenFileError),
+    /// The policy has no such workload.
+    #[error("the policy has no workload `{workload}`")]
+    NotInPolicy {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// Nothing that this process has vouches for its messages.
+    #[error(
+        "the policy lets nothing that this process has vouch for `{workload}`: give it the nkey or certificate that `attest` lists, or say `vouches = true` beside `jwt`"
+    )]
+    NothingVouches {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// A credential is only kept under a key that is derived from an nkey.
+    #[error(
+        "`{workload}` has no nkey, under which its credential would be kept: leave BULLA_STATE_DIR out"
+    )]
+    StateNeedsSeed {
+        /// Who.
+        workload: WorkloadId,
     },
     /// The connection was lost on the way.
     #[error("the connection to nats-server failed")]

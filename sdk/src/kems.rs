@@ -34,9 +34,8 @@ pub(crate) struct OwnKems(Arc<Inner>);
 
 struct Inner {
     workload: WorkloadId,
-    nkey: Nkey,
-    /// The workload's own record, signed by its nkey.
-    record: Vec<u8>,
+    /// The workload's own record, signed by this nkey, if it has one.
+    record: Option<(Nkey, Vec<u8>)>,
     held: ArcSwap<HashMap<KemKeyId, Held>>,
 }
 
@@ -96,11 +95,16 @@ impl ProcessSecrets {
 }
 
 impl OwnKems {
-    pub(crate) fn derive(seed: &NkeySeed, workload: &WorkloadId, version: u64) -> Self {
+    /// Without a seed there are a process's own keys alone: nothing but replies can be
+    /// encrypted to it.
+    pub(crate) fn derive(seed: Option<&NkeySeed>, workload: &WorkloadId, version: u64) -> Self {
         let oldest = version.saturating_sub(VERSIONS - 1).max(1);
         let mut held = HashMap::new();
         for version in oldest..=version {
-            for suite in SUITES {
+            for (seed, suite) in seed
+                .iter()
+                .flat_map(|seed| SUITES.map(|suite| (seed, suite)))
+            {
                 let secret = Arc::new(seed.kem_secret(suite, version, workload));
                 let entry = Held {
                     secret,
@@ -111,8 +115,7 @@ impl OwnKems {
         }
         Self(Arc::new(Inner {
             workload: workload.clone(),
-            nkey: seed.public(),
-            record: KemRecord::sign(seed, workload, version),
+            record: seed.map(|seed| (seed.public(), KemRecord::sign(seed, workload, version))),
             held: ArcSwap::from_pointee(held),
         }))
     }
@@ -164,11 +167,14 @@ impl OwnKems {
         control: &Control,
         patience: Duration,
     ) -> Result<(), CredentialError> {
+        let Some((nkey, record)) = &self.0.record else {
+            return Ok(());
+        };
         let subject = reserved::broker_kem(self.0.workload.tag());
         let give_up = Instant::now() + patience;
         loop {
-            let record = Bytes::copy_from_slice(&self.0.record);
-            let answer = connection.ask(subject.clone(), record, ANSWER).await;
+            let payload = Bytes::copy_from_slice(record);
+            let answer = connection.ask(subject.clone(), payload, ANSWER).await;
             let error = match answer.map(|answer| Registered::decode(&answer.payload)) {
                 Ok(Ok(Registered::Accepted)) => return Ok(()),
                 Ok(Ok(Registered::Refused(reason))) => CredentialError::Refused { reason },
@@ -178,7 +184,9 @@ impl OwnKems {
                 Err(error) => error.into(),
             };
             // Perhaps an earlier process has handed in the same.
-            if matches!(error, CredentialError::Link(_)) && self.is_published(control).await {
+            if matches!(error, CredentialError::Link(_))
+                && self.is_published(control, nkey, record).await
+            {
                 return Ok(());
             }
             if Instant::now() + AGAIN >= give_up {
@@ -189,9 +197,9 @@ impl OwnKems {
     }
 
     /// Whether exactly this record lies on the control stream.
-    async fn is_published(&self, control: &Control) -> bool {
-        let subject = reserved::ctl_kem(self.0.workload.tag(), &self.0.nkey);
+    async fn is_published(&self, control: &Control, nkey: &Nkey, own: &[u8]) -> bool {
+        let subject = reserved::ctl_kem(self.0.workload.tag(), nkey);
         let record = control.record(&subject).await;
-        matches!(record, Ok(Some(record)) if record == self.0.record)
+        matches!(record, Ok(Some(record)) if *record == *own)
     }
 }

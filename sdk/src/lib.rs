@@ -68,6 +68,7 @@ mod claims;
 mod client;
 mod clock;
 mod cloud_events;
+mod connect_proof;
 mod connection;
 mod consumer;
 mod content;

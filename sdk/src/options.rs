@@ -20,7 +20,8 @@ pub mod variables {
     pub const NATS_URL: &str = "BULLA_NATS_URL";
     /// This process's workload, for example `spiffe://acme.example/orders`.
     pub const WORKLOAD: &str = "BULLA_WORKLOAD";
-    /// The file that holds the workload's nkey seed (mode 0600).
+    /// The file that holds the workload's nkey seed (mode 0600). Where the policy lets a
+    /// token or a certificate prove the workload it need not be there.
     pub const SEED_FILE: &str = "BULLA_SEED_FILE";
     /// The file that pins the trust root: its public key, or one on each line
     /// while it is replaced.
@@ -35,6 +36,9 @@ pub mod variables {
     pub const CERTIFICATE_FILE: &str = "BULLA_CERTIFICATE_FILE";
     /// The certificate's private key (PEM, mode 0600).
     pub const CERTIFICATE_KEY_FILE: &str = "BULLA_CERTIFICATE_KEY_FILE";
+    /// Optional: a file with a token that proves this workload when it connects, for
+    /// example a projected service-account token of Kubernetes; read at each connection.
+    pub const TOKEN_FILE: &str = "BULLA_TOKEN_FILE";
     /// Optional: the directory where this process keeps its credential.
     pub const STATE_DIR: &str = "BULLA_STATE_DIR";
     /// Optional: the version of the workload's encryption keys, 1 or more.
@@ -67,7 +71,8 @@ pub mod variables {
 pub struct ConnectOptions {
     pub(crate) nats_url: String,
     pub(crate) workload: WorkloadId,
-    pub(crate) seed_file: PathBuf,
+    pub(crate) seed_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) trust_root_file: PathBuf,
     /// Instead of the file's.
     pub(crate) trust_root: Option<String>,
@@ -103,7 +108,8 @@ impl ConnectOptions {
         Self {
             nats_url: nats_url.into(),
             workload,
-            seed_file: seed_file.into(),
+            seed_file: Some(seed_file.into()),
+            token_file: None,
             trust_root_file: trust_root_file.into(),
             trust_root: None,
             tls_ca_file: None,
@@ -127,6 +133,47 @@ impl ConnectOptions {
         }
     }
 
+    /// The same for a workload that has no nkey: a token proves it, which is read from
+    /// this file at each connection, because something else renews it.
+    ///
+    /// Without an nkey nothing but replies can be encrypted to it, and where no
+    /// certificate does, only a broker vouches for what it sends; the policy says that
+    /// this is enough.
+    ///
+    /// # Security
+    /// Whoever reads the file can connect as the workload until the token ends.
+    #[must_use]
+    pub fn by_token(
+        nats_url: impl Into<String>,
+        workload: WorkloadId,
+        token_file: impl Into<PathBuf>,
+        trust_root_file: impl Into<PathBuf>,
+    ) -> Self {
+        let mut options = Self::new(nats_url, workload, PathBuf::new(), trust_root_file);
+        options.seed_file = None;
+        options.token_file = Some(token_file.into());
+        options
+    }
+
+    /// The same for a workload that has no nkey, and a certificate that proves it in
+    /// the TLS handshake: PEM files as in [`ConnectOptions::certificate`], read at each
+    /// connection.
+    ///
+    /// nats-server has to ask for certificates (`tls.verify`). Without an nkey nothing
+    /// but replies can be encrypted to the workload.
+    #[must_use]
+    pub fn by_certificate(
+        nats_url: impl Into<String>,
+        workload: WorkloadId,
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        trust_root_file: impl Into<PathBuf>,
+    ) -> Self {
+        let mut options = Self::new(nats_url, workload, PathBuf::new(), trust_root_file);
+        options.seed_file = None;
+        options.certificate(chain, key)
+    }
+
     /// Reads the variables named in [`variables`].
     ///
     /// # Errors
@@ -147,7 +194,15 @@ impl ConnectOptions {
         };
         let nats_url = required(variables::NATS_URL);
         let workload = required(variables::WORKLOAD);
-        let seed_file = required(variables::SEED_FILE);
+        // Something has to prove it; an nkey is what is asked for.
+        let has_other = [variables::TOKEN_FILE, variables::CERTIFICATE_FILE]
+            .iter()
+            .any(|name| lookup(name).is_some_and(|path| !path.is_empty()));
+        let seed_file = if has_other {
+            lookup(variables::SEED_FILE).unwrap_or_default()
+        } else {
+            required(variables::SEED_FILE)
+        };
         let trust_root = lookup(variables::TRUST_ROOT).filter(|keys| !keys.trim().is_empty());
         let trust_root_file = match &trust_root {
             Some(_) => String::new(),
@@ -224,6 +279,8 @@ impl ConnectOptions {
         match workload {
             Some(workload) if problems.is_empty() => {
                 let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
+                options.seed_file = options.seed_file.filter(|p| !p.as_os_str().is_empty());
+                options.token_file = path(variables::TOKEN_FILE);
                 options.tls_ca_file = lookup(variables::TLS_CA_FILE)
                     .filter(|path| !path.is_empty())
                     .map(PathBuf::from);
@@ -247,6 +304,14 @@ impl ConnectOptions {
             }
             _ => Err(OptionsError { problems }),
         }
+    }
+
+    /// Connects with the token in this file, read at each connection, instead of the
+    /// nkey, which is then there to vouch and to decrypt.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(path.into());
+        self
     }
 
     /// Pins the roots in this file instead.
@@ -512,7 +577,10 @@ mod tests {
         assert_eq!(options.audit.users, RecordUsers::Names);
         assert_eq!(options.bounds.revocations, Duration::from_secs(7));
         assert_eq!(options.bounds.policy, Duration::from_secs(8));
-        assert_eq!(options.seed_file, PathBuf::from("value-of-BULLA_SEED_FILE"));
+        let seed_file = PathBuf::from("value-of-BULLA_SEED_FILE");
+        assert_eq!(options.seed_file, Some(seed_file));
+        let token_file = PathBuf::from("value-of-BULLA_TOKEN_FILE");
+        assert_eq!(options.token_file, Some(token_file));
         let certificate = options.certificate.unwrap();
         assert_eq!(
             certificate.key,

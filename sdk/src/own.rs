@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use async_nats::HeaderMap;
 use bulla_envelope::{Epoch, RequestDraft, Sealer};
 use bulla_identity::{UnixMillis, reserved};
 use bulla_keyring::{CertifiedKey, ExchangeSecret, KeyId, NkeySeed, SigningKey};
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use crate::broker_protocol::{Challenge, Issued};
 use crate::certificate::certificates_vouch;
 use crate::clock;
+use crate::connect_proof::TokenFile;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::error::{CredentialError, SendError};
@@ -55,7 +57,9 @@ pub(crate) struct Applicant {
     pub(crate) options: ConnectOptions,
     pub(crate) connection: Connection,
     pub(crate) control: Control,
-    pub(crate) seed: Arc<NkeySeed>,
+    pub(crate) seed: Option<Arc<NkeySeed>>,
+    /// What it connects with, where that is a token.
+    pub(crate) token: Option<TokenFile>,
     pub(crate) kems: OwnKems,
     /// The same for the whole life of the process.
     pub(crate) epoch: Epoch,
@@ -208,12 +212,22 @@ impl Applicant {
             challenge,
             requested_at: now,
         };
+        let vouching = self.vouching_seed();
         let request = match &certified {
             Some(key) => draft.sign_certified(key)?,
-            None => draft.sign(Some(&self.seed)),
+            None => draft.sign(vouching),
         };
+        let mut headers = HeaderMap::new();
+        if let (None, None, Some(token)) = (&certified, vouching, &self.token) {
+            // Nothing of ours signs it: the broker looks at the token once more.
+            let token = token.read().await.map_err(invalid)?;
+            headers.insert(reserved::WORKLOAD_TOKEN, token.as_str());
+        }
         let subject = reserved::broker_credential(tag, &broker_id);
-        let answer = self.connection.ask(subject, request.into(), ANSWER).await?;
+        let asked = self
+            .connection
+            .ask_with_headers(subject, headers, request.into(), ANSWER);
+        let answer = asked.await?;
         let bytes = match Issued::decode(&answer.payload).map_err(invalid)? {
             Issued::Credential(bytes) => bytes,
             Issued::Refused(reason) => return Err(CredentialError::Refused { reason }),
@@ -227,6 +241,15 @@ impl Applicant {
         })
         .await;
         Ok(issuance)
+    }
+
+    /// The nkey's seed, if the nkey vouches or nothing else could.
+    fn vouching_seed(&self) -> Option<&NkeySeed> {
+        let policy = self.control.policy();
+        let own = policy.policy().workload_by_id(&self.options.workload);
+        let seed = self.seed.as_deref()?;
+        let vouches = own.is_some_and(|own| own.anchors().nkeys.contains(&seed.public()));
+        (vouches || self.token.is_none()).then_some(seed)
     }
 
     /// The certificate that vouches, read anew; nothing if the nkey does.

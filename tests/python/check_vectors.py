@@ -232,6 +232,7 @@ def judge_credential(vectors, vector, given, stage):
         vectors.authorities(given),
         given["now"],
         given["skew"],
+        given.get("brokers"),
     )
     request = credential.request
     return {

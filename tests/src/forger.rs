@@ -108,6 +108,7 @@ impl Forger {
         let anchors = Anchors {
             nkeys: &[],
             authorities: &[Arc::new(authorities)],
+            brokers: false,
         };
         Self::issued_for(&issuer_of(bus), &id, anchors, |request| {
             request.sign_certified(&svid).expect("a signature")

@@ -8,6 +8,9 @@
     missing_docs
 )]
 
+#[path = "callout/tokens.rs"]
+mod tokens;
+
 use std::time::{Duration, Instant};
 
 use bulla_broker::callout::Group;

@@ -2,42 +2,53 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulla_identity::{Nkey, UnixMillis, WorkloadId, WorkloadName};
-use bulla_keyring::{KeyError, VerifyingKey, sha256};
+use bulla_issuer::KeySource;
+use bulla_keyring::{CertificateAuthorities, KeyError, VerifyingKey, sha256};
 use bulla_policy::{
-    AdmissionChange, Circumstances, PermissionError, Permissions, Policy, Workload,
+    AdmissionChange, Circumstances, Networks, PermissionError, Permissions, Policy, Protocols,
+    Workload,
 };
 use data_encoding::HEXLOWER;
 
+use super::proof::Proof;
+use super::tokens::Issuers;
 use crate::buckets;
 
 /// Who may connect, and with which permissions: what the policy says, compiled
 /// once for each revision, or at each connect where it depends on that.
 #[derive(Debug, Default)]
 pub struct Admissions {
-    pub(super) by_nkey: HashMap<Nkey, Admission>,
+    pub(super) by_proof: HashMap<Proof, Admission>,
+    pub(super) by_nkey: HashMap<Nkey, (VerifyingKey, Proof)>,
+    pub(super) by_token: Issuers,
+    /// Who connects with a certificate, by SPIFFE ID.
+    pub(super) by_certificate: HashMap<String, (Vec<Arc<CertificateAuthorities>>, Proof)>,
     /// The names of the policy's buckets.
     pub(super) buckets: Vec<String>,
-    /// The nkeys of each workload.
-    by_name: HashMap<WorkloadName, Vec<Nkey>>,
+    /// What proves each workload.
+    by_name: HashMap<WorkloadName, Vec<Proof>>,
     /// What connections may do that earlier policies admitted.
-    former: HashMap<Mark, (Nkey, Arc<Permissions>)>,
+    former: HashMap<Mark, (Proof, Arc<Permissions>)>,
 }
 
-/// One registered nkey.
+/// One proof of a workload.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
-    /// Whose nkey it is.
+    /// Whose proof it is.
     pub(super) workload: WorkloadName,
-    id: WorkloadId,
+    pub(super) id: WorkloadId,
+    /// From where it connects, if not from everywhere.
+    pub(super) networks: Option<Networks>,
+    pub(super) protocols: Protocols,
     grants: Grants,
-    pub(super) key: VerifyingKey,
-    nkey: Nkey,
+    proof: Proof,
 }
 
-/// Names the permissions of a connection and the nkey that it was admitted by.
+/// Names the permissions of a connection and the proof that it was admitted by.
 /// nats-server tells it of each connection, as the end of its user's name, so
 /// that any broker can find out what a connection has, whoever admitted it.
 pub(super) type Mark = [u8; 8];
@@ -59,8 +70,8 @@ pub(crate) enum Standing {
     Lost(&'static str),
 }
 
-fn mark(fingerprint: [u8; 8], nkey: &Nkey) -> Mark {
-    let hash = sha256(&[&fingerprint, nkey.bytes()]);
+fn mark(fingerprint: [u8; 8], proof: &Proof) -> Mark {
+    let hash = sha256(&[&fingerprint, proof.bytes()]);
     let [a, b, c, d, e, f, g, h, ..] = hash;
     [a, b, c, d, e, f, g, h]
 }
@@ -70,11 +81,11 @@ fn parse_mark(text: &str) -> Option<Mark> {
 }
 
 impl Grants {
-    /// The same, for a connection by this nkey.
-    fn marked_for(&self, nkey: &Nkey) -> Self {
+    /// The same, for a connection by this proof.
+    fn marked_for(&self, proof: &Proof) -> Self {
         match self {
             Self::Fixed(permissions, fingerprint) => {
-                Self::Fixed(Arc::clone(permissions), mark(*fingerprint, nkey))
+                Self::Fixed(Arc::clone(permissions), mark(*fingerprint, proof))
             }
             Self::Circumstantial(policy) => Self::Circumstantial(Arc::clone(policy)),
         }
@@ -97,13 +108,20 @@ impl Admission {
         let mark = match &self.grants {
             // Not less than all of it, for want of a bucket.
             Grants::Fixed(all, mark) if std::ptr::eq(&**all, permissions) => *mark,
-            _ => mark(permissions.fingerprint(), &self.nkey),
+            _ => mark(permissions.fingerprint(), &self.proof),
         };
         format!("{}{MARK}{}", self.workload, HEXLOWER.encode(&mark))
     }
 
+    /// Whether the workload connects from this address.
+    pub(super) fn is_from(&self, client: Option<IpAddr>) -> bool {
+        self.networks
+            .as_ref()
+            .is_none_or(|networks| client.is_some_and(|client| networks.contain(client)))
+    }
+
     fn marked(&self, fingerprint: [u8; 8]) -> Mark {
-        mark(fingerprint, &self.nkey)
+        mark(fingerprint, &self.proof)
     }
 
     /// The mark that it would get now.
@@ -112,7 +130,7 @@ impl Admission {
             Grants::Fixed(_, mark) => Some(*mark),
             Grants::Circumstantial(_) => {
                 let (permissions, _) = self.permissions(circumstances).ok()?;
-                Some(mark(permissions.fingerprint(), &self.nkey))
+                Some(mark(permissions.fingerprint(), &self.proof))
             }
         }
     }
@@ -159,49 +177,64 @@ impl Admissions {
                 let fingerprint = permissions.fingerprint();
                 Grants::Fixed(Arc::new(permissions), fingerprint)
             };
-            for nkey in workload.nkeys() {
-                admissions
-                    .register(*nkey, workload, grants.marked_for(nkey))
-                    .map_err(|source| AdmissionError::Nkey {
-                        nkey: *nkey,
-                        workload: workload.name().clone(),
-                        source,
-                    })?;
-            }
+            admissions.register(workload, &grants)?;
         }
         Ok(admissions)
     }
 
-    fn register(
-        &mut self,
-        nkey: Nkey,
-        workload: &Workload,
-        grants: Grants,
-    ) -> Result<(), KeyError> {
-        let key = VerifyingKey::from_nkey(&nkey)?;
-        self.by_nkey.insert(
-            nkey,
-            Admission {
+    /// Whose keys have to be fetched.
+    pub(super) fn key_sources(&self) -> Vec<KeySource> {
+        self.by_token.sources()
+    }
+
+    fn register(&mut self, workload: &Workload, grants: &Grants) -> Result<(), AdmissionError> {
+        let mut proofs = Vec::new();
+        for nkey in workload.nkeys() {
+            let key = VerifyingKey::from_nkey(nkey).map_err(|source| AdmissionError::Nkey {
+                nkey: *nkey,
+                workload: workload.name().clone(),
+                source,
+            })?;
+            let proof = Proof::by_nkey(workload, nkey);
+            self.by_nkey.insert(*nkey, (key, proof));
+            proofs.push(proof);
+        }
+        for token in workload.tokens() {
+            let proof = Proof::by_token(workload, token);
+            self.by_token.add(token, proof);
+            proofs.push(proof);
+        }
+        let authorities = workload.anchors().authorities;
+        if !authorities.is_empty() {
+            let proof = Proof::by_certificate(workload);
+            let id = workload.id().as_str().to_owned();
+            self.by_certificate
+                .insert(id, (authorities.to_vec(), proof));
+            proofs.push(proof);
+        }
+        for proof in &proofs {
+            let admission = Admission {
                 workload: workload.name().clone(),
                 id: workload.id().clone(),
-                grants,
-                key,
-                nkey,
-            },
-        );
-        let nkeys = self.by_name.entry(workload.name().clone()).or_default();
-        nkeys.push(nkey);
+                networks: workload.networks().cloned(),
+                protocols: workload.protocols(),
+                grants: grants.marked_for(proof),
+                proof: *proof,
+            };
+            self.by_proof.insert(*proof, admission);
+        }
+        self.by_name.insert(workload.name().clone(), proofs);
         Ok(())
     }
 
     /// These in the place of `before`: what its connections may do is remembered,
     /// so that what they lose can be told from what they gain.
     pub(super) fn after(mut self, before: &Self) -> Self {
-        let own = before.by_nkey.iter().filter_map(|(nkey, held)| {
+        let own = before.by_proof.iter().filter_map(|(proof, held)| {
             let Grants::Fixed(permissions, mark) = &held.grants else {
                 return None;
             };
-            Some((*mark, (*nkey, Arc::clone(permissions))))
+            Some((*mark, (*proof, Arc::clone(permissions))))
         });
         self.former = own.collect();
         if self.former.len() + before.former.len() <= MAX_FORMER {
@@ -245,16 +278,19 @@ impl Admissions {
         served: &BTreeSet<String>,
     ) -> Standing {
         let (name, mark) = user.split_once(MARK).unwrap_or((user, ""));
-        let nkeys = WorkloadName::parse(name).ok();
-        let Some(nkeys) = nkeys.and_then(|name| self.by_name.get(&name)) else {
+        let proofs = WorkloadName::parse(name).ok();
+        let Some(proofs) = proofs.and_then(|name| self.by_name.get(&name)) else {
             return Standing::Lost("workload_dropped");
         };
         let Some(mark) = parse_mark(mark) else {
             return Standing::Lost("permissions_unknown");
         };
-        let admitted = nkeys.iter().filter_map(|nkey| self.by_nkey.get(nkey));
-        let mut now = Vec::with_capacity(nkeys.len());
+        let admitted = proofs.iter().filter_map(|proof| self.by_proof.get(proof));
+        let mut now = Vec::with_capacity(proofs.len());
         for admission in admitted {
+            if !admission.is_from(circumstances.client) {
+                return Standing::Lost("network_not_allowed");
+            }
             match admission.mark(circumstances) {
                 Some(current) if current == mark => return Standing::Current,
                 _ => now.push(admission),
@@ -264,10 +300,10 @@ impl Admissions {
                 return standing;
             }
         }
-        let Some((nkey, old)) = self.former.get(&mark) else {
+        let Some((proof, old)) = self.former.get(&mark) else {
             return Standing::Lost("permissions_changed");
         };
-        let Some(admission) = now.into_iter().find(|admission| admission.nkey == *nkey) else {
+        let Some(admission) = now.into_iter().find(|admission| admission.proof == *proof) else {
             return Standing::Lost("key_dropped");
         };
         let Ok((new, _)) = admission.permissions(circumstances) else {

@@ -14,11 +14,13 @@ use bulla_sdk::decision_log::DecisionLog;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
-use super::admissions::{Admission, Admissions, MARK, Standing};
+use super::admissions::{Admissions, MARK, Standing};
 use super::answer;
+use super::attest::Attested;
 use super::deny_reason::DenyReason;
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
+use super::token_keys::TokenKeys;
 use crate::buckets::{self, Served};
 use crate::decision::Decision;
 use crate::kick::Outcasts;
@@ -34,6 +36,7 @@ pub struct Callout {
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
     trial: Arc<Trial>,
+    token_keys: Arc<TokenKeys>,
     served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
@@ -51,6 +54,7 @@ impl Callout {
             outcasts: ArcSwap::default(),
             seen: None,
             trial: Arc::default(),
+            token_keys: Arc::default(),
             served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
@@ -67,6 +71,12 @@ impl Callout {
     /// Gives rights to these buckets, and to no other.
     pub(crate) fn with_buckets(mut self, served: Served) -> Self {
         self.served = served;
+        self
+    }
+
+    /// Verifies tokens by these keys, which follow what it is told to admit.
+    pub(crate) fn with_token_keys(mut self, keys: Arc<TokenKeys>) -> Self {
+        self.token_keys = keys;
         self
     }
 
@@ -93,6 +103,7 @@ impl Callout {
             Some(before) => admissions.after(&before),
             None => admissions,
         };
+        self.token_keys.follow(&admissions.key_sources());
         self.admissions.store(Some(Arc::new(admissions)));
     }
 
@@ -169,16 +180,24 @@ impl Callout {
         };
         let decided = self.decide(&admissions, &request, digest, now)?;
         let who = match &decided {
-            Ok(admission) => admission.workload.as_str(),
+            Ok(attested) => attested.admission.workload.as_str(),
             Err(reason) => reason.workload(),
         };
-        self.trial.note(who, decided.is_ok(), |candidate| {
-            candidate.attest(&request).map(drop)
+        let is_allowed = decided.is_ok();
+        self.trial.note(who, is_allowed, |candidate| {
+            match candidate.attest(&request, &self.token_keys, now) {
+                // Keys are fetched for the policy in force: nothing is known of this.
+                Err(DenyReason::NoIssuerKeys) if is_allowed => Ok(()),
+                other => other.map(drop),
+            }
         });
-        let decided = decided.and_then(|admission| {
-            let permissions = admission.permissions(&circumstances);
-            match permissions {
-                Ok((permissions, until)) => Ok((admission, permissions, until)),
+        let decided = decided.and_then(|attested| {
+            let admission = attested.admission;
+            match admission.permissions(&circumstances) {
+                Ok((permissions, until)) => {
+                    let until = [until, attested.until].into_iter().flatten().min();
+                    Ok((admission, permissions, until))
+                }
                 Err(_) => Err(DenyReason::NoPermissions(admission.workload.clone())),
             }
         });
@@ -220,14 +239,20 @@ impl Callout {
         request: &CalloutRequest,
         digest: [u8; 32],
         now: UnixMillis,
-    ) -> Result<Result<&'a Admission, DenyReason>, Silence> {
-        let admission = match admissions.attest(request) {
-            Ok(admission) => admission,
+    ) -> Result<Result<Attested<'a>, DenyReason>, Silence> {
+        let attested = match admissions.attest(request, &self.token_keys, now) {
+            Ok(attested) => attested,
+            // Another broker may have them; this one cannot know.
+            Err(DenyReason::NoIssuerKeys) => return Err(Silence::NoIssuerKeys),
             Err(reason) => return Ok(Err(reason)),
         };
-        let workload = || admission.workload.clone();
-        if self.outcasts.load().contains(&admission.workload) {
+        let workload = || attested.admission.workload.clone();
+        if self.outcasts.load().contains(&attested.admission.workload) {
             return Ok(Err(DenyReason::Revoked(workload())));
+        }
+        // A token is good until it ends, and a handshake makes its own challenge.
+        if !attested.answers_challenge {
+            return Ok(Ok(attested));
         }
         let used = self.nonces.lock().admit(
             (request.server, request.client_id, &request.nonce),
@@ -236,7 +261,7 @@ impl Callout {
             request.expires_at,
         );
         match used {
-            NonceUse::First => Ok(Ok(admission)),
+            NonceUse::First => Ok(Ok(attested)),
             NonceUse::SameRequest => Err(Silence::SameRequest),
             NonceUse::Replayed => Ok(Err(DenyReason::NonceReplayed(workload()))),
             NonceUse::Full => Ok(Err(DenyReason::NoncesFull(workload()))),
@@ -286,6 +311,8 @@ pub(super) enum Silence {
     TooLate,
     #[error("the request expires further ahead than any server waits: do clocks differ?")]
     FarExpiry,
+    #[error("no keys of the token's issuer are held (`issuer_keys_missing`)")]
+    NoIssuerKeys,
     #[error("the request was answered already, through the other queue group")]
     SameRequest,
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use bulla_identity::{Nkey, NkeyKind, UnixMillis};
 use bulla_keyring::{Signature, VerifyingKey};
+use bulla_process::Zeroizing;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 
@@ -34,6 +35,13 @@ pub(super) struct CalloutRequest {
     pub(super) nkey: String,
     /// The client's signature over the nonce.
     pub(super) signature: String,
+    /// The token that the client shows.
+    pub(super) token: Zeroizing<String>,
+    /// Whether the client's TLS connection has a certificate of its own.
+    pub(super) has_certificate: bool,
+    /// That certificate and those above it, in PEM, up to an authority of the
+    /// server's; empty if the server has verified none.
+    pub(super) verified_chain: Vec<String>,
     /// From where the server sees it connect, if it said so.
     pub(super) client: Option<IpAddr>,
     /// After this the server no longer listens.
@@ -95,6 +103,15 @@ pub(super) fn decode(token: &[u8]) -> Result<CalloutRequest, RequestError> {
         nonce: body.client_info.nonce,
         nkey: body.connect_opts.nkey,
         signature: body.connect_opts.sig,
+        token: Zeroizing::new(body.connect_opts.auth_token),
+        has_certificate: !body.client_tls.certs.is_empty()
+            || !body.client_tls.verified_chains.is_empty(),
+        verified_chain: body
+            .client_tls
+            .verified_chains
+            .into_iter()
+            .next()
+            .unwrap_or_default(),
         client: address(&body.client_info.host),
         expires_at: UnixMillis::from_secs(claims.exp),
     })
@@ -169,6 +186,8 @@ struct Body {
     client_info: ClientInfo,
     #[serde(default)]
     connect_opts: ConnectOptions,
+    #[serde(default)]
+    client_tls: ClientTls,
 }
 
 #[derive(Deserialize)]
@@ -198,6 +217,16 @@ struct ConnectOptions {
     nkey: String,
     #[serde(default)]
     sig: String,
+    #[serde(default)]
+    auth_token: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ClientTls {
+    #[serde(default)]
+    certs: Vec<String>,
+    #[serde(default)]
+    verified_chains: Vec<Vec<String>>,
 }
 
 /// A CONNECT line is limited to 32 KiB; certificates and the JWT's own text

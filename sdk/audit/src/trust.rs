@@ -172,16 +172,19 @@ impl Trust {
         };
         let workload = credential.claimed_workload();
         let (mut nkeys, mut authorities) = (Vec::new(), Vec::new());
+        let mut brokers = false;
         for policy in &self.policies {
             if let Some(named) = policy.workload_by_id(workload) {
                 let anchors = named.anchors();
                 nkeys.extend_from_slice(anchors.nkeys);
                 authorities.extend_from_slice(anchors.authorities);
+                brokers |= anchors.brokers;
             }
         }
         let anchors = Anchors {
             nkeys: &nkeys,
             authorities: &authorities,
+            brokers,
         };
         if anchors.is_empty() {
             return Err(KeyFault::NoPolicy(workload.path().to_owned()));

@@ -433,6 +433,12 @@ impl CredentialRequest {
         }))
     }
 
+    /// Whether something of the workload's own vouches for it.
+    #[must_use]
+    pub const fn is_countersigned(&self) -> bool {
+        self.countersignature.is_some()
+    }
+
     /// As it stands in a credential.
     pub(crate) fn without_proofs(&self) -> Self {
         Self {

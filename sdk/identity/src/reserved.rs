@@ -335,6 +335,11 @@ pub fn status_of_broker(broker_id: &str) -> String {
     format!("$BULLA.STATUS.{STATUS_BROKER}.{broker_id}")
 }
 
+/// The NATS header of a request for a credential that shows the token by which the
+/// workload connects: where nothing of its own vouches, a broker does, for no longer
+/// than the token is good.
+pub const WORKLOAD_TOKEN: &str = "Bulla-Workload-Token";
+
 /// Where the workload with this tag hands in its KEM record.
 #[must_use]
 pub fn broker_kem(tag: WorkloadTag) -> String {

@@ -13,13 +13,16 @@ pub struct Anchors<'a> {
     pub nkeys: &'a [Nkey],
     /// Who issues its certificates.
     pub authorities: &'a [Arc<CertificateAuthorities>],
+    /// Whether a broker's word is enough: what the workload proves itself by at
+    /// connect signs nothing that others could check.
+    pub brokers: bool,
 }
 
 impl Anchors<'_> {
     /// Nobody may vouch.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.nkeys.is_empty() && self.authorities.is_empty()
+        self.nkeys.is_empty() && self.authorities.is_empty() && !self.brokers
     }
 }
 
@@ -28,6 +31,7 @@ impl<'a> From<&'a [Nkey]> for Anchors<'a> {
         Self {
             nkeys,
             authorities: &[],
+            brokers: false,
         }
     }
 }

@@ -229,6 +229,37 @@ impl CertificateChain {
         ))
     }
 
+    /// Reads certificates in PEM, one text each, leaf first.
+    ///
+    /// # Errors
+    /// [`ChainSize`] if one of the texts is no certificate, or as
+    /// [`CertificateChain::new`].
+    pub fn from_pems<T: AsRef<[u8]>>(texts: &[T]) -> Result<Self, ChainSize> {
+        if texts.len() > MAX_CHAIN {
+            return Err(ChainSize);
+        }
+        let one = |text: &T| {
+            let mut sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_ref());
+            match (sections.next(), sections.next()) {
+                (Some(Ok((SectionKind::Certificate, der))), None) => Some(der),
+                _ => None,
+            }
+        };
+        let certificates = texts.iter().map(one).collect::<Option<_>>();
+        Self::new(certificates.ok_or(ChainSize)?)
+    }
+
+    /// The one URI that the leaf names, of which nothing has been proven: only good
+    /// for choosing the workload that [`CertificateChain::verify`] is asked about.
+    ///
+    /// # Errors
+    /// [`CertificateError::Malformed`] or [`CertificateError::Names`].
+    pub fn claimed_uri(&self) -> Result<String, CertificateError> {
+        let leaf = self.0.first().and_then(|leaf| parse(leaf));
+        let leaf = leaf.ok_or(CertificateError::Malformed)?;
+        only_uri(&leaf).map(str::to_owned)
+    }
+
     /// The certificates' DER, leaf first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.0.iter().map(|certificate| certificate.as_ref())

@@ -79,6 +79,7 @@ mod tests {
         for (text, pointer) in [
             ("zzz = 1", "/properties"),
             ("[x509.a]\nzzz = 1", "/definitions/authority/properties"),
+            ("[jwt.a]\nzzz = 1", "/definitions/issuer/properties"),
             ("[workload.a]\nzzz = 1", "/definitions/workload/properties"),
             (
                 "[workload.a]\nattest = [{ zzz = 1 }]",

@@ -3,11 +3,14 @@
 mod buckets;
 mod chains;
 mod networks;
+mod readers;
 mod replay;
 mod streams;
 
 pub(crate) use buckets::buckets;
+use chains::stored;
 pub(crate) use networks::networks;
+pub(crate) use readers::readers;
 pub(crate) use replay::replay;
 pub(crate) use streams::{named as named_consumer, streams};
 

@@ -86,6 +86,7 @@ mod schedule;
 mod shape;
 mod source;
 mod stream;
+mod token_issuer;
 mod trie;
 mod warning;
 
@@ -107,7 +108,7 @@ pub use lint::{Checked, Lint, LintCode, placeholder_nkey};
 pub use parse::{MAX_CASES_BYTES, MAX_GRANTS, MAX_POLICY_BYTES, MAX_QUESTIONS};
 pub use permissions::{ListEntry, ListName, MAX_PERMISSION_BYTES, PermissionError, Permissions};
 pub use policy::{Grant, Policy, Workload};
-pub use problem::{BucketProblem, Problem, ReplayEntry};
+pub use problem::{AttestProblem, BucketProblem, Problem, ReplayEntry};
 pub use question::{Allowed, Answer, Bearing, Considered, Denied, NotLiteral, Question, Tested};
 pub use record::{DecisionRecord, MAX_RECORDED_TEXT, RecordedUser, RuleUse, Verdict};
 pub use requirements::{
@@ -118,4 +119,5 @@ pub use rule::{About, Effect, Rule, Verb};
 pub use schedule::Schedule;
 pub use source::{Place, join as join_sources};
 pub use stream::{APPEND_LIFE, Consumer, DEFAULT_DUPLICATES, Retention, Stream};
+pub use token_issuer::{IssuerKeys, Protocols, TokenIssuer, TokenProof};
 pub use warning::Warning;

@@ -4,6 +4,7 @@ mod attest;
 mod bucket;
 mod cases;
 mod condition;
+mod jwt;
 mod lint;
 mod merge;
 mod reader;
@@ -23,6 +24,7 @@ use bulla_identity::{SubjectPattern, TrustDomain, WorkloadName};
 use toml::de::{DeTable, DeValue};
 
 use crate::bucket::Bucket;
+use crate::circumstances::Networks;
 use crate::error::Sink;
 use crate::exchange::Starts;
 use crate::lint::Allowance;
@@ -31,6 +33,7 @@ use crate::requirements::Stated;
 use crate::rule::Rule;
 use crate::source::{Place, Source};
 use crate::stream::Retention;
+use crate::token_issuer::Protocols;
 pub(crate) use attest::Attestors;
 pub(crate) use cases::cases;
 pub use cases::{MAX_CASES_BYTES, MAX_QUESTIONS};
@@ -58,6 +61,9 @@ pub(crate) struct WorkloadSpec {
     pub(crate) starts_at: Option<Range<usize>>,
     pub(crate) place: Place,
     pub(crate) allow_lint: Vec<Allowance>,
+    /// From where it may connect, if not from everywhere.
+    pub(crate) networks: Option<Networks>,
+    pub(crate) protocols: Protocols,
 }
 
 /// What the text gives a name, and whether anything uses it.
@@ -144,6 +150,8 @@ pub(crate) struct Parsed {
     pub(crate) groups: Vec<NamedSpec>,
     /// Certificate authorities.
     pub(crate) authorities: Vec<NamedSpec>,
+    /// Issuers of tokens.
+    pub(crate) issuers: Vec<NamedSpec>,
     /// What `[lint]` allows in the whole policy.
     pub(crate) lint_allow: Vec<Allowance>,
 }
@@ -182,7 +190,12 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
         }
     }
     let authorities = x509::authorities(top.get("x509"), sink);
-    parsed.workloads = workload::workloads(top.get("workload"), &authorities, sink);
+    let issuers = jwt::issuers(top.get("jwt"), sink);
+    let known = attest::Named {
+        authorities: &authorities,
+        issuers: &issuers,
+    };
+    parsed.workloads = workload::workloads(top.get("workload"), &known, sink);
     let names = workload::Names::resolve(&parsed.workloads, top.get("group"), sink);
     (parsed.subjects, parsed.audiences) = subject::subjects(top.get("subject"), sink);
     parsed.streams = stream::streams(top.get("stream"), sink);
@@ -192,6 +205,7 @@ pub(crate) fn parse(sources: &[Source<'_>], sink: &mut Sink<'_>) -> Parsed {
     parsed.rules = rule::rules(allow, deny, &names, &parsed.private, sink);
     parsed.groups = names.groups(top.get("group"));
     parsed.authorities = x509::used(top.get("x509"), &authorities, &parsed.workloads);
+    parsed.issuers = jwt::used(top.get("jwt"), &issuers, &parsed.workloads);
     parsed.lint_allow = lint::whole(top.get("lint"), sink);
     parsed
 }
@@ -200,6 +214,7 @@ const KEYS: &[&str] = &[
     "version",
     "trust_domain",
     "x509",
+    "jwt",
     "workload",
     "group",
     "claims",

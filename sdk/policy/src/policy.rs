@@ -15,16 +15,17 @@ use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
 use crate::check;
-use crate::circumstances::Standing;
+use crate::circumstances::{Networks, Standing};
 use crate::error::{PolicyErrors, Sink};
 use crate::exchange::{self, Starts};
 use crate::parse::{self, MAX_POLICY_BYTES, Parsed, PrivateSpec, SubjectSpec};
 use crate::permissions;
-use crate::problem::Problem;
+use crate::problem::{AttestProblem, Problem};
 use crate::requirements::{Audiences, Chain, DEFAULT_MAX_AGE, Requirements, Stated};
 use crate::rule::{Effect, Rule, Verb};
 use crate::source::{self, Place};
 use crate::stream::{Consumer, Stream};
+use crate::token_issuer::{Protocols, TokenProof};
 use crate::trie::Trie;
 use crate::warning::Warning;
 
@@ -95,6 +96,10 @@ pub struct Workload {
     /// Those of them that vouch for credentials.
     vouching: Vec<Nkey>,
     authorities: Vec<Arc<CertificateAuthorities>>,
+    tokens: Vec<TokenProof>,
+    brokers_vouch: bool,
+    networks: Option<Networks>,
+    protocols: Protocols,
     mints: bool,
     reach: Option<Vec<Box<str>>>,
     exchanges: bool,
@@ -121,7 +126,8 @@ impl Workload {
     }
 
     /// The public keys that it connects with, and that its keys for encryption
-    /// are derived from; at least one.
+    /// are derived from. Without any it is no recipient of anything encrypted but
+    /// replies.
     #[must_use]
     pub fn nkeys(&self) -> &[Nkey] {
         &self.nkeys
@@ -133,7 +139,26 @@ impl Workload {
         Anchors {
             nkeys: &self.vouching,
             authorities: &self.authorities,
+            brokers: self.brokers_vouch,
         }
+    }
+
+    /// The tokens that prove it when it connects.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenProof] {
+        &self.tokens
+    }
+
+    /// From where it may connect; `None`: from everywhere.
+    #[must_use]
+    pub fn networks(&self) -> Option<&Networks> {
+        self.networks.as_ref()
+    }
+
+    /// By what it may connect.
+    #[must_use]
+    pub fn protocols(&self) -> Protocols {
+        self.protocols
     }
 
     /// Whether it may mint transaction tokens.
@@ -235,6 +260,7 @@ impl Policy {
         check::streams(&parsed, &mut sink);
         check::buckets(&parsed, &mut sink);
         check::networks(&parsed, &mut sink);
+        check::readers(&parsed, &mut sink);
         let warnings = check::warnings(&parsed);
         let seen = sink.is_empty().then(|| look(&parsed, &warnings, &sink));
         let hash = Sha256::digest(text.as_bytes()).into();
@@ -285,6 +311,7 @@ impl Policy {
             longest_max_age: DEFAULT_MAX_AGE,
             proven: Vec::new(),
         };
+        let mut proofs: HashMap<(String, Box<str>), u32> = HashMap::new();
         for (spec, index) in parsed.workloads.into_iter().zip(0u32..) {
             let id = WorkloadId::new(&policy.trust_domain, &spec.name);
             let tag = id.tag();
@@ -297,9 +324,29 @@ impl Policy {
                 sink.report(&spec.span, problem);
             }
             policy.by_id.insert(id.clone(), index);
+            let mut brokers_vouch = false;
             policy.by_name.insert(spec.name.clone(), index);
             for nkey in &spec.attestors.nkeys {
                 policy.by_nkey.insert(*nkey, index);
+            }
+            let mut tokens = Vec::new();
+            for token in spec.attestors.tokens {
+                let subject = token.subject.unwrap_or_else(|| id.as_str().into());
+                // Whatever else it says: it is one account of one issuer, which two
+                // names may stand for.
+                let account = (token.issuer.issuer().to_owned(), subject.clone());
+                let taken = proofs.insert(account, index);
+                if let Some(other) = taken.filter(|other| *other != index) {
+                    let owner = policy.workload_at(other).map(|w| w.name.to_string());
+                    let owner = owner.unwrap_or_default();
+                    sink.report(&token.span, AttestProblem::ProofTwice { owner }.into());
+                }
+                brokers_vouch |= token.vouches;
+                tokens.push(TokenProof {
+                    issuer: token.issuer,
+                    subject,
+                    claims: token.claims.into(),
+                });
             }
             policy.index.push(Trie::default());
             policy.workloads.push(Workload {
@@ -309,6 +356,10 @@ impl Policy {
                 nkeys: spec.attestors.nkeys,
                 vouching: spec.attestors.vouching,
                 authorities: spec.attestors.authorities,
+                tokens,
+                brokers_vouch,
+                networks: spec.networks,
+                protocols: spec.protocols,
                 mints: spec.mints,
                 reach: spec.reach,
                 exchanges: spec.exchanges,

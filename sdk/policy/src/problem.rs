@@ -9,10 +9,12 @@ use crate::requirements::Replay;
 use crate::rule::Verb;
 use crate::source::Place;
 
+mod attest;
 mod bucket;
 mod code;
 mod remedy;
 
+pub use attest::AttestProblem;
 pub use bucket::BucketProblem;
 
 /// A `[subject]` entry and the replay mode that it states.
@@ -186,12 +188,11 @@ pub enum Problem {
         /// The name.
         name: String,
     },
-    /// An nkey and an authority in one element.
-    #[error("an attestor is an nkey, which may say `vouches`, or the name of an `[x509]`")]
+    /// Two proofs in one element.
+    #[error(
+        "an attestor is one of an nkey, the name of an `[x509]` and the name of a `[jwt]`; a certificate always vouches"
+    )]
     AttestorBoth,
-    /// A workload that cannot connect.
-    #[error("this workload has certificates and no nkey to connect with")]
-    X509Alone,
     /// A workload that can connect and never get a credential.
     #[error("nothing vouches for this workload")]
     NothingVouches,
@@ -483,6 +484,9 @@ pub enum Problem {
     /// Something about buckets.
     #[error(transparent)]
     Bucket(#[from] BucketProblem),
+    /// About tokens that prove workloads.
+    #[error(transparent)]
+    Attest(#[from] AttestProblem),
     // Lints.
     /// A word that is no code of a lint.
     #[error("`{code}` is no lint")]

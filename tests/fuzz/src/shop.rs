@@ -110,6 +110,7 @@ impl Shop {
         Anchors {
             nkeys: &self.nkeys,
             authorities: &self.authorities,
+            brokers: false,
         }
     }
 

@@ -171,14 +171,18 @@ def verify_request(request, expected):
             request.token_key, "token-key", statement, request.token_proof
         ):
             raise Refused("token_key_proof")
-    verify_countersignature(request, expected["anchors"], expected["authorities"])
+    verify_countersignature(
+        request, expected["anchors"], expected["authorities"], expected.get("brokers")
+    )
 
 
-def verify_countersignature(request, anchors, authorities):
+def verify_countersignature(request, anchors, authorities, brokers):
     """By one of the nkeys that vouch, or by a certificate of an authority; gives
-    when the certificate ends."""
-    if not anchors and not authorities:
+    when the certificate ends. Where a broker's word is enough there need be none."""
+    if not anchors and not authorities and not brokers:
         raise Refused("no_anchor")
+    if request.countersignature is None and brokers:
+        return None
     if request.countersignature is None:
         raise Refused("countersignature_missing")
     by, signature = request.countersignature
@@ -227,7 +231,9 @@ def decode_credential(data):
     return credential
 
 
-def verify_credential(credential, bundle, anchors, authorities, now, skew):
+def verify_credential(
+    credential, bundle, anchors, authorities, now, skew, brokers=False
+):
     """ENV-52, in its order."""
     if now > bundle.expires_at + skew:
         raise Refused("bundle_expired")
@@ -242,7 +248,9 @@ def verify_credential(credential, bundle, anchors, authorities, now, skew):
         credential.issuer, "credential", credential.claims, credential.signature
     ):
         raise Refused("bad_issuer_signature")
-    certified_until = verify_countersignature(credential.request, anchors, authorities)
+    certified_until = verify_countersignature(
+        credential.request, anchors, authorities, brokers
+    )
     if credential.expires_at > credential.request.requested_at + DAY:
         raise Refused("credential_life_too_long")
     if certified_until is not None and credential.expires_at > certified_until:

@@ -26,7 +26,8 @@ fn admissions(keys: &[u8], may: &str) -> Admissions {
 
 /// The name that a connection by this key gets.
 fn user(admissions: &Admissions, key: u8, at: &Circumstances) -> String {
-    let admission = &admissions.by_nkey[&nkey(key)];
+    let (_, proof) = &admissions.by_nkey[&nkey(key)];
+    let admission = &admissions.by_proof[proof];
     let (permissions, _) = admission.permissions(at).unwrap();
     admission.user(&permissions)
 }

@@ -1,3 +1,5 @@
+mod proofs;
+
 use bulla_policy::Policy;
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use serde_json::{Value, json};
@@ -18,10 +20,6 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let workload = NkeySeed::from_random(NkeyKind::User, &[3; 32]).unwrap();
-        let callout = Callout::new(
-            NkeySeed::from_random(NkeyKind::Account, &[1; 32]).unwrap(),
-            CurveSeed::from_random(&[2; 32]),
-        );
         let text = format!(
             r#"
             version = 1
@@ -36,7 +34,19 @@ impl Scene {
             "#,
             workload.public()
         );
-        let policy = Policy::parse("test.toml", &text).unwrap();
+        Self::by_policy(&text)
+    }
+
+    fn by_policy(text: &str) -> Self {
+        let workload = NkeySeed::from_random(NkeyKind::User, &[3; 32]).unwrap();
+        let callout = Callout::new(
+            NkeySeed::from_random(NkeyKind::Account, &[1; 32]).unwrap(),
+            CurveSeed::from_random(&[2; 32]),
+        );
+        let policy = match Policy::parse("test.toml", text) {
+            Ok(policy) => policy,
+            Err(errors) => panic!("{errors}"),
+        };
         let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
         callout.admit(admissions);
         Self {
@@ -76,6 +86,11 @@ impl Scene {
     }
 
     fn seal(&self, claims: &Value) -> Vec<u8> {
+        self.seal_text(&self.token(claims))
+    }
+
+    /// The server's signed question.
+    fn token(&self, claims: &Value) -> String {
         let header = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
         let mut token = format!(
             "{}.{}",
@@ -85,7 +100,7 @@ impl Scene {
         let signature = self.server.sign_text(&token);
         token.push('.');
         BASE64URL_NOPAD.encode_append(signature.as_bytes(), &mut token);
-        self.seal_text(&token)
+        token
     }
 
     fn seal_text(&self, token: &str) -> Vec<u8> {

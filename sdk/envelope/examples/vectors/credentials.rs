@@ -77,6 +77,17 @@ fn good_credentials() -> Vec<Vector> {
             &credential_of(|claims| claims[EXPIRES_AT] = uint(at(HOUR).as_millis())),
         )
         .with(|with| with.bundle = Some(bundle_ending(HOUR))),
+        Vector::accept(
+            "credential-by-a-brokers-word",
+            "credential",
+            &["52", "123"],
+            "nothing of the workload's own vouches, and the policy says that a broker's word is enough",
+            &credential_of(|claims| claims[COUNTERSIGNATURE] = vec![0xc0]),
+        )
+        .with(|with| {
+            with.anchors = Some(Vec::new());
+            with.brokers = Some(true);
+        }),
     ]
 }
 
@@ -447,6 +458,19 @@ fn bad_credentials() -> Vec<Vector> {
         &credential_of(|claims| claims[COUNTERSIGNATURE] = vec![0xc0]),
         "verify/countersignature_missing",
     ));
+    out.push(
+        refuse(
+            "credential-countersigned-by-a-stranger-where-brokers-vouch",
+            "123",
+            "a broker's word is enough, and a countersignature that is there still has to hold",
+            orders().credential().as_bytes(),
+            "verify/foreign_nkey",
+        )
+        .with(|with| {
+            with.anchors = Some(Vec::new());
+            with.brokers = Some(true);
+        }),
+    );
     let statement = array(&statement(&orders()));
     out.push(refuse(
         "credential-countersigned-by-a-stranger",

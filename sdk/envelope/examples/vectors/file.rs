@@ -156,6 +156,9 @@ pub struct With {
     /// And which of the file's authorities it lists for the workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorities: Option<Vec<String>>,
+    /// Whether a broker's word is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<bool>,
     /// Instead of the file's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Octets>,
@@ -203,6 +206,7 @@ impl With {
             record: this.record.or(other.record),
             anchors: this.anchors.or(other.anchors),
             authorities: this.authorities.or(other.authorities),
+            brokers: this.brokers.or(other.brokers),
             bundle: this.bundle.or(other.bundle),
             workload: this.workload.or(other.workload),
             challenge: this.challenge.or(other.challenge),

@@ -293,6 +293,7 @@ fn credential(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
             Anchors {
                 nkeys: &nkeys(with.anchors.as_deref().unwrap()),
                 authorities: &authorities(file, with),
+                brokers: with.brokers.unwrap_or_default(),
             },
             now(with),
             skew(with),
@@ -325,6 +326,7 @@ fn request(file: &File, with: &With, bytes: &[u8]) -> Verdict<Value> {
             anchors: Anchors {
                 nkeys: &nkeys(with.anchors.as_deref().unwrap()),
                 authorities: &authorities(file, with),
+                brokers: with.brokers.unwrap_or_default(),
             },
             now: now(with),
             skew: skew(with),
@@ -648,6 +650,7 @@ pub fn countersigned(credential: &[u8], authority_pem: &str) -> bool {
     let anchors = Anchors {
         nkeys: &[],
         authorities: &[authority(authority_pem)],
+        brokers: false,
     };
     let credential = Credential::decode(credential).unwrap();
     credential

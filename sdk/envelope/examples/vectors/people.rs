@@ -310,7 +310,8 @@ const ABOUT: &[&str] = &[
      keys of the `reader`, from its header or from the `record`, an envelope of the same sender, \
      and decrypt it. With a `chain` prove its ancestors, each sent by the holder of the credential \
      in the same place of `senders`, and judge the chain by `minter`, skew and max_age.",
-    "what = credential: decode it, verify it by bundle, anchors and authorities at now with skew. \
+    "what = credential: decode it, verify it by bundle, anchors and authorities at now with skew; with \
+     `brokers` a broker's word is enough. \
      what = credential-request: decode it, verify it for workload, challenge, anchors, authorities, now, skew \
      and max_age. what = trust-bundle: open it with the pinned roots, trust_domain, now and skew. \
      what = policy: open it with bundle, now and skew. what = kem-record: decode it, verify it for \

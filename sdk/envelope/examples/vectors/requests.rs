@@ -109,6 +109,17 @@ fn good_requests() -> Vec<Vector> {
             &good(&orders()),
         )
         .with(now(-newest)),
+        Vector::accept(
+            "request-that-nothing-vouches-for",
+            "credential-request",
+            &["51", "123"],
+            "the policy says that a broker's word is enough",
+            &orders().request_bytes(None),
+        )
+        .with(|with| {
+            with.anchors = Some(Vec::new());
+            with.brokers = Some(true);
+        }),
     ]
 }
 

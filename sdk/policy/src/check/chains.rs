@@ -131,7 +131,7 @@ fn begins(parsed: &Parsed, workload: u32) -> bool {
 }
 
 /// What the stream of a consumer stores, or the one that it mirrors.
-fn stored<'p>(
+pub(super) fn stored<'p>(
     parsed: &'p Parsed,
     consumer: &SubjectPattern,
 ) -> impl Iterator<Item = &'p SubjectPattern> {

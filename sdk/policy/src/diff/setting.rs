@@ -124,9 +124,42 @@ fn workload(workload: &Workload) -> Vec<(&'static str, String)> {
     let authorities = anchors.authorities.iter().flat_map(|a| a.certificates());
     let vouching = anchors.nkeys.iter().map(ToString::to_string);
     let vouching = vouching.chain(authorities.map(fingerprint));
+    let vouching = vouching.chain(anchors.brokers.then(|| "brokers".to_owned()));
+    let tokens = workload.tokens().iter().map(|token| {
+        let issuer = token.issuer();
+        let claims: Vec<String> = token.claims().map(|(k, v)| format!("{k}={v}")).collect();
+        format!(
+            "token of {} for {} as {} {} {:?} {:?}",
+            issuer.issuer(),
+            issuer.audience(),
+            token.subject(),
+            claims.join(" "),
+            issuer.keys(),
+            (
+                issuer.algorithms().collect::<Vec<_>>(),
+                issuer.max_life(),
+                issuer.ca()
+            )
+        )
+    });
+    let nkeys = nkeys.chain(tokens);
+    let protocols = workload.protocols();
+    let protocols = [(protocols.nats, "nats"), (protocols.websocket, "websocket")];
+    let protocols = protocols.iter().filter(|(is, _)| *is);
     vec![
         ("attest", sorted(nkeys)),
         ("vouching", sorted(vouching)),
+        (
+            "network",
+            workload
+                .networks()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        ),
+        (
+            "protocol",
+            sorted(protocols.map(|(_, name)| (*name).to_owned())),
+        ),
         ("mints", workload.mints().to_string()),
         ("reach", reach),
         ("exchanges", workload.exchanges().to_string()),

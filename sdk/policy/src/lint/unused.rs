@@ -39,6 +39,17 @@ pub(super) fn lints(parsed: &Parsed) -> Vec<Found> {
             remedy: format!("take it out, or name it as {{ x509 = \"{name}\" }}"),
         }
     }));
+    let issuers = parsed.issuers.iter().filter(|one| !one.used);
+    out.extend(issuers.map(|one| {
+        let name = &one.name;
+        Found {
+            code: LintCode::UnusedAuthority,
+            span: one.span.clone(),
+            home: Home::Policy,
+            message: format!("no workload names the issuer `{name}`"),
+            remedy: format!("take it out, or name it as {{ jwt = \"{name}\" }}"),
+        }
+    }));
     let sides = Sides::of(parsed);
     out.extend(subjects(parsed, &sides));
     out.extend(streams(parsed, &sides));

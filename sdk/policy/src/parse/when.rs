@@ -194,7 +194,7 @@ fn zone(text: &str) -> Option<i32> {
     i32::try_from(minutes).ok().map(|minutes| sign * minutes)
 }
 
-fn networks(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Networks> {
+pub(super) fn networks(node: Node<'_>, sink: &mut Sink<'_>) -> Option<Networks> {
     let mut out = Vec::new();
     let nodes = reader::list("network", "a list such as [\"10.0.0.0/8\"]", node, sink);
     let mut sound = !nodes.is_empty();

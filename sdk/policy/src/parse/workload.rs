@@ -7,14 +7,14 @@ use std::ops::Range;
 use bulla_identity::{Nkey, WorkloadName};
 
 use super::reader::{self, Fields, Node};
-use super::x509::Authorities;
-use super::{MAX_GRANTS, NamedSpec, WorkloadSpec, attest, lint, subject, user};
+use super::{MAX_GRANTS, NamedSpec, WorkloadSpec, attest, lint, subject, user, when};
 use crate::error::Sink;
-use crate::problem::Problem;
+use crate::problem::{AttestProblem, Problem};
+use crate::token_issuer::Protocols;
 
 pub(super) fn workloads(
     node: Option<Node<'_>>,
-    authorities: &Authorities,
+    known: &attest::Named<'_>,
     sink: &mut Sink<'_>,
 ) -> Vec<WorkloadSpec> {
     let Some(table) = node.and_then(|n| reader::table("workload", n, sink)) else {
@@ -46,11 +46,13 @@ pub(super) fn workloads(
             "reach",
             "exchanges",
             "starts",
+            "network",
+            "protocol",
             "allow_lint",
         ];
         let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
         let attest = fields.need("attest", sink);
-        let attestors = attest.map(|node| attest::read(name, node, authorities, &mut owners, sink));
+        let attestors = attest.map(|node| attest::read(name, node, known, &mut owners, sink));
         let mints = fields
             .get("mints")
             .and_then(|n| reader::boolean("mints", n, sink))
@@ -73,6 +75,11 @@ pub(super) fn workloads(
         });
         let starts_node = fields.get("starts");
         let starts = starts_node.and_then(|node| user::starts(node, sink));
+        let networks = fields.get("network").and_then(|n| when::networks(n, sink));
+        let protocols = match fields.get("protocol") {
+            Some(node) => protocols(node, sink),
+            None => Protocols::default(),
+        };
         if let Some(name) = parsed {
             out.push(WorkloadSpec {
                 name,
@@ -85,6 +92,8 @@ pub(super) fn workloads(
                 starts_at: starts_node.map(|node| node.span()),
                 allow_lint: lint::allowed(&fields, sink),
                 place: sink.place_of(key.span().start),
+                networks,
+                protocols,
             });
         }
     }
@@ -94,6 +103,26 @@ pub(super) fn workloads(
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+/// By what it may connect.
+fn protocols(node: Node<'_>, sink: &mut Sink<'_>) -> Protocols {
+    let mut out = Protocols {
+        nats: false,
+        websocket: false,
+    };
+    for node in reader::list("protocol", "a list such as [\"nats\"]", node, sink) {
+        match reader::text("protocol", node, sink) {
+            Some("nats") => out.nats = true,
+            Some("websocket") => out.websocket = true,
+            Some(name) => {
+                let name = reader::printable(name);
+                sink.report(&node.span(), AttestProblem::Protocol { name }.into());
+            }
+            None => {}
+        }
+    }
     out
 }
 

@@ -78,10 +78,9 @@ impl Problem {
             }
             Self::X509Twice { .. } => "leave it out",
             Self::AttestorBoth => "write two: `[{ nkey = \"U…\" }, { x509 = \"name\" }]`",
-            Self::X509Alone => {
-                "add the nkey that it connects with; `{ nkey = \"U…\", vouches = false }` lets only its certificate vouch for its messages"
+            Self::NothingVouches => {
+                "leave `vouches = false` out, add `{ x509 = \"name\" }`, or say `vouches = true` beside `jwt`: then a broker's word is enough"
             }
-            Self::NothingVouches => "leave `vouches = false` out, or add `{ x509 = \"name\" }`",
             Self::TagCollision { .. } => "rename one of them",
             Self::UnknownWorkload { name, similar } => {
                 return match similar {
@@ -163,6 +162,7 @@ impl Problem {
                 "give each a rule of its own: the `on` of a rule names either subjects, or consumers, or keys of buckets, or streams and buckets"
             }
             Self::Bucket(problem) => problem.remedy(),
+            Self::Attest(problem) => return problem.remedy(),
             Self::MirrorSays { .. } => "leave it out",
             Self::MirrorOrigin { .. } => {
                 "name a declared stream with retention = \"limits\" that is no mirror itself"

@@ -150,12 +150,10 @@ fn pol_91_names_of_authorities_are_known_and_stand_once() {
     one_error(&policy(&attest, &x509), "x509_twice", "attest");
 }
 
-/// A workload does not connect with a certificate: this would be a workload that
-/// can do nothing.
 #[test]
-fn pol_92_certificates_alone_are_refused() {
+fn pol_92_certificates_alone_are_enough() {
     let text = policy("{ x509 = \"mesh\" }", &mesh(AUTHORITY));
-    one_error(&text, "x509_alone", "attest");
+    assert_eq!(counts(&workload(&text)), (0, 0, 1));
 }
 
 #[test]

@@ -261,10 +261,10 @@ fn pol_10_workloads_have_names_and_public_keys_of_their_own() {
         "nkey_kind",
         &format!("\"{account}\""),
     );
-    for later in ["k8s", "jwt"] {
-        let text = with(&format!("workload.d.attest = [{{ {later} = \"x\" }}]"));
-        one_error(&text, "unsupported", later);
-    }
+    let text = with("workload.d.attest = [{ k8s = \"x\" }]");
+    one_error(&text, "attestor_misplaced", "\"x\"");
+    let text = with("workload.d.attest = [{ jwt = \"x\" }]");
+    one_error(&text, "unknown_jwt", "\"x\"");
     one_error(&with("workload.d.attest = [{}]"), "missing_key", "{}");
 }
 

@@ -23,4 +23,5 @@ mod properties;
 mod shop;
 mod streams;
 mod tables;
+mod tokens;
 mod vectors;

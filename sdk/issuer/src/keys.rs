@@ -8,7 +8,7 @@
 //! - Keys that are there are replaced by a set that parses and holds usable keys, and
 //!   by nothing else; they lapse when no fetch has succeeded for `max_stale`.
 //! - Key ids that a fresh set did not hold are remembered, in a bounded number.
-//! - https, or http to loopback; no redirects; the answer is read up to a limit.
+//! - https, or http to loopback; no redirects; answers are read up to a limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +20,11 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
-use crate::config::IssuerConfig;
-use crate::issuer_file::is_loopback;
-use crate::metrics::Metrics;
+use crate::source::{
+    CertificateSource, KeySource, KeysAt, SourceError, description_of, is_loopback, key_url,
+};
 
 /// How many key ids that do not exist are remembered.
 const MAX_UNKNOWN_KEYS: u64 = 1_024;
@@ -33,19 +34,23 @@ static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// A key set as it was fetched.
 #[derive(Debug)]
-pub(crate) struct Generation {
-    pub(crate) keys: KeySet,
+pub struct Generation {
+    /// The keys.
+    pub keys: KeySet,
     /// Changes whenever the keys do.
-    pub(crate) number: u64,
+    pub number: u64,
     /// When a fetch last confirmed it.
-    pub(crate) fetched: Instant,
+    pub fetched: Instant,
 }
 
+/// Told of each fetch: of which issuer, and whether it succeeded.
+type Told = dyn Fn(&str, bool) + Send + Sync;
+
 /// Where the keys of one issuer come from and which they are now.
-pub(crate) struct IssuerKeys {
-    config: IssuerConfig,
+pub struct IssuerKeys {
+    config: KeySource,
     client: reqwest::Client,
-    metrics: Metrics,
+    told: Box<Told>,
     current: ArcSwapOption<Generation>,
     unknown: Cache<String, ()>,
     state: Mutex<Fetching>,
@@ -73,41 +78,33 @@ pub(crate) enum FetchError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The issuer's description is none, or names no usable place for its keys.
+    #[error("the issuer's description names no usable `jwks_uri`")]
+    Description,
+    /// The description is another issuer's.
+    #[error("the description is another issuer's")]
+    OtherIssuer,
     /// The answer is no key set.
     #[error("the answer is no usable key set: {0}")]
     KeySet(JwksError),
 }
 
-/// Why the client for a key set could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// The file of certificate authorities cannot be read.
-    #[error("cannot read `{file}`")]
-    CaFile {
-        /// The file.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The TLS client cannot be set up.
-    #[error("cannot set up the client for `{issuer}`")]
-    Client {
-        /// Whose keys.
-        issuer: String,
-        /// Why.
-        source: reqwest::Error,
-    },
-}
-
 impl IssuerKeys {
-    pub(crate) fn new(config: IssuerConfig, metrics: Metrics) -> Result<Self, SourceError> {
+    /// Nothing is fetched yet. `told` learns of each fetch.
+    ///
+    /// # Errors
+    /// [`SourceError`] if the certificate authorities cannot be used.
+    pub fn new(
+        config: KeySource,
+        told: impl Fn(&str, bool) + Send + Sync + 'static,
+    ) -> Result<Self, SourceError> {
         let client = client(&config)?;
         // Remembered for longer than a cooldown, so that a kid that does not exist
         // costs one fetch and not one for each cooldown.
         let remember = config.cooldown.max(Duration::from_secs(1)) * 10;
         Ok(Self {
             client,
-            metrics,
+            told: Box::new(told),
             current: ArcSwapOption::empty(),
             unknown: Cache::builder()
                 .max_capacity(MAX_UNKNOWN_KEYS)
@@ -121,15 +118,22 @@ impl IssuerKeys {
         })
     }
 
+    /// Whose they are.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.config.issuer
+    }
+
     /// The keys, unless there are none or they have lapsed.
-    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Generation>> {
         self.current
             .load_full()
             .filter(|g| g.fetched.elapsed() <= self.config.max_stale)
     }
 
     /// The keys, fetched now if there are none and the cooldown allows it.
-    pub(crate) async fn available(self: &Arc<Self>) -> Option<Arc<Generation>> {
+    pub async fn available(self: &Arc<Self>) -> Option<Arc<Generation>> {
         if let Some(current) = self.current() {
             return Some(current);
         }
@@ -139,11 +143,7 @@ impl IssuerKeys {
     }
 
     /// A newer set that holds `kid`, if there is one: fetched once for each cooldown.
-    pub(crate) async fn newer_with(
-        self: &Arc<Self>,
-        kid: &str,
-        seen: u64,
-    ) -> Option<Arc<Generation>> {
+    pub async fn newer_with(self: &Arc<Self>, kid: &str, seen: u64) -> Option<Arc<Generation>> {
         let newer = || {
             self.current()
                 .filter(|g| g.number != seen && g.keys.contains(kid))
@@ -167,9 +167,17 @@ impl IssuerKeys {
         found
     }
 
+    /// Begins to fetch them again, if the cooldown allows it: for whoever has met a
+    /// key id that is not there and cannot wait.
+    pub fn seek(self: &Arc<Self>) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let _ = self.begin(Cause::Client);
+        }
+    }
+
     /// Fetches again and again until `stop`. Runs `changed` whenever keys were
     /// replaced, by whomever the fetch was caused.
-    pub(crate) async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
         let mut failures: u32 = 0;
         loop {
             if let Some(running) = self.begin(Cause::Background) {
@@ -223,7 +231,7 @@ impl IssuerKeys {
 
     async fn fetch_and_store(&self) {
         let outcome = self.fetch().await;
-        self.metrics.key_fetch(&self.config.issuer, outcome.is_ok());
+        (self.told)(&self.config.issuer, outcome.is_ok());
         match outcome {
             Ok(keys) => self.store(keys),
             Err(error) => tracing::warn!(
@@ -267,30 +275,58 @@ impl IssuerKeys {
     }
 
     async fn fetch(&self) -> Result<KeySet, FetchError> {
-        let mut answer = self
-            .client
-            .get(self.config.jwks_url.clone())
-            .header(
-                http::header::ACCEPT,
+        let url = match &self.config.keys {
+            KeysAt::Url(url) => url.clone(),
+            KeysAt::Discovered(issuer) => self.discover(issuer).await?,
+        };
+        let body = self
+            .get(
+                url,
                 "application/jwk-set+json, application/json",
+                MAX_JWKS_BYTES,
             )
-            .send()
             .await?;
+        KeySet::parse(&body).map_err(FetchError::KeySet)
+    }
+
+    /// Where the issuer says that its keys are. What answers has to call itself by
+    /// the name under which it was looked for, or one issuer could answer for
+    /// another.
+    async fn discover(&self, issuer: &Url) -> Result<Url, FetchError> {
+        let at = description_of(issuer).ok_or(FetchError::Description)?;
+        let body = self
+            .get(at, "application/json", MAX_DESCRIPTION_BYTES)
+            .await?;
+        let description: serde_json::Value =
+            serde_json::from_slice(&body).map_err(|_| FetchError::Description)?;
+        let text = |name: &str| description.get(name).and_then(serde_json::Value::as_str);
+        if text("issuer") != Some(&*self.config.issuer) {
+            return Err(FetchError::OtherIssuer);
+        }
+        let url = text("jwks_uri").and_then(|url| key_url(url).ok());
+        url.filter(|url| is_loopback(issuer) || !is_loopback(url))
+            .ok_or(FetchError::Description)
+    }
+
+    async fn get(&self, url: Url, accept: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+        let request = self.client.get(url).header(http::header::ACCEPT, accept);
+        let mut answer = request.send().await?;
         if answer.status() != http::StatusCode::OK {
             return Err(FetchError::Status(answer.status().as_u16()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
-            if body.len() + chunk.len() > MAX_JWKS_BYTES {
-                return Err(FetchError::TooLarge {
-                    limit: MAX_JWKS_BYTES,
-                });
+            if body.len() + chunk.len() > limit {
+                return Err(FetchError::TooLarge { limit });
             }
             body.extend_from_slice(&chunk);
         }
-        KeySet::parse(&body).map_err(FetchError::KeySet)
+        Ok(body)
     }
 }
+
+/// Far more than issuers say of themselves.
+const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
 
 #[derive(Clone, Copy)]
 enum Cause {
@@ -311,33 +347,36 @@ fn jittered(d: Duration) -> Duration {
     d.mul_f64(0.8 + f64::from(byte) / 1_280.0)
 }
 
-fn client(config: &IssuerConfig) -> Result<reqwest::Client, SourceError> {
+fn client(config: &KeySource) -> Result<reqwest::Client, SourceError> {
+    let failed = |source| SourceError::Client {
+        issuer: config.issuer.clone(),
+        source,
+    };
     let mut builder = reqwest::Client::builder()
         .tls_backend_rustls()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(config.timeout)
         .connect_timeout(config.timeout)
-        .user_agent("bulla-gateway");
-    if is_loopback(&config.jwks_url) {
+        .user_agent(config.user_agent);
+    if is_loopback(config.keys.first()) {
         builder = builder.no_proxy();
     } else {
         builder = builder.https_only(true);
     }
-    if let Some(file) = &config.ca_file {
-        let name = file.display().to_string();
-        let pem = std::fs::read(file).map_err(|source| SourceError::CaFile {
-            file: name.clone(),
-            source,
-        })?;
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|source| SourceError::Client {
-                issuer: config.issuer.clone(),
+    let pem = match &config.certificates {
+        CertificateSource::System => None,
+        CertificateSource::Pem(pem) => Some(pem.clone().into_bytes()),
+        CertificateSource::File(file) => {
+            let read = std::fs::read(file).map_err(|source| SourceError::CaFile {
+                file: file.display().to_string(),
                 source,
             })?;
+            Some(read)
+        }
+    };
+    if let Some(pem) = pem {
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?;
         builder = builder.tls_certs_only(certificates);
     }
-    builder.build().map_err(|source| SourceError::Client {
-        issuer: config.issuer.clone(),
-        source,
-    })
+    builder.build().map_err(failed)
 }
