@@ -219,6 +219,13 @@ impl From<&Subject> for SubjectPattern {
     }
 }
 
+/// The text, shared and not copied.
+impl From<&SubjectPattern> for Arc<str> {
+    fn from(pattern: &SubjectPattern) -> Self {
+        pattern.text.clone()
+    }
+}
+
 impl fmt::Display for SubjectPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -64,6 +64,13 @@ impl Subject {
     }
 }
 
+/// The text, shared and not copied.
+impl From<&Subject> for Arc<str> {
+    fn from(subject: &Subject) -> Self {
+        subject.0.clone()
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -117,11 +117,11 @@ impl Condition {
             .count()
     }
 
-    /// The first test that does not hold, for an explanation.
-    pub(crate) fn first_failure(&self, scene: Scene<'_>) -> Option<(&ClaimTest, TestOutcome)> {
-        self.tests
-            .iter()
-            .map(|t| (t, t.outcome(scene)))
+    /// The first test that does not hold, by its place, for an explanation.
+    pub(crate) fn first_failure(&self, scene: Scene<'_>) -> Option<(u32, TestOutcome)> {
+        let tests = (0u32..).zip(&self.tests);
+        tests
+            .map(|(at, test)| (at, test.outcome(scene)))
             .find(|(_, outcome)| *outcome != TestOutcome::Holds)
     }
 }

@@ -1,14 +1,15 @@
 //! One question, one answer.
 
+use std::sync::Arc;
+
 use bulla_identity::{
     Claims, PatternToken, Subject, SubjectPattern, UnixMillis, WorkloadId, reserved,
 };
 
 use crate::circumstances::Standing;
 use crate::condition::{Condition, Scene};
-use crate::decision::{
-    Decision, Denial, Detail, FailedCondition, NamedRule, Permit, Reason, Would,
-};
+use crate::decision::{Decision, Permit, Reason, Would};
+use crate::denial::{Denial, Unmet};
 use crate::policy::{Entry, Policy};
 use crate::requirements::{Requirements, Stated, UserRule};
 use crate::rule::{Effect, Rule, Verb};
@@ -62,7 +63,7 @@ impl Policy {
     /// of rules never matters (POL-50).
     ///
     /// The cost does not grow with the number of rules that are not about
-    /// this workload and subject, and an allowed request allocates nothing.
+    /// this workload and subject, and neither answer allocates.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         let Some(workload) = self.index_of(request.workload) else {
             return self.deny(request, Reason::UnknownWorkload, None, None);
@@ -80,8 +81,7 @@ impl Policy {
             });
         }
         if let Some(rule) = seen.denies {
-            let rule = self.rules.get(rule as usize);
-            return self.deny(request, Reason::DeniedByRule, rule, None);
+            return self.deny(request, Reason::DeniedByRule, Some(rule), None);
         }
         let requirements = match request.verb {
             // Not about a subject: what a message must be is said by its own.
@@ -90,11 +90,12 @@ impl Policy {
             }
             _ => self.requirements(request.subject),
         };
-        let Some(rule) = seen.allows.and_then(|r| self.rules.get(r as usize)) else {
+        let allowing = seen.allows.and_then(|r| self.rules.get(r as usize));
+        let Some(rule) = allowing else {
             return self.refuse(request, workload, &requirements, &seen);
         };
         if let Err(lack) = self.lacks(request, &requirements) {
-            return self.deny_for(request, lack, Some(rule));
+            return self.deny_for(request, lack, seen.allows);
         }
         Decision::Allow(Permit {
             rule: rule.id.clone(),
@@ -150,17 +151,16 @@ impl Policy {
         pattern: &SubjectPattern,
         now: UnixMillis,
     ) -> Result<&str, Denial> {
-        let denial = |reason, rule: Option<&Rule>| Denial {
+        let denial = |reason, rule| Denial {
             reason,
-            detail: Box::new(Detail {
-                workload: workload.clone(),
-                verb,
-                subject: pattern.to_string(),
-                rule: rule.map(|rule| NamedRule::of(rule, reason)),
-                condition: None,
-                audience: None,
-                would: None,
-            }),
+            workload: workload.clone(),
+            verb,
+            on: pattern.into(),
+            rules: self.rules.clone(),
+            rule,
+            unmet: None,
+            audience: None,
+            would: None,
         };
         let Some(trie) = self.index_of(workload).and_then(|w| self.rules_of(w)) else {
             return Err(denial(Reason::UnknownWorkload, None));
@@ -192,7 +192,7 @@ impl Policy {
             }
         });
         if let Some(rule) = denies {
-            return Err(denial(Reason::DeniedByRule, self.rules.get(rule as usize)));
+            return Err(denial(Reason::DeniedByRule, Some(rule)));
         }
         if let Some(rule) = allows.and_then(|r| self.rules.get(r as usize)) {
             return Ok(&rule.id);
@@ -202,7 +202,7 @@ impl Policy {
                 Miss::Expired => Reason::RuleExpired,
                 _ => Reason::OutsideTime,
             };
-            return Err(denial(reason, self.rules.get(rule as usize)));
+            return Err(denial(reason, Some(rule)));
         }
         let reserved = reserved::is_reserved(pattern.as_str())
             && matches!(pattern.tokens().first(), Some(PatternToken::Literal(_)));
@@ -253,7 +253,7 @@ impl Policy {
     }
 
     /// What of its subject's demands a message does not meet.
-    fn lacks(&self, request: &Request<'_>, requirements: &Requirements) -> Result<(), Lack<'_>> {
+    fn lacks(&self, request: &Request<'_>, requirements: &Requirements) -> Result<(), Lack> {
         match (requirements.user, request.user) {
             (UserRule::Required, None) => Err(Lack::User),
             (UserRule::None, Some(_)) => Err(Lack::NoUser),
@@ -267,7 +267,7 @@ impl Policy {
         }
     }
 
-    fn shadow(&self, rule: Option<u32>) -> Option<std::sync::Arc<str>> {
+    fn shadow(&self, rule: Option<u32>) -> Option<Arc<str>> {
         Some(self.rules.get(rule? as usize)?.id.clone())
     }
 
@@ -282,8 +282,9 @@ impl Policy {
     ) -> Decision {
         debug_assert!(self.workload_at(workload).is_some());
         let lack = self.lacks(request, requirements);
+        let is_met = lack.is_ok();
         let near = self.nearest(request);
-        let rule = near.and_then(|(_, entry)| self.rules.get(entry.rule as usize));
+        let rule = near.map(|(_, entry)| entry.rule);
         let decision = match (near, lack) {
             (Some((Miss::User(_), _)), Err(lack)) => self.deny_for(request, lack, rule),
             (Some((Miss::User(_), entry)), Ok(())) => {
@@ -304,10 +305,10 @@ impl Policy {
         };
         let would = self
             .shadow(seen.would_allow)
-            .filter(|_| seen.would_deny.is_none() && lack.is_ok());
+            .filter(|_| seen.would_deny.is_none() && is_met);
         match (decision, would) {
             (Decision::Deny(mut denial), Some(rule)) => {
-                denial.detail.would = Some(Would::allow(rule));
+                denial.would = Some(Would::allow(rule));
                 Decision::Deny(denial)
             }
             (decision, _) => decision,
@@ -362,58 +363,52 @@ impl Policy {
     }
 
     #[cold]
-    fn deny_for(&self, request: &Request<'_>, lack: Lack<'_>, rule: Option<&Rule>) -> Decision {
+    fn deny_for(&self, request: &Request<'_>, lack: Lack, rule: Option<u32>) -> Decision {
         let (reason, audience) = match lack {
             Lack::User => (Reason::UserRequired, None),
             Lack::NoUser => (Reason::UserForbidden, None),
-            Lack::Reach(audience) => (Reason::OutOfReach, Some(audience.into())),
+            Lack::Reach(audience) => (Reason::OutOfReach, Some(audience)),
         };
-        let decision = self.deny(request, reason, rule, None);
-        if let Decision::Deny(mut denial) = decision {
-            denial.detail.audience = audience;
-            return Decision::Deny(denial);
+        match self.deny(request, reason, rule, None) {
+            Decision::Deny(denial) => Decision::Deny(Denial { audience, ..denial }),
+            decision @ Decision::Allow(_) => decision,
         }
-        decision
     }
 
+    /// Allocates nothing: whoever is flooded with what it refuses pays least for
+    /// that.
     #[cold]
     fn deny(
         &self,
         request: &Request<'_>,
         reason: Reason,
-        rule: Option<&Rule>,
+        rule: Option<u32>,
         unmet: Option<Entry>,
     ) -> Decision {
-        let condition = unmet.and_then(|entry| {
+        let unmet = unmet.and_then(|entry| {
             let (rule, pattern) = self.entry(entry)?;
             let (test, outcome) = rule.user.as_ref()?.first_failure(scene(pattern, request))?;
-            Some(FailedCondition {
-                claim: test.claim.to_string(),
-                test: test.to_string(),
-                outcome,
-            })
+            Some(Unmet { test, outcome })
         });
         Decision::Deny(Denial {
             reason,
-            detail: Box::new(Detail {
-                workload: request.workload.clone(),
-                verb: request.verb,
-                subject: request.subject.to_string(),
-                rule: rule.map(|rule| NamedRule::of(rule, reason)),
-                condition,
-                audience: None,
-                would: None,
-            }),
+            workload: request.workload.clone(),
+            verb: request.verb,
+            on: request.subject.into(),
+            rules: self.rules.clone(),
+            rule,
+            unmet,
+            audience: None,
+            would: None,
         })
     }
 }
 
 /// What a message does not have, though its subject asks for it.
-#[derive(Clone, Copy)]
-enum Lack<'p> {
+enum Lack {
     User,
     NoUser,
-    Reach(&'p str),
+    Reach(Arc<str>),
 }
 
 fn scene<'a>(pattern: &'a SubjectPattern, request: &Request<'a>) -> Scene<'a> {

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bulla_identity::{UnixMillis, WorkloadId};
+use bulla_identity::UnixMillis;
 
-use crate::condition::TestOutcome;
+use crate::denial::Denial;
 use crate::requirements::Requirements;
-use crate::rule::{Effect, Rule, Verb};
-use crate::source::Place;
+use crate::rule::{Effect, Verb};
 
 /// The engine's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +67,7 @@ impl Decision {
         let would = (would.is_allow() != self.is_allow()).then_some(would);
         match &mut self {
             Self::Allow(permit) => permit.would = would,
-            Self::Deny(denial) => denial.detail.would = would,
+            Self::Deny(denial) => denial.would = would,
         }
         self
     }
@@ -90,8 +89,8 @@ impl Would {
             Decision::Allow(permit) => Self::allow(permit.rule.clone()),
             Decision::Deny(denial) => Self {
                 effect: Effect::Deny,
-                rule: denial.detail.rule.as_ref().map(|rule| rule.id.clone()),
-                reason: Some(denial.reason),
+                rule: denial.named().map(|rule| rule.id.clone()),
+                reason: Some(denial.reason()),
             },
         }
     }
@@ -260,228 +259,3 @@ impl Reason {
         }
     }
 }
-
-/// A refusal and what explains it.
-///
-/// It names rules and claims, never a claim's value. For the workload's own
-/// side and the operator: a peer gets one uniform error instead.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    pub(crate) reason: Reason,
-    /// Boxed, so that an allowed request does not pay for its size.
-    pub(crate) detail: Box<Detail>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Detail {
-    pub(crate) workload: WorkloadId,
-    pub(crate) verb: Verb,
-    pub(crate) subject: String,
-    pub(crate) rule: Option<NamedRule>,
-    pub(crate) condition: Option<FailedCondition>,
-    /// What the user's token does not reach.
-    pub(crate) audience: Option<Box<str>>,
-    pub(crate) would: Option<Would>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NamedRule {
-    pub(crate) id: Arc<str>,
-    pub(crate) place: Place,
-    /// When it counts, in words, where that was the reason.
-    pub(crate) when: Option<String>,
-}
-
-impl NamedRule {
-    pub(crate) fn of(rule: &Rule, reason: Reason) -> Self {
-        let when = match reason {
-            Reason::OutsideTime => rule.hours().map(ToString::to_string),
-            _ => None,
-        };
-        Self {
-            id: rule.id.clone(),
-            place: rule.place.clone(),
-            when,
-        }
-    }
-}
-
-impl fmt::Display for NamedRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule `{}` ({})", self.id, self.place)
-    }
-}
-
-/// A condition on the user that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedCondition {
-    pub(crate) claim: String,
-    pub(crate) test: String,
-    pub(crate) outcome: TestOutcome,
-}
-
-impl FailedCondition {
-    /// The claim.
-    #[must_use]
-    pub fn claim(&self) -> &str {
-        &self.claim
-    }
-
-    /// What the policy asks of it.
-    #[must_use]
-    pub fn test(&self) -> &str {
-        &self.test
-    }
-
-    /// What went wrong.
-    #[must_use]
-    pub fn outcome(&self) -> TestOutcome {
-        self.outcome
-    }
-}
-
-impl Denial {
-    /// Why.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        self.reason
-    }
-
-    /// The rule that decided ([`Reason::DeniedByRule`]), or the allow rule
-    /// that came nearest, if there is one.
-    #[must_use]
-    pub fn rule(&self) -> Option<&str> {
-        self.detail.rule.as_ref().map(|r| &*r.id)
-    }
-
-    /// The line of that rule in its file.
-    #[must_use]
-    pub fn rule_line(&self) -> Option<u32> {
-        self.rule_place().map(Place::line)
-    }
-
-    /// Where that rule stands.
-    #[must_use]
-    pub fn rule_place(&self) -> Option<&Place> {
-        self.detail.rule.as_ref().map(|r| &r.place)
-    }
-
-    /// The audience that the user's token does not reach
-    /// ([`Reason::OutOfReach`]).
-    #[must_use]
-    pub fn audience(&self) -> Option<&str> {
-        self.detail.audience.as_deref()
-    }
-
-    /// The condition of the nearest rule that failed.
-    #[must_use]
-    pub fn condition(&self) -> Option<&FailedCondition> {
-        self.detail.condition.as_ref()
-    }
-
-    /// What would be allowed if everything in shadow were enforced.
-    #[must_use]
-    pub fn would(&self) -> Option<&Would> {
-        self.detail.would.as_ref()
-    }
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail {
-            workload,
-            verb,
-            subject,
-            rule,
-            condition,
-            audience,
-            would: _,
-        } = &*self.detail;
-        let name = workload.path();
-        match (self.reason, rule) {
-            (Reason::UnknownWorkload, _) => {
-                return write!(f, "the policy names no workload `{workload}`");
-            }
-            (Reason::DeniedByRule, Some(rule)) => {
-                write!(f, "{rule} denies `{name}` to {verb} on `{subject}`")
-            }
-            (Reason::NotGranted, nearest) => {
-                write!(f, "no rule lets `{name}` {verb} on `{subject}`")?;
-                match nearest {
-                    Some(rule) => {
-                        write!(f, "; the nearest is {rule}, which grants other verbs there")
-                    }
-                    None => Ok(()),
-                }
-            }
-            (Reason::ReservedSubject, _) => write!(
-                f,
-                "`{subject}` belongs to nats-server or Bulla: no rule can grant it"
-            ),
-            (Reason::UserRequired, _) => write!(
-                f,
-                "`{subject}` demands a user, and this message carries none"
-            ),
-            (Reason::UserForbidden, _) => write!(
-                f,
-                "`{subject}` says user = \"none\", and this message carries a user"
-            ),
-            (Reason::OutOfReach, _) => write!(
-                f,
-                "`{subject}` belongs to `{}`, which this user's token does not reach",
-                audience.as_deref().unwrap_or("?")
-            ),
-            (Reason::ConditionFailed, Some(rule)) => write!(
-                f,
-                "{rule} would let `{name}` {verb} on `{subject}`, but not for this user"
-            ),
-            (Reason::OutsideTime, Some(rule)) => {
-                write!(
-                    f,
-                    "{rule} would let `{name}` {verb} on `{subject}`, but not at this time"
-                )?;
-                match &rule.when {
-                    Some(when) => write!(f, ": it counts {when}"),
-                    None => Ok(()),
-                }
-            }
-            (Reason::RuleExpired, Some(rule)) => write!(
-                f,
-                "{rule} would let `{name}` {verb} on `{subject}`, but it has expired"
-            ),
-            (
-                Reason::DeniedByRule
-                | Reason::ConditionFailed
-                | Reason::OutsideTime
-                | Reason::RuleExpired,
-                None,
-            ) => {
-                write!(f, "`{name}` may not {verb} on `{subject}`")
-            }
-        }?;
-        let Some(failed) = condition else {
-            return Ok(());
-        };
-        match failed.outcome {
-            TestOutcome::Missing => {
-                write!(
-                    f,
-                    ": it asks that {}, and there is no claim `{}`",
-                    failed.test, failed.claim
-                )
-            }
-            TestOutcome::WrongType => {
-                write!(
-                    f,
-                    ": it asks that {}, and the claim `{}` is of another type",
-                    failed.test, failed.claim
-                )
-            }
-            TestOutcome::Differs | TestOutcome::Holds => {
-                write!(f, ": it asks that {}", failed.test)
-            }
-        }
-    }
-}
-
-impl std::error::Error for Denial {}

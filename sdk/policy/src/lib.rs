@@ -69,6 +69,7 @@ mod circumstances;
 mod condition;
 mod decide;
 mod decision;
+mod denial;
 mod diff;
 mod error;
 mod excerpt;
@@ -96,7 +97,8 @@ pub use cases::{Asked, Case, Cases, Complaint, Coverage, RuleCoverage, TestRepor
 pub use circumstances::{Circumstances, Networks, moment, parse_moment};
 pub use condition::TestOutcome;
 pub use decide::Request;
-pub use decision::{Decision, Denial, FailedCondition, Permit, Reason, Would};
+pub use decision::{Decision, Permit, Reason, Would};
+pub use denial::{Denial, FailedCondition};
 pub use diff::{
     Allowance, ChangeKind, Example, KeyChange, PermissionChange, PolicyDiff, RequirementChange,
     RightChange, RuleChange, SettingChange, SubjectSet,

@@ -43,8 +43,8 @@ pub struct Policy {
     by_name: HashMap<WorkloadName, u32>,
     by_tag: HashMap<WorkloadTag, u32>,
     by_nkey: HashMap<Nkey, u32>,
-    /// Sorted by id.
-    pub(crate) rules: Vec<Rule>,
+    /// Sorted by id. Denials share them.
+    pub(crate) rules: Arc<[Rule]>,
     /// Those that do not count always, or not for every client.
     timed: Vec<u32>,
     /// Per workload, the rules that name it, by their patterns.
@@ -53,7 +53,7 @@ pub struct Policy {
     /// The same, by pattern.
     pub(crate) entries: Vec<StatedEntry>,
     /// Sorted; their places are what [`Audiences`] counts.
-    audiences: Vec<Box<str>>,
+    audiences: Vec<Arc<str>>,
     /// Sorted by name.
     private: Vec<PrivateSpec>,
     /// Who may, on some condition, request what.
@@ -295,12 +295,12 @@ impl Policy {
             by_name: HashMap::new(),
             by_tag: HashMap::new(),
             by_nkey: HashMap::new(),
-            rules: Vec::new(),
+            rules: Arc::default(),
             timed: Vec::new(),
             index: Vec::new(),
             subjects: Trie::default(),
             entries: Vec::new(),
-            audiences: parsed.audiences,
+            audiences: parsed.audiences.into_iter().map(Arc::from).collect(),
             private: parsed.private,
             requesters: Trie::default(),
             warnings: Vec::new(),
@@ -378,6 +378,7 @@ impl Policy {
         let ages = parsed.subjects.iter().filter_map(|s| s.stated.max_age);
         policy.longest_max_age = ages.max().unwrap_or_default().max(DEFAULT_MAX_AGE);
         policy.add_streams(parsed.streams, &parsed.subjects);
+        let mut rules = Vec::with_capacity(parsed.rules.len());
         for (spec, rule) in parsed.rules.into_iter().zip(0u32..) {
             for (pattern, at) in spec.rule.on.iter().zip(0u32..) {
                 let entry = Entry { rule, pattern: at };
@@ -395,8 +396,9 @@ impl Policy {
             if spec.rule.when.is_some() {
                 policy.timed.push(rule);
             }
-            policy.rules.push(spec.rule);
+            rules.push(spec.rule);
         }
+        policy.rules = rules.into();
         policy.consumers = policy.granted_consumers();
         Some(policy)
     }
@@ -585,11 +587,10 @@ impl Policy {
 
     /// The first of these audiences that a user's token does not reach. One
     /// that is not known is not reached.
-    pub(crate) fn out_of_reach(&self, audiences: Audiences, user: &Claims) -> Option<&str> {
-        audiences
-            .places()
-            .map(|place| self.audiences.get(place).map_or("?", |name| &**name))
-            .find(|name| !user.reaches(name))
+    pub(crate) fn out_of_reach(&self, audiences: Audiences, user: &Claims) -> Option<Arc<str>> {
+        let mut names = audiences.places().map(|place| self.audiences.get(place));
+        let missed = names.find(|name| name.is_none_or(|name| !user.reaches(name)))?;
+        Some(missed.cloned().unwrap_or_else(|| "?".into()))
     }
 
     /// Whether some user, or none, lets `workload` do this at some time from some

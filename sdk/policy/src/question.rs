@@ -12,7 +12,8 @@ use bulla_identity::{Claims, Subject, SubjectPattern, WorkloadId};
 use crate::circumstances::{Circumstances, Standing};
 use crate::condition::{Scene, TestOutcome};
 use crate::decide::Request;
-use crate::decision::{Decision, Denial, FailedCondition, Would};
+use crate::decision::{Decision, Would};
+use crate::denial::{Denial, FailedCondition};
 use crate::policy::Policy;
 use crate::requirements::Requirements;
 use crate::rule::{About, Effect, Rule, Verb};
@@ -168,7 +169,7 @@ impl Denied {
 
     /// The test of the nearest rule that failed.
     #[must_use]
-    pub fn condition(&self) -> Option<&FailedCondition> {
+    pub fn condition(&self) -> Option<FailedCondition<'_>> {
         match self {
             Self::Engine(denial) => denial.condition(),
             Self::OtherNetwork { .. } | Self::ThisNetwork { .. } => None,

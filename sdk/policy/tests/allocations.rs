@@ -1,4 +1,4 @@
-//! An allowed decision allocates nothing (POL-111).
+//! A decision allocates nothing, whatever it is (POL-111).
 
 #![allow(
     clippy::unwrap_used,
@@ -8,12 +8,15 @@
     missing_docs
 )]
 
+use std::hint::black_box;
+
 use bulla_identity::{
-    Claims, Nkey, NkeyKind, Subject, TrustDomain, UnixMillis, WorkloadId, WorkloadName,
+    Claims, Nkey, NkeyKind, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId,
+    WorkloadName,
 };
-use bulla_policy::{Policy, Request, Verb};
+use bulla_policy::{Decision, Policy, Request, Verb};
 use peak_alloc::PeakAlloc;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -27,15 +30,48 @@ fn allocated(work: impl FnOnce()) -> usize {
     MEMORY.peak_usage().saturating_sub(before)
 }
 
-// One test alone: another one's threads would allocate meanwhile.
-#[test]
-fn pol_111_an_allowed_decision_allocates_nothing() {
-    let mut text = format!(
-        "version = 1\ntrust_domain = \"t.example\"\n\
-         workload.a.attest = [{{ nkey = \"{}\" }}]\n\
-         [subject.\"orders.>\"]\nuser = \"required\"\naudience = \"shop\"\n",
-        Nkey::from_bytes(NkeyKind::User, [3; 32])
-    );
+const SHOP: &str = r#"
+version = 1
+trust_domain = "t.example"
+workload.a.attest = [{ nkey = "NKEY" }]
+[subject."orders.>"]
+user = "required"
+audience = "shop"
+[subject."bare.>"]
+user = "none"
+[[allow]]
+id = "bare"
+who = ["a"]
+may = ["publish", "subscribe"]
+on = ["bare.x"]
+[[allow]]
+id = "hours"
+who = ["a"]
+may = ["publish", "subscribe"]
+on = ["hours.x"]
+time = { from = "00:00", to = "00:01" }
+[[allow]]
+id = "over"
+who = ["a"]
+may = ["publish", "subscribe"]
+on = ["over.x"]
+expires = "2020-01-01T00:00:00Z"
+[[deny]]
+id = "no"
+who = ["a"]
+may = ["publish", "subscribe"]
+on = ["no.x"]
+[[allow]]
+id = "trial"
+who = ["a"]
+may = ["publish"]
+on = ["trial.x"]
+shadow = true
+"#;
+
+fn shop() -> Policy {
+    let nkey = Nkey::from_bytes(NkeyKind::User, [3; 32]).to_string();
+    let mut text = SHOP.replace("NKEY", &nkey);
     for i in 0..500 {
         text.push_str(&format!(
             "[[allow]]\nid = \"r{i}\"\nwho = [\"a\"]\nmay = [\"request\"]\non = [\"orders.r{i}.{{tenant}}\"]\n\
@@ -44,41 +80,181 @@ fn pol_111_an_allowed_decision_allocates_nothing() {
              [[deny]]\nid = \"d{i}\"\nwho = [\"a\"]\nmay = [\"request\"]\non = [\"orders.*.*\"]\nuser = {{ kind = \"robot\" }}\nshadow = true\n",
         ));
     }
-    let policy = Policy::parse("p.toml", &text).unwrap();
+    Policy::parse("p.toml", &text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn workload(name: &str) -> WorkloadId {
     let domain = TrustDomain::parse("t.example").unwrap();
-    let workload = WorkloadId::new(&domain, &WorkloadName::parse("a").unwrap());
-    let subject = Subject::parse("orders.r77.acme").unwrap();
-    let claims = json!({
-        "scope": "z y x", "roles": ["staff", "buyer"], "tenant": "acme", "age": 33,
-        "reach": ["shop"], "kind": "robot",
-    });
-    let user = Claims::from_map(claims.as_object().unwrap().clone());
-    let mut would = 0;
-    let used = allocated(|| {
-        for _ in 0..100 {
-            let decision = policy.decide(&Request {
-                workload: &workload,
-                verb: Verb::Request,
-                subject: &subject,
-                user: Some(&user),
-                now: UnixMillis::from_secs(1_700_000_000),
-            });
-            assert!(decision.is_allow());
-            would += usize::from(decision.would().is_some());
-        }
-    });
-    assert_eq!((used, would), (0, 100));
-    // The measure itself: a denial says why, and that takes memory.
-    let other = Subject::parse("orders.r77.other").unwrap();
-    let used = allocated(|| {
-        let decision = policy.decide(&Request {
-            workload: &workload,
-            verb: Verb::Request,
-            subject: &other,
-            user: Some(&user),
-            now: UnixMillis::from_secs(1_700_000_000),
+    WorkloadId::new(&domain, &WorkloadName::parse(name).unwrap())
+}
+
+// One test alone: another one's threads would allocate meanwhile.
+#[test]
+fn pol_111_a_decision_allocates_nothing() {
+    let policy = shop();
+    let now = UnixMillis::from_secs(1_700_000_000);
+    let claims = |change: Value| {
+        let mut claims = json!({
+            "scope": "z y x", "roles": ["staff", "buyer"], "tenant": "acme", "age": 33,
+            "reach": ["shop"], "kind": "robot",
         });
-        assert!(!decision.is_allow());
-    });
-    assert!(used > 0);
+        let map = claims.as_object_mut().unwrap();
+        map.extend(change.as_object().unwrap().clone());
+        Some(Claims::from_map(map.clone()))
+    };
+    use Verb::{Publish, Request as Ask};
+    // What is asked, and the reason, the rule and whether shadow differs.
+    for (name, verb, subject, user, want) in [
+        (
+            "a",
+            Ask,
+            "orders.r77.acme",
+            claims(json!({})),
+            ("", "r77", true),
+        ),
+        (
+            "b",
+            Ask,
+            "orders.r77.acme",
+            None,
+            ("unknown_workload", "", false),
+        ),
+        ("a", Publish, "no.x", None, ("denied_by_rule", "no", false)),
+        (
+            "a",
+            Publish,
+            "orders.r77.acme",
+            None,
+            ("not_granted", "r77", false),
+        ),
+        ("a", Publish, "none.x", None, ("not_granted", "", false)),
+        (
+            "a",
+            Publish,
+            "$SYS.x",
+            None,
+            ("reserved_subject", "", false),
+        ),
+        (
+            "a",
+            Ask,
+            "orders.r77.acme",
+            None,
+            ("user_required", "r77", false),
+        ),
+        (
+            "a",
+            Publish,
+            "bare.x",
+            claims(json!({})),
+            ("user_forbidden", "bare", false),
+        ),
+        (
+            "a",
+            Ask,
+            "orders.r77.other",
+            claims(json!({})),
+            ("condition_failed", "r77", false),
+        ),
+        (
+            "a",
+            Ask,
+            "orders.r7.acme",
+            claims(json!({ "age": 17 })),
+            ("condition_failed", "r7", false),
+        ),
+        (
+            "a",
+            Ask,
+            "orders.r7.acme",
+            claims(json!({ "age": "18" })),
+            ("condition_failed", "r7", false),
+        ),
+        (
+            "a",
+            Ask,
+            "orders.r7.acme",
+            claims(json!({ "reach": ["x"] })),
+            ("out_of_reach", "r7", false),
+        ),
+        (
+            "a",
+            Publish,
+            "hours.x",
+            None,
+            ("outside_time", "hours", false),
+        ),
+        (
+            "a",
+            Publish,
+            "over.x",
+            None,
+            ("rule_expired", "over", false),
+        ),
+        ("a", Publish, "trial.x", None, ("not_granted", "", true)),
+    ] {
+        let workload = workload(name);
+        let on = Subject::parse(subject).unwrap();
+        let request = Request {
+            workload: &workload,
+            verb,
+            subject: &on,
+            user: user.as_ref(),
+            now,
+        };
+        let mut last = None;
+        let used = allocated(|| {
+            for _ in 0..20 {
+                let decision = policy.decide(&request);
+                // What explains it is there without a further look.
+                if let Decision::Deny(denial) = &decision {
+                    black_box((denial.rule(), denial.rule_place(), denial.condition()));
+                }
+                last = Some(decision);
+            }
+        });
+        let decision = last.unwrap();
+        let code = match &decision {
+            Decision::Allow(_) => "",
+            Decision::Deny(denial) => denial.reason().code(),
+        };
+        let told = (
+            code,
+            decision.rule().unwrap_or_default(),
+            decision.would().is_some(),
+        );
+        assert_eq!((told, used), (want, 0), "{subject}");
+    }
+    for (pattern, code) in [
+        ("bare.x", ""),
+        ("no.x", "denied_by_rule"),
+        ("none.>", "not_granted"),
+        ("$SYS.x", "reserved_subject"),
+        ("hours.x", "outside_time"),
+        ("over.x", "rule_expired"),
+    ] {
+        let workload = workload("a");
+        let on = SubjectPattern::parse(pattern).unwrap();
+        let mut got = "";
+        let used = allocated(|| {
+            let answer = policy.may_listen(&workload, Verb::Subscribe, &on, now);
+            got = answer.err().map_or("", |denial| denial.reason().code());
+        });
+        assert_eq!((got, used), (code, 0), "{pattern}");
+    }
+    // The measure itself: words take memory.
+    let denial = policy
+        .decide(&Request {
+            workload: &workload("a"),
+            verb: Ask,
+            subject: &Subject::parse("orders.r77.other").unwrap(),
+            user: claims(json!({})).as_ref(),
+            now,
+        })
+        .into_result()
+        .unwrap_err();
+    let mut text = String::new();
+    assert!(allocated(|| text = denial.to_string()) > 0);
+    assert!(text.contains("rule `r77` (line "), "{text}");
+    assert!(text.ends_with("it asks that tenant = {tenant}"), "{text}");
 }

@@ -171,7 +171,7 @@ fn concerned(sides: [&Policy; 2], sets: &[SubjectSet]) -> Vec<WorkloadName> {
         .collect();
     let mut out = BTreeSet::new();
     for policy in sides {
-        for rule in &policy.rules {
+        for rule in policy.rules.iter() {
             let about = rule.effect == Effect::Allow
                 && rule
                     .verbs
