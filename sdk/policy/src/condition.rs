@@ -76,8 +76,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) subject: &'a Subject,
 }
 
-impl Scene<'_> {
-    fn capture(&self, name: &str) -> Option<&str> {
+impl<'a> Scene<'a> {
+    fn capture(&self, name: &str) -> Option<&'a str> {
         let at = self
             .pattern
             .tokens()
@@ -129,17 +129,29 @@ impl Condition {
 impl ClaimTest {
     pub(crate) fn outcome(&self, scene: Scene<'_>) -> TestOutcome {
         let value = scene.user.and_then(|u| u.get(&self.claim));
+        self.test.outcome(value, |name| scene.capture(name))
+    }
+}
+
+impl Test {
+    /// What it says of a claim's value; `None`: there is no such claim. `capture`
+    /// knows what the pattern captured.
+    pub(crate) fn outcome<'a>(
+        &self,
+        value: Option<&Value>,
+        capture: impl Fn(&str) -> Option<&'a str> + Copy,
+    ) -> TestOutcome {
         let Some(value) = value else {
-            return match self.test {
-                Test::Present(false) => TestOutcome::Holds,
+            return match self {
+                Self::Present(false) => TestOutcome::Holds,
                 _ => TestOutcome::Missing,
             };
         };
-        match &self.test {
+        match self {
             // A null is neither a value nor an absence that anybody stated.
             _ if value.is_null() => TestOutcome::WrongType,
-            Test::Present(wanted) => told(*wanted),
-            Test::Scopes(wanted) => match value {
+            Self::Present(wanted) => told(*wanted),
+            Self::Scopes(wanted) => match value {
                 Value::String(given) => told(
                     wanted
                         .iter()
@@ -147,17 +159,17 @@ impl ClaimTest {
                 ),
                 _ => TestOutcome::WrongType,
             },
-            Test::Equals(operand) => operand.compare(value, scene),
-            Test::Any(operands) => any_of(operands, value, scene),
-            Test::All(operands) => operands
+            Self::Equals(operand) => operand.compare(value, capture),
+            Self::Any(operands) => any_of(operands, value, capture),
+            Self::All(operands) => operands
                 .iter()
-                .map(|o| any_of(std::slice::from_ref(o), value, scene))
+                .map(|o| any_of(std::slice::from_ref(o), value, capture))
                 .fold(TestOutcome::Holds, worse),
-            Test::Prefix(prefix) => match value {
+            Self::Prefix(prefix) => match value {
                 Value::String(text) => told(text.starts_with(&**prefix)),
                 _ => TestOutcome::WrongType,
             },
-            Test::Range { min, max } => match value {
+            Self::Range { min, max } => match value {
                 Value::Number(given) => {
                     let above = min.is_none_or(|m| order(given, m).is_some_and(Ordering::is_ge));
                     let below = max.is_none_or(|m| order(given, m).is_some_and(Ordering::is_le));
@@ -170,7 +182,11 @@ impl ClaimTest {
 }
 
 /// Whether `value`, or one element of it, equals one of `operands`.
-fn any_of(operands: &[Operand], value: &Value, scene: Scene<'_>) -> TestOutcome {
+fn any_of<'a>(
+    operands: &[Operand],
+    value: &Value,
+    capture: impl Fn(&str) -> Option<&'a str> + Copy,
+) -> TestOutcome {
     let elements = match value {
         Value::Array(list) => list.as_slice(),
         one => std::slice::from_ref(one),
@@ -179,7 +195,7 @@ fn any_of(operands: &[Operand], value: &Value, scene: Scene<'_>) -> TestOutcome 
     for element in elements {
         let mut comparable = false;
         for operand in operands {
-            match operand.compare(element, scene) {
+            match operand.compare(element, capture) {
                 TestOutcome::Holds => return TestOutcome::Holds,
                 TestOutcome::Differs | TestOutcome::Missing => comparable = true,
                 TestOutcome::WrongType => {}
@@ -195,14 +211,14 @@ fn any_of(operands: &[Operand], value: &Value, scene: Scene<'_>) -> TestOutcome 
 }
 
 impl Operand {
-    fn compare(&self, value: &Value, scene: Scene<'_>) -> TestOutcome {
+    fn compare<'a>(&self, value: &Value, capture: impl Fn(&str) -> Option<&'a str>) -> TestOutcome {
         match (self, value) {
             (Self::Text(want), Value::String(have)) => told(**want == **have),
             (Self::Bool(want), Value::Bool(have)) => told(want == have),
             (Self::Number(want), Value::Number(have)) => {
                 told(order(have, *want) == Some(Ordering::Equal))
             }
-            (Self::Capture(name), Value::String(have)) => match scene.capture(name) {
+            (Self::Capture(name), Value::String(have)) => match capture(name) {
                 Some(token) => told(token == have),
                 // Loading checked that every pattern of the rule has the capture.
                 None => TestOutcome::WrongType,

@@ -11,15 +11,19 @@
 //! ```
 
 mod atom;
+mod claim;
 mod demand;
 mod example;
 mod function;
 mod region;
 mod rights;
+mod search;
 mod setting;
+mod token;
 mod value;
 mod walk;
 mod words;
+mod world;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -31,6 +35,8 @@ use crate::policy::Policy;
 use crate::requirements::UserRule;
 use crate::rule::{Effect, Rule, Verb};
 use crate::source::Place;
+
+pub use token::TokenFact;
 
 /// Every difference in meaning between two policies.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -94,18 +100,21 @@ pub struct RightChange {
     pub by_requirements: bool,
 }
 
-/// Subjects: those of a pattern without those of some others.
+/// Subjects: those of a pattern without those of some others, of whose tokens
+/// something may have to be so.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubjectSet {
     /// These.
     pub pattern: String,
     /// But not these.
     pub except: Vec<String>,
+    /// Only those of which all of this is so.
+    pub tokens: Vec<TokenFact>,
     /// One message for each direction in which it changed.
     pub examples: Vec<Example>,
 }
 
-/// One message on which the policies disagree.
+/// One message on which the policies disagree: both were asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// Its subject.
@@ -116,14 +125,10 @@ pub struct Example {
     pub allowed: bool,
     /// When it is sent.
     pub at: UnixMillis,
-    /// Whether that is not now.
+    /// Whether that is not now, because now nothing would differ.
     pub later: bool,
     /// From where its sender connects; `None`: from anywhere.
     pub from: Option<IpAddr>,
-    /// Whether both policies were asked and disagreed. Otherwise no claims were
-    /// found that show the difference, and there may be none: of how two tests
-    /// of one claim depend on each other not everything is known.
-    pub confirmed: bool,
 }
 
 /// On which conditions something is allowed.
@@ -308,6 +313,10 @@ impl fmt::Display for SubjectSet {
         f.write_str(&self.pattern)?;
         if !self.except.is_empty() {
             write!(f, " (not {})", self.except.join(", "))?;
+        }
+        if !self.tokens.is_empty() {
+            let facts: Vec<String> = self.tokens.iter().map(ToString::to_string).collect();
+            write!(f, " (where {})", facts.join(", "))?;
         }
         Ok(())
     }

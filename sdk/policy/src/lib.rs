@@ -101,7 +101,7 @@ pub use decision::{Decision, Permit, Reason, Would};
 pub use denial::{Denial, FailedCondition};
 pub use diff::{
     Allowance, ChangeKind, Example, KeyChange, PermissionChange, PolicyDiff, RequirementChange,
-    RightChange, RuleChange, SettingChange, SubjectSet,
+    RightChange, RuleChange, SettingChange, SubjectSet, TokenFact,
 };
 pub use error::{PolicyError, PolicyErrors};
 pub use excerpt::Excerpt;

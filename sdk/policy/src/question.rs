@@ -274,15 +274,25 @@ impl Policy {
     }
 
     /// Whether a message passes, of which the network is known: the decision, and
-    /// what nats-server admits from there.
-    pub(crate) fn passes(&self, request: &Request<'_>, client: Option<IpAddr>) -> bool {
-        if !self.decide(request).is_allow() {
+    /// what nats-server admits from there. With `shadow`, as if rules in shadow
+    /// were enforced.
+    pub(crate) fn passes(
+        &self,
+        request: &Request<'_>,
+        client: Option<IpAddr>,
+        shadow: bool,
+    ) -> bool {
+        let decision = self.decide(request);
+        let would = decision.would().filter(|_| shadow);
+        if !would.map_or(decision.is_allow(), Would::is_allow) {
             return false;
         }
         let considered = self.considered(request, client);
         let applies = |effect| {
             considered.iter().any(|c| {
-                c.rule.effect() == effect && !c.rule.is_shadow() && c.bearing == Bearing::Applies
+                c.rule.effect() == effect
+                    && (shadow || !c.rule.is_shadow())
+                    && c.bearing == Bearing::Applies
             })
         };
         applies(Effect::Allow) && !applies(Effect::Deny)

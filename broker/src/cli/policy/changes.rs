@@ -196,11 +196,10 @@ fn print_example(example: &Example) {
     if example.later {
         who.push_str(&format!(" at {}", moment(example.at)));
     }
-    let verdict = match (example.allowed, example.confirmed) {
-        (true, true) => "allowed now",
-        (false, true) => "denied now",
-        (true, false) => "may be allowed now; no user was found that shows it",
-        (false, false) => "may be denied now; no user was found that shows it",
+    let verdict = if example.allowed {
+        "allowed now"
+    } else {
+        "denied now"
     };
     print_line(&format!(
         "{DIM}e.g. {} {who}: {verdict}{DIM:#}",
@@ -247,8 +246,13 @@ fn print_key(indent: &str, change: &KeyChange) {
 }
 
 fn except(place: &SubjectSet) -> String {
+    let facts: Vec<String> = place.tokens.iter().map(ToString::to_string).collect();
+    let facts = match facts.as_slice() {
+        [] => String::new(),
+        facts => format!(" {DIM}where {}{DIM:#}", facts.join(", ")),
+    };
     if place.except.is_empty() {
-        return String::new();
+        return facts;
     }
     let shown: Vec<&str> = place
         .except
@@ -262,7 +266,7 @@ fn except(place: &SubjectSet) -> String {
     } else {
         String::new()
     };
-    format!(" {DIM}but not {}{more}{DIM:#}", shown.join(", "))
+    format!(" {DIM}but not {}{more}{DIM:#}{facts}", shown.join(", "))
 }
 
 fn rule_text(rule: &RuleChange) -> String {
@@ -362,11 +366,16 @@ fn place_json(place: &SubjectSet) -> Value {
                 "at": moment(e.at),
                 "from": e.from,
                 "decision": if e.allowed { "allow" } else { "deny" },
-                "confirmed": e.confirmed,
             })
         })
         .collect();
-    json!({ "pattern": place.pattern, "except": place.except, "examples": examples })
+    let facts: Vec<String> = place.tokens.iter().map(ToString::to_string).collect();
+    json!({
+        "pattern": place.pattern,
+        "except": place.except,
+        "tokens": facts,
+        "examples": examples,
+    })
 }
 
 fn allowance_json(allowance: &Allowance) -> Value {

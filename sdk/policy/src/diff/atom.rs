@@ -1,8 +1,9 @@
 //! What a decision depends on beside workload, verb and subject.
 //!
 //! A condition is taken apart into *atoms*, single tests. Two policies are
-//! compared over every combination of atoms; of single tests on one claim it is
-//! known which imply and which exclude one another, and nothing else.
+//! compared over every combination of atoms, first by what single tests of one
+//! claim say of each other, which is quick and misses nothing, and where that
+//! finds a difference by looking for a message that shows it (`search`).
 
 use std::collections::HashMap;
 
@@ -256,33 +257,9 @@ impl Atoms {
         Some(out)
     }
 
-    /// The hours at which some rule counts.
-    pub(super) fn hours(&self) -> impl Iterator<Item = &Schedule> {
-        self.atoms.iter().filter_map(|atom| match atom {
-            Atom::Hours(hours) => Some(hours),
-            _ => None,
-        })
-    }
-
-    /// When rules expire.
-    pub(super) fn ends(&self) -> impl Iterator<Item = UnixMillis> {
-        self.atoms.iter().filter_map(|atom| match atom {
-            Atom::Before(end) => Some(*end),
-            _ => None,
-        })
-    }
-
     /// Whether some rule asks from where a client connects.
     pub(super) fn has_networks(&self) -> bool {
         self.atoms.iter().any(|atom| matches!(atom, Atom::From(_)))
-    }
-
-    /// The claims that some rule wants to be absent.
-    pub(super) fn claims_to_be_absent(&self) -> impl Iterator<Item = &str> {
-        self.atoms.iter().filter_map(|atom| match atom {
-            Atom::Claim(test) if test.test == Test::Present(false) => Some(&*test.claim),
-            _ => None,
-        })
     }
 
     fn value(&self, lit: &Lit) -> Option<Valued<'_>> {

@@ -70,7 +70,7 @@ pub(super) fn compare(
     budget: &mut Budget,
 ) -> (Vec<RequirementChange>, bool) {
     let entries = entries(before, after);
-    let mut labelled = Labelled::new();
+    let mut labelled = Labelled::new(Default::default());
     let mut names = Literals::default();
     for (entry, (old, new)) in &entries {
         labelled.insert(entry.pattern.tokens(), old != new, &mut names);
@@ -86,7 +86,7 @@ pub(super) fn compare(
     let mut regions = Regions::new(budget.part(), MOST_PLACES);
     let mut kinds: Vec<Vec<KeyChange>> = Vec::new();
     let mut ids: HashMap<Vec<KeyChange>, u32> = HashMap::new();
-    let map = labelled.map(&mut regions, UNKNOWN, &mut |found, budget| {
+    let map = labelled.map(&mut regions, UNKNOWN, &mut |found, _, budget| {
         budget.spend(found.len());
         if budget.is_spent() {
             return UNKNOWN;
@@ -134,13 +134,12 @@ pub(super) fn compare(
             .iter()
             .map(|shape| SubjectSet {
                 examples: vec![Example {
-                    subject: words::witness(&names, &shape.pattern),
+                    subject: words::witness(&names, &shape.pattern, &[]),
                     user: None,
                     at: UnixMillis::default(),
                     later: false,
                     from: None,
                     allowed: true,
-                    confirmed: true,
                 }],
                 ..words::place(&names, shape)
             })

@@ -6,6 +6,10 @@
 //! allows what another does not is settled by the smallest combinations: an
 //! allow term by itself, and with one deny term of the other side. No search
 //! through all combinations is needed.
+//!
+//! What is asked here is quick and misses nothing, but takes for possible what two
+//! tests of one claim by themselves do not exclude. Where it says yes,
+//! [`search`](super::search) looks for a message.
 
 use super::atom::{Atoms, Lit};
 use super::walk::Budget;
@@ -27,39 +31,26 @@ pub(super) struct Case {
     pub(super) deny: Vec<u32>,
 }
 
-/// A combination of atoms that one function allows and another refuses.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Point {
-    pub(super) user: bool,
-    pub(super) lits: Vec<Lit>,
-}
-
 impl Function {
-    /// What this allows and `other` refuses, if there is such a thing.
-    pub(super) fn beyond(&self, other: &Self, atoms: &Atoms, budget: &mut Budget) -> Option<Point> {
-        let mut ask = |mine: &Option<Case>, theirs: &Option<Case>, user| {
-            let found = mine.as_ref()?.beyond(theirs.as_ref(), atoms, budget)?;
-            Some(Point { user, lits: found })
+    /// Whether this may allow what `other` refuses. If not, it does not.
+    pub(super) fn may_exceed(&self, other: &Self, atoms: &Atoms, budget: &mut Budget) -> bool {
+        let mut ask = |mine: &Option<Case>, theirs: &Option<Case>| {
+            let Some(mine) = mine else { return false };
+            mine.may_exceed(theirs.as_ref(), atoms, budget)
         };
-        ask(&self.without_user, &other.without_user, false)
-            .or_else(|| ask(&self.with_user, &other.with_user, true))
-    }
-
-    /// Whether it ever allows anything.
-    pub(super) fn allows_something(&self, atoms: &Atoms, budget: &mut Budget) -> bool {
-        self.beyond(&Self::default(), atoms, budget).is_some()
+        ask(&self.without_user, &other.without_user) || ask(&self.with_user, &other.with_user)
     }
 }
 
 impl Case {
-    fn beyond(&self, other: Option<&Self>, atoms: &Atoms, budget: &mut Budget) -> Option<Vec<Lit>> {
+    fn may_exceed(&self, other: Option<&Self>, atoms: &Atoms, budget: &mut Budget) -> bool {
         if other == Some(self) {
-            return None;
+            return false;
         }
         for allow in &self.allow {
             budget.spend(1 + self.deny.len());
             if budget.is_spent() {
-                return None;
+                return false;
             }
             let alone = merged(&self.base, atoms.lits(*allow));
             // More atoms never undo a deny.
@@ -67,12 +58,12 @@ impl Case {
                 continue;
             }
             let Some(other) = other else {
-                return Some(alone);
+                return true;
             };
             let same = other.base == self.base && other.allow.binary_search(allow).is_ok();
             let admits = same && other.deny == self.deny;
             if !admits && !other.admits(&alone, atoms, budget) {
-                return Some(alone);
+                return true;
             }
             for deny in &other.deny {
                 if self.deny.binary_search(deny).is_ok() {
@@ -81,11 +72,11 @@ impl Case {
                 budget.spend(1 + self.deny.len());
                 let both = merged(&alone, atoms.lits(*deny));
                 if atoms.possible(&both) && !self.denies(&both, atoms) {
-                    return Some(both);
+                    return true;
                 }
             }
         }
-        None
+        false
     }
 
     fn denies(&self, given: &[Lit], atoms: &Atoms) -> bool {

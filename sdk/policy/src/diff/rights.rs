@@ -9,8 +9,10 @@ use super::atom::{Atoms, Lit};
 use super::example;
 use super::function::{Case, Function};
 use super::region::{NONE, Regions, Shape};
+use super::token::{Captures, Choice};
 use super::walk::{Budget, Literals};
 use super::words::{everywhere, joined, place, unknown, witness};
+use super::world::{Tokens, World, Worlds};
 use super::{Allowance, ChangeKind, Example, MOST_PLACES, RightChange, RuleChange, SubjectSet};
 use crate::policy::Policy;
 use crate::requirements::{Protect, UserRule};
@@ -66,6 +68,8 @@ struct Meaning {
     terms: Vec<u32>,
     /// The same for a message without a user.
     without_user: Vec<u32>,
+    /// The same as `terms`, of which a message can be made.
+    exact: Vec<u32>,
     shown: Option<Arc<str>>,
 }
 
@@ -153,8 +157,8 @@ impl Comparison<'_> {
         }
         let mut regions = Regions::new(budget.part(), MOST_PLACES);
         let mut deltas = Deltas::default();
-        let map = labelled.map(&mut regions, UNKNOWN, &mut |found, budget| {
-            self.value(found, &labels, &mut deltas, budget)
+        let map = labelled.map(&mut regions, UNKNOWN, &mut |found, known, budget| {
+            self.value(found, known, &labels, &mut deltas, budget)
         });
         let mut out = Vec::new();
         for value in regions.values(map) {
@@ -167,41 +171,55 @@ impl Comparison<'_> {
                 out.push(unknown(workloads, verb, vec![everywhere()]));
                 break;
             }
-            let delta = value
+            let told = value
                 .checked_sub(FIRST)
                 .and_then(|at| deltas.all.get(at as usize));
-            let Some(delta) = delta else {
+            let Some(told) = told else {
                 out.push(unknown(workloads, verb, self.places(&shapes)));
                 continue;
             };
-            let mut sets = self.places(&shapes);
-            for (place, shape) in sets.iter_mut().zip(&shapes) {
-                let found = labelled.matching(&shape.pattern);
-                let found = found.iter().filter_map(|l| labels.get(*l as usize));
-                let found: Vec<&Label> = found.collect();
-                let subject = witness(&self.names, &shape.pattern);
-                place.examples =
-                    self.examples(&subject, &found, workloads, verb, &mut regions.budget);
+            for (choice, delta) in told {
+                let mut sets = self.places(&shapes);
+                let mut proven = true;
+                for (place, shape) in sets.iter_mut().zip(&shapes) {
+                    let found = labelled.matching(&shape.pattern);
+                    let found = found.iter().filter_map(|l| labels.get(*l as usize));
+                    let found: Vec<&Label> = found.collect();
+                    let subject = witness(&self.names, &shape.pattern, &choice.tokens);
+                    place.tokens.clone_from(&choice.facts);
+                    let budget = &mut regions.budget;
+                    match self.examples(&subject, &found, workloads, verb, budget) {
+                        Some(examples) => place.examples = examples,
+                        None => proven = false,
+                    }
+                }
+                // What the engine does not bear out is no finding.
+                if !proven {
+                    out.push(unknown(workloads, verb, sets));
+                    continue;
+                }
+                out.push(RightChange {
+                    workloads: workloads.to_vec(),
+                    verbs: vec![verb],
+                    kind: delta.kind,
+                    sets,
+                    before: delta.before.clone(),
+                    after: delta.after.clone(),
+                    rules: delta.rules.clone(),
+                    by_requirements: delta.by_requirements,
+                });
             }
-            out.push(RightChange {
-                workloads: workloads.to_vec(),
-                verbs: vec![verb],
-                kind: delta.kind,
-                sets,
-                before: delta.before.clone(),
-                after: delta.after.clone(),
-                rules: delta.rules.clone(),
-                by_requirements: delta.by_requirements,
-            });
         }
         budget.give_back(&regions.budget);
         out
     }
 
-    /// What the labels that match a subject make of it.
+    /// What the labels that match a subject make of it, of which the literals at
+    /// some places are `known`.
     fn value(
         &self,
         found: &[u32],
+        known: &[(usize, u32)],
         labels: &[Label],
         deltas: &mut Deltas,
         budget: &mut Budget,
@@ -211,40 +229,107 @@ impl Comparison<'_> {
             .iter()
             .filter_map(|l| labels.get(*l as usize))
             .collect();
-        let before = self.function(0, &labels);
-        let after = self.function(1, &labels);
-        let gives = after.beyond(&before, &self.atoms, budget);
-        let takes = before.beyond(&after, &self.atoms, budget);
-        let kind = match (&gives, &takes) {
-            (None, None) => None,
-            (Some(_), Some(_)) => Some(ChangeKind::Changed),
-            (Some(_), None) if before.allows_something(&self.atoms, budget) => {
-                Some(ChangeKind::Widened)
-            }
-            (Some(_), None) => Some(ChangeKind::Gained),
-            (None, Some(_)) if after.allows_something(&self.atoms, budget) => {
-                Some(ChangeKind::Narrowed)
-            }
-            (None, Some(_)) => Some(ChangeKind::Lost),
-        };
-        if budget.is_spent() || deltas.all.len() >= MOST_DELTAS {
+        let [before, after] = [0, 1].map(|side| self.function(side, &labels));
+        let may = [
+            after.may_exceed(&before, &self.atoms, budget),
+            before.may_exceed(&after, &self.atoms, budget),
+        ];
+        if may == [false, false] && !budget.is_spent() {
+            return NONE;
+        }
+        let sides = [0, 1].map(|side| self.exact_function(side, &labels));
+        let captures = Captures::of(&self.atoms, self.asked(labels.iter().copied()));
+        let choices = captures.choices(known, &self.names);
+        let mut kinds = Vec::with_capacity(choices.len());
+        for (choice, tokens) in choices {
+            kinds.push((choice, self.kind(may, &sides, &tokens, budget)));
+        }
+        if budget.is_spent() || deltas.all.len() >= MOST_DELTAS || kinds.is_empty() {
             return UNKNOWN;
         }
-        let Some(kind) = kind else {
+        let alike = kinds.first().map(|(_, kind)| *kind);
+        if let Some(kind) = alike.filter(|kind| kinds.iter().all(|(_, other)| other == kind)) {
+            // Then it does not matter which tokens they are.
+            kinds = vec![(Choice::default(), kind)];
+        }
+        let told: Told = kinds
+            .into_iter()
+            .filter_map(|(choice, kind)| Some((choice, self.delta(kind?, &labels))))
+            .collect();
+        if told.is_empty() {
             return NONE;
-        };
+        }
+        deltas.number(told)
+    }
+
+    /// How a right changed on subjects with these tokens, if it did.
+    fn kind(
+        &self,
+        may: [bool; 2],
+        [before, after]: &[Function; 2],
+        tokens: &Tokens,
+        budget: &mut Budget,
+    ) -> Option<ChangeKind> {
+        let worlds = self.worlds(tokens);
+        let [gives, takes] = may;
+        let gives = gives && worlds.between(after, before, budget).is_some();
+        let takes = takes && worlds.between(before, after, budget).is_some();
+        let nothing = Function::default();
+        let mut ever = |side| worlds.between(side, &nothing, budget).is_some();
+        match (gives, takes) {
+            (false, false) => None,
+            (true, true) => Some(ChangeKind::Changed),
+            (true, false) if ever(before) => Some(ChangeKind::Widened),
+            (true, false) => Some(ChangeKind::Gained),
+            (false, true) if ever(after) => Some(ChangeKind::Narrowed),
+            (false, true) => Some(ChangeKind::Lost),
+        }
+    }
+
+    fn delta(&self, kind: ChangeKind, labels: &[&Label]) -> Delta {
         let demands = labels.iter().filter_map(|l| match l {
             Label::Demand(at) => self.demands.get(*at),
             _ => None,
         });
         let fixed = labels.iter().any(|l| matches!(l, Label::Fixed));
-        deltas.number(Delta {
+        Delta {
             kind,
-            before: (kind != ChangeKind::Gained).then(|| self.allowance(0, &labels)),
-            after: (kind != ChangeKind::Lost).then(|| self.allowance(1, &labels)),
-            rules: self.rule_changes(&labels),
+            before: (kind != ChangeKind::Gained).then(|| self.allowance(0, labels)),
+            after: (kind != ChangeKind::Lost).then(|| self.allowance(1, labels)),
+            rules: self.rule_changes(labels),
             by_requirements: !fixed && demands.into_iter().any(|d| d.sides.differ()),
-        })
+        }
+    }
+
+    fn worlds<'a>(&'a self, tokens: &'a Tokens) -> Worlds<'a> {
+        Worlds {
+            atoms: &self.atoms,
+            tokens,
+            now: self.now,
+        }
+    }
+
+    /// The same function as [`Comparison::function`], of which messages can be
+    /// made.
+    fn exact_function(&self, side: usize, labels: &[&Label]) -> Function {
+        let (mut allow, mut deny) = (Vec::new(), Vec::new());
+        for meaning in self.meanings_of(side, labels) {
+            match meaning.effect {
+                Effect::Allow => allow.extend(&meaning.exact),
+                Effect::Deny => deny.extend(&meaning.exact),
+            }
+        }
+        for terms in [&mut allow, &mut deny] {
+            terms.sort_unstable();
+            terms.dedup();
+        }
+        let mut function = self.function(side, labels);
+        let cases = [&mut function.with_user, &mut function.without_user];
+        for case in cases.into_iter().flatten() {
+            case.allow.clone_from(&allow);
+            case.deny.clone_from(&deny);
+        }
+        function
     }
 
     fn function(&self, side: usize, labels: &[&Label]) -> Function {
@@ -401,7 +486,8 @@ impl Comparison<'_> {
         changes.collect()
     }
 
-    /// A message for each direction in which the right changed on `subject`.
+    /// A message for each direction in which the right changed on `subject`;
+    /// nothing if the engine does not say of one what was found.
     fn examples(
         &self,
         subject: &str,
@@ -409,25 +495,25 @@ impl Comparison<'_> {
         workloads: &[WorkloadName],
         verb: Verb,
         budget: &mut Budget,
-    ) -> Vec<Example> {
-        let Some(who) = workloads.first() else {
-            return Vec::new();
-        };
+    ) -> Option<Vec<Example>> {
         let asked = example::Asked {
             sides: self.sides,
-            who,
+            who: workloads.first()?,
             verb,
             now: self.now,
-            atoms: &self.atoms,
+            shadow: self.shadow,
         };
-        let before = self.function(0, labels);
-        let after = self.function(1, labels);
-        let gives = after.beyond(&before, &self.atoms, budget);
-        let takes = before.beyond(&after, &self.atoms, budget);
-        [(gives, true), (takes, false)]
-            .into_iter()
-            .filter_map(|(point, allowed)| Some(asked.example(subject, &point?, allowed)))
-            .collect()
+        let tokens = Tokens::of(subject);
+        let worlds = self.worlds(&tokens);
+        let [before, after] = [0, 1].map(|side| self.exact_function(side, labels));
+        let gives = worlds.between(&after, &before, budget);
+        let takes = worlds.between(&before, &after, budget);
+        let messages = [(gives, true), (takes, false)].into_iter();
+        let found = messages.filter_map(|(world, allowed): (Option<World>, bool)| {
+            let world = world?;
+            Some(asked.example(subject, &world, allowed))
+        });
+        found.collect()
     }
 
     fn places(&self, shapes: &[Shape]) -> Vec<SubjectSet> {
@@ -435,23 +521,27 @@ impl Comparison<'_> {
     }
 }
 
+/// What is told of a subject; where conditions tell tokens apart, for each choice
+/// of them that changes anything.
+type Told = Vec<(Choice, Delta)>;
+
 /// Each kind of change by its number.
 #[derive(Default)]
 struct Deltas {
-    all: Vec<Delta>,
-    ids: HashMap<Delta, u32>,
+    all: Vec<Told>,
+    ids: HashMap<Told, u32>,
 }
 
 impl Deltas {
-    fn number(&mut self, delta: Delta) -> u32 {
-        if let Some(id) = self.ids.get(&delta) {
+    fn number(&mut self, told: Told) -> u32 {
+        if let Some(id) = self.ids.get(&told) {
             return *id;
         }
         let id = u32::try_from(self.all.len())
             .unwrap_or(u32::MAX)
             .saturating_add(FIRST);
-        self.all.push(delta.clone());
-        self.ids.insert(delta, id);
+        self.all.push(told.clone());
+        self.ids.insert(told, id);
         id
     }
 }

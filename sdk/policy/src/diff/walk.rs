@@ -50,7 +50,7 @@ pub(super) struct Literals {
 }
 
 impl Literals {
-    fn id(&mut self, text: &Arc<str>) -> u32 {
+    pub(super) fn id(&mut self, text: &Arc<str>) -> u32 {
         if let Some(id) = self.ids.get(text) {
             return *id;
         }
@@ -62,6 +62,10 @@ impl Literals {
 
     pub(super) fn name(&self, id: u32) -> &str {
         self.names.get(id as usize).map_or("?", |name| name)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
     }
 
     /// A token that no pattern names.
@@ -79,7 +83,13 @@ pub(super) struct Labelled {
     nodes: Vec<Place>,
     /// By label: whether only one of both policies has it.
     changed: Vec<bool>,
+    /// By place of a token, from 0: the literals that are told apart there
+    /// although a pattern takes any token, because a condition compares it.
+    compared: BTreeMap<usize, Vec<u32>>,
 }
+
+/// The literals of a subject at the places where conditions compare tokens.
+pub(super) type KnownTokens = Vec<(usize, u32)>;
 
 #[derive(Debug, Default)]
 struct Place {
@@ -89,13 +99,18 @@ struct Place {
     rest: Vec<u32>,
     /// Whether a changed label is here or beneath.
     changed: bool,
+    /// Whether some label beneath captures the token before, and has it compared.
+    captured: bool,
 }
 
 impl Labelled {
-    pub(super) fn new() -> Self {
+    /// Labels for conditions that compare tokens at these places, from 0, with
+    /// these literals.
+    pub(super) fn new(compared: BTreeMap<usize, Vec<u32>>) -> Self {
         Self {
             nodes: vec![Place::default()],
             changed: Vec::new(),
+            compared,
         }
     }
 
@@ -106,11 +121,15 @@ impl Labelled {
         let mut at = 0;
         let mut new = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let mut grown = Vec::new();
-        for token in tokens {
+        let mut captured = false;
+        for (depth, token) in tokens.iter().enumerate() {
+            let compared =
+                matches!(token, PatternToken::Capture(_)) && self.compared.contains_key(&depth);
             let Some(place) = self.place_mut(at, &mut grown) else {
                 return;
             };
             place.changed |= changed;
+            place.captured |= std::mem::replace(&mut captured, compared);
             let next = match token {
                 PatternToken::Rest => {
                     place.rest.push(label);
@@ -128,6 +147,7 @@ impl Labelled {
         }
         if let Some(place) = self.place_mut(at, &mut grown) {
             place.changed |= changed;
+            place.captured |= captured;
             place.here.push(label);
         }
         self.nodes.append(&mut grown);
@@ -171,13 +191,14 @@ impl Labelled {
     }
 
     /// Maps every subject to what `value` says of the labels, sorted, whose
-    /// patterns match it; what no changed label matches, to [`NONE`]; and what
-    /// the budget does not suffice for, to `unknown`.
+    /// patterns match it, and of the literals where tokens are compared; what no
+    /// changed label matches, to [`NONE`]; and what the budget does not suffice
+    /// for, to `unknown`.
     pub(super) fn map(
         &self,
         regions: &mut Regions,
         unknown: u32,
-        value: &mut dyn FnMut(&[u32], &mut Budget) -> u32,
+        value: &mut ValueOf<'_>,
     ) -> NodeId {
         let mut walk = Walk {
             labelled: self,
@@ -187,46 +208,63 @@ impl Labelled {
             seen: HashMap::new(),
         };
         // There is no subject without a token.
-        walk.next(NONE, &[0], &[])
+        walk.next(NONE, &[0], &[], &Vec::new(), 0)
     }
 }
+
+/// The value of subjects, by the labels that match them and the literals that are
+/// told apart.
+pub(super) type ValueOf<'v> = dyn FnMut(&[u32], &[(usize, u32)], &mut Budget) -> u32 + 'v;
 
 struct Walk<'a> {
     labelled: &'a Labelled,
     regions: &'a mut Regions,
     unknown: u32,
-    value: &'a mut dyn FnMut(&[u32], &mut Budget) -> u32,
-    seen: HashMap<(Vec<u32>, Vec<u32>), NodeId>,
+    value: &'a mut ValueOf<'a>,
+    seen: HashMap<(Vec<u32>, Vec<u32>, KnownTokens), NodeId>,
 }
 
 impl<'a> Walk<'a> {
     /// The places `live` that some subject has reached, and the labels `past`
-    /// whose `>` it has passed.
-    fn visit(&mut self, live: Vec<u32>, past: Vec<u32>) -> NodeId {
+    /// whose `>` it has passed, after `depth` tokens.
+    fn visit(
+        &mut self,
+        live: Vec<u32>,
+        past: Vec<u32>,
+        known: KnownTokens,
+        depth: usize,
+    ) -> NodeId {
         let alive = live
             .iter()
             .any(|p| self.place(*p).is_some_and(|p| p.changed));
         if !alive && !past.iter().any(|l| self.is_changed(*l)) {
             return NONE;
         }
-        let key = (live, past);
+        let key = (live, past, known);
         if let Some(known) = self.seen.get(&key) {
             return *known;
         }
-        let (live, past) = &key;
+        let (live, past, known) = &key;
         self.regions.budget.spend(1 + live.len() + past.len());
         if self.regions.budget.is_spent() {
             return self.regions.uniform(self.unknown);
         }
         let here = live.iter().filter_map(|p| self.place(*p));
         let labels = joined(past, here.flat_map(|p| &p.here));
-        let end = self.value_of(&labels);
-        let out = self.next(end, live, past);
+        let end = self.value_of(&labels, known);
+        let out = self.next(end, live, past, known, depth);
         self.seen.insert(key, out);
         out
     }
 
-    fn next(&mut self, end: u32, live: &[u32], past: &[u32]) -> NodeId {
+    fn next(
+        &mut self,
+        end: u32,
+        live: &[u32],
+        past: &[u32],
+        known: &KnownTokens,
+        depth: usize,
+    ) -> NodeId {
         let places: Vec<&'a Place> = live.iter().filter_map(|p| self.place(*p)).collect();
         let past = joined(past, places.iter().flat_map(|p| &p.rest));
         let any: Vec<u32> = places.iter().filter_map(|p| p.any).collect();
@@ -234,28 +272,37 @@ impl<'a> Walk<'a> {
             .iter()
             .flat_map(|p| p.literals.keys().copied())
             .collect();
+        let is_captured = |p: &u32| self.place(*p).is_some_and(|p| p.captured);
+        let compared = any.iter().any(is_captured);
+        if compared && let Some(literals) = self.labelled.compared.get(&depth) {
+            names.extend(literals);
+        }
         names.sort_unstable();
         names.dedup();
         self.regions.budget.spend(names.len());
         let other = if any.is_empty() {
             // Nothing more can match beneath.
-            let value = self.value_of(&past);
+            let value = self.value_of(&past, known);
             self.regions.uniform(value)
         } else {
-            self.visit(joined(&any, []), past.clone())
+            self.visit(joined(&any, []), past.clone(), known.clone(), depth + 1)
         };
         let mut literals = Vec::with_capacity(names.len());
         for name in names {
             let named = places.iter().filter_map(|p| p.literals.get(&name));
-            let child = self.visit(joined(&any, named), past.clone());
+            let mut known = known.clone();
+            if compared {
+                known.push((depth, name));
+            }
+            let child = self.visit(joined(&any, named), past.clone(), known, depth + 1);
             literals.push((name, child));
         }
         self.regions.node(end, literals, other)
     }
 
-    fn value_of(&mut self, labels: &[u32]) -> u32 {
+    fn value_of(&mut self, labels: &[u32], known: &[(usize, u32)]) -> u32 {
         if labels.iter().any(|l| self.is_changed(*l)) {
-            (self.value)(labels, &mut self.regions.budget)
+            (self.value)(labels, known, &mut self.regions.budget)
         } else {
             NONE
         }

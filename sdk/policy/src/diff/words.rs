@@ -26,19 +26,24 @@ pub(super) fn place(names: &Literals, shape: &Shape) -> SubjectSet {
     SubjectSet {
         pattern: text(&shape.pattern),
         except,
+        tokens: Vec::new(),
         examples: Vec::new(),
     }
 }
 
 /// A subject of a shape: every exception has a literal where this has a token
-/// that no pattern names.
-pub(super) fn witness(names: &Literals, pattern: &[Sym]) -> String {
+/// that no pattern names; which one, `chosen` may say by place.
+pub(super) fn witness(names: &Literals, pattern: &[Sym], chosen: &[(usize, String)]) -> String {
     let fresh = names.fresh();
     let tokens: Vec<&str> = pattern
         .iter()
-        .map(|sym| match sym {
+        .enumerate()
+        .map(|(at, sym)| match sym {
             Sym::Literal(id) => names.name(*id),
-            Sym::Star | Sym::Rest => &fresh,
+            Sym::Star | Sym::Rest => {
+                let chosen = chosen.iter().find(|(place, _)| *place == at);
+                chosen.map_or(fresh.as_str(), |(_, token)| token)
+            }
         })
         .collect();
     tokens.join(".")
@@ -48,6 +53,7 @@ pub(super) fn everywhere() -> SubjectSet {
     SubjectSet {
         pattern: ">".to_owned(),
         except: Vec::new(),
+        tokens: Vec::new(),
         examples: Vec::new(),
     }
 }
@@ -89,15 +95,14 @@ pub(super) fn joined(changes: Vec<RightChange>) -> Vec<RightChange> {
         }
     }
     for change in &mut out {
-        change.sets.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+        change
+            .sets
+            .sort_by(|a, b| (&a.pattern, &a.tokens).cmp(&(&b.pattern, &b.tokens)));
     }
     let mut by_verb: Vec<RightChange> = Vec::new();
     for change in out {
-        let where_to = |c: &RightChange| -> Vec<(String, Vec<String>)> {
-            let sets = c.sets.iter();
-            sets.map(|p| (p.pattern.clone(), p.except.clone()))
-                .collect()
-        };
+        let where_to =
+            |c: &RightChange| -> Vec<String> { c.sets.iter().map(ToString::to_string).collect() };
         let same = by_verb.iter_mut().rev().find(|c| {
             c.workloads == change.workloads
                 && c.kind == change.kind

@@ -6,8 +6,9 @@ use bulla_identity::{SubjectPattern, WorkloadName, reserved};
 
 use super::{Comparison, DemandEntry, Label, Meaning, RuleEntry, RuleSets, Sides};
 use crate::circumstances::moment;
-use crate::diff::atom::{Atom, Lit};
+use crate::diff::atom::{Atom, Lit, Part};
 use crate::diff::demand;
+use crate::diff::token::Captures;
 use crate::diff::walk::{Budget, Labelled};
 use crate::requirements::Protect;
 use crate::rule::{About, Effect, Rule, Verb};
@@ -97,6 +98,7 @@ impl Comparison<'_> {
                 counts.iter().copied().chain(std::iter::once(odd)).collect()
             }));
         }
+        let exact = self.exact(rule.effect, &counts, &parts);
         let mut without_user = Vec::new();
         for term in &terms {
             if let Some(left) = self.atoms.without_user(term) {
@@ -117,6 +119,7 @@ impl Comparison<'_> {
             pattern: pattern.to_nats(),
             terms,
             without_user,
+            exact,
             shown,
         };
         if let Some(id) = self.meaning_ids.get(&meaning) {
@@ -126,6 +129,57 @@ impl Comparison<'_> {
         self.meanings.push(meaning.clone());
         self.meaning_ids.insert(meaning, id);
         Some(id)
+    }
+
+    /// The terms of a rule whose tests are taken as they are, and not by the ways
+    /// in which each of them can hold.
+    fn exact(&mut self, effect: Effect, counts: &[Lit], parts: &[Part]) -> Vec<u32> {
+        let mut all = counts.to_vec();
+        all.extend(parts.iter().map(|part| Lit::holds(part.whole)));
+        let mut out = vec![self.atoms.term(all)];
+        if effect == Effect::Deny {
+            for part in parts {
+                let mut odd = counts.to_vec();
+                odd.push(Lit::wrong(part.whole));
+                out.push(self.atoms.term(odd));
+            }
+        }
+        out
+    }
+
+    /// Everything that is asked where these labels match.
+    pub(super) fn asked<'a>(
+        &'a self,
+        labels: impl IntoIterator<Item = &'a Label>,
+    ) -> impl Iterator<Item = Lit> {
+        labels.into_iter().flat_map(|label| {
+            let (terms, demanded): (&[u32], &[(Lit, Box<str>)]) = match label {
+                Label::Rule { meaning, .. } => {
+                    let meaning = self.meanings.get(*meaning as usize);
+                    (meaning.map_or(&[], |m| &m.exact), &[])
+                }
+                Label::Demand(at) => (&[], self.demands.get(*at).map_or(&[], |d| &d.audiences)),
+                Label::Fixed => (&[], &[]),
+            };
+            let lits = terms.iter().flat_map(|term| self.atoms.lits(*term));
+            lits.copied().chain(demanded.iter().map(|d| d.0))
+        })
+    }
+
+    /// By place, the literals that conditions tell apart.
+    fn compared(
+        &mut self,
+        labels: &[Label],
+        patterns: &[&SubjectPattern],
+    ) -> BTreeMap<usize, Vec<u32>> {
+        let captures = Captures::of(&self.atoms, self.asked(labels));
+        let literals = captures.literals(patterns).into_iter();
+        literals
+            .map(|(at, texts)| {
+                let ids = texts.into_iter().map(|text| self.names.id(&text.into()));
+                (at, ids.collect())
+            })
+            .collect()
     }
 
     /// The workloads that the rules of both sides name alike are compared once.
@@ -159,7 +213,7 @@ impl Comparison<'_> {
         budget: &mut Budget,
     ) -> (Vec<Label>, Labelled) {
         let mut labels = Vec::new();
-        let mut labelled = Labelled::new();
+        let nothing = || Labelled::new(BTreeMap::new());
         let mut found: BTreeMap<u32, (Option<u32>, Option<u32>)> = BTreeMap::new();
         let mut patterns: HashMap<u32, &SubjectPattern> = HashMap::new();
         for side in 0..rules.len() {
@@ -191,35 +245,36 @@ impl Comparison<'_> {
             }
         }
         if found.is_empty() {
-            return (labels, labelled);
+            return (labels, nothing());
         }
         let decided = verb.about() == About::Subjects;
         let demands = self.demands.iter().filter(|_| decided);
         let changes = found.values().any(|(b, a)| b.is_some() != a.is_some())
             || demands.clone().any(|d| d.sides.differ());
         if !changes {
-            return (labels, labelled);
+            return (labels, nothing());
         }
         budget.spend(found.len() + self.demands.len());
+        let mut known = Vec::new();
         for (meaning, (before, after)) in found {
             let Some(pattern) = patterns.get(&meaning) else {
                 continue;
             };
-            let changed = before.is_some() != after.is_some();
-            labelled.insert(pattern.tokens(), changed, &mut self.names);
+            known.push(((*pattern).clone(), before.is_some() != after.is_some()));
             labels.push(Label::Rule {
                 meaning,
                 before,
                 after,
             });
         }
-        for (demand, at) in demands.zip(0usize..) {
-            labelled.insert(
-                demand.pattern.tokens(),
-                demand.sides.differ(),
-                &mut self.names,
-            );
+        for (demand, at) in self.demands.iter().filter(|_| decided).zip(0usize..) {
+            known.push((demand.pattern.clone(), demand.sides.differ()));
             labels.push(Label::Demand(at));
+        }
+        let all: Vec<&SubjectPattern> = known.iter().map(|(pattern, _)| pattern).collect();
+        let mut labelled = Labelled::new(self.compared(&labels, &all));
+        for (pattern, changed) in &known {
+            labelled.insert(pattern.tokens(), *changed, &mut self.names);
         }
         if let Ok(fixed) = SubjectPattern::parse(reserved::EXCHANGE) {
             labelled.insert(fixed.tokens(), false, &mut self.names);
