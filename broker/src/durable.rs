@@ -173,6 +173,9 @@ fn configured(stream: &Stream) -> Config {
         num_replicas: usize::try_from(stream.replicas()).unwrap_or(1),
         deny_delete: true,
         deny_purge: true,
+        // Who may consume it may also read it by number; of another retention nothing
+        // would be left to read.
+        allow_direct: stream.retention() == Retention::Limits,
         allow_rollup: false,
         allow_message_ttl: false,
         ..Config::default()

@@ -97,7 +97,7 @@ impl Outgoing<'_> {
     /// [`AppendError`]. After [`AppendError::Unconfirmed`] the message may have
     /// been stored.
     pub async fn append(self) -> Result<Appended, AppendError> {
-        let (shared, timeout) = (self.shared, self.timeout);
+        let (shared, timeout, is_repeated) = (self.shared, self.timeout, self.is_repeated);
         let mut letter = self.address(Verb::Append).await?;
         let subject = letter.to.subject().as_str().to_owned();
         let policy = shared.control.policy();
@@ -122,6 +122,7 @@ impl Outgoing<'_> {
             stream: &stream,
             envelope,
             id,
+            is_repeated,
         };
         let life = until.saturating_since(clock::now());
         let patience = timeout.min(life);
@@ -141,12 +142,13 @@ struct Attempts<'a> {
     stream: &'a str,
     envelope: Bytes,
     id: MessageId,
+    is_repeated: bool,
 }
 
 impl Attempts<'_> {
     async fn run(&self) -> Result<Appended, AppendError> {
         // Whether an earlier attempt may have stored it.
-        let mut is_open = false;
+        let mut is_open = self.is_repeated;
         loop {
             let mut headers = HeaderMap::new();
             headers.insert(MESSAGE_ID, id_header(self.id).as_str());

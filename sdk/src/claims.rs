@@ -23,6 +23,7 @@ use bulla_keyring::{KeyId, sha256};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::agreement::Agreed;
 use crate::connection::Connection;
 use crate::error::LinkError;
 
@@ -35,7 +36,7 @@ const ROUNDING: Duration = Duration::from_secs(2);
 
 /// Where claims lie, by what they are about.
 #[derive(Clone, Copy)]
-enum Shelf {
+pub(crate) enum Shelf {
     /// What is sent and handled soon: each lives minutes at most.
     Sent,
     /// What a stream stored: each lives for as long as somebody may consume it.
@@ -245,6 +246,44 @@ impl Claims {
             .ask_with_headers(subject, headers, value, ANSWER)
             .await?;
         Answer::read(&answer)?.claim(shelf.stream())
+    }
+
+    /// Writes `value` under `key`, or says what was written there first; nothing if that
+    /// ended in between.
+    pub(crate) async fn first(
+        &self,
+        shelf: Shelf,
+        key: ClaimKey,
+        value: &[u8],
+        life: Duration,
+    ) -> Result<Option<Agreed>, ClaimError> {
+        let value = to_value(&(VERSION, serde_bytes::Bytes::new(value)));
+        if self.put(shelf, key, value, life).await? == Claim::Created {
+            return Ok(Some(Agreed::First));
+        }
+        Ok(self.read(shelf, key).await?.map(Agreed::Before))
+    }
+
+    /// What was written under `key` with [`Claims::first`]; nothing if it has ended.
+    pub(crate) async fn read(
+        &self,
+        shelf: Shelf,
+        key: ClaimKey,
+    ) -> Result<Option<Bytes>, ClaimError> {
+        let subject = shelf.direct_get(self.tag, key);
+        let answer = self.connection.ask(subject, Bytes::new(), ANSWER).await?;
+        match answer.status {
+            None | Some(StatusCode::OK) => {
+                let read: Result<(u8, serde_bytes::ByteBuf), _> =
+                    rmp_serde::from_slice(&answer.payload);
+                match read {
+                    Ok((VERSION, first)) => Ok(Some(first.into_vec().into())),
+                    _ => Err(ClaimError::Malformed),
+                }
+            }
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(_) => Err(ClaimError::Malformed),
+        }
     }
 
     /// Claims `key` for `life`, or says whether it was claimed with this value.

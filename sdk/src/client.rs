@@ -22,7 +22,7 @@ use crate::claims::Claims;
 use crate::clock;
 use crate::connect_proof::ConnectProof;
 use crate::connection::Connection;
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, StreamReader};
 use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
 use crate::decision_log::Decisions;
 use crate::error::{
@@ -271,6 +271,22 @@ impl Client {
     /// what its messages need.
     pub async fn consume(&self, stream: &str, consumer: &str) -> Result<Consumer, ConsumeError> {
         Consumer::bind(&self.shared, stream, consumer).await
+    }
+
+    /// Reads a stream by number, under the right to consume it as `consumer`, which the
+    /// policy gives and brokers make; nothing is taken from that consumer. For those who
+    /// pass what is stored on to others, each of whom has a place of his own, as an edge
+    /// does.
+    ///
+    /// # Errors
+    /// [`ConsumeError`]; [`ConsumeError::NotReadable`] if the stream forgets what was
+    /// taken.
+    pub async fn read_stream(
+        &self,
+        stream: &str,
+        consumer: &str,
+    ) -> Result<StreamReader, ConsumeError> {
+        StreamReader::bind(&self.shared, stream, consumer).await
     }
 
     /// Starts a message for everything that `publish` and `request` do not say:

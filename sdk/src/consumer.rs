@@ -15,6 +15,7 @@
 mod dead_letters;
 mod delivery;
 mod open;
+mod reader;
 mod receipt;
 mod settings;
 mod worker;
@@ -43,6 +44,7 @@ use delivery::Delivered;
 use open::Outcome;
 
 pub use dead_letters::DeadLetter;
+pub use reader::{Stored, StreamReader};
 pub use receipt::Receipt;
 pub use settings::SettingFault;
 pub use worker::Worker;

@@ -58,6 +58,7 @@
 //! installs its own `tracing` subscriber keeps the target `async_nats` at DEBUG or
 //! above, as `bulla_process::init_tracing` does.
 
+mod agreement;
 mod alarm;
 mod answers;
 mod append;
@@ -117,6 +118,7 @@ mod vault;
 pub mod broker_protocol;
 pub mod extract;
 
+pub use agreement::{AgreeError, Agreed, MAX_AGREED};
 pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
 pub use append::Appended;
@@ -128,7 +130,9 @@ pub use certificate::CertificateFileError;
 pub use chains::{Hop, ProofError};
 pub use client::Client;
 pub use cloud_events::{CloudEvent, CloudEventError};
-pub use consumer::{Consumer, DeadLetter, Delivery, Receipt, SettingFault, Worker};
+pub use consumer::{
+    Consumer, DeadLetter, Delivery, Receipt, SettingFault, Stored, StreamReader, Worker,
+};
 pub use content::{ContentType, PayloadError};
 pub use context::Context;
 pub use control::{PolicyState, Revocations, Standing};

@@ -39,6 +39,8 @@ pub struct Outgoing<'a> {
     cause: Option<Box<Context>>,
     limits: Option<Box<Limits>>,
     pub(crate) timeout: Duration,
+    /// Whether an earlier attempt may have stored it.
+    pub(crate) is_repeated: bool,
 }
 
 enum UserChoice {
@@ -67,6 +69,7 @@ impl<'a> Outgoing<'a> {
             cause,
             limits: None,
             timeout: shared.options.request_timeout,
+            is_repeated: false,
         }
     }
 
@@ -192,6 +195,17 @@ impl<'a> Outgoing<'a> {
             letter.set_id(id);
             Ok(())
         })
+    }
+
+    /// The same for one of several attempts at the same message: that its stream has it
+    /// already is what was wanted, and no alarm.
+    ///
+    /// # Security
+    /// Whoever can foresee the id, and may append to the stream, can keep the message out
+    /// unnoticed: it must be random, and known to nobody but the attempts.
+    pub fn attempt(mut self, id: MessageId) -> Self {
+        self.is_repeated = true;
+        self.id(id)
     }
 
     /// How long a request waits for its reply, and an append for its stream. A

@@ -12,7 +12,8 @@
 //! | `$BULLA.HISTORY.POLICY.<revision>` | brokers and operators, in the account JS only |
 //! | `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`, `$JS.ACK.<stream>.<consumer>.>` | the workload that may consume as that consumer |
 //! | `$BULLA.CONSUMER.INFO.<stream>.<consumer>`, `$BULLA.STREAM.INFO.<stream>` | the same: how they are configured |
-//! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids: writes once, and asks |
+//! | `$JS.API.DIRECT.GET.<stream>` | the same, if the stream forgets nothing: asks for messages by number |
+//! | `$BULLA.TAKEN.<tag>.<claim id>` | the same, if it consumes a stream that forgets ids, and who mints tokens: writes once, and asks |
 //! | `$BULLA.AUDIT.<tag>.<instance>` | that workload writes what it decided; nobody but operators reads |
 //! | `$KV.<bucket>.<key>` | who may write that key of a bucket of the policy |
 //! | `$JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>`, `$BULLA.KV.<bucket>.<key>` | who may read it: asks for its value, hears of its changes |
@@ -191,6 +192,12 @@ pub fn bucket_direct_gets(bucket: &str) -> String {
 #[must_use]
 pub fn bucket_news(bucket: &str, key: &str) -> String {
     format!("$BULLA.KV.{bucket}.{key}")
+}
+
+/// Direct-get requests for what a stream of the policy stores.
+#[must_use]
+pub fn stream_direct_gets(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
 }
 
 /// Whether a subject or pattern belongs to nats-server or to Bulla: its first

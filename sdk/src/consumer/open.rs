@@ -32,7 +32,7 @@ use crate::user::User;
 
 /// How often a message that something may heal is handed back before it is
 /// given up.
-const PATIENCE: u64 = 6;
+pub(super) const PATIENCE: u64 = 6;
 /// The first pause after which it comes again; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

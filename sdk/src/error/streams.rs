@@ -104,6 +104,15 @@ pub enum ConsumeError {
         /// The stream.
         stream: String,
     },
+    /// Nothing can be read by its number: the stream forgets what was taken, or was made
+    /// without direct gets.
+    #[error(
+        "`{stream}` cannot be read by number: it forgets what was taken, or `allow_direct` is off"
+    )]
+    NotReadable {
+        /// The stream.
+        stream: String,
+    },
     /// The stream or the consumer is not there.
     #[error(
         "there is no consumer `{consumer}` on a stream `{stream}`: brokers make those that the policy grants"

@@ -56,7 +56,17 @@ impl Lists {
         ] {
             lists.subscribe(subject, workload);
         }
+        // POL-60: an edge remembers for long what its clients said only once.
+        if workload.mints() {
+            lists.remember(workload);
+        }
         lists
+    }
+
+    /// What its processes agree upon for longer than a message lives.
+    fn remember(&mut self, workload: &Workload) {
+        self.publish(reserved::taken_of(workload.tag()));
+        self.publish(reserved::taken_direct_get_of(workload.tag()));
     }
 
     /// What comes now is due to this rule.
@@ -108,12 +118,12 @@ impl Lists {
         if let Some(origin) = policy.stream(stream).and_then(Stream::mirror) {
             self.publish(reserved::stream_info(origin));
         }
-        // A stream that forgets ids: the consumer remembers them.
-        let forgets = policy.stream(stream).map(Stream::retention);
-        if matches!(forgets, Some(Retention::WorkQueue | Retention::Interest)) {
-            let tag = workload.tag();
-            self.publish(reserved::taken_of(tag));
-            self.publish(reserved::taken_direct_get_of(tag));
+        match policy.stream(stream).map(Stream::retention) {
+            // Who may consume all of it may read all of it, wherever he begins.
+            Some(Retention::Limits) => self.publish(reserved::stream_direct_gets(stream)),
+            // A stream that forgets ids: the consumer remembers them.
+            Some(Retention::WorkQueue | Retention::Interest) => self.remember(workload),
+            None => {}
         }
     }
 

@@ -315,6 +315,8 @@ fn pol_69_consuming_is_asking_and_answering_for_one_consumer() {
             "$BULLA.STREAM.INFO.ORDERS",
             "$JS.ACK.ORDERS.mail.>",
             "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mail",
+            // It may read all of it, so it may begin anywhere.
+            "$JS.API.DIRECT.GET.ORDERS",
         ]
     );
     assert_eq!(mail.subscribe_allow, base.subscribe_allow);
@@ -346,6 +348,23 @@ fn pol_69_consuming_is_asking_and_answering_for_one_consumer() {
     let policy = parse(&format!("{}{denied}", granted()));
     let base = permissions(&parse(""), "mail");
     assert_eq!(permissions(&policy, "mail"), base);
+}
+
+#[test]
+fn pol_60_who_mints_tokens_remembers_for_long_what_its_clients_said() {
+    let base = permissions(&parse(""), "mail");
+    let mut edge = permissions(&parse("workload.mail.mints = true\n"), "mail");
+    edge.publish_allow
+        .retain(|e| !base.publish_allow.contains(e));
+    let tag = id("mail").tag();
+    assert_eq!(
+        edge.publish_allow,
+        [
+            format!("$BULLA.TAKEN.{tag}.>"),
+            format!("$JS.API.DIRECT.GET.BULLA_TAKEN.$BULLA.TAKEN.{tag}.>"),
+        ]
+    );
+    assert_eq!(edge.subscribe_allow, base.subscribe_allow);
 }
 
 #[test]
