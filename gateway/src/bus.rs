@@ -29,6 +29,15 @@ pub struct BusMessage {
     pub traceparent: String,
 }
 
+/// A verified event of a subject that somebody listens to.
+#[derive(Debug, Clone, Default)]
+pub struct BusEvent {
+    /// The body.
+    pub payload: Bytes,
+    /// Its number in the stream that stores it; none of what is not stored.
+    pub place: Option<u64>,
+}
+
 /// A verified reply.
 #[derive(Debug, Clone, Default)]
 pub struct BusReply {
@@ -95,19 +104,47 @@ pub trait Bus: Send + Sync + 'static {
         deadline: Duration,
     ) -> impl Future<Output = Result<BusReply, BusError>> + Send;
 
-    /// Sends an event; returns when nats-server has taken it, after `deadline` at most.
+    /// Sends an event; returns after `deadline` at most. Where a stream stores the subject
+    /// it returns when the stream has it, elsewhere when it is on its way.
+    ///
+    /// `id` names it to the stream, which stores one of an id: it must be one that nobody
+    /// else can foresee. That it is there already is a success.
     fn publish(
         &self,
         message: BusMessage,
+        id: Option<[u8; 16]>,
         deadline: Duration,
     ) -> impl Future<Output = Result<(), BusError>> + Send;
 
-    /// Listens to events on a subject. The receiver ends when there are none any more, and
+    /// For how long the stream that stores a subject knows ids; none if nothing stores it.
+    fn knows_ids_for(&self, subject: &Subject) -> Option<Duration>;
+
+    /// Listens to events on a subject; where a stream stores them, from its `after`th on.
+    /// The receiver ends when there are none any more, and, where nothing stores them,
     /// when they are taken more slowly than they come; dropping it ends the listening.
     fn listen(
         &self,
         subject: &Subject,
-    ) -> impl Future<Output = Result<mpsc::Receiver<BusReply>, BusError>> + Send;
+        after: Option<u64>,
+    ) -> impl Future<Output = Result<mpsc::Receiver<BusEvent>, BusError>> + Send;
+
+    /// Writes a value under a name for `life`, for all nodes of the edge; if one stands
+    /// there already it stays, and is the answer.
+    fn agree(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        value: &[u8],
+        life: Duration,
+    ) -> impl Future<Output = Result<Option<Bytes>, BusError>> + Send;
+
+    /// What stands under a name that is written for `life`.
+    fn agreed(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        life: Duration,
+    ) -> impl Future<Output = Result<Option<Bytes>, BusError>> + Send;
 
     /// The audiences that the policy gives this subject: what a route's tokens
     /// reach where it says nothing itself.

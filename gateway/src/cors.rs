@@ -170,6 +170,11 @@ impl CorsConfig {
         }
     }
 
+    /// Whether pages of this origin may ask.
+    pub(crate) fn allows(&self, origin: &HeaderValue) -> bool {
+        self.allowed(origin).is_some()
+    }
+
     fn allowed_origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = request.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {

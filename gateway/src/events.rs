@@ -1,9 +1,11 @@
-//! Streams: events of the bus as server-sent events ([HTML, server-sent events]).
+//! Streams: events of the bus, as server-sent events ([HTML, server-sent events]) or over
+//! WebSocket.
 //!
 //! A stream ends with the access token that it was opened with, when its user is revoked,
 //! when the edge stops, and when its client takes events more slowly than they come. A
 //! browser then opens it anew by itself, and is authenticated anew. What came in between
-//! is lost: streams are of what happens, not of what is stored.
+//! is lost, unless a stream of the bus stores it: then each event has the number that it
+//! has there, and a client says after which it goes on.
 //!
 //! [HTML, server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
@@ -21,7 +23,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::body::Answered;
-use crate::bus::BusReply;
+use crate::bus::BusEvent;
 use crate::connections::Counted;
 use crate::metrics::Metrics;
 
@@ -39,14 +41,37 @@ pub struct StreamConfig {
     pub heartbeat: Duration,
     /// How many streams one user has open on one node.
     pub per_user: usize,
+    /// Whether it is offered over WebSocket too.
+    pub websocket: bool,
+}
+
+/// What comes next of a stream.
+pub(crate) enum Step {
+    /// It is open.
+    Opened,
+    Event(BusEvent),
+    /// Nothing came for a heartbeat.
+    Silence,
+    Ended(End),
+}
+
+/// Why a stream has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The edge stops.
+    Stopping,
+    TokenEnded,
+    Revoked,
+    /// The client is too slow, or nothing comes from the bus any more.
+    Behind,
 }
 
 /// One open stream.
 pub(crate) struct Events {
-    receiver: mpsc::Receiver<BusReply>,
+    receiver: mpsc::Receiver<BusEvent>,
     /// Its place among the streams of the node and of its user.
     _places: (Counted<()>, Counted<String>),
-    first: Option<Bytes>,
+    is_new: bool,
     heartbeat: Duration,
     last_said: Instant,
     ask: Interval,
@@ -60,7 +85,7 @@ pub(crate) struct Events {
 
 /// What a stream is opened with.
 pub(crate) struct Opening {
-    pub(crate) receiver: mpsc::Receiver<BusReply>,
+    pub(crate) receiver: mpsc::Receiver<BusEvent>,
     pub(crate) places: (Counted<()>, Counted<String>),
     pub(crate) config: StreamConfig,
     pub(crate) still_allowed: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -78,7 +103,7 @@ impl Events {
         Self {
             receiver: opening.receiver,
             _places: opening.places,
-            first: Some(Bytes::from_static(FIRST)),
+            is_new: true,
             heartbeat: opening.config.heartbeat,
             last_said: Instant::now(),
             ask,
@@ -103,35 +128,46 @@ impl Events {
         response
     }
 
-    /// The next bytes; `None` when it has ended.
+    /// The next bytes of server-sent events; `None` when it has ended.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.poll_step(cx).map(|step| match step {
+            Step::Opened => Some(Bytes::from_static(FIRST)),
+            Step::Event(event) => Some(encode(&event)),
+            Step::Silence => Some(Bytes::from_static(HEARTBEAT)),
+            Step::Ended(_) => None,
+        })
+    }
+
+    /// What comes next.
+    pub(crate) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let ended = |why| Poll::Ready(Step::Ended(why));
         if self.stopping.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
+            return ended(End::Stopping);
         }
         if let Some(end) = &mut self.end
             && end.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(None);
+            return ended(End::TokenEnded);
         }
         let mut silent = false;
         while self.ask.poll_tick(cx).is_ready() {
             if !(self.still_allowed)() {
-                return Poll::Ready(None);
+                return ended(End::Revoked);
             }
             silent = self.last_said.elapsed() >= self.heartbeat;
         }
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
+        if std::mem::take(&mut self.is_new) {
+            return Poll::Ready(Step::Opened);
         }
         match self.receiver.poll_recv(cx) {
             Poll::Ready(Some(event)) => {
                 self.last_said = Instant::now();
-                Poll::Ready(Some(encode(&event)))
+                Poll::Ready(Step::Event(event))
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => ended(End::Behind),
             Poll::Pending if silent => {
                 self.last_said = Instant::now();
-                Poll::Ready(Some(Bytes::from_static(HEARTBEAT)))
+                Poll::Ready(Step::Silence)
             }
             Poll::Pending => Poll::Pending,
         }
@@ -146,11 +182,15 @@ impl Drop for Events {
 
 /// One event: its lines each as a field of their own. What is not text becomes a remark,
 /// since a client could not read it.
-fn encode(event: &BusReply) -> Bytes {
+fn encode(event: &BusEvent) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(event.payload.len() + 40);
+    if let Some(place) = event.place {
+        bytes.extend_from_slice(format!("id: {place}\n").as_bytes());
+    }
     let Ok(text) = std::str::from_utf8(&event.payload) else {
-        return Bytes::from_static(b": not text\n\n");
+        bytes.extend_from_slice(b": not text\n\n");
+        return bytes.freeze();
     };
-    let mut bytes = BytesMut::with_capacity(text.len() + 16);
     // Every way in which the format ends a line.
     for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
         bytes.extend_from_slice(b"data: ");
@@ -166,9 +206,9 @@ mod tests {
     use super::*;
 
     fn encoded(text: &'static [u8]) -> Vec<u8> {
-        encode(&BusReply {
+        encode(&BusEvent {
             payload: Bytes::from_static(text),
-            ..BusReply::default()
+            place: None,
         })
         .to_vec()
     }
@@ -182,5 +222,10 @@ mod tests {
         );
         assert_eq!(encoded(b""), b"data: \n\n");
         assert_eq!(encoded(b"\xff"), b": not text\n\n");
+        let stored = encode(&BusEvent {
+            payload: Bytes::from_static(b"a"),
+            place: Some(7),
+        });
+        assert_eq!(&*stored, b"id: 7\ndata: a\n\n");
     }
 }

@@ -213,12 +213,19 @@ impl<B: Bus> Gateway<B> {
         };
         let door = Door {
             tls: tls.map(|tls| tls.acceptor()),
-            limits,
+            limits: limits.clone(),
             clients,
             metrics,
         };
+        let drain = limits.drain_timeout;
         serve(listener, door, stop, answer).await;
         readiness.set_unready();
+        edge.streams.talks.close();
+        let talks = edge.streams.talks.wait();
+        if tokio::time::timeout(drain, talks).await.is_err() {
+            let left = edge.streams.talks.len();
+            tracing::warn!(left, "WebSocket connections did not end");
+        }
         edge.bus.flush().await;
         last.cancel();
         background.close();

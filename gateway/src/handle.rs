@@ -13,6 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::access_log::Outcome;
 use crate::admission::Admission;
@@ -49,6 +50,8 @@ pub(crate) struct Streams {
     pub(crate) most: usize,
     /// Ends all of them.
     pub(crate) stopping: CancellationToken,
+    /// Those over WebSocket, whose connections HTTP knows no more.
+    pub(crate) talks: TaskTracker,
 }
 
 impl Streams {
@@ -58,6 +61,7 @@ impl Streams {
             by_user: Arc::default(),
             most,
             stopping: CancellationToken::new(),
+            talks: TaskTracker::new(),
         }
     }
 }

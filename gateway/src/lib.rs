@@ -59,12 +59,15 @@ mod events;
 mod exchange;
 mod explain;
 mod finish;
+mod following;
 mod gateway;
 mod gateway_file;
 mod handle;
 mod head;
+mod idempotency;
 mod issuer_file;
 mod json;
+mod listen;
 mod loaded;
 mod mapping;
 mod metrics;
@@ -91,10 +94,12 @@ mod schema;
 mod sealed;
 mod section;
 mod server;
+mod shared_rate;
 mod tls;
 mod trace;
 mod user;
 mod visit;
+mod websocket;
 
 use bulla_process::Zeroizing;
 use bulla_sdk::enforcer_report::EnforcerKind;
@@ -107,7 +112,7 @@ pub use admission::Priority;
 pub use api::ApiConfig;
 pub use breaker::BreakerConfig;
 pub use bulla_issuer::SourceError;
-pub use bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
+pub use bus::{Bus, BusError, BusEvent, BusMessage, BusReply, ServiceFault, TokenKey};
 pub use cache::CacheConfig;
 pub use client_address::{ClientsConfig, ForwardedBy, NetworkRules};
 pub use config::{
@@ -120,6 +125,7 @@ pub use events::StreamConfig;
 pub use explain::{ExplainError, Explanation, Question, explain};
 pub use finish::SecurityConfig;
 pub use gateway::{Gateway, StartError};
+pub use idempotency::IdempotencyConfig;
 pub use mapping::{Mapping, Source};
 pub use networks::Networks;
 pub use path::PathTemplate;
@@ -128,6 +134,7 @@ pub use reload::ReloadError;
 pub use route_extras::About;
 pub use routes::{Access, Mode, Route, RouteTable};
 pub use schema::Schema;
+pub use sealed::SealedBus;
 pub use server::BindError;
 pub use tls::TlsError;
 
@@ -160,6 +167,7 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), S
         () = stop.cancelled() => return Ok(()),
         client = Client::connect(options) => client?,
     };
-    Gateway::new(config, client, key).await?.run(stop).await;
+    let bus = SealedBus::new(client);
+    Gateway::new(config, bus, key).await?.run(stop).await;
     Ok(())
 }

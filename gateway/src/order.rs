@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bulla_identity::{Subject, UnixMillis};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Pass};
 use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault};
 use crate::cache::{Answer, KeyMaker};
 use crate::mapping::{Given, Source};
@@ -112,33 +112,12 @@ impl<B: Bus> Visit<'_, B> {
             .map(|breaker| breaker.pass(Instant::now()))
             .transpose()
             .map_err(|wait| refuse(Problem::Paused(wait), "breaker_open"))?;
-        let bus = &self.edge.bus;
-        let outcome = match order.mode {
-            Mode::Publish => bus.publish(message, order.timeout).await.map(|()| None),
+        match order.mode {
+            Mode::Publish => self.publish(order, message, pass).await,
             Mode::Request | Mode::Aggregate | Mode::Stream => {
-                bus.request(message, order.timeout).await.map(Some)
-            }
-        };
-        if let Some(pass) = pass {
-            match &outcome {
-                Err(
-                    BusError::NoResponders
-                    | BusError::Timeout
-                    | BusError::Service {
-                        kind: ServiceFault::Unavailable,
-                        ..
-                    },
-                ) => pass.failed(Instant::now()),
-                Ok(_) | Err(BusError::Service { .. } | BusError::BadReply) => pass.succeeded(),
-                // It was never sent: that says nothing about who serves it.
-                Err(BusError::Denied { .. } | BusError::TooLarge | BusError::Disconnected) => {}
-            }
-        }
-        match outcome? {
-            Some(reply) => self.respond(order.route, reply),
-            None => {
-                let (status, nothing) = (StatusCode::ACCEPTED, Bytes::new());
-                Ok(Answer::new(status, HeaderMap::new(), nothing))
+                let outcome = self.edge.bus.request(message, order.timeout).await;
+                judge(pass, &outcome);
+                self.respond(order.route, outcome?)
             }
         }
     }
@@ -180,6 +159,24 @@ impl<B: Bus> Visit<'_, B> {
             return Err(refuse(Problem::BadReply, "reply_schema"));
         }
         Ok(())
+    }
+}
+
+/// Tells the breaker how sending ended.
+pub(crate) fn judge<T>(pass: Option<Pass>, outcome: &Result<T, BusError>) {
+    let Some(pass) = pass else { return };
+    match outcome {
+        Err(
+            BusError::NoResponders
+            | BusError::Timeout
+            | BusError::Service {
+                kind: ServiceFault::Unavailable,
+                ..
+            },
+        ) => pass.failed(Instant::now()),
+        Ok(_) | Err(BusError::Service { .. } | BusError::BadReply) => pass.succeeded(),
+        // It was never sent: that says nothing about who serves it.
+        Err(BusError::Denied { .. } | BusError::TooLarge | BusError::Disconnected) => {}
     }
 }
 

@@ -45,6 +45,11 @@ impl Presentation {
         }
     }
 
+    /// The origin at which clients reach the API, if it is known.
+    pub(crate) fn public_url(&self) -> Option<&str> {
+        self.api.public_url.as_deref()
+    }
+
     /// The version that a client asks for, or the default. `None` twice over if it
     /// asks in a way that nobody could answer.
     pub(crate) fn version<'r>(&'r self, headers: &'r HeaderMap) -> Option<Option<&'r str>> {

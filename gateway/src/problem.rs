@@ -64,6 +64,10 @@ pub(crate) enum Problem {
     },
     /// Too many streams are open, here or of this user.
     TooManyStreams,
+    /// The client's idempotency key stands for another request.
+    IdempotencyMismatch,
+    /// Whether the request with this key was carried out cannot be told any more.
+    IdempotencyUnknown,
     /// Nobody answered lately, so nobody is asked for a while.
     Paused(Duration),
     /// The service failed.
@@ -100,6 +104,8 @@ impl Problem {
             Self::InvalidContent(_) | Self::SchemaViolated(_) => "invalid-content",
             Self::TooManyRequests { .. } => "too-many-requests",
             Self::TooManyStreams => "too-many-streams",
+            Self::IdempotencyMismatch => "idempotency-mismatch",
+            Self::IdempotencyUnknown => "idempotency-unknown",
             Self::Internal => "internal",
             Self::BadReply => "bad-reply",
             Self::Unavailable | Self::Paused(_) => "unavailable",
@@ -119,11 +125,13 @@ impl Problem {
             Self::NotFound | Self::ResourceNotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::IdempotencyUnknown => StatusCode::CONFLICT,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InvalidContent(_) | Self::SchemaViolated(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidContent(_) | Self::SchemaViolated(_) | Self::IdempotencyMismatch => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::TooManyRequests { .. } | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadReply => StatusCode::BAD_GATEWAY,
@@ -155,6 +163,8 @@ impl Problem {
             Self::InvalidContent(_) | Self::SchemaViolated(_) => "The content is not valid",
             Self::TooManyRequests { .. } => "Too many requests from you",
             Self::TooManyStreams => "Too many streams are open",
+            Self::IdempotencyMismatch => "The idempotency key was used for something else",
+            Self::IdempotencyUnknown => "It is not known whether this was carried out",
             Self::Internal => "Something failed",
             Self::BadReply => "The answer could not be used",
             Self::Unavailable | Self::Paused(_) => "This is not available at the moment",
@@ -185,6 +195,8 @@ impl Problem {
             | Self::SchemaViolated(_)
             | Self::TooManyRequests { .. }
             | Self::TooManyStreams
+            | Self::IdempotencyMismatch
+            | Self::IdempotencyUnknown
             | Self::Internal
             | Self::BadReply
             | Self::Unavailable
@@ -297,6 +309,8 @@ impl Problem {
             | Self::InvalidContent(_)
             | Self::MalformedContent(_)
             | Self::SchemaViolated(_)
+            | Self::IdempotencyMismatch
+            | Self::IdempotencyUnknown
             | Self::Internal
             | Self::BadReply
             | Self::Timeout => {}
@@ -335,6 +349,8 @@ mod tests {
                 violated: Vec::new(),
             },
             Problem::TooManyStreams,
+            Problem::IdempotencyMismatch,
+            Problem::IdempotencyUnknown,
             Problem::Paused(Duration::ZERO),
             Problem::Internal,
             Problem::BadReply,

@@ -12,7 +12,7 @@ pub(crate) struct ProblemType {
 }
 
 /// All of them, by status.
-pub(crate) const CATALOGUE: [ProblemType; 22] = [
+pub(crate) const CATALOGUE: [ProblemType; 24] = [
     kind(
         "bad-request",
         400,
@@ -68,6 +68,12 @@ pub(crate) const CATALOGUE: [ProblemType; 22] = [
         "Read the present state, and decide anew.",
     ),
     kind(
+        "idempotency-unknown",
+        409,
+        "It is not known whether this was carried out",
+        "An earlier request with this `Idempotency-Key` was not answered for. Look whether it was carried out before you send it under another key.",
+    ),
+    kind(
         "content-too-large",
         413,
         "The content is too large",
@@ -90,6 +96,12 @@ pub(crate) const CATALOGUE: [ProblemType; 22] = [
         422,
         "The content is not valid",
         "`errors` names each place in the content and what is wrong there.",
+    ),
+    kind(
+        "idempotency-mismatch",
+        422,
+        "The idempotency key was used for something else",
+        "A request with this `Idempotency-Key` said something else. Take a new key for each request, and the same one only to repeat it.",
     ),
     kind(
         "too-many-requests",

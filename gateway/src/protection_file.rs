@@ -151,6 +151,13 @@ fn read_rate(mut s: Section<'_>) -> Option<RateConfig> {
     let quota = s.required_number("quota", 1..=1_000_000_000, "how many requests");
     let window = s.required_duration("window", seconds(1, 31 * 86_400), "within which time");
     let burst = s.number("burst", 1..=1_000_000_000);
+    let is_shared = s.flag("shared").unwrap_or(false);
+    if is_shared && burst.is_some() {
+        s.problem(
+            &s.span(),
+            "`burst` means nothing for a quota that is `shared`: add a rate of each node beside it",
+        );
+    }
     s.finish();
     let quota = NonZeroU32::new(quota?)?;
     Some(RateConfig {
@@ -159,6 +166,7 @@ fn read_rate(mut s: Section<'_>) -> Option<RateConfig> {
         quota,
         window: window?,
         burst: burst.and_then(NonZeroU32::new).unwrap_or(quota),
+        is_shared,
     })
 }
 

@@ -1,7 +1,8 @@
 //! Rate limits and quotas: how many requests somebody may make within a time.
 //!
 //! Each `[[rate]]` is a leaky bucket for every user, client, address or route that it
-//! counts by: `quota` requests fit into `window`, `burst` of them at once. The memory
+//! counts by: `quota` requests fit into `window`, `burst` of them at once; or, if it is
+//! shared, a number that all nodes count down together. The memory of buckets
 //! is this node's, and bounded: what was seen longest ago is forgotten first, which
 //! gives its owner a full bucket again.
 
@@ -11,6 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_identity::UnixMillis;
 use bulla_token::token_digest;
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::{NoOpMiddleware, StateInformationMiddleware};
@@ -21,7 +23,9 @@ use http::{HeaderMap, HeaderValue};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use crate::bus::{Bus, BusError};
 use crate::networks::counted_as;
+use crate::shared_rate::SharedRate;
 
 /// The most buckets that one rate remembers.
 const MAX_BUCKETS: u64 = 100_000;
@@ -37,8 +41,10 @@ pub struct RateConfig {
     pub quota: NonZeroU32,
     /// The time that the quota is for.
     pub window: Duration,
-    /// How many requests may come at once.
+    /// How many requests may come at once; all of them of a shared quota.
     pub burst: NonZeroU32,
+    /// Whether all nodes count together, in windows that begin at fixed times.
+    pub is_shared: bool,
 }
 
 /// What requests are counted by.
@@ -79,6 +85,7 @@ pub(crate) struct Rates<C: Clock = MonotonicClock>(Vec<Rate<C>>);
 
 struct Rate<C: Clock> {
     config: RateConfig,
+    shared: Option<SharedRate>,
     limiter: RateLimiter<BucketKey, Buckets, C, StateInformationMiddleware>,
     clock: C,
 }
@@ -110,6 +117,9 @@ impl<C: Clock + Clone> Rates<C> {
                 .allow_burst(config.burst);
             Rate {
                 config: config.clone(),
+                shared: config
+                    .is_shared
+                    .then(|| SharedRate::new(config.window, max_buckets)),
                 limiter: RateLimiter::<_, _, _, NoOpMiddleware<C::Instant>>::new(
                     quota,
                     Buckets::new(config.window, max_buckets),
@@ -135,7 +145,7 @@ impl<C: Clock + Clone> Rates<C> {
             let Some(rate) = self.0.get(*index) else {
                 continue;
             };
-            if rate.config.needs_user() != with_user {
+            if rate.config.needs_user() != with_user || rate.shared.is_some() {
                 continue;
             }
             let outcome = rate.count(*index, requester);
@@ -146,6 +156,51 @@ impl<C: Clock + Clone> Rates<C> {
             }
         }
         Ok(())
+    }
+
+    /// The same for those of `rates` that all nodes share.
+    ///
+    /// # Errors
+    /// [`BusError`]: the bus does not say what is left.
+    pub(crate) async fn count_shared<B: Bus>(
+        &self,
+        bus: &B,
+        (rates, with_user): (&[usize], bool),
+        requester: Requester<'_>,
+        now: UnixMillis,
+        counted: &mut Vec<Counted>,
+    ) -> Result<Result<(), Duration>, BusError> {
+        for index in rates {
+            let Some(Rate {
+                config,
+                shared: Some(shared),
+                ..
+            }) = self.0.get(*index)
+            else {
+                continue;
+            };
+            if config.needs_user() != with_user {
+                continue;
+            }
+            let key = BucketKey::new(&config.by, requester);
+            let left = shared.count(bus, config, key, now).await?;
+            let refused = left.requests.is_none();
+            counted.push(Counted {
+                rate: *index,
+                left: left.requests.unwrap_or_default(),
+                full_in: left.ends_in,
+                wait: if refused {
+                    left.ends_in
+                } else {
+                    Duration::ZERO
+                },
+                refused,
+            });
+            if refused {
+                return Ok(Err(left.ends_in));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// The `RateLimit-Policy` and `RateLimit` fields
@@ -243,6 +298,10 @@ pub(crate) fn whole_seconds(time: Duration) -> u64 {
 pub(crate) struct BucketKey([u8; 32]);
 
 impl BucketKey {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn new(by: &[CountBy], requester: Requester<'_>) -> Self {
         let mut text = String::new();
         let mut part = |value: &str| {
@@ -313,6 +372,7 @@ mod tests {
             quota: NonZeroU32::new(quota).unwrap(),
             window: Duration::from_secs(window),
             burst: NonZeroU32::new(burst).unwrap(),
+            is_shared: false,
         }
     }
 

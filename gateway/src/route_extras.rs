@@ -12,6 +12,7 @@ use crate::api::ApiConfig;
 use crate::cache::CacheConfig;
 use crate::document::Located;
 use crate::events::StreamConfig;
+use crate::idempotency::IdempotencyConfig;
 use crate::mapping::{Mapping, Source, is_free_header, is_free_member};
 use crate::path::PathTemplate;
 use crate::quantities::{millis, seconds};
@@ -174,6 +175,31 @@ pub(crate) fn read_cache(
     Some(CacheConfig { ttl: ttl? })
 }
 
+/// `idempotency`: only where something is published for a user.
+pub(crate) fn read_idempotency(
+    s: &mut Section<'_>,
+    mode: Option<Mode>,
+    access: Option<&Access>,
+) -> Option<IdempotencyConfig> {
+    let mut table = s.section("idempotency")?;
+    let life = table.duration("life", seconds(60, 31 * 86_400 - 60));
+    let is_required = table.flag("required").unwrap_or(false);
+    table.finish();
+    if mode.is_some_and(|mode| mode != Mode::Publish) {
+        s.problem(&s.span(), "`idempotency` is for mode `publish`");
+    }
+    if matches!(access, Some(Access::Public)) {
+        s.problem(
+            &s.span(),
+            "`idempotency` on a public route: whoever names the same key would take it from others",
+        );
+    }
+    Some(IdempotencyConfig {
+        life: life.unwrap_or(Duration::from_secs(86_400)),
+        is_required,
+    })
+}
+
 /// Part of the requests of a route, that go elsewhere.
 pub(crate) struct CanaryKeys {
     pub(crate) subject: Located<String>,
@@ -198,7 +224,7 @@ pub(crate) fn read_stream(
     mode: Option<Mode>,
     method: Option<&Method>,
 ) -> Option<StreamConfig> {
-    const MEANINGLESS: [&str; 16] = [
+    const MEANINGLESS: [&str; 17] = [
         "body",
         "cache",
         "canary",
@@ -206,6 +232,7 @@ pub(crate) fn read_stream(
         "content_types",
         "forward_headers",
         "headers",
+        "idempotency",
         "optional_scope",
         "part",
         "payload",
@@ -218,11 +245,13 @@ pub(crate) fn read_stream(
     ];
     let heartbeat = s.duration("heartbeat", millis(100, 300_001));
     let per_user = s.count("streams_per_user", 1..10_001);
+    let websocket = s.flag("websocket");
     if mode != Some(Mode::Stream) {
-        if mode.is_some() && (s.has("heartbeat") || s.has("streams_per_user")) {
+        let of_streams = ["heartbeat", "streams_per_user", "websocket"];
+        if mode.is_some() && of_streams.iter().any(|key| s.has(key)) {
             s.problem(
                 &s.span(),
-                "`heartbeat` and `streams_per_user` are for mode `stream`",
+                "`heartbeat`, `streams_per_user` and `websocket` are for mode `stream`",
             );
         }
         return None;
@@ -238,6 +267,7 @@ pub(crate) fn read_stream(
     Some(StreamConfig {
         heartbeat: heartbeat.unwrap_or(Duration::from_secs(15)),
         per_user: per_user.unwrap_or(8),
+        websocket: websocket.unwrap_or(false),
     })
 }
 

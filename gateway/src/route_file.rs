@@ -18,8 +18,8 @@ use crate::profiles::Profiles;
 use crate::protection_file::{read_network_rules, read_rate_names};
 use crate::rate::RateConfig;
 use crate::route_extras::{
-    CanaryKeys, Mappable, read_about, read_cache, read_canary, read_mappings, read_part,
-    read_require, read_stream, read_version,
+    CanaryKeys, Mappable, read_about, read_cache, read_canary, read_idempotency, read_mappings,
+    read_part, read_require, read_stream, read_version,
 };
 use crate::route_fields::{
     is_forwardable, is_settable, read_content_types, read_headers, read_priority, read_query,
@@ -287,6 +287,7 @@ impl<'d> RouteReader<'_, 'd> {
             );
         }
         let cache = read_cache(&mut s, method.as_ref(), mode, access.as_ref());
+        let idempotency = read_idempotency(&mut s, mode, access.as_ref());
         let version = read_version(&mut s, self.around.api);
         let about = read_about(&mut s);
         let canary = match (read_canary(&mut s), &path) {
@@ -328,6 +329,7 @@ impl<'d> RouteReader<'_, 'd> {
             headers,
             payload,
             stream,
+            idempotency,
             parts,
             canary,
             breaker,

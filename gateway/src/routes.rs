@@ -12,6 +12,7 @@ use crate::breaker::Breaker;
 use crate::cache::CacheConfig;
 use crate::client_address::NetworkRules;
 use crate::events::StreamConfig;
+use crate::idempotency::IdempotencyConfig;
 use crate::mapping::Mapping;
 use crate::path::{CleanPath, PathTemplate, is_capture_value};
 use crate::route_extras::About;
@@ -65,6 +66,8 @@ pub struct Route {
     pub payload: Vec<Mapping>,
     /// How a stream behaves; none of any other mode.
     pub stream: Option<StreamConfig>,
+    /// Whether clients can name what they ask for.
+    pub idempotency: Option<IdempotencyConfig>,
     /// What an aggregate asks for.
     pub(crate) parts: Vec<Part>,
     /// Part of the requests, that go elsewhere.

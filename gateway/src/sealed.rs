@@ -6,19 +6,78 @@ use std::time::Duration;
 use bulla_identity::Subject;
 use bulla_sdk::audit::AuditLog;
 use bulla_sdk::{
-    Client, ContentType, LinkError, Outgoing, PublishError, RequestError, SendError, ServiceError,
-    ServiceErrorCode, SubscribeError, TraceParent,
+    AgreeError, Agreed, AppendError, Client, ConsumeError, ContentType, LinkError, MessageId,
+    Outgoing, PublishError, RequestError, SendError, ServiceError, ServiceErrorCode,
+    SubscribeError, TraceParent,
 };
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use crate::bus::{Bus, BusError, BusMessage, BusReply, ServiceFault, TokenKey};
+use crate::bus::{Bus, BusError, BusEvent, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
+use crate::following::Following;
 
-impl Bus for Client {
+/// The sealed bus of one client.
+pub struct SealedBus {
+    client: Client,
+    following: Following,
+}
+
+impl SealedBus {
+    /// The bus of this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            following: Following::default(),
+        }
+    }
+
+    /// The stream that stores a subject, and the consumer under which it may be read here.
+    fn stored(&self, subject: &Subject) -> Option<(String, Option<String>)> {
+        let policy = self.client.policy();
+        let policy = policy.policy();
+        let stream = policy.stream_of(subject)?.name();
+        let own = policy.consumers().iter().find(|consumer| {
+            let owner = policy.consumer_owner(consumer);
+            consumer.stream() == stream && owner.is_some_and(|o| o.id() == self.client.workload())
+        });
+        Some((stream.to_owned(), own.map(|c| c.name().to_owned())))
+    }
+
+    /// Listens to what nothing stores.
+    async fn hear(&self, subject: &Subject) -> Result<mpsc::Receiver<BusEvent>, BusError> {
+        let subscribed = self.client.subscribe(subject.as_str()).await;
+        let mut subscription = subscribed.map_err(|error| subscribe_error(&error))?;
+        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
+        // Ends with its receiver, which the stream's connection holds.
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    () = events.closed() => return,
+                    message = subscription.next() => message,
+                };
+                let Some(message) = message else { return };
+                let event = BusEvent {
+                    payload: message.payload().clone(),
+                    place: None,
+                };
+                // A client that is this far behind is cut: waiting for it would hold up
+                // the subscription.
+                if events.try_send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+impl Bus for SealedBus {
     async fn request(&self, message: BusMessage, deadline: Duration) -> Result<BusReply, BusError> {
-        let outgoing = outgoing(self, message).timeout(deadline);
+        let outgoing = outgoing(&self.client, message).timeout(deadline);
         let answered = tokio::time::timeout(deadline, outgoing.request()).await;
         let reply = answered
             .map_err(|_| BusError::Timeout)?
@@ -33,57 +92,95 @@ impl Bus for Client {
         })
     }
 
-    async fn publish(&self, message: BusMessage, deadline: Duration) -> Result<(), BusError> {
+    async fn publish(
+        &self,
+        message: BusMessage,
+        id: Option<[u8; 16]>,
+        deadline: Duration,
+    ) -> Result<(), BusError> {
         // The client would keep it for later: the edge says now that it cannot.
-        if !self.is_connected() {
+        if !self.client.is_connected() {
             return Err(BusError::Disconnected);
         }
-        tokio::time::timeout(deadline, outgoing(self, message).publish())
+        let is_stored = self.stored(&message.subject).is_some();
+        let outgoing = outgoing(&self.client, message).timeout(deadline);
+        if is_stored {
+            let outgoing = match id {
+                Some(id) => outgoing.attempt(MessageId(id)),
+                None => outgoing,
+            };
+            let appended = outgoing.append().await;
+            return appended.map(drop).map_err(append_error);
+        }
+        tokio::time::timeout(deadline, outgoing.publish())
             .await
             .map_err(|_| BusError::Timeout)?
             .map_err(publish_error)
     }
 
-    async fn listen(&self, subject: &Subject) -> Result<mpsc::Receiver<BusReply>, BusError> {
-        let subscribed = self.subscribe(subject.as_str()).await;
-        let mut subscription = subscribed.map_err(|error| subscribe_error(&error))?;
-        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
-        // Ends with its receiver, which the stream's connection holds.
-        tokio::spawn(async move {
-            loop {
-                let message = tokio::select! {
-                    () = events.closed() => return,
-                    message = subscription.next() => message,
-                };
-                let Some(message) = message else { return };
-                let event = BusReply {
-                    payload: message.payload().clone(),
-                    content_type: message.content_type().as_str().to_owned(),
-                    headers: Vec::new(),
-                };
-                // A client that is this far behind is cut: waiting for it would hold up
-                // the subscription.
-                if events.try_send(event).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(receiver)
+    fn knows_ids_for(&self, subject: &Subject) -> Option<Duration> {
+        let policy = self.client.policy();
+        let stream = policy.policy().stream_of(subject)?;
+        Some(stream.duplicates())
+    }
+
+    async fn listen(
+        &self,
+        subject: &Subject,
+        after: Option<u64>,
+    ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
+        let Some((stream, consumer)) = self.stored(subject) else {
+            return self.hear(subject).await;
+        };
+        let Some(consumer) = consumer else {
+            tracing::warn!(
+                stream,
+                "the policy gives the edge no consumer of this stream, so nobody can listen to it here"
+            );
+            return Err(BusError::Denied { decision: None });
+        };
+        let place = (stream.as_str(), consumer.as_str());
+        let listened = self.following.listen(&self.client, place, subject, after);
+        listened.await.map_err(|error| consume_error(&error))
+    }
+
+    async fn agree(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        value: &[u8],
+        life: Duration,
+    ) -> Result<Option<Bytes>, BusError> {
+        match self.client.agree(kind, name, value, life).await {
+            Ok(Agreed::First) => Ok(None),
+            Ok(Agreed::Before(value)) => Ok(Some(value)),
+            Err(error) => Err(agree_error(error)),
+        }
+    }
+
+    async fn agreed(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        life: Duration,
+    ) -> Result<Option<Bytes>, BusError> {
+        let agreed = self.client.agreed(kind, name, life).await;
+        agreed.map_err(agree_error)
     }
 
     fn audiences(&self, subject: &Subject) -> Vec<String> {
-        let policy = self.policy();
+        let policy = self.client.policy();
         let audiences = policy.policy().requirements(subject).audiences;
         let names = policy.policy().audience_names(audiences);
         names.map(str::to_owned).collect()
     }
 
     fn policy_revision(&self) -> u64 {
-        self.policy().revision()
+        self.client.policy().revision()
     }
 
     fn is_user_revoked(&self, principal: &str) -> bool {
-        self.revocations().is_user_revoked(principal)
+        self.client.revocations().is_user_revoked(principal)
     }
 
     async fn hide_claims(
@@ -92,7 +189,8 @@ impl Bus for Client {
         user: &str,
         claims: &mut Map<String, Value>,
     ) -> Result<Option<Value>, BusError> {
-        Client::hide_claims(self, txn, user, claims)
+        self.client
+            .hide_claims(txn, user, claims)
             .await
             .map_err(|error| {
                 tracing::warn!(error = error.code(), "private claims cannot be encrypted");
@@ -101,13 +199,13 @@ impl Bus for Client {
     }
 
     fn ready(&self) -> bool {
-        self.is_connected() && self.token_key().is_some()
+        self.client.is_connected() && self.token_key().is_some()
     }
 
     fn token_key(&self) -> Option<TokenKey> {
         // Of a user who is revoked meanwhile nobody would tell it.
-        self.standing().ok()?;
-        let (id, ends) = self.signing_key();
+        self.client.standing().ok()?;
+        let (id, ends) = self.client.signing_key();
         (ends > clock::now().saturating_add(MARGIN)).then(|| TokenKey {
             kid: id.to_hex(),
             ends,
@@ -115,14 +213,14 @@ impl Bus for Client {
     }
 
     fn audit(&self) -> AuditLog {
-        Client::audit(self).clone()
+        self.client.audit().clone()
     }
 
     async fn flush(&self) {
-        if let Err(error) = Client::flush(self).await {
+        if let Err(error) = self.client.flush().await {
             log("messages were lost at the end", &error);
         }
-        self.drain().await;
+        self.client.drain().await;
     }
 }
 
@@ -171,6 +269,35 @@ fn publish_error(error: PublishError) -> BusError {
     };
     log("the publish failed", &error);
     outcome
+}
+
+fn append_error(error: AppendError) -> BusError {
+    let outcome = match &error {
+        AppendError::Send(error) => send_error(error),
+        AppendError::RefusedByServer { .. } => BusError::Denied { decision: None },
+        AppendError::Unconfirmed { .. } => BusError::Timeout,
+        // A stream that is full or is not what the policy says: nothing that the client
+        // can change.
+        _ => BusError::Disconnected,
+    };
+    log("the append failed", &error);
+    outcome
+}
+
+fn consume_error(error: &ConsumeError) -> BusError {
+    let outcome = match error {
+        ConsumeError::Denied { id, .. } => BusError::Denied {
+            decision: Some(id.to_string()),
+        },
+        _ => BusError::Disconnected,
+    };
+    log("the stream cannot be read", error);
+    outcome
+}
+
+fn agree_error(error: AgreeError) -> BusError {
+    tracing::warn!(error = error.code(), "the bus does not remember");
+    BusError::Disconnected
 }
 
 fn subscribe_error(error: &SubscribeError) -> BusError {

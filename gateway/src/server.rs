@@ -295,7 +295,7 @@ impl Connection {
         });
         let connection = self
             .builder
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
             .into_owned();
         let mut connection = pin!(self.watcher.watch(connection));
         // hyper's own timer starts only when it knows the HTTP version: a client that

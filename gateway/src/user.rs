@@ -16,6 +16,7 @@ use crate::problem::Problem;
 use crate::refusal::{Refusal, deny, refused_token};
 use crate::routes::{Access, Route};
 use crate::visit::Visit;
+use crate::websocket;
 
 impl<B: Bus> Visit<'_, B> {
     /// The user and the scopes that travel on; none on a public route.
@@ -37,7 +38,7 @@ impl<B: Bus> Visit<'_, B> {
             } => (policies, scopes, optional_scopes, *carries_original),
         };
         let refuse = |error: AuthError| deny(refused_token(error), error.code());
-        let token = bearer(&head.headers).map_err(refuse)?;
+        let token = token(route, head).map_err(refuse)?;
         let validated = self
             .loaded
             .authenticator
@@ -112,6 +113,26 @@ impl<B: Bus> Visit<'_, B> {
             token,
             claims: claims.context,
         }))
+    }
+}
+
+/// The client's token: in `Authorization`, or where a browser cannot set that, among the
+/// protocols of a WebSocket.
+fn token<'h>(route: &Route, head: &'h Parts) -> Result<&'h str, AuthError> {
+    let is_socket = route.stream.is_some_and(|s| s.websocket) && websocket::is_asked(&head.headers);
+    let offered = if is_socket {
+        websocket::token(&head.headers)?
+    } else {
+        None
+    };
+    match (bearer(&head.headers), offered) {
+        (Err(AuthError::NoToken), Some(offered))
+            if !head.headers.contains_key(http::header::AUTHORIZATION) =>
+        {
+            Ok(offered)
+        }
+        (_, Some(_)) => Err(AuthError::Repeated),
+        (bearer, None) => bearer,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bulla_identity::{Subject, UnixMillis};
+use bulla_identity::UnixMillis;
 use bulla_sdk::DecisionId;
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
@@ -17,10 +17,10 @@ use crate::admission::Place;
 use crate::body::Answered;
 use crate::bus::Bus;
 use crate::cors::is_preflight;
-use crate::events::{Events, Opening, StreamConfig};
 use crate::handle::{Edge, Known, Peer};
 use crate::head::check_head;
 use crate::json::JsonError;
+use crate::listen::Listener;
 use crate::loaded::Loaded;
 use crate::order::{Content, Order};
 use crate::path::CleanPath;
@@ -47,7 +47,7 @@ impl<B: Bus> Visit<'_, B> {
         known: &mut Known,
     ) -> Result<Response<Answered>, Refusal> {
         let now = clock::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         check_head(&head, self.loaded.limits.uri)?;
         let clients = &self.loaded.clients;
         known.client = clients.client(peer.address, &head.headers);
@@ -61,7 +61,7 @@ impl<B: Bus> Visit<'_, B> {
                 "malformed_path",
             )
         })?;
-        if let Some(answer) = self.preflight(&head, &path, known)? {
+        if let Some(answer) = self.preflight(&head, &path, known).await? {
             return Ok(answer.map(Answered::Whole));
         }
         let presentation = &self.loaded.presentation;
@@ -72,7 +72,8 @@ impl<B: Bus> Visit<'_, B> {
             Found::Route(route, captures) => (route, captures),
             other => {
                 // Whoever looks for routes is counted too.
-                self.count(&self.loaded.default_rates, None, known)?;
+                self.count(&self.loaded.default_rates, None, known, now)
+                    .await?;
                 if let Some(answer) = presentation.answer(&head.method, &path, version) {
                     return Ok(answer.map(Answered::Whole));
                 }
@@ -96,10 +97,10 @@ impl<B: Bus> Visit<'_, B> {
             self.edge.metrics.shed(route.priority.reason());
             return Err(Problem::Overloaded.into());
         }
-        self.count(&route.rates, None, known)?;
+        self.count(&route.rates, None, known, now).await?;
         let user = self.user(&route, &head, known, now).await?;
         if let Some(user) = &user {
-            self.count(&route.rates, Some(user), known)?;
+            self.count(&route.rates, Some(user), known, now).await?;
         }
         let (subject, breaker) = {
             let (template, breaker) = route.destination(&known.requester());
@@ -113,8 +114,14 @@ impl<B: Bus> Visit<'_, B> {
 
         let query = exchange::query_parameters(&route, head.uri.query())?;
         if let Some(config) = route.stream {
-            let stream = self.stream(config, &subject, user.as_ref(), known, now);
-            return stream.await;
+            let listener = Listener {
+                config,
+                subject: &subject,
+                user: user.as_ref(),
+                whose: known.requester(),
+                now,
+            };
+            return self.stream(&mut head, listener).await;
         }
         let headers = exchange::message_headers(&route, &captures, &query, &head.headers)?;
         let content = if body.is_end_stream() {
@@ -152,7 +159,7 @@ impl<B: Bus> Visit<'_, B> {
     }
 
     /// The answer to a browser that asks whether it may ask.
-    fn preflight(
+    async fn preflight(
         &self,
         head: &Parts,
         path: &CleanPath,
@@ -164,7 +171,8 @@ impl<B: Bus> Visit<'_, B> {
         if !is_preflight(&head.method, &head.headers) {
             return Ok(None);
         }
-        self.count(&self.loaded.default_rates, None, known)?;
+        let rates = &self.loaded.default_rates;
+        self.count(rates, None, known, clock::now()).await?;
         let methods = self.loaded.routes.methods(path);
         if methods.is_empty() {
             return Err(deny(Problem::NotFound, "unknown_route"));
@@ -177,11 +185,12 @@ impl<B: Bus> Visit<'_, B> {
     }
 
     /// Counts the request in those of `rates` that can be told with or without a user.
-    fn count(
+    async fn count(
         &self,
         rates: &[usize],
         user: Option<&User>,
         known: &mut Known,
+        now: UnixMillis,
     ) -> Result<(), Refusal> {
         let requester = Requester {
             address: known.client,
@@ -191,7 +200,16 @@ impl<B: Bus> Visit<'_, B> {
             client: user.map_or("", User::client),
         };
         let all = &self.loaded.rates;
-        let outcome = all.count(rates, user.is_some(), requester, &mut known.counted);
+        let mut outcome = all.count(rates, user.is_some(), requester, &mut known.counted);
+        if outcome.is_ok() {
+            let which = (rates, user.is_some());
+            let bus = &self.edge.bus;
+            let counted = all.count_shared(bus, which, requester, now, &mut known.counted);
+            // What nobody can count does not pass.
+            outcome = counted
+                .await
+                .map_err(|_| refuse(Problem::Unavailable, "quota_unknown"))?;
+        }
         outcome.map_err(|wait| {
             let violated = all.violated(&known.counted);
             let violated = violated.into_iter().map(str::to_owned).collect();
@@ -257,45 +275,6 @@ impl<B: Bus> Visit<'_, B> {
                 "request_schema",
             ))
         }
-    }
-}
-
-impl<B: Bus> Visit<'_, B> {
-    /// Opens a stream of what comes on the subject from now on.
-    async fn stream(
-        &self,
-        config: StreamConfig,
-        subject: &Subject,
-        user: Option<&User>,
-        known: &Known,
-        now: UnixMillis,
-    ) -> Result<Response<Answered>, Refusal> {
-        let streams = &self.edge.streams;
-        let whose = known.requester();
-        let places = streams
-            .all
-            .open((), streams.most)
-            .zip(streams.by_user.open(whose, config.per_user))
-            .ok_or_else(|| refuse(Problem::TooManyStreams, "too_many_streams"))?;
-        let receiver = self.edge.bus.listen(subject).await?;
-        let still_allowed: Arc<dyn Fn() -> bool + Send + Sync> = match user {
-            None => Arc::new(|| true),
-            Some(user) => {
-                let (edge, user) = (Arc::clone(self.edge), Arc::clone(&user.validated));
-                Arc::new(move || !edge.bus.is_user_revoked(user.principal()))
-            }
-        };
-        let ends = user.map(|user| user.validated.expires().saturating_add(user.leeway));
-        let events = Events::open(Opening {
-            receiver,
-            places,
-            config,
-            still_allowed,
-            lifetime: ends.map(|ends| ends.saturating_since(now)),
-            stopping: streams.stopping.clone().cancelled_owned(),
-            metrics: self.edge.metrics.clone(),
-        });
-        Ok(events.response())
     }
 }
 

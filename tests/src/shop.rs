@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bulla_examples::shop;
-use bulla_gateway::{Gateway, GatewayConfig};
+use bulla_gateway::{Gateway, GatewayConfig, SealedBus};
 use bulla_keyring::SigningKey;
 use bulla_process::CancellationToken;
 use bulla_sdk::Client;
@@ -190,7 +190,8 @@ impl Shop {
         let config = GatewayConfig::load(&path).unwrap();
         let options = bus.connect_options("gateway").token_key(&[5; 32]);
         let client = Client::connect(options).await.unwrap();
-        let gateway = Gateway::new(config, client, TokenSigningKey::from_seed([5; 32]))
+        let bus_of_edge = SealedBus::new(client);
+        let gateway = Gateway::new(config, bus_of_edge, TokenSigningKey::from_seed([5; 32]))
             .await
             .unwrap();
         let url = format!("http://{}", gateway.address());

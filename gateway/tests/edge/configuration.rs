@@ -661,6 +661,10 @@ fn a_stream_has_no_keys_of_other_modes_and_others_none_of_its() {
     }
     let found = route_errors(&format!("{ROUTE}heartbeat = \"5s\"\n"));
     assert!(found[0].contains("are for mode `stream`"), "{found:?}");
+    for line in ["idempotency = {}", "websocket = true"] {
+        let found = route_errors(&format!("{ROUTE}{line}\n"));
+        assert!(found[0].contains("mode `"), "{found:?}");
+    }
     let posted = stream.replace("\"GET\"", "\"POST\"");
     assert!(route_errors(&posted)[0].contains("a stream is for `GET`"));
 }

@@ -1,5 +1,7 @@
 //! An edge, its issuer, its bus and a client.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use bulla_gateway::{Bus, BusError, BusMessage, BusReply, Gateway, GatewayConfig, TokenKey};
+use bulla_gateway::{
+    Bus, BusError, BusEvent, BusMessage, BusReply, Gateway, GatewayConfig, TokenKey,
+};
 use bulla_identity::{Subject, TrustDomain, UnixMillis};
 use bulla_token::{TokenSigningKey, TransactionToken, verify_transaction_token};
 use bytes::Bytes;
@@ -162,7 +166,7 @@ type Behaviour =
     Arc<dyn Fn(BusMessage) -> BoxFuture<'static, Result<BusReply, BusError>> + Send + Sync>;
 
 /// To what somebody listens, and where it goes.
-type Listener = (Subject, mpsc::Sender<BusReply>);
+type Listener = (Subject, mpsc::Sender<BusEvent>);
 
 /// A bus that remembers what it was sent and answers as it is told.
 #[derive(Clone)]
@@ -175,6 +179,14 @@ pub struct TestBus {
     pub flushed: Arc<AtomicBool>,
     pub revision: Arc<AtomicU64>,
     pub revoked: Arc<Mutex<Vec<String>>>,
+    /// What all edges on this bus remember, by its kind and name.
+    pub agreed: Arc<Mutex<HashMap<String, Bytes>>>,
+    /// For how long the stream of every subject knows ids.
+    pub knows_ids: Arc<Mutex<Option<Duration>>>,
+    /// The ids under which messages were published, and whether ids that are there count.
+    pub ids: Arc<Mutex<Vec<Option<[u8; 16]>>>>,
+    /// After which event streams were opened.
+    pub resumed: Arc<Mutex<Vec<Option<u64>>>>,
     /// Who listens to what.
     pub listeners: Arc<Mutex<Vec<Listener>>>,
 }
@@ -184,6 +196,13 @@ pub fn json_reply(body: &str) -> BusReply {
         payload: Bytes::from(body.to_owned()),
         content_type: "application/json".into(),
         headers: Vec::new(),
+    }
+}
+
+fn event(payload: &str, place: Option<u64>) -> BusEvent {
+    BusEvent {
+        payload: Bytes::from(payload.to_owned()),
+        place,
     }
 }
 
@@ -197,6 +216,10 @@ impl TestBus {
             flushed: Arc::default(),
             revision: Arc::default(),
             revoked: Arc::default(),
+            agreed: Arc::default(),
+            knows_ids: Arc::new(Mutex::new(Some(Duration::from_secs(120)))),
+            ids: Arc::default(),
+            resumed: Arc::default(),
             listeners: Arc::default(),
         }
     }
@@ -223,8 +246,17 @@ impl TestBus {
     /// Sends an event to those who listen; whoever is behind is dropped, as on the bus.
     pub fn emit(&self, subject: &str, payload: &str) {
         self.listeners.lock().retain(|(listened, sender)| {
-            listened.as_str() != subject || sender.try_send(json_reply(payload)).is_ok()
+            listened.as_str() != subject || sender.try_send(event(payload, None)).is_ok()
         });
+    }
+
+    /// The same of an event that a stream stores.
+    pub fn emit_stored(&self, subject: &str, payload: &str, place: u64) {
+        for (listened, sender) in self.listeners.lock().iter() {
+            if listened.as_str() == subject {
+                let _ = sender.try_send(event(payload, Some(place)));
+            }
+        }
     }
 
     pub fn untouched(&self) -> bool {
@@ -248,11 +280,54 @@ impl Bus for TestBus {
             .unwrap_or(Err(BusError::Timeout))
     }
 
-    async fn publish(&self, message: BusMessage, deadline: Duration) -> Result<(), BusError> {
+    async fn publish(
+        &self,
+        message: BusMessage,
+        id: Option<[u8; 16]>,
+        deadline: Duration,
+    ) -> Result<(), BusError> {
+        self.ids.lock().push(id);
         self.request(message, deadline).await.map(|_| ())
     }
 
-    async fn listen(&self, subject: &Subject) -> Result<mpsc::Receiver<BusReply>, BusError> {
+    fn knows_ids_for(&self, _: &Subject) -> Option<Duration> {
+        *self.knows_ids.lock()
+    }
+
+    async fn agree(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        value: &[u8],
+        _: Duration,
+    ) -> Result<Option<Bytes>, BusError> {
+        if !self.ready() {
+            return Err(BusError::Disconnected);
+        }
+        match self.agreed.lock().entry(format!("{kind} {name:?}")) {
+            Entry::Occupied(first) => Ok(Some(first.get().clone())),
+            Entry::Vacant(free) => {
+                free.insert(Bytes::copy_from_slice(value));
+                Ok(None)
+            }
+        }
+    }
+
+    async fn agreed(
+        &self,
+        kind: &str,
+        name: &[&[u8]],
+        _: Duration,
+    ) -> Result<Option<Bytes>, BusError> {
+        Ok(self.agreed.lock().get(&format!("{kind} {name:?}")).cloned())
+    }
+
+    async fn listen(
+        &self,
+        subject: &Subject,
+        after: Option<u64>,
+    ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
+        self.resumed.lock().push(after);
         let (sender, receiver) = mpsc::channel(4);
         self.listeners.lock().push((subject.clone(), sender));
         Ok(receiver)
@@ -415,12 +490,21 @@ impl Edge {
         issuer: Issuer,
         prepare: impl FnOnce(&Path),
     ) -> Self {
+        Self::beside(TestBus::new(), options, issuer, prepare).await
+    }
+
+    /// Another node of the edge on a bus that is there.
+    pub async fn beside(
+        bus: TestBus,
+        options: Options,
+        issuer: Issuer,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         super::decisions::listen();
         let dir = TempDir::new().unwrap();
         prepare(dir.path());
         let file = write_config(dir.path(), &issuer.url, &options);
         let config = GatewayConfig::load(&file).unwrap_or_else(|e| panic!("{e}"));
-        let bus = TestBus::new();
         let gateway = Gateway::new(config, bus.clone(), TokenSigningKey::from_seed(SEED))
             .await
             .unwrap();

@@ -102,6 +102,28 @@ async fn events_come_as_they_happen_and_silence_is_filled() {
 }
 
 #[tokio::test]
+async fn a_client_that_comes_back_says_after_which_event() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    read_until(&mut stream, "retry").await;
+    edge.bus.emit_stored("users.alice.changed", "a", 41);
+    let text = read_until(&mut stream, "data: a\n\n").await;
+    assert_eq!(text, "id: 41\ndata: a\n\n");
+    drop(stream);
+    let back = async |id: &str| {
+        let request = edge.get("/v1/users/alice/events");
+        let request = request.bearer_auth(edge.issuer.token());
+        let answer = request.header("last-event-id", id).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(back("41").await, 200);
+    for bad in ["-1", "+1", "x", "1.5", "99999999999999999999999", "1, 2"] {
+        assert_eq!(back(bad).await, 400, "{bad}");
+    }
+    assert_eq!(*edge.bus.resumed.lock(), [None, Some(41)]);
+}
+
+#[tokio::test]
 async fn who_may_not_listen_does_not() {
     let edge = edge().await;
     let status =

@@ -10,6 +10,7 @@
 )]
 
 mod attacks;
+mod edge;
 mod late;
 mod settings;
 mod work;

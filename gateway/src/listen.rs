@@ -1,0 +1,98 @@
+//! Opening a stream: whose it is, from where on, and over what.
+
+use std::sync::Arc;
+
+use bulla_identity::{Subject, UnixMillis};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Response};
+
+use crate::body::Answered;
+use crate::bus::Bus;
+use crate::events::{Events, Opening, StreamConfig};
+use crate::problem::Problem;
+use crate::refusal::{Refusal, refuse};
+use crate::user::User;
+use crate::visit::Visit;
+use crate::websocket::{self, Handshake};
+
+/// The number of the event that a client saw last.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Who wants to listen to what.
+pub(crate) struct Listener<'a> {
+    pub(crate) config: StreamConfig,
+    pub(crate) subject: &'a Subject,
+    pub(crate) user: Option<&'a User>,
+    /// Whose streams are counted together.
+    pub(crate) whose: String,
+    pub(crate) now: UnixMillis,
+}
+
+impl<B: Bus> Visit<'_, B> {
+    /// Opens a stream of what comes on the subject, from now on or from where the client
+    /// stopped.
+    pub(crate) async fn stream(
+        &self,
+        head: &mut Parts,
+        listener: Listener<'_>,
+    ) -> Result<Response<Answered>, Refusal> {
+        let Listener { config, user, .. } = listener;
+        let after = last_event(&head.headers)?;
+        let handshake = if config.websocket && websocket::is_asked(&head.headers) {
+            Some(Handshake::read(head, self.loaded)?)
+        } else {
+            None
+        };
+        let streams = &self.edge.streams;
+        let places = streams
+            .all
+            .open((), streams.most)
+            .zip(streams.by_user.open(listener.whose, config.per_user))
+            .ok_or_else(|| refuse(Problem::TooManyStreams, "too_many_streams"))?;
+        let receiver = self.edge.bus.listen(listener.subject, after).await?;
+        let still_allowed: Arc<dyn Fn() -> bool + Send + Sync> = match user {
+            None => Arc::new(|| true),
+            Some(user) => {
+                let (edge, user) = (Arc::clone(self.edge), Arc::clone(&user.validated));
+                Arc::new(move || !edge.bus.is_user_revoked(user.principal()))
+            }
+        };
+        let ends = user.map(|user| user.validated.expires().saturating_add(user.leeway));
+        let events = Events::open(Opening {
+            receiver,
+            places,
+            config,
+            still_allowed,
+            lifetime: ends.map(|ends| ends.saturating_since(listener.now)),
+            stopping: streams.stopping.clone().cancelled_owned(),
+            metrics: self.edge.metrics.clone(),
+        });
+        Ok(match handshake {
+            None => events.response(),
+            Some(handshake) => {
+                let (response, talk) = handshake.accept(events);
+                streams.talks.spawn(talk);
+                response
+            }
+        })
+    }
+}
+
+/// After which event the client goes on: a number that the edge gave it.
+fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    // A browser that has seen no number says nothing in its place.
+    if text.is_empty() && values.next().is_none() {
+        return Ok(None);
+    }
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits);
+    match (number, values.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        _ => Err(Problem::BadRequest("`Last-Event-ID` is none that was given here").into()),
+    }
+}

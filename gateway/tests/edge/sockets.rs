@@ -1,0 +1,226 @@
+//! Streams over WebSocket.
+
+use std::time::Duration;
+
+use crate::setup::*;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+const ROUTES: &str = r#"
+[[route]]
+method = "GET"
+path = "/v1/users/{user}/events"
+mode = "stream"
+subject = "users.{user}.changed"
+auth = "jwt"
+issuer = "@ISSUER@"
+audience = "https://api.example"
+heartbeat = "200ms"
+streams_per_user = 2
+websocket = true
+
+[route.require]
+user = "claim.sub"
+
+[[route]]
+method = "GET"
+path = "/plain"
+mode = "stream"
+subject = "plain.made"
+auth = "public"
+"#;
+
+async fn edge() -> Edge {
+    Edge::with(Options {
+        routes: Some(ROUTES),
+        issuer: "leeway = \"0s\"",
+        extra: "[cors]\norigins = [\"https://app.example\"]",
+        ..Options::default()
+    })
+    .await
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn connect(edge: &Edge, headers: &[(&str, String)]) -> Result<(Socket, HeaderMap), Error> {
+    let url = format!("ws://{}/v1/users/alice/events", edge.address);
+    let mut request = url.into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().append(
+            HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        );
+    }
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let (socket, response) = client_async(request, stream).await?;
+    Ok((socket, response.headers().clone()))
+}
+
+fn bearer(edge: &Edge) -> (&'static str, String) {
+    ("authorization", format!("Bearer {}", edge.issuer.token()))
+}
+
+async fn open(edge: &Edge) -> Socket {
+    connect(edge, &[bearer(edge)]).await.unwrap().0
+}
+
+/// The status with which a handshake is refused.
+async fn refused(edge: &Edge, headers: &[(&str, String)]) -> u16 {
+    match connect(edge, headers).await {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn heard(socket: &mut Socket) -> Message {
+    let next = tokio::time::timeout(Duration::from_secs(10), socket.next());
+    next.await.unwrap().unwrap().unwrap()
+}
+
+/// The code with which the edge says goodbye.
+async fn goodbye(socket: &mut Socket) -> u16 {
+    loop {
+        if let Message::Close(frame) = heard(socket).await {
+            return frame.unwrap().code.into();
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_come_as_messages_and_silence_as_pings() {
+    let edge = edge().await;
+    let mut socket = open(&edge).await;
+    edge.bus.emit("users.bob.changed", "no");
+    edge.bus.emit("users.alice.changed", "{\"n\":1}");
+    assert_eq!(heard(&mut socket).await, Message::text("{\"n\":1}"));
+    assert!(matches!(heard(&mut socket).await, Message::Ping(_)));
+    // The library has answered, so the stream goes on however long it is silent.
+    for _ in 0..5 {
+        assert!(matches!(heard(&mut socket).await, Message::Ping(_)));
+    }
+    edge.bus.emit("users.alice.changed", "two");
+    while heard(&mut socket).await != Message::text("two") {}
+}
+
+#[tokio::test]
+async fn a_browser_brings_its_token_as_a_protocol() {
+    let edge = edge().await;
+    let offer = |token: &str| ("sec-websocket-protocol", format!("events, bearer.{token}"));
+    let origin = |origin: &str| ("origin", origin.to_owned());
+    let token = edge.issuer.token();
+    let headers = [offer(&token), origin("https://app.example")];
+    let (mut socket, answer) = connect(&edge, &headers).await.unwrap();
+    assert_eq!(answer["sec-websocket-protocol"], "events");
+    edge.bus.emit("users.alice.changed", "x");
+    assert_eq!(heard(&mut socket).await, Message::text("x"));
+
+    let foreign = [offer(&token), origin("https://evil.example")];
+    assert_eq!(refused(&edge, &foreign).await, 403);
+    assert_eq!(refused(&edge, &[offer(&token), bearer(&edge)]).await, 400);
+    assert_eq!(refused(&edge, &[offer("a.b.c")]).await, 401);
+    assert_eq!(refused(&edge, &[]).await, 401);
+    let two = [
+        offer(&token),
+        ("sec-websocket-protocol", format!("bearer.{token}")),
+    ];
+    assert_eq!(refused(&edge, &two).await, 400);
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_refused() {
+    let edge = edge().await;
+    let (_, token) = bearer(&edge);
+    let ask = async |lines: &str| {
+        let text = edge
+            .raw(&format!(
+                "GET /v1/users/alice/events HTTP/1.1\r\nhost: a\r\nauthorization: {token}\r\n\
+                 upgrade: websocket\r\n{lines}\r\n\r\n"
+            ))
+            .await;
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+    for lines in [
+        format!("connection: upgrade\r\n{key}\r\nsec-websocket-version: 12"),
+        format!("connection: keep-alive\r\n{key}\r\nsec-websocket-version: 13"),
+        "connection: upgrade\r\nsec-websocket-key: dGhl\r\nsec-websocket-version: 13".to_owned(),
+        format!("connection: upgrade\r\n{key}\r\n{key}\r\nsec-websocket-version: 13"),
+    ] {
+        assert_eq!(ask(&lines).await, "HTTP/1.1 400 Bad Request", "{lines}");
+    }
+    assert!(edge.bus.listeners.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_is_told_that_nobody_listens() {
+    let edge = edge().await;
+    let mut socket = open(&edge).await;
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(goodbye(&mut socket).await, 1008);
+    let mut loud = open(&edge).await;
+    let _ = loud.send(Message::text("x".repeat(10_000))).await;
+    let end = tokio::time::timeout(Duration::from_secs(10), async {
+        while let Some(Ok(_)) = loud.next().await {}
+    });
+    end.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_ends_with_its_token_its_user_and_the_edge() {
+    let edge = edge().await;
+    let short = edge.issuer.token_with(json!({"exp": now() + 2}));
+    let headers = [("authorization", format!("Bearer {short}"))];
+    let (mut ends, _) = connect(&edge, &headers).await.unwrap();
+    assert_eq!(goodbye(&mut ends).await, 4401);
+
+    let mut revoked = open(&edge).await;
+    edge.bus.revoked.lock().push("alice".into());
+    assert_eq!(goodbye(&mut revoked).await, 4403);
+    edge.bus.revoked.lock().clear();
+
+    let mut left = open(&edge).await;
+    edge.bus.listeners.lock().clear();
+    assert_eq!(goodbye(&mut left).await, 1013);
+
+    let mut last = open(&edge).await;
+    edge.stop.cancel();
+    assert_eq!(goodbye(&mut last).await, 1001);
+    drop(last);
+    edge.running.await.unwrap();
+}
+
+#[tokio::test]
+async fn sockets_and_event_streams_of_a_user_are_counted_together() {
+    let edge = edge().await;
+    let first = open(&edge).await;
+    let request = edge.get("/v1/users/alice/events");
+    let _second = request
+        .bearer_auth(edge.issuer.token())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refused(&edge, &[bearer(&edge)]).await, 429);
+    drop(first);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while connect(&edge, &[bearer(&edge)]).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "no room");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_route_that_does_not_offer_it_speaks_no_websocket() {
+    let edge = edge().await;
+    let url = format!("ws://{}/plain", edge.address);
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let Err(Error::Http(response)) = client_async(url, stream).await else {
+        panic!("it was taken");
+    };
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+}
