@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::clock;
 use crate::content::ContentType;
 use crate::decision_log::{self, DecisionId};
-use crate::error::{LinkError, ReplyError, SendError, ServiceError};
+use crate::error::{ReplyError, SendError, ServiceError};
 use crate::incoming::AnswerTo;
 use crate::letter::{Letter, Purpose, Sharing};
 use crate::message::{IntoReply, Reply};
@@ -272,14 +272,12 @@ impl Replying {
         }
         let draft = letter.draft(sealer.expires_at(), std::process::id());
         let sealed = sealer.seal_with_mac(&draft, letter.id(), key)?;
-        let nats = self.shared.connection.nats();
-        let (limit, actual) = (nats.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());
+        let link = self.shared.connection.link();
+        let (limit, actual) = (link.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
         }
-        nats.publish(letter.to.nats(), sealed.bytes)
-            .await
-            .map_err(|_| LinkError::Disconnected.into())
+        Ok(link.publish(letter.to.nats(), sealed.bytes).await?)
     }
 
     fn letter(&self, purpose: Purpose, body: Bytes) -> Letter {

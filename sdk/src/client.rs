@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::ReplySender;
@@ -58,6 +59,17 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
+/// What a client begins with, once it is connected.
+pub(crate) struct Start<'a> {
+    pub(crate) seed: Option<Arc<NkeySeed>>,
+    pub(crate) proof: ConnectProof,
+    pub(crate) roots: &'a [VerifyingKey],
+    pub(crate) connection: Connection,
+    pub(crate) stats: Stats,
+    /// Until when all of it has to stand.
+    pub(crate) deadline: Instant,
+}
+
 impl Client {
     /// Connects, takes trust and policy from the control stream, and obtains a
     /// message credential. After this, everything sent is signed.
@@ -65,7 +77,6 @@ impl Client {
     /// # Errors
     /// [`ConnectError`] says what is missing and what to do about it.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let started = clock::now();
         let seed = read_seed(&options)?.map(Arc::new);
         let roots = read_roots(&options)?;
         if let Some(files) = &options.certificate {
@@ -74,14 +85,38 @@ impl Client {
         }
         let proof = ConnectProof::of(&options, seed.clone())?;
         let stats = Stats::default();
-        let deadline = tokio::time::Instant::now() + options.connect_timeout;
-        let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
-
+        let deadline = Instant::now() + options.connect_timeout;
         let connection = Connection::open(&options, proof.clone(), stats.clone()).await?;
+        let start = Start {
+            seed,
+            proof,
+            roots: &roots,
+            connection,
+            stats,
+            deadline,
+        };
+        Self::start(options, start).await
+    }
+
+    /// The same over a connection that stands.
+    pub(crate) async fn start(
+        options: ConnectOptions,
+        start: Start<'_>,
+    ) -> Result<Self, ConnectError> {
+        let Start {
+            seed,
+            proof,
+            roots,
+            connection,
+            stats,
+            deadline,
+        } = start;
+        let started = clock::now();
+        let left = || deadline.saturating_duration_since(Instant::now());
         let control = Control::open(
             connection.clone(),
             ControlParts {
-                roots: &roots,
+                roots,
                 workload: &options.workload,
                 skew: options.clock_skew,
                 bounds: options.bounds,
@@ -454,7 +489,7 @@ impl Client {
         };
         let _ = tokio::time::timeout(limit, flush).await;
         self.shared.decisions.audit.close(limit).await;
-        let drain = self.shared.connection.nats().drain();
+        let drain = self.shared.connection.link().drain();
         let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
     }
 
@@ -519,7 +554,7 @@ impl Client {
     /// The largest envelope that nats-server takes, in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        self.shared.connection.nats().max_payload()
+        self.shared.connection.link().max_payload()
     }
 }
 

@@ -7,10 +7,19 @@ use bulla_identity::UnixMillis;
 /// How far [`now`] may lie behind: a tick of the slowest common kernel clock.
 pub(crate) const GRAIN: Duration = Duration::from_millis(10);
 
+/// The time; a test's, where a test has one.
+#[cfg(feature = "testing")]
+pub(crate) fn now() -> UnixMillis {
+    crate::testing::now().unwrap_or_else(wall)
+}
+
+#[cfg(not(feature = "testing"))]
+pub(crate) use wall as now;
+
 /// The time of the kernel's last tick, which is read in a few nanoseconds:
 /// every message asks, and none needs it finer.
 #[cfg(target_os = "linux")]
-pub(crate) fn now() -> UnixMillis {
+pub(crate) fn wall() -> UnixMillis {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
     // Before 1970 there were no messages.
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
@@ -20,7 +29,7 @@ pub(crate) fn now() -> UnixMillis {
 
 /// The time.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn now() -> UnixMillis {
+pub(crate) fn wall() -> UnixMillis {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::connect_proof::ConnectProof;
 use crate::error::{ConnectError, LinkError};
+use crate::link::Link;
 use crate::options::ConnectOptions;
 use crate::stats::Stats;
 
@@ -76,6 +77,17 @@ struct Refusals {
 }
 
 impl Refusals {
+    fn new(stats: Stats) -> Self {
+        Self {
+            disturbances: watch::channel(0).0,
+            admissions: watch::channel(0).0,
+            waiting: broadcast::channel(VIOLATION_CHANNEL).0,
+            unreported: Mutex::default(),
+            has_unreported: AtomicBool::new(false),
+            stats,
+        }
+    }
+
     fn record(&self, violation: Violation) {
         match &violation {
             // A reply subject is used once: nobody will publish there again and
@@ -107,7 +119,7 @@ impl Refusals {
 /// A connection of one workload; cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    nats: async_nats::Client,
+    link: Link,
     refusals: Arc<Refusals>,
 }
 
@@ -119,14 +131,7 @@ impl Connection {
         stats: Stats,
     ) -> Result<Self, ConnectError> {
         let address = checked_address(options)?;
-        let refusals = Arc::new(Refusals {
-            disturbances: watch::channel(0).0,
-            admissions: watch::channel(0).0,
-            waiting: broadcast::channel(VIOLATION_CHANNEL).0,
-            unreported: Mutex::default(),
-            has_unreported: AtomicBool::new(false),
-            stats: stats.clone(),
-        });
+        let refusals = Arc::new(Refusals::new(stats));
         let tag = options.workload.tag();
         let prover = proof.clone();
         let mut nats = async_nats::ConnectOptions::with_auth_callback(move |nonce| {
@@ -171,12 +176,24 @@ impl Connection {
                     source,
                 },
             })?;
-        Ok(Self { nats, refusals })
+        Ok(Self {
+            link: Link::Nats(nats),
+            refusals,
+        })
     }
 
-    /// The NATS client below.
-    pub(crate) fn nats(&self) -> &async_nats::Client {
-        &self.nats
+    /// A connection to a bus within this process.
+    #[cfg(feature = "testing")]
+    pub(crate) fn within(socket: crate::testing::hub::Socket, stats: Stats) -> Self {
+        Self {
+            link: Link::Memory(socket),
+            refusals: Arc::new(Refusals::new(stats)),
+        }
+    }
+
+    /// What carries messages.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Changes whenever something that the server sent may have been missed.
@@ -193,26 +210,23 @@ impl Connection {
     /// along. What comes in between is lost, as with every lost connection.
     pub(crate) async fn renew(&self, timeout: Duration) -> Result<(), LinkError> {
         self.barrier(timeout).await?;
-        let renewed = self.nats.force_reconnect().await;
-        renewed.map_err(|_| LinkError::Disconnected)
+        self.link.reconnect().await
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.nats.connection_state() == async_nats::connection::State::Connected
+        self.link.is_connected()
     }
 
     /// Returns when nats-server has processed everything sent before: a request
     /// to a subject that nobody can serve is answered in order.
     pub(crate) async fn barrier(&self, timeout: Duration) -> Result<(), LinkError> {
-        let request = async_nats::Request::new()
-            .payload(Bytes::new())
-            .timeout(Some(timeout));
-        match self.nats.send_request(reserved::BARRIER, request).await {
-            Err(e) if e.kind() == async_nats::RequestErrorKind::NoResponders => Ok(()),
-            Err(e) if e.kind() == async_nats::RequestErrorKind::TimedOut => Err(LinkError::Timeout),
+        let (subject, headers) = (reserved::BARRIER.to_owned(), HeaderMap::new());
+        let answer = self.link.request(subject, headers, Bytes::new(), timeout);
+        match answer.await {
+            Err(LinkError::NoResponders) => Ok(()),
             // An answer would mean that somebody serves what nobody may serve.
             Ok(_) => Err(LinkError::BarrierServed),
-            Err(_) => Err(LinkError::Disconnected),
+            Err(error) => Err(error),
         }
     }
 
@@ -277,18 +291,8 @@ impl Connection {
         let wanted = Violation::Publish {
             subject: subject.clone(),
         };
-        let mut request = async_nats::Request::new()
-            .payload(payload)
-            .timeout(Some(timeout));
-        if !headers.is_empty() {
-            request = request.headers(headers);
-        }
         tokio::select! {
-            answer = self.nats.send_request(subject.clone(), request) => answer.map_err(|e| match e.kind() {
-                async_nats::RequestErrorKind::TimedOut => LinkError::Timeout,
-                async_nats::RequestErrorKind::NoResponders => LinkError::NoResponders,
-                _ => LinkError::Disconnected,
-            }),
+            answer = self.link.request(subject.clone(), headers, payload, timeout) => answer,
             () = watch.wait_for(&wanted) => {
                 self.take_refused_publishes(&subject);
                 Err(LinkError::Refused)

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::StatusCode;
+use async_nats::message::OutboundMessage;
 use bulla_identity::{Subject, SubjectPattern, reserved};
 use bulla_policy::{Retention, Verb};
 use bytes::Bytes;
@@ -37,6 +38,7 @@ use crate::audit::Tally;
 use crate::clock;
 use crate::decision_log;
 use crate::error::{ConsumeError, LinkError};
+use crate::link::Feed;
 use crate::message::Message;
 use crate::shared::Shared;
 use dead_letters::{Cause, DeadLetters, Remains};
@@ -92,7 +94,7 @@ pub struct Consumer {
 
 struct Inbox {
     subject: String,
-    raw: async_nats::Subscriber,
+    raw: Feed,
 }
 
 /// A request for messages that is under way.
@@ -359,22 +361,23 @@ impl Consumer {
             "expires": u64::try_from(PULL.as_nanos()).unwrap_or(u64::MAX),
         });
         let to = reserved::consumer_next(&self.stream, &self.name);
-        let nats = self.shared.connection.nats();
+        let link = self.shared.connection.link();
         let subject = match &self.inbox {
             Some(inbox) => inbox.subject.clone(),
             None => {
                 // Where no peer can publish, and under a name that none can guess.
-                let subject = nats.new_inbox();
-                let raw = nats
-                    .subscribe(subject.clone())
-                    .await
-                    .map_err(|_| LinkError::Disconnected)?;
+                let subject = link.new_inbox();
+                let raw = link.subscribe(subject.clone()).await?;
                 self.inbox.insert(Inbox { subject, raw }).subject.clone()
             }
         };
-        nats.publish_with_reply(to, subject, request.to_string().into())
-            .await
-            .map_err(|_| LinkError::Disconnected)?;
+        link.publish_message(OutboundMessage {
+            subject: to.into(),
+            reply: Some(subject.into()),
+            payload: request.to_string().into(),
+            headers: None,
+        })
+        .await?;
         let until = Instant::now() + PULL + PULL_GRACE;
         self.pull = Some(Pull {
             left: self.ahead,

@@ -45,6 +45,7 @@ pub use revocations::Revocations;
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::{ControlError, LinkError};
+use crate::link::Feed;
 use crate::refusal::chain;
 use crate::stats::Stats;
 use candidate::CandidateState;
@@ -175,11 +176,7 @@ impl Control {
                 reason: e.to_string(),
             })?;
         let disturbances = connection.disturbances();
-        let news = connection
-            .nats()
-            .subscribe(reserved::NEWS_ALL)
-            .await
-            .map_err(|_| LinkError::Disconnected)?;
+        let news = connection.link().subscribe(reserved::NEWS_ALL).await?;
 
         let started = tokio::time::Instant::now();
         let give_up = started + patience;
@@ -278,7 +275,7 @@ impl Control {
 }
 
 /// Takes the news until the client is gone.
-async fn hear(inner: Weak<Inner>, mut news: async_nats::Subscriber) {
+async fn hear(inner: Weak<Inner>, mut news: Feed) {
     while let Some(message) = news.next().await {
         let Some(inner) = inner.upgrade() else { break };
         // A status is nats-server's answer to somebody's direct get, aimed here.

@@ -85,6 +85,7 @@ mod jetstream;
 mod kems;
 mod layers;
 mod letter;
+mod link;
 mod message;
 mod once;
 mod options;
@@ -117,6 +118,8 @@ mod vault;
 
 pub mod broker_protocol;
 pub mod extract;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use agreement::{AgreeError, Agreed, MAX_AGREED};
 pub use alarm::TARGET as ALARM_TARGET;

@@ -41,11 +41,7 @@ impl Replies {
             reserved::inbox_peers(tag),
             rand::random::<u128>()
         );
-        let mut incoming = connection
-            .nats()
-            .subscribe(format!("{prefix}.*"))
-            .await
-            .map_err(|_| LinkError::Disconnected)?;
+        let mut incoming = connection.link().subscribe(format!("{prefix}.*")).await?;
         let waiting = Waiting::default();
         tokio::spawn({
             let (waiting, stats) = (Arc::clone(&waiting), stats.clone());

@@ -59,7 +59,7 @@ impl Reporter {
             }
         }
         self.say_good_bye().await;
-        let _ = tokio::time::timeout(GOOD_BYE, self.connection.nats().flush()).await;
+        let _ = tokio::time::timeout(GOOD_BYE, self.connection.link().flush()).await;
     }
 
     /// Says that this process ends.
@@ -74,7 +74,7 @@ impl Reporter {
         }
         let subject = reserved::status(self.tag, &HEXLOWER.encode(&self.instance.0));
         let report = self.report(is_gone).encode();
-        let sent = self.connection.nats().publish(subject, report.into()).await;
+        let sent = self.connection.link().publish(subject, report.into()).await;
         if let Err(error) = sent {
             debug!(%error, "a report could not be sent");
         }

@@ -30,7 +30,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_nats::client::traits::Publisher as _;
 use async_nats::message::OutboundMessage;
 use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
@@ -94,7 +93,7 @@ impl Post for Desk {
     }
 
     fn max_payload(&self) -> usize {
-        self.connection.nats().max_payload()
+        self.connection.link().max_payload()
     }
 
     async fn send(&self, letter: &Letter, envelope: Bytes) -> Result<(), LinkError> {
@@ -108,8 +107,7 @@ impl Post for Desk {
             payload: envelope,
             headers: None,
         };
-        let sent = self.connection.nats().publish_message(message).await;
-        sent.map_err(|_| LinkError::Disconnected)
+        self.connection.link().publish_message(message).await
     }
 }
 

@@ -26,6 +26,7 @@ use crate::content::ContentType;
 use crate::decision_log;
 use crate::error::{LinkError, ReplyError, SendError, ServiceError, SubscribeError};
 use crate::incoming::{Current, Opener, Received, Refused, Role};
+use crate::link::Feed;
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
 use crate::shared::Shared;
@@ -45,7 +46,7 @@ const CLAIMS_AHEAD: usize = 64;
 /// Dropping it unsubscribes.
 pub struct Subscription {
     opener: Opener,
-    raw: async_nats::Subscriber,
+    raw: Feed,
     /// What was taken from the bus and is not yet given in whole, in the order
     /// of its arrival.
     taken: VecDeque<Current>,
@@ -122,7 +123,7 @@ impl Subscription {
     /// # Errors
     /// [`LinkError::Disconnected`] if the connection is gone.
     pub async fn drain(&mut self) -> Result<(), LinkError> {
-        self.raw.drain().await.map_err(|_| LinkError::Disconnected)
+        self.raw.drain().await
     }
 }
 
@@ -412,7 +413,7 @@ async fn listen(
     text: &str,
     role: Role,
     group: bool,
-) -> Result<(Opener, async_nats::Subscriber), SubscribeError> {
+) -> Result<(Opener, Feed), SubscribeError> {
     let pattern = SubjectPattern::parse(text).map_err(|source| SubscribeError::Pattern {
         pattern: text.to_owned(),
         source,
@@ -458,15 +459,14 @@ async fn listen(
     tokio::time::sleep(from.saturating_since(now)).await;
 
     let mut watch = shared.connection.watch();
-    let nats = shared.connection.nats();
+    let link = shared.connection.link();
     let raw = if group {
         // The one queue group that a workload may join is its own.
         let own = shared.own_name().to_owned();
-        nats.queue_subscribe(subject.clone(), own).await
+        link.queue_subscribe(subject.clone(), own).await?
     } else {
-        nats.subscribe(subject.clone()).await
-    }
-    .map_err(|_| LinkError::Disconnected)?;
+        link.subscribe(subject.clone()).await?
+    };
     shared.connection.barrier(CONFIRM).await?;
     let refusal = Violation::Subscribe {
         subject: subject.clone(),

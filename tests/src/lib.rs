@@ -46,7 +46,8 @@ mod sealed;
 mod shop;
 mod trusted;
 
-pub use bus::{BrokerHandle, Bus, BusOptions};
+pub use bulla_testing::{BrokerHandle, BusOptions};
+pub use bus::Bus;
 pub use cable::Cable;
 pub use dissected::{Dissected, bin, uint};
 pub use events::{Fields, events, listen};

@@ -1,22 +1,20 @@
-//! A workload that mints users' tokens, as the edge does.
+//! A workload that mints users' tokens, as the edge does, and whatever else it can
+//! sign.
 
-use std::time::Duration;
+use std::ops::Deref;
 
 use bulla_keyring::SigningKey;
-use bulla_sdk::{Client, ConnectOptions};
-use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
+use bulla_sdk::ConnectOptions;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
 
-use crate::{Bus, Cable, now, signing_input};
+use crate::{Bus, Cable, signing_input};
 
-/// A client with a token key, and what it mints with it.
+/// A client with a token key, and what it mints with it, see
+/// [`bulla_testing::Minter`].
 #[derive(Debug)]
 pub struct Minter {
-    /// The client.
-    pub client: Client,
-    /// The token key, whose public half the client's credential carries.
-    pub key: TokenSigningKey,
+    minter: bulla_testing::Minter,
     signer: SigningKey,
 }
 
@@ -34,21 +32,10 @@ impl Minter {
     async fn connect_with(options: ConnectOptions) -> Self {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).expect("random bytes");
-        let options = options.token_key(&seed);
         Self {
-            client: Client::connect(options).await.expect("a client"),
             signer: SigningKey::from_seed(&seed),
-            key: TokenSigningKey::from_seed(seed),
+            minter: bulla_testing::Minter::connect_with(options, seed).await,
         }
-    }
-
-    /// A token of a user for a minute.
-    #[must_use]
-    pub fn token(&self, user: &str, scope: &str, reach: &[&str]) -> String {
-        self.token_with(user, |claims| {
-            claims.scope = scope.to_owned();
-            claims.reach = reach.iter().map(|name| (*name).to_owned()).collect();
-        })
     }
 
     /// Whatever header and claims, signed by the token key as a JWS is.
@@ -58,17 +45,12 @@ impl Minter {
         let signature = self.signer.sign_text(&input);
         format!("{input}.{}", BASE64URL_NOPAD.encode(signature.as_bytes()))
     }
+}
 
-    /// A token that says whatever `change` makes of it.
-    #[must_use]
-    pub fn token_with(&self, user: &str, change: impl FnOnce(&mut TransactionClaims)) -> String {
-        let mut claims = TransactionClaims::new("txn-1", user, self.client.workload().as_str());
-        claims.issued = now();
-        claims.expires = now().saturating_add(Duration::from_secs(60));
-        change(&mut claims);
-        let policy = self.client.policy();
-        let kid = self.client.signing_key().0.to_hex();
-        mint_transaction_token(&self.key, &kid, policy.policy().trust_domain(), &claims)
-            .expect("sound claims")
+impl Deref for Minter {
+    type Target = bulla_testing::Minter;
+
+    fn deref(&self) -> &Self::Target {
+        &self.minter
     }
 }

@@ -14,25 +14,6 @@ use crate::{Bus, Cable};
 const SKEW: Duration = Duration::from_millis(100);
 
 impl Bus {
-    /// What the SDK needs to connect as this workload.
-    #[must_use]
-    pub fn connect_options(&self, workload: &str) -> ConnectOptions {
-        ConnectOptions::new(
-            self.nats_url(),
-            self.workload(workload),
-            self.seed_file(workload),
-            self.root_file(),
-        )
-        .clock_skew(SKEW)
-    }
-
-    /// A client of the SDK.
-    pub async fn client(&self, workload: &str) -> Client {
-        Client::connect(self.connect_options(workload))
-            .await
-            .unwrap_or_else(|error| panic!("`{workload}` cannot connect: {error:?}"))
-    }
-
     /// How a workload connects through a cable.
     #[must_use]
     pub fn connect_options_behind(&self, cable: &Cable, workload: &str) -> ConnectOptions {
@@ -61,17 +42,6 @@ impl Bus {
         tap
     }
 
-    /// Signs a policy as the next revision and puts it onto the control stream.
-    pub async fn publish_policy(&self, policy: &str) {
-        let text = self.with_nkeys(policy);
-        if let Err(error) = self.provision().sign_policy("policy.toml", &text) {
-            panic!("the test's policy does not load:\n{error}");
-        }
-        let signed = std::fs::read(self.provision().path("trust/policy")).expect("a signed policy");
-        self.replace_control_record(reserved::CTL_POLICY, signed.into())
-            .await;
-    }
-
     /// The newest record of a subject of the control stream.
     pub async fn control_record(&self, subject: &str) -> Bytes {
         let context = async_nats::jetstream::new(self.js_client().await);
@@ -91,17 +61,6 @@ impl Bus {
         let sealed = SealedEnvelope::decode(envelope.clone()).expect("an envelope");
         let subject = reserved::ctl_credential(&sealed.key_id().to_hex());
         Credential::decode(&self.control_record(&subject).await).expect("a credential")
-    }
-
-    /// Writes to the control stream whatever is given, as somebody who holds a
-    /// broker's connection could.
-    pub async fn replace_control_record(&self, subject: &str, record: Bytes) {
-        let context = async_nats::jetstream::new(self.js_client().await);
-        let ack = context
-            .publish(subject.to_owned(), record)
-            .await
-            .expect("the control stream");
-        ack.await.expect("an acknowledgement");
     }
 
     /// A subject in the half of a workload's inbox where its peers reply.

@@ -113,10 +113,9 @@ impl Receipt {
     async fn tell(&self, body: String) -> Result<(), LinkError> {
         self.shared
             .connection
-            .nats()
+            .link()
             .publish(self.reply.clone(), body.into())
             .await
-            .map_err(|_| LinkError::Disconnected)
     }
 }
 

@@ -80,8 +80,10 @@ async fn what_nats_server_refuses_later_reaches_the_caller() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_or_request_that_nats_server_refuses_is_an_error() {
-    let bus = Bus::start(POLICY).await;
+    let mut bus = Bus::start(POLICY).await;
     let front = bus.client("front").await;
+    // A broker would end the connection, which would get its new rights then.
+    bus.kill_broker(bus.broker(0)).await;
     let wider = POLICY
         .replace(
             r#"who = ["back"]

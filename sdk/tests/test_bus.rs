@@ -1,0 +1,348 @@
+//! The bus within a process behaves as users of `bulla_sdk::testing` are told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+use std::time::{Duration, Instant, SystemTime};
+
+use bulla_sdk::extract::{Payload, State};
+use bulla_sdk::testing::{TestBus, TestBusError, TestUser};
+use bulla_sdk::{
+    Client, Message, PublishError, RequestError, SendError, ServiceError, ServiceErrorCode, User,
+};
+
+const POLICY: &str = r#"
+version = 1
+trust_domain = "acme.example"
+
+[workload.gateway]
+attest = [{ nkey = "@gateway@" }]
+mints = true
+[workload.orders]
+attest = [{ nkey = "@orders@" }]
+[workload.billing]
+attest = [{ nkey = "@billing@" }]
+
+[subject."orders.>"]
+user = "required"
+[subject."billing.>"]
+user = "required"
+protect = "encrypted"
+[subject."secret.>"]
+protect = "encrypted"
+
+[[allow]]
+id = "edge-creates"
+who = ["gateway"]
+may = ["request"]
+on = ["orders.create"]
+user = { scope = "orders:write" }
+[[allow]]
+id = "orders-serves"
+who = ["orders"]
+may = ["serve"]
+on = ["orders.create", "slow.work"]
+[[allow]]
+id = "orders-asks"
+who = ["orders"]
+may = ["request"]
+on = ["billing.quote"]
+[[allow]]
+id = "billing-serves"
+who = ["billing"]
+may = ["serve"]
+on = ["billing.quote"]
+[[allow]]
+id = "gateway-tells"
+who = ["gateway"]
+may = ["publish", "request"]
+on = ["news.*", "secret.plan", "slow.work"]
+[[allow]]
+id = "others-hear"
+who = ["orders", "billing"]
+may = ["subscribe"]
+on = ["news.*", "secret.plan"]
+"#;
+
+async fn quote(Payload(bowls): Payload<u32>, user: User) -> Result<String, ServiceError> {
+    user.require_scope("orders:write")?;
+    Ok(format!("{} for {}", bowls * 7, user.principal()))
+}
+
+/// Asks somebody else on behalf of the same user.
+async fn create(
+    State(client): State<Client>,
+    Payload(bowls): Payload<u32>,
+) -> Result<String, ServiceError> {
+    Ok(client.request("billing.quote", &bowls).await?)
+}
+
+#[tokio::test]
+async fn a_user_travels_over_three_hops_and_nobody_without_the_scope_does() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let billing = bus.client("billing").await.unwrap();
+    let own = orders.clone();
+    let _orders = orders
+        .service()
+        .state(own)
+        .endpoint("orders.create", create);
+    let _orders = _orders.start().await.unwrap();
+    let _billing = billing.service().endpoint("billing.quote", quote);
+    let _billing = _billing.start().await.unwrap();
+
+    let ask = |token: String| {
+        let message = gateway.message("orders.create").user_token(token);
+        message.payload(&3u32).request()
+    };
+    let alice = TestUser::new("alice").scope("orders:write");
+    let alice = bus.token(&gateway, &alice).unwrap();
+    let answer = ask(alice.clone()).await.unwrap();
+    assert_eq!(answer.decode::<String>().unwrap(), "21 for alice");
+    assert_eq!(answer.sender().workload().path(), "orders");
+
+    let bob = bus.token(&gateway, &TestUser::new("bob")).unwrap();
+    let denied = ask(bob).await.unwrap_err();
+    assert!(
+        matches!(denied, RequestError::Send(SendError::Denied { .. })),
+        "{denied:?}"
+    );
+
+    bus.revoke_user("alice").await.unwrap();
+    let refused = ask(alice).await.unwrap_err();
+    assert!(
+        matches!(refused, RequestError::Send(SendError::User { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_token_outlives_is_refused_by_the_test_s_own_clock() {
+    let real = Instant::now();
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    let bus = TestBus::start_at(POLICY, start).unwrap();
+    assert!(bus.now() < start + Duration::from_secs(1));
+    let gateway = bus.client("gateway").await.unwrap();
+    let user = TestUser::new("alice").scope("orders:write");
+    let token = bus
+        .token(&gateway, &user.life(Duration::from_secs(30)))
+        .unwrap();
+    let ask = || {
+        gateway
+            .message("orders.create")
+            .user_token(&token)
+            .payload(&1u32)
+    };
+    let nobody = ask().request().await.unwrap_err();
+    assert!(
+        matches!(nobody, RequestError::NoResponders { .. }),
+        "{nobody:?}"
+    );
+    bus.advance(Duration::from_secs(40)).await;
+    let ended = ask().request().await.unwrap_err();
+    assert!(
+        matches!(ended, RequestError::Send(SendError::User { .. })),
+        "{ended:?}"
+    );
+    // The credential of the process was renewed on the way: an hour is its life.
+    bus.advance(Duration::from_secs(2 * 3600)).await;
+    let token = bus.token(&gateway, &TestUser::new("alice").scope("orders:write"));
+    let ask = gateway.message("orders.create").user_token(token.unwrap());
+    let nobody = ask.payload(&1u32).request().await.unwrap_err();
+    assert!(
+        matches!(nobody, RequestError::NoResponders { .. }),
+        "{nobody:?}"
+    );
+    assert!(
+        real.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        real.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_handler_is_stopped_when_its_caller_has_gone_and_nobody_waited_for_it() {
+    let real = Instant::now();
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let _service = orders
+        .serve("slow.work", async |message: Message<u64>| {
+            tokio::time::sleep(Duration::from_secs(*message.payload())).await;
+            Ok::<_, ServiceError>("done")
+        })
+        .await
+        .unwrap();
+    let ask = |seconds: u64| {
+        let message = gateway.message("slow.work").payload(&seconds);
+        message.timeout(Duration::from_secs(600)).request()
+    };
+    let done: String = ask(20).await.unwrap().decode().unwrap();
+    assert_eq!(done, "done");
+    // The subject's `max_age`, 30 s, is the longest that a request lives.
+    let late = ask(500).await.unwrap_err();
+    let is_late = |error: &ServiceError| error.code() == ServiceErrorCode::Unavailable;
+    assert!(
+        matches!(&late, RequestError::Service(error) if is_late(error)),
+        "{late:?}"
+    );
+    assert_eq!(orders.stats().deadlines_passed(), 1);
+    assert!(
+        real.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        real.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn events_reach_all_who_listen_and_one_of_a_group_sealed_or_encrypted() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let (one, two) = (
+        bus.client("billing").await.unwrap(),
+        bus.client("billing").await.unwrap(),
+    );
+    let mut all = orders.subscribe("news.*").await.unwrap();
+    let mut plan = orders.subscribe("secret.plan").await.unwrap();
+    let mut first = one.queue_subscribe("news.*").await.unwrap();
+    let mut second = two.queue_subscribe("news.*").await.unwrap();
+    for number in 0..10u32 {
+        gateway.publish("news.today", &number).await.unwrap();
+    }
+    gateway.publish("secret.plan", "by night").await.unwrap();
+    gateway.flush().await.unwrap();
+    for number in 0..10u32 {
+        let message = all.next().await.unwrap();
+        assert_eq!(message.decode::<u32>().unwrap(), number);
+        assert_eq!(message.sender().workload().path(), "gateway");
+    }
+    let message = plan.next().await.unwrap();
+    assert_eq!(message.decode::<String>().unwrap(), "by night");
+    let mut shared = 0;
+    let limit = Duration::from_secs(1);
+    for member in [&mut first, &mut second] {
+        while let Ok(Some(_)) = tokio::time::timeout(limit, member.next()).await {
+            shared += 1;
+        }
+    }
+    assert_eq!(shared, 10);
+}
+
+#[tokio::test]
+async fn a_policy_is_replaced_and_a_workload_revoked_for_all_at_once() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let mut news = orders.subscribe("news.*").await.unwrap();
+    gateway.publish("news.today", "one").await.unwrap();
+    assert!(news.next().await.is_some());
+
+    let without = POLICY.replace(
+        r#"on = ["news.*", "secret.plan", "slow.work"]"#,
+        r#"on = ["slow.work"]"#,
+    );
+    assert_ne!(without, POLICY);
+    bus.apply(&without).await.unwrap();
+    assert_eq!(orders.policy().revision(), 2);
+    let denied = gateway.publish("news.today", "two").await.unwrap_err();
+    assert!(
+        matches!(denied, PublishError::Send(SendError::Denied { .. })),
+        "{denied:?}"
+    );
+
+    bus.apply(POLICY).await.unwrap();
+    gateway.publish("news.today", "three").await.unwrap();
+    assert!(news.next().await.is_some());
+    bus.revoke_workload("gateway").await.unwrap();
+    let refused = gateway.publish("news.today", "four").await.unwrap_err();
+    assert!(
+        matches!(refused, PublishError::Send(SendError::Standing(_))),
+        "{refused:?}"
+    );
+    assert!(bus.client("gateway").await.is_err());
+}
+
+/// One rule of the policy, taken out at the receiver alone: what passes is decided
+/// there too and not only by who sends.
+#[tokio::test]
+async fn the_receiver_decides_for_itself() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let mut news = orders.subscribe("news.*").await.unwrap();
+    gateway.publish("news.today", "one").await.unwrap();
+    bus.revoke_workload("gateway").await.unwrap();
+    // Sealed and sent before, looked at after.
+    let limit = Duration::from_secs(1);
+    assert!(tokio::time::timeout(limit, news.next()).await.is_err());
+    let refused = orders.stats().refused();
+    assert_eq!(refused.get("workload_revoked"), Some(&1), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_policy_of_production_is_taken_as_it_is() {
+    // Real nkeys, whose seeds nobody has kept.
+    let bus = TestBus::start(POLICY).unwrap();
+    let named: Vec<String> = bus
+        .policy()
+        .workloads()
+        .iter()
+        .flat_map(|workload| workload.nkeys().to_vec())
+        .map(|nkey| nkey.to_string())
+        .collect();
+    drop(bus);
+    let mut production = POLICY.to_owned();
+    for (name, nkey) in ["gateway", "orders", "billing"].iter().zip(&named) {
+        production = production.replace(&format!("@{name}@"), nkey);
+    }
+    let bus = TestBus::start(&production).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    gateway.publish("news.today", "one").await.unwrap();
+    gateway.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_an_error_that_says_what_to_do() {
+    let wrong = TestBus::start("version = 1").unwrap_err();
+    assert!(matches!(wrong, TestBusError::Policy(_)), "{wrong:?}");
+    let bus = TestBus::start(POLICY).unwrap();
+    let another = TestBus::start(POLICY).unwrap_err();
+    assert!(matches!(another, TestBusError::Another), "{another:?}");
+    let unknown = bus.client("nobody").await.unwrap_err();
+    assert!(
+        matches!(unknown, TestBusError::UnknownWorkload { .. }),
+        "{unknown:?}"
+    );
+    let orders = bus.client("orders").await.unwrap();
+    let user = TestUser::new("alice");
+    let minter = bus.token(&orders, &user).unwrap_err();
+    assert!(minter.to_string().contains("mints = true"), "{minter}");
+    let gateway = bus.client("gateway").await.unwrap();
+    let long = user.life(Duration::from_secs(3600));
+    let mint = bus.token(&gateway, &long).unwrap_err();
+    assert!(matches!(mint, TestBusError::Mint(_)), "{mint:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_of_many_threads_is_refused() {
+    let error = TestBus::start(POLICY).unwrap_err();
+    assert!(matches!(error, TestBusError::Runtime), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_stands_already_is_taken_over() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let before = bus.now();
+    bus.advance(Duration::from_secs(5)).await;
+    let passed = bus.now().duration_since(before).unwrap();
+    assert!(
+        passed >= Duration::from_secs(5) && passed < Duration::from_secs(6),
+        "{passed:?}"
+    );
+}
