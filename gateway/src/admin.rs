@@ -1,67 +1,35 @@
-//! What operators and orchestrators ask: alive, ready, metrics. Never on the address
-//! of the clients.
+//! What operators and orchestrators ask of the edge: see [`bulla_process::admin`].
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use bulla_process::CancellationToken;
+use bulla_process::admin::Probe;
 
 use crate::bus::Bus;
 use crate::handle::Edge;
 
-/// Answers `/livez`, `/readyz` and `/metrics`.
-pub(crate) fn answer<B: Bus>(
-    edge: &Arc<Edge<B>>,
-    stopping: bool,
-    request: &Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
-        let get = HeaderValue::from_static("GET");
-        response.headers_mut().insert(ALLOW, get);
-        return response;
-    }
-    match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "alive\n"),
-        "/readyz" => match unready(edge, stopping) {
-            None => text(StatusCode::OK, "ready\n"),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
-        },
-        "/metrics" => {
-            let mut response = text(StatusCode::OK, edge.metrics.text());
-            response.headers_mut().insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static(
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                ),
-            );
-            response
-        }
-        _ => text(StatusCode::NOT_FOUND, "nothing here\n"),
-    }
+/// What the edge says to operators.
+pub(crate) struct EdgeProbe<B> {
+    pub(crate) edge: Arc<Edge<B>>,
+    /// Cancelled when it takes no new requests.
+    pub(crate) stop: CancellationToken,
 }
 
-fn unready<B: Bus>(edge: &Edge<B>, stopping: bool) -> Option<&'static str> {
-    if stopping {
-        Some("stopping\n")
-    } else if !edge.bus.ready() {
-        Some("the bus cannot be reached\n")
-    } else if !edge.loaded.load().authenticator.ready() {
-        Some("no issuer's keys could be fetched\n")
-    } else {
-        None
+impl<B: Bus> Probe for EdgeProbe<B> {
+    fn unready(&self) -> Option<String> {
+        let why = if self.stop.is_cancelled() {
+            "stopping"
+        } else if !self.edge.bus.ready() {
+            "the bus cannot be reached"
+        } else if !self.edge.loaded.load().authenticator.ready() {
+            "no issuer's keys could be fetched"
+        } else {
+            return None;
+        };
+        Some(why.to_owned())
     }
-}
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
+    fn metrics(&self) -> String {
+        self.edge.metrics.text()
+    }
 }

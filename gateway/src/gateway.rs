@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bulla_process::Readiness;
+use bulla_process::admin::{AdminError, AdminListener};
 use bulla_sdk::decision_log::DecisionLog;
 use bulla_token::TokenSigningKey;
 use parking_lot::Mutex;
@@ -13,9 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
+use crate::admin::EdgeProbe;
 use crate::admission::Admission;
-use crate::body::Answered;
 use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
@@ -33,7 +33,7 @@ pub struct Gateway<B> {
     edge: Arc<Edge<B>>,
     listener: TcpListener,
     address: SocketAddr,
-    admin: Option<(TcpListener, SocketAddr)>,
+    admin: Option<AdminListener>,
     tls: Option<Arc<Tls>>,
     limits: Limits,
     clients: Arc<ArcSwap<ClientsConfig>>,
@@ -49,6 +49,9 @@ pub enum StartError {
     /// An address is taken or not ours.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// So is the one for operators.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// Certificate or key cannot be used.
     #[error("cannot offer TLS")]
     Tls(#[from] TlsError),
@@ -89,7 +92,7 @@ impl<B: Bus> Gateway<B> {
         let fixed = Fixed::of(&config);
         let (listener, address) = bind(config.listen.address).await?;
         let admin = match config.admin {
-            Some(address) => Some(bind(address).await?),
+            Some(address) => Some(AdminListener::bind(address).await?),
             None => None,
         };
         let minter = Minter::new(key, &config.bus, &config.transaction);
@@ -127,7 +130,7 @@ impl<B: Bus> Gateway<B> {
     /// Where operators connect.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(_, address)| *address)
+        self.admin.as_ref().map(AdminListener::address)
     }
 
     /// Becomes ready when bus and issuers are.
@@ -186,23 +189,10 @@ impl<B: Bus> Gateway<B> {
             readiness.clone(),
             stop.clone(),
         ));
-        if let Some((listener, address)) = admin {
-            tracing::info!(address = %address, "the admin listener listens");
-            let (edge, limits, last, stop) = (
-                Arc::clone(&edge),
-                limits.clone(),
-                last.clone(),
-                stop.clone(),
-            );
-            background.spawn(async move {
-                let answer = move |request, _| {
-                    let response = admin::answer(&edge, stop.is_cancelled(), &request);
-                    std::future::ready(response.map(Answered::Whole))
-                };
-                // Operators' connections are not counted with the clients'.
-                let door = Door::for_operators(&limits);
-                serve(listener, door, last, answer).await;
-            });
+        if let Some(listener) = admin {
+            let (edge, stop) = (Arc::clone(&edge), stop.clone());
+            let probe = EdgeProbe { edge, stop };
+            background.spawn(listener.serve(Arc::new(probe), last.clone()));
         }
         let answer = {
             let edge = Arc::clone(&edge);

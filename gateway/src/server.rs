@@ -44,19 +44,6 @@ pub(crate) struct Door {
     pub(crate) metrics: Metrics,
 }
 
-impl Door {
-    /// The door of the admin listener. Operators' connections are not counted with the
-    /// clients', and come from anywhere.
-    pub(crate) fn for_operators(limits: &Limits) -> Self {
-        Self {
-            tls: None,
-            limits: limits.clone(),
-            clients: Arc::new(ArcSwap::default()),
-            metrics: Metrics::new(),
-        }
-    }
-}
-
 /// Serves connections with `answer` until `stop`, then drains.
 pub(crate) async fn serve<F, R>(
     listener: TcpListener,

@@ -1,7 +1,8 @@
 //! Process plumbing shared by broker, gateway and services: logs, shutdown,
-//! readiness, secret files and directories.
+//! readiness, secret files and directories, and, with the feature `admin`, the
+//! listener that operators and orchestrators ask.
 //!
-//! What it deliberately does not do: it parses no configuration, opens no
+//! What it deliberately does not do: it parses no configuration, opens no other
 //! socket and holds no key longer than the caller does.
 //!
 //! ```no_run
@@ -15,11 +16,15 @@
 //! # }
 //! ```
 
+#[cfg(feature = "admin")]
+pub mod admin;
 mod logs;
 mod private_dir;
 mod readiness;
 pub mod secret_file;
 mod shutdown;
+#[cfg(feature = "admin")]
+mod usage;
 
 pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing, withheld};
 pub use private_dir::{PrivateDir, PrivateDirError};
@@ -27,4 +32,6 @@ pub use readiness::{READY_TARGET, Readiness};
 pub use secret_file::SecretFileError;
 pub use shutdown::shutdown_signal;
 pub use tokio_util::sync::CancellationToken;
+#[cfg(feature = "admin")]
+pub use usage::Usage;
 pub use zeroize::Zeroizing;
