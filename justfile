@@ -44,6 +44,10 @@ vectors-write:
 fuzz SECONDS="4" TARGET="":
     tests/fuzz/run {{SECONDS}} {{TARGET}}
 
+# 2,000 clients come at once while no broker is there; how long until all are in.
+storm CLIENTS="2000":
+    BULLA_STORM_CLIENTS={{CLIENTS}} cargo test -p bulla-tests --test attacks -- --nocapture attack_25
+
 # Sealed messages beside raw NATS, in one run.
 bench:
     cargo bench -p bulla-benches

@@ -13,7 +13,6 @@ use bulla_audit::{
 use bulla_identity::reserved;
 use bulla_keyring::{Signature, sha256};
 use bulla_sdk::audit::{AuditLog, AuditOptions, AuditParts, HeadSigner, Store, StoreError, Stored};
-use bulla_sdk::decision_log::DecisionLog;
 use bytes::Bytes;
 use data_encoding::{BASE64, HEXLOWER};
 use futures_util::FutureExt as _;
@@ -24,14 +23,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::control::ControlPlane;
+use crate::decision::Decisions;
+use crate::metrics::Metrics;
 use crate::trust::{Held, HeldBundle, HeldPolicy, HeldRevocations};
 
 /// A broker's log, which is there as soon as the broker is connected; before that
 /// decisions are told to the process's log alone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct BrokerAudit(Arc<OnceLock<AuditLog>>);
+pub(crate) struct BrokerAudit {
+    log: Arc<OnceLock<AuditLog>>,
+    metrics: Metrics,
+}
 
 impl BrokerAudit {
+    /// None yet; its decisions are counted there.
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            log: Arc::default(),
+            metrics,
+        }
+    }
+
     /// Begins the chain of this broker process.
     pub(crate) fn start(&self, js: Client, plane: &Arc<ControlPlane>, stop: CancellationToken) {
         let domain = plane.held().bundle.bundle.trust_domain.clone();
@@ -51,22 +63,22 @@ impl BrokerAudit {
             signer: Arc::new(BrokerSigner(Arc::clone(plane))),
             stop,
         });
-        let _ = self.0.set(log);
+        let _ = self.log.set(log);
         self.in_force(&plane.held());
     }
 
     /// The log.
     pub(crate) fn log(&self) -> AuditLog {
-        self.0.get().cloned().unwrap_or_else(AuditLog::off)
+        self.log.get().cloned().unwrap_or_else(AuditLog::off)
     }
 
     /// The log for the decisions of one enforcer.
-    pub(crate) fn decisions(&self, enforcer: &'static str) -> DecisionLog {
-        DecisionLog::new(enforcer, self.log())
+    pub(crate) fn decisions(&self, enforcer: &'static str) -> Decisions {
+        Decisions::new(enforcer, self.log(), self.metrics.clone())
     }
 
     pub(crate) fn record(&self, event: Event) {
-        if let Some(log) = self.0.get() {
+        if let Some(log) = self.log.get() {
             log.record(event);
         }
     }
@@ -106,7 +118,7 @@ impl BrokerAudit {
 
     /// Writes what is left, for as long as this.
     pub(crate) async fn close(&self, limit: Duration) {
-        if let Some(log) = self.0.get() {
+        if let Some(log) = self.log.get() {
             log.close(limit).await;
         }
     }

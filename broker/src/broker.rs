@@ -3,21 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::SubscribeError;
+use async_nats::{Client, SubscribeError, Subscriber};
 use bulla_envelope::{Head, SuccessionError};
-use bulla_identity::reserved;
+use bulla_identity::{UnixMillis, reserved};
 use bulla_process::Readiness;
+use bulla_process::admin::{AdminError, AdminListener};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::BrokerAudit;
 use crate::buckets::Buckets;
-use crate::callout::{self, AdmissionError, Admissions, Callout};
+use crate::callout::{self, AdmissionError, Admissions, Callout, Questions};
+use crate::census::{self, Census};
 use crate::clock;
 use crate::config::BrokerConfig;
-use crate::connection::{self, ConnectionError, WAITING};
-use crate::control::{self, ControlPlane, ControlStream, Record, StreamError};
+use crate::connection::{self, Connection, ConnectionError, TELL_AGAIN, WAITING};
+use crate::control::{
+    self, AuditRetention, ControlPlane, ControlStream, Record, Requests, StreamError,
+};
 use crate::durable::Durable;
 use crate::exchange;
 use crate::files::Files;
@@ -25,6 +31,8 @@ use crate::follow::{self, Follower};
 use crate::history::History;
 use crate::issuing::Issuers;
 use crate::kick::Kicker;
+use crate::metrics::Metrics;
+use crate::probe::{self, BrokerProbe};
 use crate::report::Reporter;
 use crate::seen::Seen;
 use crate::trust::{
@@ -34,13 +42,13 @@ use crate::trust::{
 /// Runs a broker until `stop`.
 ///
 /// It is ready when the trust bundle and the policy lie on the control stream
-/// and it answers the callout; until then it is silent. While it runs it takes
-/// newer ones from there. On `stop` it takes no
-/// new requests and finishes the ones it has.
+/// and it answers the callout; until then it is silent, and waits for nats-server and
+/// JetStream for as long as they are not there. While it runs it takes newer ones from
+/// there. On `stop` it takes no new requests and finishes the ones it has.
 ///
 /// # Errors
 /// If it cannot start: what it was given does not hold, or nats-server is not
-/// reachable or not configured for it.
+/// configured for it.
 pub async fn run(
     config: BrokerConfig,
     readiness: Readiness,
@@ -49,124 +57,283 @@ pub async fn run(
     let anchor = Anchor::of(&config);
     let bundle = anchor.bundle(&config.bundle, clock::now())?;
     let policy = bundle.policy(&config.policy, clock::now())?;
-
-    let url = &config.nats_url;
-    let disturbed = Arc::new(Notify::new());
-    let js = Arc::new(config.keys.js);
-    let js = connection::connect(url, "JS", js, WAITING, Arc::clone(&disturbed)).await?;
-    let news = follow::listen(&js).await?;
-    let (stream, (), ()) = tokio::try_join!(
-        ControlStream::open(js.clone()),
-        control::open_for_workloads(&js, config.audit),
-        control::open_history(&js)
-    )?;
-    let bundle = publish_bundle(&stream, &anchor, bundle).await?;
-    let policy = publish_policy(&stream, &bundle, policy).await?;
-    let revocations = revocations(&stream, &bundle, config.revocations).await?;
-    let held = Held::new(bundle, policy, revocations, clock::now());
-    if !held.is_vouched() {
-        return Err(TrustFault::Unvouched.into());
+    let metrics = Metrics::new();
+    let probe = Arc::new(BrokerProbe::new(metrics.clone(), stop.clone()));
+    // Operators watch the drain too.
+    let last = CancellationToken::new();
+    let _last = last.clone().drop_guard();
+    if let Some(address) = config.admin {
+        let listener = AdminListener::bind(address).await?;
+        let probe = Arc::clone(&probe);
+        tokio::spawn(listener.serve(probe, last));
     }
-    let issuers = Issuers::new(config.keys.issuing);
-    issuers.follow(&held.bundle);
-    if issuers.current(&held.bundle, clock::now()).is_none() {
-        return Err(TrustFault::NotAnIssuer.into());
-    }
-    let admissions = Admissions::from_policy(&held.policy.policy)?;
-    let revision = held.policy.signed.revision;
-    let buckets = Arc::new(Buckets::new(js.clone()));
-    let mut durable = Durable::new(js.clone(), Arc::clone(&buckets));
-    durable.make(&held.policy.policy, revision).await;
-    let version = held.bundle.bundle.version;
+    let entrance = Entrance {
+        anchor,
+        bundle,
+        policy,
+        metrics,
+        probe,
+    };
+    let running = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        running = Box::pin(entrance.start(config, &stop)) => running?,
+    };
+    readiness.set_ready("broker");
+    Box::pin(running.work(readiness, stop)).await;
+    Ok(())
+}
 
-    let seen = Arc::new(Seen::new(config.state_max_age, clock::now()));
-    let outcasts = held.outcasts();
-    let plane = Arc::new(
-        ControlPlane::new(
+/// What a broker begins with.
+struct Entrance {
+    anchor: Anchor,
+    bundle: HeldBundle,
+    policy: HeldPolicy,
+    metrics: Metrics,
+    probe: Arc<BrokerProbe>,
+}
+
+/// What it was told of streams, and what it knows to be revoked.
+struct Given {
+    audit: AuditRetention,
+    replicas: usize,
+    revocations: Option<Bytes>,
+}
+
+impl Entrance {
+    /// Everything that a broker needs, connected and subscribed to.
+    async fn start(
+        self,
+        config: BrokerConfig,
+        stop: &CancellationToken,
+    ) -> Result<Running, BrokerError> {
+        let metrics = self.metrics.clone();
+        let url = &config.nats_url;
+        let disturbed = Arc::new(Notify::new());
+        self.probe.waits_for("nats-server, account JS");
+        let js = Connection {
+            account: "JS",
+            seed: Arc::new(config.keys.js),
+            waiting: WAITING,
+            disturbed: Arc::clone(&disturbed),
+        };
+        let js = js.make(url, &metrics).await;
+        let news = follow::listen(&js).await?;
+        self.probe.waits_for("JetStream");
+        let given = Given {
+            audit: config.audit,
+            replicas: config.replicas,
+            revocations: config.revocations,
+        };
+        let (stream, held) = self.held(&js, &given).await?;
+        if !held.is_vouched() {
+            return Err(TrustFault::Unvouched.into());
+        }
+        let issuers = Issuers::new(config.keys.issuing);
+        issuers.follow(&held.bundle);
+        if issuers.current(&held.bundle, clock::now()).is_none() {
+            return Err(TrustFault::NotAnIssuer.into());
+        }
+        let admissions = Admissions::from_policy(&held.policy.policy)?;
+        let revision = held.policy.signed.revision;
+        let buckets = Arc::new(Buckets::new(js.clone()));
+        let mut durable = Durable::new(js.clone(), Arc::clone(&buckets), config.replicas);
+        durable.make(&held.policy.policy, revision).await;
+        let version = held.bundle.bundle.version;
+
+        let seen = Arc::new(Seen::new(config.state_max_age, clock::now()));
+        let outcasts = held.outcasts();
+        let plane = ControlPlane::new(
             issuers,
             config.credential_lifetime,
             held,
             stream.clone(),
             Arc::clone(&seen),
-        )
-        .map_err(BrokerError::Random)?,
-    );
-    let audit = plane.audit().clone();
-    audit.start(js.clone(), &plane, CancellationToken::new());
-    // Whoever connects finds a head of now.
-    if let Some(head) = plane.head(clock::now()) {
-        stream.tell(reserved::CTL_HEAD, head.into()).await?;
-    }
-    let broker_id = plane.broker_id().to_owned();
-    let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
-    connection::round_trip(&js).await?;
+            metrics.clone(),
+        );
+        let plane = Arc::new(plane.map_err(BrokerError::Random)?);
+        let audit = plane.audit().clone();
+        audit.start(js.clone(), &plane, CancellationToken::new());
+        // Whoever connects finds a head of now.
+        if let Some(head) = plane.head(clock::now()) {
+            stream.tell(reserved::CTL_HEAD, head.into()).await?;
+            metrics.head_told();
+        }
+        let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
+        let census = Arc::new(Census::default());
+        let reports = census::listen(&js).await?;
+        connection::round_trip(&js).await?;
 
-    let auth = Arc::new(config.keys.auth);
-    // Whoever is not answered asks again: nothing is missed.
-    let auth = connection::connect(url, "AUTH", auth, callout::WAITING, Arc::default()).await?;
-    let sys = Arc::new(config.keys.sys);
-    let sys = connection::connect(url, "SYS", sys, WAITING, Arc::default()).await?;
-    let callout = Callout::new(config.keys.issuer, config.keys.xkey);
-    let callout = callout
-        .while_seen(Arc::clone(&seen))
-        .with_token_keys(plane.token_keys())
-        .telling(audit.decisions("callout"));
-    let callout = Arc::new(callout.with_buckets(buckets.served()));
-    callout.cast_out(Arc::clone(&outcasts));
-    callout.admit(admissions);
-    let kicker = Kicker {
-        sys: sys.clone(),
-        callout: Arc::clone(&callout),
-        changes: plane.changes(),
-        audit: audit.log(),
-    };
-    let questions = callout::subscribe(auth.clone(), Arc::clone(&callout), config.group).await?;
-    connection::round_trip(&auth).await?;
-    let held_by = Arc::clone(&plane);
-    let reporter = Reporter::new(
-        js.clone(),
-        Arc::clone(&plane),
-        Arc::clone(&seen),
-        Arc::clone(callout.trial()),
-    );
-    let follower = Follower {
-        anchor,
-        files: Files::new(config.files),
-        plane,
-        callout,
-        history: History::new(stream.clone()),
-        buckets,
-        stream,
-        news,
-        seen: Arc::clone(&seen),
-        disturbed,
-    };
-
-    tracing::info!(
-        broker_id,
-        policy_revision = revision,
-        bundle_version = version,
-        "broker is up"
-    );
-    follower.history.keep(&held_by.held().policy).await;
-    readiness.set_ready("broker");
-    tokio::join!(
-        requests.serve(stop.clone()),
-        questions.serve(stop.clone()),
-        follower.run(stop.clone()),
-        durable.run(held_by, stop.clone()),
-        kicker.run(stop.clone()),
-        reporter.run(stop.clone()),
-        exchange::run(config.exchange, config.nats_url.clone(), stop.clone()),
-    );
-    readiness.set_unready();
-    audit.close(AUDIT_LIMIT).await;
-    // What was answered last must still leave, if there is anywhere to go.
-    for client in [auth, js, sys] {
-        let _ = timeout(FLUSH_LIMIT, client.flush()).await;
-        let _ = timeout(FLUSH_LIMIT, client.drain()).await;
+        self.probe.waits_for("nats-server, account SYS");
+        let sys = Connection {
+            account: "SYS",
+            seed: Arc::new(config.keys.sys),
+            waiting: WAITING,
+            disturbed: Arc::default(),
+        };
+        let sys = sys.make(url, &metrics).await;
+        self.probe.waits_for("nats-server, account AUTH");
+        let auth = Connection {
+            account: "AUTH",
+            seed: Arc::new(config.keys.auth),
+            waiting: callout::WAITING,
+            // Whoever is not answered asks again: nothing is missed.
+            disturbed: Arc::default(),
+        };
+        let auth = auth.make(url, &metrics).await;
+        let callout = Callout::new(config.keys.issuer, config.keys.xkey)
+            .while_seen(Arc::clone(&seen))
+            .with_token_keys(plane.token_keys())
+            .telling(audit.decisions("callout"))
+            .with_buckets(buckets.served());
+        let callout = Arc::new(callout);
+        callout.cast_out(Arc::clone(&outcasts));
+        callout.admit(admissions);
+        let asked = Arc::clone(&callout);
+        let questions =
+            callout::subscribe(auth.clone(), asked, config.group, metrics.clone()).await?;
+        connection::round_trip(&auth).await?;
+        self.probe.runs(probe::Running {
+            plane: Arc::clone(&plane),
+            seen: Arc::clone(&seen),
+            trial: Arc::clone(callout.trial()),
+            census: Arc::clone(&census),
+            audit: audit.log(),
+            clients: [
+                ("AUTH", auth.clone()),
+                ("JS", js.clone()),
+                ("SYS", sys.clone()),
+            ],
+        });
+        let kicker = Kicker {
+            sys: sys.clone(),
+            callout: Arc::clone(&callout),
+            changes: plane.changes(),
+            audit: audit.log(),
+            metrics: metrics.clone(),
+        };
+        let reporter = Reporter::new(
+            js.clone(),
+            Arc::clone(&plane),
+            Arc::clone(&seen),
+            Arc::clone(callout.trial()),
+        );
+        let follower = Follower {
+            anchor: self.anchor,
+            files: Files::new(config.files),
+            plane: Arc::clone(&plane),
+            callout,
+            history: History::new(stream.clone()),
+            buckets,
+            stream,
+            news,
+            seen,
+            disturbed,
+            metrics: metrics.clone(),
+        };
+        tracing::info!(
+            broker_id = plane.broker_id(),
+            policy_revision = revision,
+            bundle_version = version,
+            "broker is up"
+        );
+        follower.history.keep(&plane.held().policy).await;
+        let exchange = exchange::run(config.exchange, config.nats_url, metrics, stop.clone());
+        Ok(Running {
+            clients: [auth, js, sys],
+            requests,
+            questions,
+            follower,
+            durable,
+            kicker,
+            reporter,
+            census,
+            reports,
+            plane,
+            audit,
+            exchange: Box::pin(exchange),
+        })
     }
-    Ok(())
+
+    /// The control stream and what counts of what lies there and what we were given.
+    /// JetStream may not be there yet: then it is waited for.
+    async fn held(&self, js: &Client, given: &Given) -> Result<(ControlStream, Held), BrokerError> {
+        let mut told: Option<Instant> = None;
+        loop {
+            let error = match self.held_now(js, given).await {
+                Ok(held) => return Ok(held),
+                Err(BrokerError::Stream(error)) => error,
+                Err(error) => return Err(error),
+            };
+            if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                told = Some(Instant::now());
+                tracing::warn!(
+                    error = crate::cli::chain(&error),
+                    "JetStream is not available yet: this broker admits nobody and waits"
+                );
+            }
+            sleep(STREAM_PAUSE).await;
+        }
+    }
+
+    async fn held_now(
+        &self,
+        js: &Client,
+        given: &Given,
+    ) -> Result<(ControlStream, Held), BrokerError> {
+        let (stream, (), ()) = tokio::try_join!(
+            ControlStream::open(js.clone(), given.replicas),
+            control::open_for_workloads(js, given.audit, given.replicas),
+            control::open_history(js, given.replicas)
+        )?;
+        let bundle = publish_bundle(&stream, &self.anchor, self.bundle.clone()).await?;
+        let policy = publish_policy(&stream, &bundle, self.policy.clone()).await?;
+        let revocations = held_revocations(&stream, &bundle, given.revocations.clone()).await?;
+        let held = Held::new(bundle, policy, revocations, clock::now());
+        Ok((stream, held))
+    }
+}
+
+/// A broker that has started.
+struct Running {
+    /// In `AUTH`, `JS` and `SYS`.
+    clients: [Client; 3],
+    requests: Requests,
+    questions: Questions,
+    follower: Follower,
+    durable: Durable,
+    kicker: Kicker<UnixMillis>,
+    reporter: Reporter,
+    census: Arc<Census>,
+    reports: Subscriber,
+    plane: Arc<ControlPlane>,
+    audit: BrokerAudit,
+    exchange: BoxFuture<'static, ()>,
+}
+
+impl Running {
+    async fn work(self, readiness: Readiness, stop: CancellationToken) {
+        let unready = async {
+            stop.cancelled().await;
+            readiness.set_unready();
+        };
+        tokio::join!(
+            unready,
+            self.requests.serve(stop.clone()),
+            self.questions.serve(stop.clone()),
+            self.follower.run(stop.clone()),
+            self.durable.run(self.plane, stop.clone()),
+            self.kicker.run(stop.clone()),
+            self.reporter.run(stop.clone()),
+            census::follow(self.census, self.reports, stop.clone()),
+            self.exchange,
+        );
+        self.audit.close(AUDIT_LIMIT).await;
+        // What was answered last must still leave, if there is anywhere to go.
+        for client in self.clients {
+            let _ = timeout(FLUSH_LIMIT, client.flush()).await;
+            let _ = timeout(FLUSH_LIMIT, client.drain()).await;
+        }
+    }
 }
 
 /// Puts the bundle on the control stream unless a newer one lies there, and
@@ -203,7 +370,7 @@ async fn publish_policy(
 /// The revocation list that counts: the newer one of what we were given and what
 /// lies on the control stream. Nothing there is nothing revoked only if no broker
 /// has seen a list.
-async fn revocations(
+async fn held_revocations(
     stream: &ControlStream,
     bundle: &HeldBundle,
     ours: Option<Bytes>,
@@ -296,9 +463,12 @@ pub enum BrokerError {
     /// The policy's workloads cannot be admitted.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
-    /// No connection.
+    /// The connection was lost while it started.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// The address for operators cannot be listened on.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The control stream failed.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -309,6 +479,9 @@ pub enum BrokerError {
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
 }
+
+/// Between two looks for JetStream.
+const STREAM_PAUSE: Duration = Duration::from_millis(500);
 
 const AUDIT_LIMIT: Duration = Duration::from_secs(1);
 

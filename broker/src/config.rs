@@ -2,6 +2,7 @@
 //! starts.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub struct BrokerConfig {
     pub exchange: Option<ExchangeConfig>,
     /// How much of the audit log is kept.
     pub audit: AuditRetention,
+    /// On how many nodes each of Bulla's own streams lies.
+    pub replicas: usize,
+    /// Where operators ask for readiness and metrics; nowhere if it is not said.
+    pub admin: Option<SocketAddr>,
 }
 
 /// The workload under which a broker exchanges users' tokens.
@@ -143,6 +148,12 @@ impl BrokerConfig {
             })
         });
         let audit = raw.audit.unwrap_or_default().read(&mut reader);
+        let replicas = raw.streams.replicas;
+        if !REPLICAS.contains(&replicas) {
+            reader.problems.push(format!(
+                "`streams.replicas`: `{replicas}` is none of 1, 3 and 5"
+            ));
+        }
         let files = TrustFiles {
             bundle: dir.join(&raw.trust.bundle),
             policy: dir.join(&raw.trust.policy),
@@ -197,6 +208,8 @@ impl BrokerConfig {
                 state_max_age,
                 exchange,
                 audit,
+                replicas,
+                admin: raw.admin.map(|admin| admin.address),
             }),
             _ => Err(ConfigError {
                 path: path.to_owned(),
@@ -338,6 +351,28 @@ struct Raw {
     trust: RawTrust,
     exchange: Option<RawExchange>,
     audit: Option<RawAudit>,
+    admin: Option<RawAdmin>,
+    #[serde(default)]
+    streams: RawStreams,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawStreams {
+    replicas: usize,
+}
+
+impl Default for RawStreams {
+    fn default() -> Self {
+        Self { replicas: 1 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdmin {
+    #[serde(default = "loopback")]
+    address: SocketAddr,
 }
 
 #[derive(Deserialize, Default)]
@@ -398,6 +433,11 @@ struct RawTrust {
     revocations: Option<PathBuf>,
 }
 
+/// Nobody but who is on this machine.
+const fn loopback() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)
+}
+
 fn both() -> String {
     "both".to_owned()
 }
@@ -410,12 +450,18 @@ fn one_minute() -> String {
     "60s".to_owned()
 }
 
+/// Where the admin listener is unless another address is given.
+const ADMIN_PORT: u16 = 9465;
+
 /// A second is for tests; an hour is how old a policy may be elsewhere.
 const STATE_MAX_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Minutes are for tests; ten years is the longest that anybody asks for.
 const AUDIT_KEEP: RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(3653 * 24 * 3600);
+
+/// What a majority can be made of.
+const REPLICAS: [usize; 3] = [1, 3, 5];
 
 /// Up to a pebibyte.
 const AUDIT_MEBIBYTES: RangeInclusive<u64> = 1..=1 << 30;
@@ -440,6 +486,8 @@ mod tests {
             group = "c"
             credential_lifetime = "400 days"
             state_max_age = "0s"
+            streams = { replicas = 2 }
+            admin = { address = "127.0.0.1:1" }
             [keys]
             issuer = "issuer.nk"
             xkey = "missing.nk"
@@ -458,6 +506,7 @@ mod tests {
         let text = BrokerConfig::load(&path).unwrap_err().to_string();
         for part in [
             "`group`",
+            "`streams.replicas`",
             "`c`",
             "`credential_lifetime`",
             "`keys.issuer`",

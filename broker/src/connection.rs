@@ -8,57 +8,69 @@ use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event};
 use bulla_identity::Nkey;
 use bulla_keyring::NkeySeed;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-/// Connects as the holder of `seed`. Keeps trying while nats-server starts, up
-/// to [`CONNECT_LIMIT`]; once connected it reconnects for ever. `disturbed` is
-/// told whenever messages may have been missed: at each new connection, and when
-/// a subscription could not take them all. A subscription holds `waiting` messages;
-/// what comes when it is full is dropped.
-pub(crate) async fn connect(
-    url: &str,
-    name: &'static str,
-    seed: Arc<NkeySeed>,
-    waiting: usize,
-    disturbed: Arc<Notify>,
-) -> Result<Client, ConnectionError> {
-    let nkey = seed.public();
-    let options = prove_by(seed)
-        .name(format!("bulla broker: {name}"))
-        .reconnect_delay_callback(delay)
-        .subscription_capacity(waiting)
-        .event_callback(move |event| {
-            if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
-                disturbed.notify_one();
-            }
-            async move { log(name, &event) }
-        });
+use crate::metrics::Metrics;
 
-    let patience = async {
-        let mut attempt = 0_usize;
-        loop {
-            match options.clone().connect(url).await {
-                Ok(client) => return client,
-                Err(error) if attempt == 0 => {
-                    tracing::info!(url, account = name, %error, "nats-server not reachable yet");
+/// One of a broker's connections, to be made.
+pub(crate) struct Connection {
+    /// The account, for logs and metrics.
+    pub(crate) account: &'static str,
+    /// As whose holder.
+    pub(crate) seed: Arc<NkeySeed>,
+    /// How many messages a subscription holds; what comes when it is full is dropped.
+    pub(crate) waiting: usize,
+    /// Told whenever messages may have been missed: at each new connection, and when
+    /// a subscription could not take them all.
+    pub(crate) disturbed: Arc<Notify>,
+}
+
+impl Connection {
+    /// Connects, however long that takes: nats-server may start later, or may not know
+    /// this nkey before its next reload. Once connected it reconnects for ever.
+    pub(crate) async fn make(self, url: &str, metrics: &Metrics) -> Client {
+        let Self {
+            account,
+            seed,
+            waiting,
+            disturbed,
+        } = self;
+        let nkey = seed.public();
+        let metrics = metrics.clone();
+        let options = prove_by(seed)
+            .name(format!("bulla broker: {account}"))
+            .reconnect_delay_callback(delay)
+            .subscription_capacity(waiting)
+            .event_callback(move |event| {
+                if matches!(event, Event::SlowConsumer(_)) {
+                    metrics.slow_consumer(account);
                 }
-                Err(_) => {}
+                if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                    disturbed.notify_one();
+                }
+                async move { log(account, &event) }
+            });
+        let mut attempt = 0_usize;
+        let mut told: Option<Instant> = None;
+        loop {
+            let error = match options.clone().connect(url).await {
+                Ok(client) => return client,
+                Err(error) => error,
+            };
+            if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                told = Some(Instant::now());
+                tracing::warn!(
+                    url,
+                    account,
+                    %nkey,
+                    %error,
+                    "no connection to nats-server yet: is it running, with the configuration \
+                     that names this nkey?"
+                );
             }
             attempt = attempt.saturating_add(1);
             tokio::time::sleep(delay(attempt)).await;
         }
-    };
-    match timeout(CONNECT_LIMIT, patience).await {
-        Ok(client) => Ok(client),
-        Err(_) => match options.clone().connect(url).await {
-            Ok(client) => Ok(client),
-            Err(source) => Err(ConnectionError::Connect {
-                url: url.to_owned(),
-                account: name,
-                nkey: nkey.to_string(),
-                source,
-            }),
-        },
     }
 }
 
@@ -178,8 +190,8 @@ pub enum ConnectionError {
     Lost,
 }
 
-/// How long a broker waits for nats-server at its start.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// A broker that waits for nats-server says so again after this.
+pub(crate) const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// How many messages wait where none may be lost.
 pub(crate) const WAITING: usize = 65_536;

@@ -43,6 +43,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::BrokerAudit;
@@ -50,6 +51,7 @@ use crate::callout::{DenyReason, TokenKeys, prove_workload};
 use crate::clock;
 use crate::decision::Decision;
 use crate::issuing::Issuers;
+use crate::metrics::Metrics;
 use crate::seen::Seen;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
@@ -73,6 +75,7 @@ pub(crate) struct ControlPlane {
     seen: Arc<Seen>,
     audit: BrokerAudit,
     token_keys: Arc<TokenKeys>,
+    metrics: Metrics,
 }
 
 impl ControlPlane {
@@ -82,6 +85,7 @@ impl ControlPlane {
         held: Held,
         stream: ControlStream,
         seen: Arc<Seen>,
+        metrics: Metrics,
     ) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret)?;
@@ -99,8 +103,9 @@ impl ControlPlane {
             kem_quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
             stream,
             seen,
-            audit: BrokerAudit::default(),
+            audit: BrokerAudit::new(metrics.clone()),
             token_keys: Arc::default(),
+            metrics,
         })
     }
 
@@ -185,7 +190,7 @@ impl ControlPlane {
         })
     }
 
-    async fn answer(&self, message: &Message) -> Option<Vec<u8>> {
+    async fn answer(&self, message: &Message) -> Option<(&'static str, Vec<u8>)> {
         let mut tokens = message.subject.split('.').skip(2);
         let tag = WorkloadTag::parse(tokens.next()?).ok()?;
         let now = clock::now();
@@ -195,7 +200,7 @@ impl ControlPlane {
                     broker_id: self.broker_id.clone(),
                     challenge: self.challenger.challenge(tag, now),
                 };
-                Some(challenge.encode())
+                Some(("challenge", challenge.encode()))
             }
             "credential" => {
                 let token = message.headers.as_ref();
@@ -206,11 +211,11 @@ impl ControlPlane {
                     token: token.map(async_nats::HeaderValue::as_str),
                 };
                 let issued = self.answer_credential(asked, now).await;
-                Some(issued.encode())
+                Some(("credential", issued.encode()))
             }
             "kem" => {
                 let registered = self.answer_kem_record(tag, &message.payload, now).await;
-                Some(registered.encode())
+                Some(("kem", registered.encode()))
             }
             _ => None,
         }
@@ -372,7 +377,7 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Answers until `stop`, then finishes what it has begun.
+    /// Answers until `stop`, then lets no more come and answers what was asked.
     pub(crate) async fn serve(mut self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         loop {
@@ -384,26 +389,43 @@ impl Requests {
                     None => break,
                 },
             };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                break;
-            };
-            let (plane, client) = (Arc::clone(&self.plane), self.client.clone());
-            tokio::spawn(async move {
-                // Requests come through the account import, whose replies the
-                // server itself names; nothing else is answered.
-                let reply = message.reply.clone().filter(|reply| {
-                    reply.starts_with(IMPORT_REPLY) || reply.starts_with("_INBOX.")
-                });
-                if let Some(reply) = reply
-                    && let Some(answer) = plane.answer(&message).await
-                {
-                    let _ = client.publish(reply, answer.into()).await;
-                }
-                drop(place);
-            });
+            self.answer(message, &places).await;
         }
+        // What the server has sent already is answered by us or by nobody.
+        let left = async {
+            for subscription in self.messages.iter_mut() {
+                let _ = subscription.drain().await;
+            }
+            while let Some(message) = self.messages.next().await {
+                self.answer(message, &places).await;
+            }
+        };
+        let _ = timeout(DRAIN_LIMIT, left).await;
         let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
         let _ = places.acquire_many(all).await;
+    }
+
+    async fn answer(&self, message: Message, places: &Arc<Semaphore>) {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
+            return;
+        };
+        let (plane, client) = (Arc::clone(&self.plane), self.client.clone());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            // Requests come through the account import, whose replies the
+            // server itself names; nothing else is answered.
+            let reply = message
+                .reply
+                .clone()
+                .filter(|reply| reply.starts_with(IMPORT_REPLY) || reply.starts_with("_INBOX."));
+            if let Some(reply) = reply
+                && let Some((verb, answer)) = plane.answer(&message).await
+            {
+                let _ = client.publish(reply, answer.into()).await;
+                plane.metrics.control_answered(verb, began.elapsed());
+            }
+            drop(place);
+        });
     }
 }
 
@@ -481,6 +503,9 @@ fn whole_seconds(duration: Duration) -> Duration {
 
 /// How nats-server names replies that cross an account import.
 const IMPORT_REPLY: &str = "_R_.";
+
+/// How long what is on its way may take when the broker stops.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Requests worked on at the same time; the others wait.
 const AT_ONCE: usize = 64;

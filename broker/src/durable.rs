@@ -28,19 +28,22 @@ pub(crate) struct Durable {
     client: Client,
     context: Context,
     buckets: Arc<Buckets>,
+    /// Of our own streams.
+    replicas: usize,
     /// The revision whose streams and consumers are all there.
     done: Option<u64>,
 }
 
 impl Durable {
     /// To be told of policies.
-    pub(crate) fn new(client: Client, buckets: Arc<Buckets>) -> Self {
+    pub(crate) fn new(client: Client, buckets: Arc<Buckets>, replicas: usize) -> Self {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(REQUEST_LIMIT);
         Self {
             client,
             context,
             buckets,
+            replicas,
             done: None,
         }
     }
@@ -51,7 +54,7 @@ impl Durable {
         let mut all = true;
         let forgets = |stream: &Stream| stream.retention() != Retention::Limits;
         if policy.streams().iter().any(forgets)
-            && let Err(error) = control::open_taken(&self.client).await
+            && let Err(error) = control::open_taken(&self.client, self.replicas).await
         {
             all = false;
             tracing::warn!(error = %error, "nobody can consume a stream that forgets ids");

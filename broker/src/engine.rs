@@ -187,6 +187,11 @@ impl NatsServer {
         self.signal(Signal::CONT);
     }
 
+    /// Ends the server's process at once, as if its machine had lost power. For tests.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, signal);

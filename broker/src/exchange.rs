@@ -7,14 +7,12 @@
 //! request is worth nothing. What is given is minted under this process's token
 //! key, which its message credential carries, as an edge's is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_audit::{Event, TokenMinted, pseudonym};
 use bulla_identity::{WorkloadId, reserved};
 use bulla_process::Zeroizing;
-use bulla_sdk::decision_log::DecisionLog;
 use bulla_sdk::{
     Client, ConnectError, ConnectOptions, ContentType, Message, Reply, ServiceError,
     ServiceErrorCode, SubscribeError,
@@ -31,15 +29,21 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::config::ExchangeConfig;
 use crate::control::Quota;
-use crate::decision::Decision;
+use crate::decision::{Decision, Decisions};
+use crate::metrics::Metrics;
 
 /// Exchanges tokens until `stop`. Without a bus it tries again, for ever: a broker
 /// that cannot exchange still does everything else.
-pub(crate) async fn run(config: Option<ExchangeConfig>, nats_url: String, stop: CancellationToken) {
+pub(crate) async fn run(
+    config: Option<ExchangeConfig>,
+    nats_url: String,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
     let Some(config) = config else { return };
     let mut pause = RETRY_FIRST;
     loop {
-        let attempt = serve(&config, &nats_url, &stop);
+        let attempt = serve(&config, &nats_url, &metrics, &stop);
         match tokio::select! {
             () = stop.cancelled() => return,
             attempt = attempt => attempt,
@@ -61,6 +65,7 @@ pub(crate) async fn run(config: Option<ExchangeConfig>, nats_url: String, stop: 
 async fn serve(
     config: &ExchangeConfig,
     nats_url: &str,
+    metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<(), StartError> {
     let mut seed = Zeroizing::new([0; 32]);
@@ -75,8 +80,7 @@ async fn serve(
     let exchanger = Arc::new(Exchanger {
         key: TokenSigningKey::from_seed(*seed),
         quota: Mutex::new(Quota::with_rate(QUOTA_CAPACITY, QUOTA_REFILL)),
-        counts: Mutex::default(),
-        decisions: DecisionLog::new("exchange", client.audit().clone()),
+        decisions: Decisions::new("exchange", client.audit().clone(), metrics.clone()),
         client: client.clone(),
     });
     let service = {
@@ -92,20 +96,19 @@ async fn serve(
         workload = config.workload.path(),
         "users' tokens can be exchanged"
     );
+    metrics.exchanges(true);
     stop.cancelled().await;
+    metrics.exchanges(false);
     let _ = tokio::time::timeout(DRAIN_LIMIT, service.drain()).await;
     client.drain().await;
-    exchanger.tell_counts();
     Ok(())
 }
 
 struct Exchanger {
     client: Client,
-    decisions: DecisionLog,
+    decisions: Decisions,
     key: TokenSigningKey,
     quota: Mutex<Quota>,
-    /// How often each outcome came.
-    counts: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Exchanger {
@@ -123,7 +126,6 @@ impl Exchanger {
             client: None,
         };
         let outcome = self.exchange(message, asker);
-        self.count(outcome.as_ref().map_or_else(Refusal::code, |_| "exchanged"));
         match outcome {
             Ok((response, claims)) => {
                 let is_exchanged = message.user().is_some();
@@ -203,18 +205,6 @@ impl Exchanger {
         let domain = policy.trust_domain();
         let token = mint_transaction_token(&self.key, &kid.to_hex(), domain, &claims)?;
         Ok((ExchangeResponse::new(token, &claims), claims))
-    }
-
-    fn count(&self, outcome: &'static str) {
-        let mut counts = self.counts.lock();
-        let count = counts.entry(outcome).or_default();
-        *count = count.saturating_add(1);
-    }
-
-    fn tell_counts(&self) {
-        for (outcome, count) in &*self.counts.lock() {
-            tracing::info!(outcome, count, "exchanges of users' tokens");
-        }
     }
 }
 

@@ -36,6 +36,7 @@ use crate::clock;
 use crate::control::{ControlPlane, ControlStream, Record, StreamError};
 use crate::files::Files;
 use crate::history::History;
+use crate::metrics::Metrics;
 use crate::seen::Seen;
 use crate::trial::Candidate;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
@@ -62,12 +63,13 @@ pub(crate) struct Follower {
     pub(crate) disturbed: Arc<Notify>,
     /// Keeps what was in force.
     pub(crate) history: History,
+    pub(crate) metrics: Metrics,
 }
 
 impl Follower {
     /// Follows until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut log = Log::default();
+        let mut log = Log::new(self.metrics.clone());
         let mut asked = match signal(SignalKind::hangup()) {
             Ok(asked) => Some(asked),
             Err(error) => {
@@ -330,6 +332,9 @@ impl Follower {
             return;
         };
         let told = self.stream.tell(reserved::CTL_HEAD, head.into()).await;
+        if told.is_ok() {
+            self.metrics.head_told();
+        }
         log.outcome("head", told.map(|()| false).map_err(FollowFault::from));
     }
 
@@ -434,19 +439,36 @@ impl Follower {
 }
 
 /// Tells what is wrong once, not with every look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Log {
+    metrics: Metrics,
     told: HashMap<&'static str, String>,
     cannot_issue: bool,
     is_stale: bool,
 }
 
 impl Log {
+    fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            told: HashMap::new(),
+            cannot_issue: false,
+            is_stale: false,
+        }
+    }
+
     fn outcome(&mut self, what: &'static str, taken: Result<bool, FollowFault>) {
-        let Err(fault) = taken else {
-            self.told.remove(what);
-            return;
+        let fault = match taken {
+            Ok(is_new) => {
+                if is_new {
+                    self.metrics.record(what, "taken");
+                }
+                self.told.remove(what);
+                return;
+            }
+            Err(fault) => fault,
         };
+        self.metrics.record(what, fault.outcome());
         let reason = chain(&fault);
         if self.told.get(what) != Some(&reason) {
             tracing::warn!(
@@ -505,6 +527,16 @@ pub(crate) enum FollowFault {
     File(#[from] std::io::Error),
     #[error("reading it ended in a fault of the program")]
     Unreadable,
+}
+
+impl FollowFault {
+    /// What became of the record, for metrics.
+    const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Trust(_) | Self::Admission(_) => "refused",
+            Self::Stream(_) | Self::Missing | Self::File(_) | Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 /// Whether it is not what lies there that is wrong, but that nobody could look.

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::callout::{ACCOUNT, Callout, MARK, Standing};
 use crate::clock;
+use crate::metrics::Metrics;
 
 /// Who is revoked, by name.
 pub(crate) type Outcasts = Arc<std::collections::BTreeSet<WorkloadName>>;
@@ -41,6 +42,7 @@ pub(crate) struct Kicker<T> {
     /// Told after each change of what the callout goes by.
     pub(crate) changes: watch::Receiver<T>,
     pub(crate) audit: AuditLog,
+    pub(crate) metrics: Metrics,
 }
 
 impl<T> Kicker<T> {
@@ -183,6 +185,7 @@ impl<T> Kicker<T> {
             .sys
             .request(subject, json!({ "cid": cid }).to_string().into());
         let is_done = matches!(timeout(KICK_LIMIT, kick).await, Ok(Ok(_)));
+        self.metrics.ended(reason, is_done);
         let workload = user.split(MARK).next().unwrap_or_default();
         self.audit.record(Event::ConnectionEnded(ConnectionEnded {
             workload: workload.to_owned(),

@@ -49,6 +49,14 @@ impl Seen {
         elapsed <= self.bound && now <= wall.saturating_add(self.bound).saturating_add(CLOCK_SKEW)
     }
 
+    /// How long ago it was read, by the clock that says longer.
+    pub(crate) fn age(&self, now: UnixMillis) -> Duration {
+        let wall = UnixMillis::from_millis(self.wall.load(Ordering::Acquire));
+        let tick = Duration::from_millis(self.tick.load(Ordering::Acquire));
+        let elapsed = self.started.elapsed().saturating_sub(tick);
+        elapsed.max(now.saturating_since(wall))
+    }
+
     /// Between two looks, so that there are several within the bound.
     pub(crate) fn longest_pause(&self) -> Duration {
         self.bound / 4

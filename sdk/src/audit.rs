@@ -14,6 +14,7 @@
 //! Here is what every process writes by. What a client records of itself it does on
 //! its own; brokers and the gateway add what only they know.
 
+mod progress;
 mod queue;
 mod tally;
 mod writer;
@@ -31,6 +32,8 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use progress::Progress;
+pub use progress::{AuditState, ByKind};
 use queue::Queue;
 use tally::Tallies;
 pub(crate) use tally::Tally;
@@ -176,6 +179,7 @@ struct Inner {
     domain: TrustDomain,
     workload: Box<str>,
     queue: Queue,
+    progress: Progress,
     tallies: Tallies,
     /// How many more allows that shadow rules would deny are recorded in this minute.
     shadow_left: AtomicU64,
@@ -190,6 +194,7 @@ impl AuditLog {
     pub fn start(parts: AuditParts) -> Self {
         let inner = Arc::new(Inner {
             queue: Queue::new(parts.options.queue),
+            progress: Progress::default(),
             tallies: Tallies::new(parts.options.sample),
             shadow_left: AtomicU64::new(SHADOW_AT_ONCE),
             options: parts.options.clone(),
@@ -284,6 +289,22 @@ impl AuditLog {
     #[must_use]
     pub fn lost(&self) -> [u64; 3] {
         self.0.as_ref().map_or([0; 3], |inner| inner.queue.lost())
+    }
+
+    /// How far the writer has come: for metrics and for whoever decides whether the
+    /// process is well.
+    #[must_use]
+    pub fn state(&self) -> AuditState {
+        let Some(inner) = &self.0 else {
+            return AuditState::default();
+        };
+        let (waiting, oldest) = inner.queue.waiting();
+        let mut state = inner.progress.state();
+        let first = [state.behind_since, oldest].into_iter().flatten().min();
+        state.behind_since = first;
+        state.waiting = waiting.into();
+        state.lost = inner.queue.lost().into();
+        state
     }
 
     /// Writes what waits and the chain's end, and waits for that, but no longer than

@@ -12,6 +12,7 @@ use bulla_identity::{Subject, reserved};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::connect_proof::ConnectProof;
@@ -24,6 +25,8 @@ use crate::stats::Stats;
 const MAX_PENDING_REFUSALS: usize = 1_024;
 /// Refusals on their way to waiting calls.
 const VIOLATION_CHANNEL: usize = 256;
+/// A refusal that comes later than this is nobody's: no broker answered in time.
+const REFUSED_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long a refusal may trail the answer that follows it on the wire: the
 /// NATS client hands events to another task.
 pub(crate) const REFUSAL_GRACE: Duration = Duration::from_millis(10);
@@ -116,6 +119,53 @@ impl Refusals {
     }
 }
 
+/// Connects for the first time. A broker that refuses does so at once; where none
+/// answers nats-server gives up after two seconds, and then it is tried again until the
+/// time-out: brokers may be on their way back.
+async fn first_connection(
+    nats: async_nats::ConnectOptions,
+    address: ServerAddr,
+    options: &ConnectOptions,
+) -> Result<async_nats::Client, ConnectError> {
+    let end = Instant::now() + options.connect_timeout;
+    let mut attempts = 0;
+    let mut waiting_for = "nats-server";
+    loop {
+        let began = Instant::now();
+        let connected = timeout_at(end, nats.clone().connect(address.clone())).await;
+        let source = match connected {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(source)) => source,
+            Err(_) => return Err(ConnectError::Timeout { waiting_for }),
+        };
+        match source.kind() {
+            async_nats::ConnectErrorKind::AuthorizationViolation
+            | async_nats::ConnectErrorKind::Authentication
+                if began.elapsed() < REFUSED_WITHIN =>
+            {
+                return Err(ConnectError::Unauthorized {
+                    workload: options.workload.clone(),
+                });
+            }
+            async_nats::ConnectErrorKind::AuthorizationViolation
+            | async_nats::ConnectErrorKind::Authentication => waiting_for = "a broker",
+            _ => {
+                return Err(ConnectError::Nats {
+                    url: redacted(&options.nats_url),
+                    source,
+                });
+            }
+        }
+        attempts += 1;
+        if timeout_at(end, tokio::time::sleep(reconnect_delay(attempts)))
+            .await
+            .is_err()
+        {
+            return Err(ConnectError::Timeout { waiting_for });
+        }
+    }
+}
+
 /// A connection of one workload; cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Connection {
@@ -161,21 +211,7 @@ impl Connection {
             let (chain, key) = (files.chain.clone(), files.key.clone());
             nats = nats.add_client_certificate(chain, key).require_tls(true);
         }
-        let nats = tokio::time::timeout(options.connect_timeout, nats.connect(address))
-            .await
-            .map_err(|_| ConnectError::Timeout {
-                waiting_for: "nats-server",
-            })?
-            .map_err(|source| match source.kind() {
-                async_nats::ConnectErrorKind::AuthorizationViolation
-                | async_nats::ConnectErrorKind::Authentication => ConnectError::Unauthorized {
-                    workload: options.workload.clone(),
-                },
-                _ => ConnectError::Nats {
-                    url: redacted(&options.nats_url),
-                    source,
-                },
-            })?;
+        let nats = first_connection(nats, address, options).await?;
         Ok(Self {
             link: Link::Nats(nats),
             refusals,

@@ -173,12 +173,19 @@ impl Bus {
     /// Stops nats-server and starts it again on the same port, with what it has
     /// stored. Everybody's connection is lost.
     pub async fn restart_server(&mut self) {
+        self.restart_server_as(str::to_owned).await;
+    }
+
+    /// The same with a configuration that `edit` makes of ours.
+    pub async fn restart_server_as(&mut self, edit: impl Fn(&str) -> String) {
         let url = self.nats_url().to_owned();
         let port = url.rsplit(':').next().and_then(|port| port.parse().ok());
         let config = self
             .provision
             .write_server_config(port, &self.policy)
             .expect("a server configuration");
+        let text = std::fs::read_to_string(&config.config_file).expect("a configuration");
+        std::fs::write(&config.config_file, edit(&text)).expect("a writable directory");
         if let Some(server) = self.server.take() {
             server.stop().await;
         }
@@ -347,7 +354,8 @@ impl Bus {
 }
 
 /// Every `"@name@"` of the policy becomes a public nkey.
-fn with_nkeys(policy: &str, provision: &Provision) -> String {
+#[must_use]
+pub fn with_nkeys(policy: &str, provision: &Provision) -> String {
     let mut text = String::new();
     let mut rest = policy;
     while let Some((before, after)) = rest.split_once("\"@") {
@@ -372,7 +380,8 @@ fn read_seed(path: &std::path::Path) -> NkeySeed {
     NkeySeed::parse(&text).expect("a seed")
 }
 
-async fn engine() -> &'static Engine {
+/// The nats-server of this machine's tests: found, or installed.
+pub async fn engine() -> &'static Engine {
     static ENGINE: OnceCell<Engine> = OnceCell::const_new();
     ENGINE
         .get_or_init(|| async {

@@ -78,7 +78,7 @@ mod bus;
 mod minter;
 
 pub use bulla_broker::callout::Group;
-pub use bus::{BrokerHandle, Bus, BusOptions};
+pub use bus::{BrokerHandle, Bus, BusOptions, engine, with_nkeys};
 pub use minter::Minter;
 
 /// The time.

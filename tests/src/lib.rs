@@ -33,8 +33,10 @@
     reason = "a harness fails by panicking in the test that uses it"
 )]
 
+mod broker_process;
 mod bus;
 mod cable;
+mod cluster;
 mod dissected;
 mod events;
 mod forger;
@@ -46,9 +48,11 @@ mod sealed;
 mod shop;
 mod trusted;
 
+pub use broker_process::{BrokerProcess, TEST as BROKER_PROCESS_TEST, broker_process};
 pub use bulla_testing::{BrokerHandle, BusOptions};
 pub use bus::Bus;
 pub use cable::Cable;
+pub use cluster::{Cluster, NODES};
 pub use dissected::{Dissected, bin, uint};
 pub use events::{Fields, events, listen};
 pub use forger::{Forger, leaf_of, now};

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
 use bulla_keyring::{CurveSeed, NkeySeed, sha256};
 use bulla_policy::Circumstances;
-use bulla_sdk::audit::AuditLog;
-use bulla_sdk::decision_log::DecisionLog;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
@@ -22,7 +21,7 @@ use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use super::token_keys::TokenKeys;
 use crate::buckets::{self, Served};
-use crate::decision::Decision;
+use crate::decision::{Decision, Decisions};
 use crate::kick::Outcasts;
 use crate::seen::Seen;
 use crate::trial::Trial;
@@ -40,7 +39,9 @@ pub struct Callout {
     served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
-    decisions: DecisionLog,
+    decisions: Decisions,
+    /// How long nats-server waits for answers, in milliseconds; 0 if it has not asked.
+    patience: AtomicU64,
 }
 
 impl Callout {
@@ -58,7 +59,8 @@ impl Callout {
             served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
-            decisions: DecisionLog::new("callout", AuditLog::off()),
+            decisions: Decisions::untold("callout"),
+            patience: AtomicU64::new(0),
         }
     }
 
@@ -81,7 +83,7 @@ impl Callout {
     }
 
     /// Tells its decisions there.
-    pub(crate) fn telling(mut self, decisions: DecisionLog) -> Self {
+    pub(crate) fn telling(mut self, decisions: Decisions) -> Self {
         self.decisions = decisions;
         self
     }
@@ -129,6 +131,29 @@ impl Callout {
         self.admissions.store(None);
     }
 
+    /// A question that waits for longer than this is not listened for any more: the
+    /// longest that a server was seen to wait, less what an answer takes on its way.
+    pub(super) fn patience(&self) -> Duration {
+        match self.patience.load(Ordering::Relaxed) {
+            0 => LONGEST_WAIT,
+            seen => Duration::from_millis(seen).saturating_sub(NEAR_EXPIRY),
+        }
+    }
+
+    /// The answer to one message at this moment, or nothing: for measuring and for who
+    /// replays what was recorded. `sender` is the header in which the server names its
+    /// xkey.
+    #[must_use]
+    pub fn answer_at(
+        &self,
+        sealed: &[u8],
+        sender: Option<&str>,
+        now: UnixMillis,
+    ) -> Option<Vec<u8>> {
+        let random = Random::fresh().ok()?;
+        self.answer(sealed, sender, now, &random).ok()
+    }
+
     /// The answer to one message, or why there is none.
     ///
     /// `sender` is the header in which the server names its xkey.
@@ -163,6 +188,9 @@ impl Callout {
         if request.expires_at > now.saturating_add(LONGEST_WAIT) {
             return Err(Silence::FarExpiry);
         }
+        let patience = request.expires_at.saturating_since(now).as_millis();
+        let patience = u64::try_from(patience).unwrap_or(u64::MAX);
+        self.patience.fetch_max(patience, Ordering::Relaxed);
         let digest = sha256(&[sealed]);
         if !self.recent.lock().is_new(digest) {
             return Err(Silence::SameRequest);
@@ -315,6 +343,24 @@ pub(super) enum Silence {
     NoIssuerKeys,
     #[error("the request was answered already, through the other queue group")]
     SameRequest,
+}
+
+impl Silence {
+    /// A short stable name.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::NotReady => "not_ready",
+            Self::NoIssuerKeys => "issuer_keys_missing",
+            Self::Stale => "state_stale",
+            Self::NotEncrypted => "not_encrypted",
+            Self::DoesNotOpen => "does_not_open",
+            Self::ForeignSender => "foreign_sender",
+            Self::Request(error) => error.code(),
+            Self::TooLate => "too_late",
+            Self::FarExpiry => "far_expiry",
+            Self::SameRequest => "same_request",
+        }
+    }
 }
 
 /// Less than this before its expiry a request is dropped: the client would

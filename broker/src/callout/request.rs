@@ -157,6 +157,22 @@ pub(super) enum RequestError {
     Nkey,
 }
 
+impl RequestError {
+    /// A short stable name.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "request_too_large",
+            Self::Malformed => "request_malformed",
+            Self::Algorithm => "request_algorithm",
+            Self::Signature => "request_signature",
+            Self::Audience => "request_audience",
+            Self::Kind => "request_kind",
+            Self::Server => "request_server",
+            Self::Nkey => "request_nkey",
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {

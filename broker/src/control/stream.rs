@@ -31,8 +31,8 @@ pub(crate) struct Record {
 
 impl ControlStream {
     /// Creates the stream, or brings an existing one to our configuration.
-    pub(crate) async fn open(client: Client) -> Result<Self, StreamError> {
-        let (context, stream) = streams::open(client, streams::control()).await?;
+    pub(crate) async fn open(client: Client, replicas: usize) -> Result<Self, StreamError> {
+        let (context, stream) = streams::open(client, streams::control(), replicas).await?;
         Ok(Self { context, stream })
     }
 

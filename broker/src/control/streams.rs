@@ -32,8 +32,9 @@ use tokio::time::{Instant, sleep};
 pub(crate) async fn open_for_workloads(
     client: &Client,
     retention: AuditRetention,
+    replicas: usize,
 ) -> Result<(), StreamError> {
-    let open = |config| open(client.clone(), config);
+    let open = |config| open(client.clone(), config, replicas);
     tokio::try_join!(
         open(keys()),
         open(claims()),
@@ -62,19 +63,27 @@ impl Default for AuditRetention {
 }
 
 /// The same for the policies that were in force.
-pub(crate) async fn open_history(client: &Client) -> Result<(), StreamError> {
-    open(client.clone(), history()).await.map(drop)
+pub(crate) async fn open_history(client: &Client, replicas: usize) -> Result<(), StreamError> {
+    open(client.clone(), history(), replicas).await.map(drop)
 }
 
 /// The same for the stream of claims about what other streams stored, which is
 /// needed only where one of them forgets ids.
-pub(crate) async fn open_taken(client: &Client) -> Result<(), StreamError> {
-    open(client.clone(), taken()).await.map(drop)
+pub(crate) async fn open_taken(client: &Client, replicas: usize) -> Result<(), StreamError> {
+    open(client.clone(), taken(), replicas).await.map(drop)
 }
 
-/// Creates a stream, or brings an existing one to this configuration. Waits a
-/// little for JetStream to come up.
-pub(super) async fn open(client: Client, config: Config) -> Result<(Context, Stream), StreamError> {
+/// Creates a stream on so many nodes, or brings an existing one to this configuration.
+/// Waits a little for JetStream to come up.
+pub(super) async fn open(
+    client: Client,
+    config: Config,
+    replicas: usize,
+) -> Result<(Context, Stream), StreamError> {
+    let config = Config {
+        num_replicas: replicas,
+        ..config
+    };
     let mut context = jetstream::new(client);
     context.set_timeout(REQUEST_LIMIT);
     let deadline = Instant::now() + OPEN_LIMIT;
@@ -248,7 +257,6 @@ fn one_of_each(name: &str, subjects: &str) -> Config {
         allow_direct: true,
         // One write could otherwise remove every record.
         allow_rollup: false,
-        num_replicas: 1,
         ..Config::default()
     }
 }

@@ -100,6 +100,15 @@ impl Queue {
         state.gap.allows = state.gap.allows.saturating_add(1);
     }
 
+    /// How many of each kind wait, and when the first of them came.
+    pub(super) fn waiting(&self) -> ([u64; 3], Option<UnixMillis>) {
+        let state = self.state.lock();
+        let count = state
+            .held
+            .map(|held| u64::try_from(held).unwrap_or(u64::MAX));
+        (count, state.waiting.front().map(|(at, ..)| *at))
+    }
+
     pub(super) fn lost(&self) -> [u64; 3] {
         self.state.lock().lost
     }

@@ -12,7 +12,7 @@ use data_encoding::HEXLOWER;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, warn};
 
-use super::{AuditParts, Inner, Store, StoreError};
+use super::{AuditParts, Inner, Progress, Store, StoreError};
 use crate::clock;
 
 /// What waits so long is written together.
@@ -138,6 +138,7 @@ impl Pen {
             self.append(at, &event);
         }
         if let Some(gap) = gap {
+            self.inner.progress.gap();
             self.append(clock::now(), &Event::Gap(gap));
         }
         count
@@ -146,6 +147,7 @@ impl Pen {
     fn append(&mut self, at: UnixMillis, event: &Event) {
         match self.chain.append(at, event) {
             Ok(line) => {
+                self.inner.progress.took(at);
                 self.lines.push(line);
                 self.unsealed_since.get_or_insert_with(Instant::now);
             }
@@ -168,6 +170,7 @@ impl Pen {
         let signer = Arc::clone(&self.parts.signer);
         match self.chain.seal(now, name, |head| signer.sign(head)) {
             Ok(Some(line)) => {
+                self.inner.progress.took(now);
                 self.lines.push(line);
                 self.unsealed_since = None;
             }
@@ -214,14 +217,15 @@ impl Pen {
             let batch: Vec<&str> = self.lines.iter().take(count).map(String::as_str).collect();
             let payload = Bytes::from(batch.join("\n"));
             let subject = reserved::audit(self.chain.writer().as_str());
-            store(&*self.parts.store, subject, payload).await;
+            store(&*self.parts.store, subject, payload, &self.inner.progress).await;
             self.lines.drain(..count);
+            self.inner.progress.stored(count, self.lines.len());
         }
     }
 }
 
 /// Stores one message, again and again until it is.
-async fn store(store: &dyn Store, subject: String, payload: Bytes) {
+async fn store(store: &dyn Store, subject: String, payload: Bytes, progress: &Progress) {
     let mut pause = RETRY_FIRST;
     let mut told: Option<StoreError> = None;
     let mut id = fresh_id();
@@ -245,6 +249,7 @@ async fn store(store: &dyn Store, subject: String, payload: Bytes) {
             }
             Err(error) => {
                 is_first = false;
+                progress.failed(error);
                 if told != Some(error) {
                     warn!(%error, "what is to be recorded waits");
                     told = Some(error);

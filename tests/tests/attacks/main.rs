@@ -284,3 +284,9 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
 fn request_of(forger: &Forger, subject: &str, reply_to: &str) -> Bytes {
     forger.request(subject, reply_to, now(), b"\xa710 euro")
 }
+
+/// This program again, as a broker: see [`bulla_tests::BrokerProcess`].
+#[test]
+fn broker_process() {
+    bulla_tests::broker_process();
+}

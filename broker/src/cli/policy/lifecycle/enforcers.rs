@@ -1,7 +1,5 @@
 //! Who enforces which revision, as they say it themselves.
 
-use std::time::Duration;
-
 use bulla_envelope::{PolicyCandidate, RevocationList};
 use bulla_identity::{UnixMillis, WorkloadTag, reserved};
 use bulla_keyring::sha256;
@@ -11,6 +9,8 @@ use data_encoding::HEXLOWER;
 
 use super::{Desk, LifecycleError, Revision};
 use crate::clock;
+use crate::fitness::fitness;
+pub(in crate::cli::policy) use crate::fitness::{Fitness, InForce};
 use crate::stored::{self, Stored};
 use crate::trust::CLOCK_SKEW;
 
@@ -19,18 +19,6 @@ pub(in crate::cli::policy) struct Overview {
     pub(in crate::cli::policy) in_force: InForce,
     pub(in crate::cli::policy) policy: Revision,
     pub(in crate::cli::policy) enforcers: Vec<Enforcer>,
-}
-
-/// What lies on the control stream.
-#[derive(Clone, Debug)]
-pub(in crate::cli::policy) struct InForce {
-    pub(in crate::cli::policy) revision: u64,
-    /// SHA-256 of the policy's record, in hexadecimal digits.
-    pub(in crate::cli::policy) hash: String,
-    pub(in crate::cli::policy) bundle: u64,
-    pub(in crate::cli::policy) revocations: u64,
-    /// The number of the policy on trial; 0 if there is none.
-    pub(in crate::cli::policy) candidate: u64,
 }
 
 /// One process.
@@ -42,41 +30,6 @@ pub(in crate::cli::policy) struct Enforcer {
     pub(in crate::cli::policy) said: UnixMillis,
     pub(in crate::cli::policy) report: Option<EnforcerReport>,
     pub(in crate::cli::policy) fitness: Fitness,
-}
-
-/// How an enforcer fares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli::policy) enum Fitness {
-    /// It runs what is in force.
-    Current,
-    /// It runs something older, or something else; what it is.
-    Stale(&'static str),
-    /// It refuses everything, for this reason.
-    Refuses(String),
-    /// It has said nothing for a while.
-    Silent,
-    /// What it wrote is no report, for this reason.
-    Unreadable(&'static str),
-}
-
-impl Fitness {
-    pub(in crate::cli::policy) const fn code(&self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Stale(_) => "stale",
-            Self::Refuses(_) => "refuses",
-            Self::Silent => "silent",
-            Self::Unreadable(_) => "unreadable",
-        }
-    }
-
-    pub(in crate::cli::policy) fn detail(&self) -> &str {
-        match self {
-            Self::Current | Self::Silent => "",
-            Self::Stale(what) | Self::Unreadable(what) => what,
-            Self::Refuses(why) => why,
-        }
-    }
 }
 
 /// Looks at the streams.
@@ -152,28 +105,6 @@ fn enforcer(
     })
 }
 
-fn fitness(report: &EnforcerReport, in_force: &InForce, age: Duration) -> Fitness {
-    if age > SILENT_AFTER {
-        return Fitness::Silent;
-    }
-    if report.revision != in_force.revision || report.policy != in_force.hash {
-        return Fitness::Stale("policy");
-    }
-    if report.bundle < in_force.bundle {
-        return Fitness::Stale("trust bundle");
-    }
-    if report.revocations < in_force.revocations {
-        return Fitness::Stale("revocations");
-    }
-    if report.candidate != in_force.candidate {
-        return Fitness::Stale("policy on trial");
-    }
-    if !report.standing.is_empty() {
-        return Fitness::Refuses(report.standing.clone());
-    }
-    Fitness::Current
-}
-
 impl Desk<'_> {
     /// The sequence of the revocation list; 0 if nothing was ever revoked.
     async fn revocations(&self) -> Result<u64, LifecycleError> {
@@ -198,6 +129,3 @@ impl Desk<'_> {
         Ok(Some((record.sequence, opened.into_inner())))
     }
 }
-
-/// Two reports, and what a loaded machine may be late.
-const SILENT_AFTER: Duration = Duration::from_secs(75);

@@ -1,13 +1,5 @@
 //! A broker follows the control stream while it runs.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs
-)]
-
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -38,7 +30,10 @@ async fn may_connect(bus: &Bus, workload: &str) -> bool {
 async fn gets_a_credential(bus: &Bus, client: &Client, workload: &str) -> bool {
     let id = bus.workload(workload);
     let subject = reserved::broker_challenge(id.tag());
-    let answer = client.request(subject, "".into()).await.unwrap();
+    // Whoever the policy drops is ended by the broker, sooner or later than this.
+    let Ok(answer) = client.request(subject, "".into()).await else {
+        return false;
+    };
     let Challenge {
         broker_id,
         challenge,
@@ -56,7 +51,9 @@ async fn gets_a_credential(bus: &Bus, client: &Client, workload: &str) -> bool {
     }
     .sign(Some(&bus.seed(workload)));
     let subject = reserved::broker_credential(id.tag(), &broker_id);
-    let answer = client.request(subject, request.into()).await.unwrap();
+    let Ok(answer) = client.request(subject, request.into()).await else {
+        return false;
+    };
     matches!(
         Issued::decode(&answer.payload).unwrap(),
         Issued::Credential(_)
@@ -123,7 +120,7 @@ async fn a_new_revision_admits_and_dismisses_without_a_restart() {
     let shipping = bus.raw_client("shipping").await;
     assert!(gets_a_credential(&bus, &shipping, "shipping").await);
     assert!(!may_connect(&bus, "billing").await);
-    // Its connection stays, but it gets no credential on it.
+    // For as long as its connection stays it gets no credential on it.
     assert!(!gets_a_credential(&bus, &billing, "billing").await);
 
     // Somebody writes the first revision back. That the broker has seen it
