@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{Claims, UnixMillis};
+use serde_json::{Map, Value};
 
 use crate::compact::Compact;
+use crate::json::{JsonError, parse_object};
 use crate::registered::{
     audiences, check_times, date, required_date, required_string, scope, string,
 };
@@ -136,6 +138,16 @@ impl AccessTokenValidator {
         if required_string(&claims, "iss")? != self.policy.issuer {
             return Err(TokenError::WrongIssuer);
         }
+        self.finish(claims, (is_access_token, compact.kid), now)
+    }
+
+    /// What holds of every token's claims, wherever they come from.
+    fn finish(
+        &self,
+        claims: Map<String, Value>,
+        (is_access_token, kid): (bool, Option<String>),
+        now: UnixMillis,
+    ) -> Result<ValidatedToken, TokenError> {
         let audience = audiences(&claims)?
             .into_iter()
             .find(|a| self.policy.audiences.iter().any(|p| p == a))
@@ -160,7 +172,7 @@ impl AccessTokenValidator {
             claims: Claims::from_map(claims),
             issuer: Arc::clone(&self.issuer),
             audience,
-            kid: compact.kid,
+            kid,
             expires,
             not_before,
             issued,
@@ -168,6 +180,35 @@ impl AccessTokenValidator {
         };
         validated.check_times(now)?;
         Ok(validated)
+    }
+
+    /// Takes what the issuer says of an opaque token ([RFC 7662 §2.2]). The same holds of
+    /// it as of a token's own claims; `iss` may be absent, since the issuer was asked.
+    ///
+    /// [RFC 7662 §2.2]: https://www.rfc-editor.org/rfc/rfc7662#section-2.2
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Inactive`], or the first rule that the answer breaks.
+    pub fn validate_introspection(
+        &self,
+        answer: &[u8],
+        now: UnixMillis,
+    ) -> Result<ValidatedToken, TokenError> {
+        let claims = parse_object(answer).map_err(|e| match e {
+            JsonError::Duplicate => TokenError::DuplicateMember,
+            JsonError::NotObject => TokenError::NotJson,
+        })?;
+        match claims.get("active") {
+            Some(Value::Bool(true)) => {}
+            Some(Value::Bool(false)) => return Err(TokenError::Inactive),
+            Some(_) => return Err(TokenError::BadClaim("active")),
+            None => return Err(TokenError::MissingClaim("active")),
+        }
+        if string(&claims, "iss")?.is_some_and(|iss| iss != self.policy.issuer) {
+            return Err(TokenError::WrongIssuer);
+        }
+        self.finish(claims, (false, None), now)
     }
 
     /// Whether the token is one of RFC 9068.
@@ -278,4 +319,51 @@ pub fn unverified_issuer(token: &str) -> Result<String, TokenError> {
 /// As for [`AccessTokenValidator::validate`], up to the header.
 pub fn unverified_key_id(token: &str) -> Result<Option<String>, TokenError> {
     Compact::parse(token, MAX_TOKEN_BYTES).map(|compact| compact.kid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_issuer_says_of_a_token_is_held_to_the_rules_of_tokens() {
+        let policy = ValidationPolicy::new("https://i.example", "api");
+        let validator = AccessTokenValidator::new(policy).unwrap();
+        let judge = |changes: Value| {
+            let mut answer = json!({"active": true, "sub": "alice", "aud": ["api", "b"],
+                "scope": "a b", "exp": 1_100});
+            for (name, value) in changes.as_object().unwrap() {
+                match value {
+                    Value::Null => drop(answer.as_object_mut().unwrap().remove(name)),
+                    value => answer[name] = value.clone(),
+                }
+            }
+            let now = UnixMillis::from_secs(1_000);
+            let judged = validator.validate_introspection(answer.to_string().as_bytes(), now);
+            judged.map(|token| token.principal().to_owned())
+        };
+        assert_eq!(judge(json!({})), Ok("alice".into()));
+        assert_eq!(judge(json!({"iss": "https://i.example"})), Ok("alice".into()));
+        for (changes, want) in [
+            (json!({"active": false}), TokenError::Inactive),
+            (json!({"active": null}), TokenError::MissingClaim("active")),
+            (json!({"active": "true"}), TokenError::BadClaim("active")),
+            (json!({"iss": "https://evil.example"}), TokenError::WrongIssuer),
+            (json!({"aud": "other"}), TokenError::WrongAudience),
+            (json!({"aud": null}), TokenError::MissingClaim("aud")),
+            (json!({"sub": null}), TokenError::MissingClaim("sub")),
+            (json!({"exp": null}), TokenError::MissingClaim("exp")),
+            (json!({"exp": 900}), TokenError::Expired),
+            (json!({"exp": "1100"}), TokenError::BadClaim("exp")),
+            (json!({"nbf": 1_200}), TokenError::NotYetValid),
+        ] {
+            assert_eq!(judge(changes.clone()), Err(want), "{changes}");
+        }
+        let now = UnixMillis::from_secs(1_000);
+        for text in ["", "[]", "{\"active\":false,\"active\":true}"] {
+            let judged = validator.validate_introspection(text.as_bytes(), now);
+            assert!(judged.is_err(), "{text}");
+        }
+    }
 }

@@ -37,6 +37,27 @@ pub(crate) struct Compact<'a> {
 
 impl<'a> Compact<'a> {
     pub(crate) fn parse(token: &'a str, limit: usize) -> Result<Self, TokenError> {
+        Self::parse_header(token, limit, None).map(|(compact, _)| compact)
+    }
+
+    /// A token whose header brings its own key: a proof of possession, and nothing else.
+    pub(crate) fn parse_with_key(
+        token: &'a str,
+        limit: usize,
+    ) -> Result<(Self, Map<String, Value>), TokenError> {
+        let (compact, header) = Self::parse_header(token, limit, Some("jwk"))?;
+        match header.get("jwk") {
+            Some(Value::Object(jwk)) => Ok((compact, jwk.clone())),
+            _ => Err(TokenError::BadHeader("jwk")),
+        }
+    }
+
+    /// `accepted` is the one member of those forbidden that the header may have.
+    fn parse_header(
+        token: &'a str,
+        limit: usize,
+        accepted: Option<&str>,
+    ) -> Result<(Self, Map<String, Value>), TokenError> {
         if token.len() > limit {
             return Err(TokenError::TooLarge {
                 limit,
@@ -62,20 +83,22 @@ impl<'a> Compact<'a> {
         }
         let header = object(header)?;
         let algorithm = algorithm(&header)?;
-        if let Some(name) = FORBIDDEN.iter().find(|n| header.contains_key(**n)) {
+        let mut forbidden = FORBIDDEN.iter().filter(|n| Some(**n) != accepted);
+        if let Some(name) = forbidden.find(|n| header.contains_key(**n)) {
             return Err(TokenError::ForbiddenHeader(name));
         }
         if signature.is_empty() {
             return Err(TokenError::Malformed);
         }
-        Ok(Self {
+        let compact = Self {
             signed,
             signature: decode(signature)?,
             algorithm,
             kid: optional_string(&header, "kid")?,
             typ: optional_string(&header, "typ")?,
             payload,
-        })
+        };
+        Ok((compact, header))
     }
 
     /// The claims, strictly read, proven or not.

@@ -95,6 +95,9 @@ pub enum TokenError {
     /// Meant for somebody else.
     #[error("token is for another audience")]
     WrongAudience,
+    /// The issuer says that it does not count, or not any more.
+    #[error("token is not active")]
+    Inactive,
     /// `exp` has passed.
     #[error("token has expired")]
     Expired,
@@ -151,6 +154,7 @@ impl TokenError {
             Self::BadClaim(_) => "token_bad_claim",
             Self::WrongIssuer => "token_wrong_issuer",
             Self::WrongAudience => "token_wrong_audience",
+            Self::Inactive => "token_inactive",
             Self::Expired => "token_expired",
             Self::NotYetValid => "token_not_yet_valid",
             Self::IssuedInFuture => "token_issued_in_future",
@@ -166,6 +170,7 @@ impl TokenError {
             Self::UnknownKey | Self::MissingKid => Blame::Keys,
             Self::WrongIssuer
             | Self::WrongAudience
+            | Self::Inactive
             | Self::Expired
             | Self::NotYetValid
             | Self::IssuedInFuture

@@ -225,7 +225,7 @@ impl PartialEq for Key {
 }
 
 impl Key {
-    fn from_jwk(entry: &Value) -> Result<Self, IgnoredKey> {
+    pub(crate) fn from_jwk(entry: &Value) -> Result<Self, IgnoredKey> {
         let jwk = entry.as_object().ok_or(IgnoredKey::Malformed)?;
         check_purpose(jwk)?;
         let named = match text(jwk, "alg")? {

@@ -59,6 +59,7 @@
 mod access;
 mod algorithm;
 mod compact;
+mod dpop;
 mod error;
 mod exchange;
 mod json;
@@ -71,6 +72,7 @@ pub use access::{
     unverified_key_id,
 };
 pub use algorithm::Algorithm;
+pub use dpop::{ProofError, ProofExpectation, verify_proof};
 pub use error::{Blame, JwksError, MintError, PolicyError, TokenError};
 pub use exchange::{
     ExchangeFault, ExchangeRequest, ExchangeResponse, MAX_EXCHANGE_REQUEST, MintTimes, StartGrant,
