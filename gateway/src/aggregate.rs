@@ -72,10 +72,7 @@ impl<B: Bus> Visit<'_, B> {
             ..*order
         };
         let answer = match &order.route.cache {
-            Some(_) => {
-                let key = self.key(&order);
-                self.loaded.answers.get(key, || self.ask(&order)).await?
-            }
+            Some(_) => self.kept(&order).await?,
             None => Arc::new(self.ask(&order).await?),
         };
         if answer.status == StatusCode::NOT_FOUND {

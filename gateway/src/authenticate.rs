@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use moka::sync::Cache;
 
+use crate::introspection::{Introspector, Refused, is_opaque};
 use crate::routes::TokenPolicy;
 use bulla_issuer::{Generation, IssuerKeys};
 
@@ -61,15 +62,22 @@ struct CacheKey {
 /// Validates the tokens of all issuers.
 pub(crate) struct Authenticator {
     issuers: Vec<Arc<IssuerKeys>>,
+    /// Who is asked about opaque tokens, by the number of the issuer.
+    introspectors: Vec<Option<Introspector>>,
     policies: Vec<TokenPolicy>,
     good: Cache<CacheKey, Arc<ValidatedToken>>,
     bad: Cache<CacheKey, TokenError>,
 }
 
 impl Authenticator {
-    pub(crate) fn new(issuers: Vec<Arc<IssuerKeys>>, policies: Vec<TokenPolicy>) -> Self {
+    pub(crate) fn new(
+        issuers: Vec<Arc<IssuerKeys>>,
+        introspectors: Vec<Option<Introspector>>,
+        policies: Vec<TokenPolicy>,
+    ) -> Self {
         Self {
             issuers,
+            introspectors,
             policies,
             good: Cache::builder()
                 .max_capacity(MAX_GOOD)
@@ -98,6 +106,15 @@ impl Authenticator {
         policies: &[usize],
         now: UnixMillis,
     ) -> Result<Arc<ValidatedToken>, AuthError> {
+        if is_opaque(token)
+            && let Some((introspector, index, policy)) = self.introspector(policies)
+        {
+            let asked = introspector.validate(token, (index, &policy.validator), now);
+            return asked.await.map_err(|refused| match refused {
+                Refused::Token(error) => AuthError::Token(error),
+                Refused::NoAnswer => AuthError::NoKeys,
+            });
+        }
         let (index, policy) = self.choose(token, policies)?;
         let issuer = self.issuers.get(policy.issuer).ok_or(AuthError::NoKeys)?;
         let keys = issuer.available().await.ok_or(AuthError::NoKeys)?;
@@ -110,6 +127,15 @@ impl Authenticator {
         let newer = issuer.newer_with(&kid, keys.number).await.ok_or(unknown)?;
         self.with_keys(token, index, policy, &newer, now)
             .map_err(AuthError::Token)
+    }
+
+    /// The first of these policies' issuers that says what its opaque tokens are.
+    fn introspector(&self, policies: &[usize]) -> Option<(&Introspector, usize, &TokenPolicy)> {
+        policies.iter().find_map(|index| {
+            let policy = self.policies.get(*index)?;
+            let introspector = self.introspectors.get(policy.issuer)?.as_ref()?;
+            Some((introspector, *index, policy))
+        })
     }
 
     fn choose(&self, token: &str, policies: &[usize]) -> Result<(usize, &TokenPolicy), AuthError> {
@@ -162,10 +188,20 @@ impl Authenticator {
     }
 }
 
-/// The bearer token of a request ([RFC 6750 §2.1]): one header, one token.
+/// How a token is brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// By whoever has it.
+    Bearer,
+    /// With a proof that the key is held that it is bound to.
+    Proof,
+}
+
+/// The access token of a request ([RFC 6750 §2.1], [RFC 9449 §7.1]): one header, one token.
 ///
 /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+/// [RFC 9449 §7.1]: https://www.rfc-editor.org/rfc/rfc9449#section-7.1
+pub(crate) fn access_token(headers: &HeaderMap) -> Result<(Scheme, &str), AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::NoToken)?;
     if values.next().is_some() {
@@ -173,13 +209,18 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     }
     let value = value.to_str().map_err(|_| AuthError::Malformed)?;
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let scheme = if scheme.eq_ignore_ascii_case("bearer") {
+        Scheme::Bearer
+    } else if scheme.eq_ignore_ascii_case("dpop") {
+        Scheme::Proof
+    } else {
         return Err(AuthError::NoToken);
-    }
-    if token.is_empty() || token.bytes().any(|b| b.is_ascii_whitespace() || b == b',') {
+    };
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    if token.is_empty() || !token.bytes().all(is_token) {
         return Err(AuthError::Malformed);
     }
-    Ok(token)
+    Ok((scheme, token))
 }
 
 #[cfg(test)]
@@ -216,6 +257,7 @@ mod tests {
         let validator = AccessTokenValidator::new(ValidationPolicy::new("i", "a")).unwrap();
         let policy = TokenPolicy {
             issuer: 0,
+            must_be_bound: false,
             validator: Arc::new(validator),
         };
         let keys = Generation {
@@ -223,7 +265,11 @@ mod tests {
             number: 1,
             fetched: std::time::Instant::now(),
         };
-        (Authenticator::new(Vec::new(), vec![policy]), keys, token)
+        (
+            Authenticator::new(Vec::new(), Vec::new(), vec![policy]),
+            keys,
+            token,
+        )
     }
 
     #[test]
@@ -267,13 +313,22 @@ mod tests {
     #[test]
     fn one_bearer_token_is_taken() {
         for text in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c"] {
-            assert_eq!(bearer(&headers(&[text])), Ok("a.b.c"));
+            assert_eq!(
+                access_token(&headers(&[text])),
+                Ok((Scheme::Bearer, "a.b.c"))
+            );
         }
     }
 
     #[test]
+    fn a_token_with_a_proof_says_so() {
+        let brought = headers(&["DPoP a.b.c"]);
+        assert_eq!(access_token(&brought), Ok((Scheme::Proof, "a.b.c")));
+    }
+
+    #[test]
     fn anything_else_is_refused() {
-        let of = |values: &[&str]| bearer(&headers(values)).unwrap_err();
+        let of = |values: &[&str]| access_token(&headers(values)).unwrap_err();
         assert_eq!(of(&[]), AuthError::NoToken);
         assert_eq!(of(&["Basic YTpi"]), AuthError::NoToken);
         assert_eq!(of(&["a.b.c"]), AuthError::NoToken);

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use bulla_token::token_digest;
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use moka::Expiry;
@@ -118,12 +120,18 @@ impl Answer {
     }
 
     /// The response; 304 if the client has it already.
-    pub(crate) fn response(&self, request: &HeaderMap) -> Response<Full<Bytes>> {
+    ///
+    /// `packed` is the body as it goes out instead, if the client takes that.
+    pub(crate) fn response(
+        &self,
+        request: &HeaderMap,
+        packed: Option<Bytes>,
+    ) -> Response<Full<Bytes>> {
         let known = self.keep.is_some() && self.is_known(request);
         let body = if known {
             Bytes::new()
         } else {
-            self.body.clone()
+            packed.clone().unwrap_or_else(|| self.body.clone())
         };
         let mut response = Response::new(Full::new(body));
         *response.headers_mut() = self.headers.clone();
@@ -132,6 +140,17 @@ impl Answer {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        if packed.is_some() && !known {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            // The same content in other bytes.
+            if let Some(tag) = headers.get(ETAG).and_then(|t| t.to_str().ok())
+                && !tag.starts_with("W/")
+                && let Ok(weak) = HeaderValue::try_from(format!("W/{tag}"))
+            {
+                headers.insert(ETAG, weak);
+            }
         }
         if self.keep.is_some() {
             let age = self.made.elapsed().as_secs();
@@ -297,7 +316,7 @@ mod tests {
         let ask = |value: &str| {
             let mut request = HeaderMap::new();
             request.insert(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap());
-            kept.response(&request).status().as_u16()
+            kept.response(&request, None).status().as_u16()
         };
         for known in [&*tag, "*", &format!("\"x\", W/{tag}")] {
             assert_eq!(ask(known), 304, "{known}");

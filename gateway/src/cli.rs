@@ -14,6 +14,7 @@ use crate::config::GatewayConfig;
 use crate::config_schema::{ConfigFile, config_schema};
 use crate::document::ConfigErrors;
 use crate::explain::{Explanation, Question, explain};
+use crate::key_cli::{self, KeyCommand};
 use crate::openapi::describe;
 
 /// Exit code when the answer is no.
@@ -84,6 +85,12 @@ pub enum GatewayCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make, list and revoke API keys, in the file that `[api_keys]` names
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Print the JSON Schema of a configuration file, for editors
     #[command(after_help = "Examples:\n  \
         gateway schema gateway > gateway.schema.json\n  \
@@ -132,6 +139,7 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
+        Some(GatewayCommand::Key { command }) => manage_keys(&config, command),
         Some(GatewayCommand::Check { json }) => {
             let routes = config.routes.iter().count();
             let issuers = config.issuers.len();
@@ -171,6 +179,26 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
                 from: *from,
             };
             answer(&config, &question, *json)
+        }
+    }
+}
+
+fn manage_keys(config: &GatewayConfig, command: &KeyCommand) -> ExitCode {
+    let Some(keys) = &config.api_keys else {
+        complain(
+            "error: `[api_keys]` is missing in the configuration: say there in which file keys are",
+        );
+        return ExitCode::from(FAILED);
+    };
+    match key_cli::run(command, &keys.file) {
+        Ok(key_cli::Outcome::Said(text)) => say(&text),
+        Ok(key_cli::Outcome::No(text)) => {
+            complain(&text);
+            ExitCode::from(NO)
+        }
+        Err(error) => {
+            complain(&format!("error: {}", chain(&error)));
+            ExitCode::from(FAILED)
         }
     }
 }

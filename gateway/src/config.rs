@@ -13,12 +13,14 @@ use url::Url;
 
 use crate::access_log::AccessLog;
 use crate::api::ApiConfig;
+use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
 use crate::client_address::ClientsConfig;
 use crate::cors::CorsConfig;
 use crate::document::{ConfigErrors, ConfigProblem, Document};
 use crate::finish::SecurityConfig;
 use crate::gateway_file::read_gateway;
+use crate::introspection::IntrospectionConfig;
 use crate::rate::RateConfig;
 use crate::route_file::{RouteFile, Surroundings, read_routes};
 use crate::routes::RouteTable;
@@ -41,6 +43,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Whose access tokens are taken.
     pub issuers: Vec<IssuerConfig>,
+    /// Where the API keys are.
+    pub api_keys: Option<ApiKeysConfig>,
     /// What stands for the user on the bus.
     pub transaction: TransactionConfig,
     /// What the `type` of a problem begins with.
@@ -104,6 +108,8 @@ pub struct TlsFiles {
     pub certificates: PathBuf,
     /// The private key; readable by the owner alone.
     pub key: PathBuf,
+    /// Certificate authorities of clients' certificates; none are asked for without.
+    pub client_ca: Option<PathBuf>,
     /// Whether TLS 1.2 is refused.
     pub only_tls13: bool,
 }
@@ -176,14 +182,20 @@ impl Default for Limits {
 pub struct IssuerConfig {
     /// What `iss` must be, byte for byte.
     pub issuer: String,
-    /// Where its keys are.
-    pub jwks_url: Url,
+    /// The same as a URL.
+    pub issuer_url: Url,
+    /// Where its keys are; where the issuer's description says without.
+    pub jwks_url: Option<Url>,
     /// Certificate authorities for that URL; the system's without.
     pub ca_file: Option<PathBuf>,
     /// Which algorithms are taken.
     pub algorithms: Vec<Algorithm>,
     /// What `typ` a token must carry.
     pub typ: TypRule,
+    /// Whether every token has to be bound to a key or a certificate.
+    pub must_be_bound: bool,
+    /// Where it is asked what an opaque token is.
+    pub introspection: Option<IntrospectionConfig>,
     /// How much its clock may differ.
     pub leeway: Duration,
     /// How often the keys are fetched.
@@ -201,7 +213,10 @@ impl IssuerConfig {
     pub(crate) fn source(&self) -> KeySource {
         KeySource {
             issuer: self.issuer.clone(),
-            keys: KeysAt::Url(self.jwks_url.clone()),
+            keys: match &self.jwks_url {
+                Some(url) => KeysAt::Url(url.clone()),
+                None => KeysAt::Discovered(self.issuer_url.clone()),
+            },
             certificates: match &self.ca_file {
                 Some(file) => CertificateSource::File(file.clone()),
                 None => CertificateSource::System,
@@ -267,6 +282,7 @@ impl GatewayConfig {
             rates_complete: parts.rates_complete,
             default_rates: &parts.default_rates,
             breaker: parts.breaker,
+            has_api_keys: parts.api_keys.is_some(),
             limits: parts.limits.as_ref().unwrap_or(&default_limits),
         };
         let (files, unreadable) = route_files(&parts.routes_files);
@@ -287,6 +303,7 @@ impl GatewayConfig {
                     admin: parts.admin,
                     limits,
                     issuers: parts.issuers,
+                    api_keys: parts.api_keys,
                     transaction: parts.transaction,
                     problem_base: parts.problem_base,
                     clients: parts.clients,

@@ -17,12 +17,14 @@ const ROUTES: &str = include_str!("../examples/full/routes.toml");
 
 /// The keys that nobody can leave out, by their table. Of a route everything else may come
 /// from its profile.
-const REQUIRED: [(&str, &[&str]); 9] = [
+const REQUIRED: [(&str, &[&str]); 11] = [
     ("", &["routes", "bus", "listen"]),
     ("bus", &["url", "workload", "seed_file", "trust_root_file"]),
     ("listen", &["address"]),
     ("admin", &["address"]),
-    ("issuer", &["issuer", "jwks_url"]),
+    ("api_keys", &["file"]),
+    ("issuer", &["issuer"]),
+    ("introspection", &["url", "client_id", "client_secret_file"]),
     ("rate", &["name", "by", "quota", "window"]),
     ("cors", &["origins"]),
     ("route", &["method", "path"]),
@@ -61,6 +63,7 @@ pub fn config_schema(file: ConfigFile) -> Value {
                 rates_complete: true,
                 default_rates: &[],
                 breaker: None,
+                has_api_keys: true,
                 limits: &limits,
             };
             let routes = RouteFile {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Uri};
 use serde::Serialize;
 
+use crate::api_keys::KeyError;
 use crate::authenticate::AuthError;
 use crate::clock;
 use crate::config::GatewayConfig;
@@ -62,9 +63,9 @@ impl Explanation {
 /// Why a question cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// An issuer's keys cannot be fetched at all.
-    #[error("cannot fetch keys")]
-    Source(#[from] bulla_issuer::SourceError),
+    /// An issuer cannot be asked at all.
+    #[error(transparent)]
+    Load(#[from] crate::loaded::LoadError),
 }
 
 /// Answers as the edge would, up to the body. With a token it fetches the issuer's keys.
@@ -122,11 +123,13 @@ async fn refusal(
     }
     let query = crate::exchange::query_parameters(route, question.target.query());
     let bad_query = query.err().map(|_| (400, "malformed_query".to_owned()));
-    let Access::Jwt {
-        policies, scopes, ..
-    } = &route.access
-    else {
-        return bad_query;
+    let (policies, scopes) = match &route.access {
+        Access::Public => return bad_query,
+        // A key is given to the edge and to no command.
+        Access::Key { .. } => return Some((401, KeyError::Missing.code().to_owned())),
+        Access::Jwt {
+            policies, scopes, ..
+        } => (policies, scopes),
     };
     let Some(token) = &question.token else {
         return Some((401, AuthError::NoToken.code().to_owned()));
@@ -155,6 +158,12 @@ fn notes(config: &GatewayConfig, route: &Route) -> Vec<(String, String)> {
     );
     match &route.access {
         Access::Public => note("who", "everybody, without a user".to_owned()),
+        Access::Key { scopes, .. } => {
+            note("who", "whoever brings an API key".to_owned());
+            if !scopes.is_empty() {
+                note("scope", scopes.join(" "));
+            }
+        }
         Access::Jwt {
             policies,
             scopes,

@@ -20,13 +20,12 @@ use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
 use crate::handle::{Edge, Streams};
-use crate::loaded::Loaded;
+use crate::loaded::{LoadError, Loaded};
 use crate::metrics::Metrics;
 use crate::mint::Minter;
 use crate::reload::{Fixed, Reloader};
 use crate::server::{BindError, Door, bind, serve};
 use crate::tls::{Tls, TlsError};
-use bulla_issuer::SourceError;
 
 /// An edge whose addresses are bound and which answers as soon as it runs.
 pub struct Gateway<B> {
@@ -55,9 +54,9 @@ pub enum StartError {
     /// Certificate or key cannot be used.
     #[error("cannot offer TLS")]
     Tls(#[from] TlsError),
-    /// An issuer's keys could never be fetched.
-    #[error("cannot fetch keys")]
-    Source(#[from] SourceError),
+    /// An issuer could never be asked.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random(getrandom::Error),
@@ -179,10 +178,14 @@ impl<B: Bus> Gateway<B> {
             tls: tls.clone(),
             fixed,
             keepers: Mutex::default(),
+            key_follower: Mutex::default(),
+            changes: Mutex::default(),
             background: background.clone(),
             last: last.clone(),
         });
         reloader.keep(edge.loaded.load().authenticator.issuers());
+        reloader.follow_keys(edge.loaded.load().api_keys.as_ref());
+        reloader.hear_changes(&edge.loaded.load().routes);
         background.spawn(reloader.follow(stop.clone()));
         background.spawn(watch_readiness(
             Arc::clone(&edge),

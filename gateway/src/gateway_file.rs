@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::access_log::AccessLog;
 use crate::api::{ApiConfig, DOCS_PATH};
+use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
 use crate::client_address::ClientsConfig;
 use crate::config::{
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) security: SecurityConfig,
     pub(crate) routes_files: Vec<PathBuf>,
     pub(crate) api: ApiConfig,
+    pub(crate) api_keys: Option<ApiKeysConfig>,
 }
 
 pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
@@ -96,6 +98,13 @@ pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
             None => issuers_complete = false,
         }
     }
+    let api_keys = root.section("api_keys").and_then(|mut s| {
+        let file = s.required_text("file", "name the file that `gateway key new` writes");
+        s.finish();
+        file.map(|file| ApiKeysConfig {
+            file: base.join(file.value),
+        })
+    });
     let api = root
         .section("api")
         .map_or_else(ApiConfig::default, read_api);
@@ -148,6 +157,7 @@ pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
         security,
         routes_files,
         api,
+        api_keys,
     }
 }
 
@@ -246,6 +256,7 @@ fn read_listen(mut s: Section<'_>, base: &Path) -> Option<ListenConfig> {
     let certificates = s.text("tls_cert_file");
     let key = s.text("tls_key_file");
     let minimum = s.text("tls_min_version");
+    let client_ca = s.text("client_ca_file");
     let only_tls13 = match minimum.as_ref().map(|m| m.value.as_str()) {
         None | Some("1.2") => false,
         Some("1.3") => true,
@@ -260,8 +271,14 @@ fn read_listen(mut s: Section<'_>, base: &Path) -> Option<ListenConfig> {
             only_tls13,
             certificates: base.join(certificates.value),
             key: base.join(key.value),
+            client_ca: client_ca.map(|f| base.join(f.value)),
         }),
-        (None, None) => None,
+        (None, None) => {
+            if let Some(ca) = client_ca {
+                s.problem(&ca.span, "`client_ca_file` needs `tls_cert_file`");
+            }
+            None
+        }
         (Some(one), None) => {
             s.problem(&one.span, "`tls_cert_file` needs `tls_key_file`");
             None

@@ -19,7 +19,9 @@ use crate::access_log::Outcome;
 use crate::admission::Admission;
 use crate::body::Answered;
 use crate::bus::Bus;
+use crate::clock;
 use crate::connections::Open;
+use crate::identity::Identity;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
 use crate::mint::Minter;
@@ -72,6 +74,8 @@ pub(crate) struct Peer {
     /// Its other end, or who that says that it is.
     pub(crate) address: SocketAddr,
     pub(crate) tls: bool,
+    /// SHA-256 of the certificate that it showed.
+    pub(crate) certificate: Option<[u8; 32]>,
 }
 
 /// What is known of a request so far, for its log line and its answer.
@@ -99,6 +103,19 @@ impl Known {
 }
 
 impl<B: Bus> Edge<B> {
+    /// Whether a user may go on with what he began: he is not revoked, nor his key.
+    pub(crate) fn still_allows(&self, user: &Identity) -> bool {
+        let key_is_good = match user {
+            Identity::Token(_) => true,
+            Identity::Key(key) => {
+                let loaded = self.loaded.load();
+                let keys = loaded.api_keys.as_ref();
+                keys.is_some_and(|keys| keys.is_good(&key.id, clock::now()))
+            }
+        };
+        key_is_good && !self.bus.is_user_revoked(user.principal())
+    }
+
     /// Answers a request. Never fails: what goes wrong is an answer too.
     pub(crate) async fn handle(
         self: Arc<Self>,

@@ -23,6 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::breaker::Pass;
 use crate::bus::{Bus, BusMessage};
 use crate::cache::Answer;
+use crate::identity::Identity;
 use crate::order::{Order, judge};
 use crate::problem::Problem;
 use crate::refusal::{Refusal, refuse};
@@ -74,10 +75,10 @@ impl<B: Bus> Visit<'_, B> {
                 return Ok(accepted(false));
             }
         };
-        let validated = order.user.map(|user| &user.validated);
+        let identity = order.user.map(|user| &user.identity);
         let name: [&[u8]; 4] = [
-            validated.map_or("", |v| v.issuer()).as_bytes(),
-            validated.map_or("", |v| v.principal()).as_bytes(),
+            identity.map_or("", Identity::issuer).as_bytes(),
+            identity.map_or("", Identity::principal).as_bytes(),
             order.route.id.as_bytes(),
             key.as_bytes(),
         ];

@@ -9,17 +9,23 @@ use url::Url;
 
 use crate::config::IssuerConfig;
 use crate::document::Located;
+use crate::introspection::IntrospectionConfig;
 use crate::quantities::{millis, seconds};
 use crate::section::Section;
 
 pub(crate) fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfig> {
     let issuer = s.required_text("issuer", "what `iss` must be, byte for byte");
-    if let Some(text) = &issuer {
-        read_url(&s, text, "issuer");
-    }
-    let jwks_url = s
-        .required_text("jwks_url", "where the issuer publishes its keys")
-        .and_then(|text| read_url(&s, &text, "jwks_url"));
+    let issuer_url = issuer
+        .as_ref()
+        .and_then(|text| read_url(&s, text, "issuer"));
+    let (jwks_url, has_jwks_url) = match s.text("jwks_url") {
+        None => (None, true),
+        Some(text) => {
+            let url = read_url(&s, &text, "jwks_url");
+            let is_good = url.is_some();
+            (url, is_good)
+        }
+    };
     let ca_file = s.text("ca_file").map(|f| base.join(f.value));
     let algorithms = match s.texts("algorithms") {
         None => Some(Algorithm::ALL.to_vec()),
@@ -36,6 +42,18 @@ pub(crate) fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfi
             TypRule::AccessToken
         }
     });
+    let must_be_bound = match s.text("bound").as_ref().map(|b| b.value.as_str()) {
+        None | Some("optional") => false,
+        Some("required") => true,
+        Some(other) => {
+            let message = format!("`bound` is `{other}`: possible are `optional` and `required`");
+            s.problem(&s.span(), message);
+            false
+        }
+    };
+    let introspection = s
+        .section("introspection")
+        .and_then(|section| read_introspection(section, base));
     let leeway = s
         .duration("leeway", seconds(0, 61))
         .unwrap_or(Duration::from_secs(30));
@@ -58,17 +76,40 @@ pub(crate) fn read_issuer(mut s: Section<'_>, base: &Path) -> Option<IssuerConfi
         .duration("timeout", millis(50, 60_001))
         .unwrap_or(Duration::from_secs(5));
     s.finish();
+    if !has_jwks_url {
+        return None;
+    }
     Some(IssuerConfig {
         issuer: issuer?.value,
-        jwks_url: jwks_url?,
+        issuer_url: issuer_url?,
+        jwks_url,
         ca_file,
         algorithms: algorithms?,
         typ,
+        must_be_bound,
+        introspection,
         leeway,
         refresh,
         cooldown,
         max_stale,
         timeout,
+    })
+}
+
+fn read_introspection(mut s: Section<'_>, base: &Path) -> Option<IntrospectionConfig> {
+    let url = s
+        .required_text("url", "where the issuer is asked what a token is")
+        .and_then(|text| read_url(&s, &text, "url"));
+    let client_id = s.required_text("client_id", "as whom it is asked");
+    let secret = s.required_text(
+        "client_secret_file",
+        "name the file with that client's secret",
+    );
+    s.finish();
+    Some(IntrospectionConfig {
+        url: url?,
+        client_id: client_id?.value,
+        client_secret_file: base.join(secret?.value),
     })
 }
 

@@ -53,11 +53,11 @@ impl<B: Bus> Visit<'_, B> {
         let still_allowed: Arc<dyn Fn() -> bool + Send + Sync> = match user {
             None => Arc::new(|| true),
             Some(user) => {
-                let (edge, user) = (Arc::clone(self.edge), Arc::clone(&user.validated));
-                Arc::new(move || !edge.bus.is_user_revoked(user.principal()))
+                let (edge, user) = (Arc::clone(self.edge), user.identity.clone());
+                Arc::new(move || edge.still_allows(&user))
             }
         };
-        let ends = user.map(|user| user.validated.expires().saturating_add(user.leeway));
+        let ends = user.and_then(|u| Some(u.identity.ends()?.saturating_add(u.leeway)));
         let events = Events::open(Opening {
             receiver,
             places,

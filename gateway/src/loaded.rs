@@ -3,17 +3,30 @@
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
+use crate::api_keys::ApiKeys;
 use crate::authenticate::Authenticator;
 use crate::cache::Answers;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, IssuerConfig, Limits};
 use crate::cors::CorsConfig;
 use crate::finish::SecurityConfig;
+use crate::introspection::{IntrospectionError, Introspector};
 use crate::metrics::Metrics;
 use crate::presentation::Presentation;
 use crate::rate::{RateConfig, Rates};
 use crate::routes::RouteTable;
 use bulla_issuer::{IssuerKeys, SourceError};
+
+/// Why a configuration cannot take effect.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// An issuer's keys could never be fetched.
+    #[error("cannot fetch keys")]
+    Source(#[from] SourceError),
+    /// An issuer can never be asked about its tokens.
+    #[error("cannot ask about opaque tokens")]
+    Introspection(#[from] IntrospectionError),
+}
 
 /// One state of the configuration. A request goes by the one that it began with.
 pub(crate) struct Loaded {
@@ -29,6 +42,7 @@ pub(crate) struct Loaded {
     pub(crate) problem_base: String,
     pub(crate) presentation: Presentation,
     pub(crate) access_log: AccessLog,
+    pub(crate) api_keys: Option<Arc<ApiKeys>>,
     /// Replies that are given again. Anew with each state: routes may mean something else.
     pub(crate) answers: Answers,
     /// What the rates and the issuers were made of, to tell what a reload changes.
@@ -37,7 +51,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    pub(crate) fn new(config: &GatewayConfig, metrics: &Metrics) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &GatewayConfig, metrics: &Metrics) -> Result<Self, LoadError> {
         Self::make(config, metrics, None)
     }
 
@@ -47,7 +61,7 @@ impl Loaded {
         &self,
         config: &GatewayConfig,
         metrics: &Metrics,
-    ) -> Result<Self, SourceError> {
+    ) -> Result<Self, LoadError> {
         Self::make(config, metrics, Some(self))
     }
 
@@ -55,7 +69,7 @@ impl Loaded {
         config: &GatewayConfig,
         metrics: &Metrics,
         before: Option<&Self>,
-    ) -> Result<Self, SourceError> {
+    ) -> Result<Self, LoadError> {
         let mut issuers = Vec::new();
         for issuer in &config.issuers {
             let known = before.and_then(|b| b.keys_of(issuer));
@@ -68,6 +82,8 @@ impl Loaded {
                 }
             });
         }
+        let introspectors = config.issuers.iter().map(introspector);
+        let introspectors = introspectors.collect::<Result<Vec<_>, LoadError>>()?;
         let rates = before
             .filter(|b| b.rate_configs == config.rates)
             .map_or_else(
@@ -75,7 +91,11 @@ impl Loaded {
                 |b| Arc::clone(&b.rates),
             );
         Ok(Self {
-            authenticator: Authenticator::new(issuers, config.routes.policies().to_vec()),
+            authenticator: Authenticator::new(
+                issuers,
+                introspectors,
+                config.routes.policies().to_vec(),
+            ),
             routes: config.routes.clone(),
             limits: config.limits.clone(),
             clients: config.clients.clone(),
@@ -85,6 +105,12 @@ impl Loaded {
             security: config.security.clone(),
             problem_base: config.problem_base.clone(),
             access_log: config.access_log,
+            api_keys: match (&config.api_keys, before.and_then(|b| b.api_keys.as_ref())) {
+                // Their file is followed: the same file needs no second reader.
+                (Some(keys), Some(known)) if known.is_of(keys) => Some(Arc::clone(known)),
+                (Some(keys), _) => Some(Arc::new(ApiKeys::new(keys))),
+                (None, _) => None,
+            },
             answers: Answers::new(config.limits.cache),
             presentation: Presentation::new(&config.api, &config.routes),
             rate_configs: config.rates.clone(),
@@ -96,4 +122,24 @@ impl Loaded {
         let index = self.issuer_configs.iter().position(|i| i == issuer)?;
         self.authenticator.issuers().get(index).map(Arc::clone)
     }
+}
+
+fn introspector(issuer: &IssuerConfig) -> Result<Option<Introspector>, LoadError> {
+    let Some(config) = &issuer.introspection else {
+        return Ok(None);
+    };
+    let mut authorities = Vec::new();
+    if let Some(file) = &issuer.ca_file {
+        let pem = std::fs::read(file).map_err(|source| SourceError::CaFile {
+            file: file.display().to_string(),
+            source,
+        })?;
+        authorities =
+            reqwest::Certificate::from_pem_bundle(&pem).map_err(IntrospectionError::from)?;
+    }
+    Ok(Some(Introspector::new(
+        config,
+        issuer.timeout,
+        authorities,
+    )?))
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
 use bulla_token::{
-    MAX_TRANSACTION_LIFETIME, MintError, TokenSigningKey, TransactionClaims, ValidatedToken,
-    mint_transaction_token,
+    MAX_TRANSACTION_LIFETIME, MintError, TokenSigningKey, TransactionClaims, mint_transaction_token,
 };
 use serde_json::{Map, Value};
 
 use crate::bus::TokenKey;
 use crate::config::{BusConfig, ISSUER_CONTEXT, TransactionConfig};
+use crate::identity::Identity;
 
 /// Mints the tokens of this process.
 pub(crate) struct Minter {
@@ -40,7 +40,7 @@ impl Minter {
     /// the credential that publishes our key.
     pub(crate) fn claims(
         &self,
-        user: &ValidatedToken,
+        user: &Identity,
         scopes: &[&str],
         reach: Vec<String>,
         key: &TokenKey,
@@ -58,10 +58,10 @@ impl Minter {
         claims.reach = reach;
         claims.context = self.context(user);
         claims.issued = now;
-        claims.expires = now
-            .saturating_add(self.lifetime)
-            .min(user.expires().saturating_add(leeway))
-            .min(key.ends);
+        claims.expires = now.saturating_add(self.lifetime).min(key.ends);
+        if let Some(ends) = user.ends() {
+            claims.expires = claims.expires.min(ends.saturating_add(leeway));
+        }
         Ok(claims)
     }
 
@@ -75,7 +75,7 @@ impl Minter {
     }
 
     /// What the token says of the user beside his name and scopes.
-    pub(crate) fn context(&self, user: &ValidatedToken) -> Map<String, Value> {
+    pub(crate) fn context(&self, user: &Identity) -> Map<String, Value> {
         let mut context: Map<String, Value> = self
             .claims
             .iter()

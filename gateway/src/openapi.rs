@@ -37,17 +37,26 @@ pub(crate) fn describe(routes: &RouteTable, api: &ApiConfig, version: Option<&st
     if let Some(url) = &api.public_url {
         set(&mut document, "servers", json!([{ "url": url }]));
     }
-    if routes
-        .iter()
-        .any(|r| matches!(r.access, Access::Jwt { .. }))
-    {
-        let scheme = json!({"accessToken": {
+    let mut schemes = json!({});
+    let some = |of: fn(&Access) -> bool| routes.iter().any(|route| of(&route.access));
+    if some(|access| matches!(access, Access::Jwt { .. })) {
+        let scheme = json!({
             "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
             "description": "An access token for this API.",
-        }});
-        if let Some(components) = document.get_mut("components") {
-            set(components, "securitySchemes", scheme);
-        }
+        });
+        set(&mut schemes, "accessToken", scheme);
+    }
+    if some(|access| matches!(access, Access::Key { .. })) {
+        let scheme = json!({
+            "type": "apiKey", "in": "header", "name": "X-API-Key",
+            "description": "A key for this API.",
+        });
+        set(&mut schemes, "apiKey", scheme);
+    }
+    if let Some(components) = document.get_mut("components")
+        && schemes.as_object().is_some_and(|s| !s.is_empty())
+    {
+        set(components, "securitySchemes", schemes);
     }
     document
 }
@@ -91,6 +100,7 @@ fn operation(route: &Route, api: &ApiConfig, schemas: &mut Map<String, Value>) -
     let security = match &route.access {
         Access::Public => json!([]),
         Access::Jwt { scopes, .. } => json!([{ "accessToken": scopes }]),
+        Access::Key { scopes, .. } => json!([{ "apiKey": scopes }]),
     };
     set(&mut operation, "security", security);
     operation
@@ -202,7 +212,7 @@ fn own_statuses(route: &Route) -> Vec<u16> {
     let mut statuses = vec![
         400, 403, 404, 405, 408, 409, 413, 414, 422, 500, 502, 503, 504,
     ];
-    if matches!(route.access, Access::Jwt { .. }) {
+    if !matches!(route.access, Access::Public) {
         statuses.push(401);
     }
     if route.body > 0 {

@@ -80,9 +80,24 @@ impl<B: Bus> Visit<'_, B> {
         })
     }
 
-    /// What a kept reply is found by: all that the message says, and who may be told.
-    pub(crate) fn key(&self, order: &Order<'_>) -> [u8; 32] {
+    /// The same, or the reply of an earlier time.
+    pub(crate) async fn kept(&self, order: &Order<'_>) -> Result<Arc<Answer>, Refusal> {
+        let era = match &order.route.invalidation {
+            None => 0,
+            Some(invalidation) => match invalidation.era() {
+                Some(era) => era,
+                None => return self.ask(order).await.map(Arc::new),
+            },
+        };
+        let key = self.key(order, era);
+        self.loaded.answers.get(key, || self.ask(order)).await
+    }
+
+    /// What a kept reply is found by: all that the message says, who may be told, and
+    /// since what was changed.
+    fn key(&self, order: &Order<'_>, era: u64) -> [u8; 32] {
         let mut key = KeyMaker::default();
+        key.part(&era.to_string());
         key.part(&order.route.id);
         key.part(order.subject.as_str());
         key.part(&self.edge.bus.policy_revision().to_string());
@@ -97,10 +112,10 @@ impl<B: Bus> Visit<'_, B> {
             }
         }
         if let Some(user) = order.user {
-            key.part(user.validated.issuer());
-            key.part(user.validated.principal());
+            key.part(user.identity.issuer());
+            key.part(user.identity.principal());
             key.part(&user.scopes.join(" "));
-            let claims = Value::Object(self.edge.minter.context(&user.validated));
+            let claims = Value::Object(self.edge.minter.context(&user.identity));
             key.part(&claims.to_string());
         }
         key.key()
@@ -190,7 +205,7 @@ fn check_mapped_claims(
     let Some(user) = user else { return Ok(()) };
     for mapping in route.headers.iter().chain(&route.payload) {
         if let Source::Claim(name) = &mapping.source
-            && user.validated.claims().get(name).is_some()
+            && user.identity.claims().get(name).is_some()
             && !open.contains_key(name)
         {
             tracing::warn!(route = route.id, claim = name, "the claim is private");

@@ -29,6 +29,12 @@ pub(crate) enum Problem {
     NoToken,
     /// The token is refused.
     InvalidToken,
+    /// The proof that a token's key is held is refused.
+    InvalidProof,
+    /// There is no API key.
+    NoKey,
+    /// The API key is refused.
+    InvalidKey,
     /// The token lacks a scope.
     InsufficientScope(String),
     /// A policy says no.
@@ -91,6 +97,9 @@ impl Problem {
             }
             Self::NoToken => "unauthorized",
             Self::InvalidToken => "invalid-token",
+            Self::InvalidProof => "invalid-proof",
+            Self::NoKey => "api-key-required",
+            Self::InvalidKey => "invalid-api-key",
             Self::InsufficientScope(_) => "insufficient-scope",
             Self::Forbidden => "forbidden",
             Self::NotFound | Self::ResourceNotFound(_) => "not-found",
@@ -120,7 +129,11 @@ impl Problem {
             | Self::MalformedContent(_)
             | Self::BadAuthorization
             | Self::UnknownVersion => StatusCode::BAD_REQUEST,
-            Self::NoToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::NoToken
+            | Self::InvalidToken
+            | Self::InvalidProof
+            | Self::NoKey
+            | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ResourceNotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -149,6 +162,9 @@ impl Problem {
             }
             Self::NoToken => "Authentication is required",
             Self::InvalidToken => "The access token is not valid",
+            Self::InvalidProof => "The proof of possession is not valid",
+            Self::NoKey => "An API key is required",
+            Self::InvalidKey => "The API key is not valid",
             Self::InsufficientScope(_) => "The access token lacks a scope",
             Self::Forbidden => "This is not allowed",
             Self::NotFound => "There is nothing here",
@@ -183,6 +199,9 @@ impl Problem {
             Self::Timeout => Some("the request may have been carried out all the same"),
             Self::NoToken
             | Self::InvalidToken
+            | Self::InvalidProof
+            | Self::NoKey
+            | Self::InvalidKey
             | Self::InsufficientScope(_)
             | Self::Forbidden
             | Self::NotFound
@@ -278,6 +297,13 @@ impl Problem {
                 WWW_AUTHENTICATE,
                 "Bearer realm=\"api\", error=\"invalid_token\"".to_owned(),
             ),
+            Self::InvalidProof => set(
+                WWW_AUTHENTICATE,
+                "DPoP realm=\"api\", error=\"invalid_dpop_proof\"".to_owned(),
+            ),
+            Self::NoKey | Self::InvalidKey => {
+                set(WWW_AUTHENTICATE, "ApiKey realm=\"api\"".to_owned());
+            }
             Self::BadAuthorization => set(
                 WWW_AUTHENTICATE,
                 "Bearer realm=\"api\", error=\"invalid_request\"".to_owned(),
@@ -331,6 +357,9 @@ mod tests {
             Problem::BadAuthorization,
             Problem::NoToken,
             Problem::InvalidToken,
+            Problem::InvalidProof,
+            Problem::NoKey,
+            Problem::InvalidKey,
             Problem::InsufficientScope(String::new()),
             Problem::Forbidden,
             Problem::NotFound,

@@ -12,7 +12,7 @@ pub(crate) struct ProblemType {
 }
 
 /// All of them, by status.
-pub(crate) const CATALOGUE: [ProblemType; 24] = [
+pub(crate) const CATALOGUE: [ProblemType; 27] = [
     kind(
         "bad-request",
         400,
@@ -30,6 +30,24 @@ pub(crate) const CATALOGUE: [ProblemType; 24] = [
         401,
         "The access token is not valid",
         "It has ended, is for another API, or was not issued by who it says. Get a new one.",
+    ),
+    kind(
+        "invalid-proof",
+        401,
+        "The proof of possession is not valid",
+        "Your access token is bound to a key. Send a fresh `DPoP` proof by that key with each request, made for this method and URL.",
+    ),
+    kind(
+        "api-key-required",
+        401,
+        "An API key is required",
+        "Send your key: `X-API-Key: bk_…`.",
+    ),
+    kind(
+        "invalid-api-key",
+        401,
+        "The API key is not valid",
+        "It has ended, was revoked, or was never one. Ask for a new one.",
     ),
     kind(
         "insufficient-scope",

@@ -484,6 +484,24 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_new_into_a_full_memory_is_limited_all_the_same() {
+        let one = clocked(rate(&[CountBy::Ip], 1, 3_600, 1));
+        let at = |n: u32| Requester {
+            address: Some(IpAddr::V4((0x0a00_0000 + n).into())),
+            ..Requester::default()
+        };
+        for _ in 0..5 {
+            (0..1_000).for_each(|n| drop(one.ask(at(n))));
+        }
+        for new in 5_000..5_020 {
+            assert!(!one.ask(at(new)).refused);
+            // Time for the memory to make room.
+            (0..600).for_each(|n| drop(one.ask(at(n))));
+            assert!(one.ask(at(new)).refused, "{new}");
+        }
+    }
+
+    #[test]
     fn seconds_are_rounded_up() {
         assert_eq!(whole_seconds(Duration::ZERO), 0);
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);

@@ -1,5 +1,6 @@
 //! Why a request got no further: what the client sees, and what is counted and logged.
 
+use crate::api_keys::KeyError;
 use crate::authenticate::AuthError;
 use crate::bus::{BusError, ServiceFault};
 use crate::problem::Problem;
@@ -53,6 +54,20 @@ pub(crate) fn refused_token(error: AuthError) -> Problem {
         AuthError::Repeated => Problem::BadAuthorization,
         AuthError::Malformed | AuthError::Token(_) => Problem::InvalidToken,
         AuthError::NoKeys => Problem::Unavailable,
+    }
+}
+
+/// The same for API keys.
+pub(crate) fn refused_key(error: KeyError) -> Problem {
+    match error {
+        KeyError::Missing => Problem::NoKey,
+        KeyError::Repeated
+        | KeyError::Malformed
+        | KeyError::Unknown
+        | KeyError::Wrong
+        | KeyError::Revoked
+        | KeyError::Expired => Problem::InvalidKey,
+        KeyError::Unavailable => Problem::Unavailable,
     }
 }
 

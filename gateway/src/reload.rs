@@ -6,16 +6,19 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::api_keys::ApiKeys;
 use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::GatewayConfig;
 use crate::document::ConfigErrors;
 use crate::handle::Edge;
+use crate::loaded::LoadError;
+use crate::routes::RouteTable;
 use crate::tls::{Tls, TlsError};
-use bulla_issuer::{IssuerKeys, SourceError};
+use bulla_issuer::IssuerKeys;
 
 /// Why a configuration did not take effect. The one before goes on.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +29,9 @@ pub enum ReloadError {
     /// Certificate or key cannot be used.
     #[error("cannot offer TLS")]
     Tls(#[from] TlsError),
-    /// A new issuer's keys could never be fetched.
-    #[error("cannot fetch keys")]
-    Source(#[from] SourceError),
+    /// An issuer could never be asked.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// What it takes to read the configuration again.
@@ -42,6 +45,10 @@ pub(crate) struct Reloader<B> {
     pub(crate) fixed: Fixed,
     /// Who fetches the issuers' keys.
     pub(crate) keepers: Mutex<Vec<Keeper>>,
+    /// Who follows the file of API keys.
+    pub(crate) key_follower: Mutex<Option<KeyFollower>>,
+    /// Who listens for changes of what is kept.
+    pub(crate) changes: Mutex<Option<DropGuard>>,
     pub(crate) background: TaskTracker,
     /// Ends every keeper.
     pub(crate) last: CancellationToken,
@@ -51,6 +58,12 @@ pub(crate) struct Reloader<B> {
 pub(crate) struct Keeper {
     keys: Arc<IssuerKeys>,
     stop: CancellationToken,
+}
+
+/// A task that follows the file of API keys.
+pub(crate) struct KeyFollower {
+    keys: Arc<ApiKeys>,
+    _stop: DropGuard,
 }
 
 /// The parts of the configuration that only a restart changes.
@@ -128,9 +141,40 @@ impl<B: Bus> Reloader<B> {
             tracing::warn!(part, "changed, which takes effect at the next start");
         }
         self.keep(next.authenticator.issuers());
+        self.follow_keys(next.api_keys.as_ref());
+        self.hear_changes(&next.routes);
         self.clients.store(Arc::new(config.clients));
         self.edge.loaded.store(Arc::new(next));
         Ok(())
+    }
+
+    /// Hears of the changes that the routes name, and of no others any more.
+    pub(crate) fn hear_changes(&self, routes: &RouteTable) {
+        let stop = self.last.child_token();
+        for invalidation in &routes.invalidations {
+            let edge = Arc::clone(&self.edge);
+            self.background
+                .spawn(Arc::clone(invalidation).follow(edge, stop.clone()));
+        }
+        *self.changes.lock() = Some(stop.drop_guard());
+    }
+
+    /// Follows the file of API keys, and no other any more.
+    pub(crate) fn follow_keys(&self, keys: Option<&Arc<ApiKeys>>) {
+        let mut follower = self.key_follower.lock();
+        let known = follower.as_ref().map(|f| &f.keys);
+        match (keys, known) {
+            (Some(keys), Some(known)) if Arc::ptr_eq(keys, known) => {}
+            (Some(keys), _) => {
+                let stop = self.last.child_token();
+                self.background.spawn(Arc::clone(keys).follow(stop.clone()));
+                *follower = Some(KeyFollower {
+                    keys: Arc::clone(keys),
+                    _stop: stop.drop_guard(),
+                });
+            }
+            (None, _) => *follower = None,
+        }
     }
 
     /// Begins to fetch the keys of issuers that are new, and ends it for those that are

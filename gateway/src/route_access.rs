@@ -15,7 +15,7 @@ impl RouteReader<'_, '_> {
     pub(crate) fn access(&mut self, s: &mut Section<'_>) -> Option<Access> {
         let auth = s.required_text(
             "auth",
-            "write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it",
+            "write `auth = \"jwt\"` or `auth = \"key\"`, or `auth = \"public\"` if everybody may call it",
         );
         let only_jwt = [
             "issuer",
@@ -27,6 +27,7 @@ impl RouteReader<'_, '_> {
         ];
         match auth {
             Some(auth) if auth.value == "jwt" => self.jwt(s),
+            Some(auth) if auth.value == "key" => self.key(s, &auth),
             Some(auth) if auth.value == "public" => {
                 let mut clean = true;
                 for key in only_jwt {
@@ -44,7 +45,7 @@ impl RouteReader<'_, '_> {
                 s.problem(
                     &auth.span,
                     format!(
-                        "`auth` is `{}`: possible are `jwt` and `public`",
+                        "`auth` is `{}`: possible are `jwt`, `key` and `public`",
                         auth.value
                     ),
                 );
@@ -60,6 +61,34 @@ impl RouteReader<'_, '_> {
                 None
             }
         }
+    }
+
+    fn key(&self, s: &mut Section<'_>, auth: &Located<String>) -> Option<Access> {
+        let mut clean = true;
+        if !self.around.has_api_keys {
+            s.problem(
+                &auth.span,
+                "`auth = \"key\"` needs `[api_keys]` in gateway.toml, which says where the keys are",
+            );
+            clean = false;
+        }
+        for key in ["issuer", "audience", "carry"] {
+            for text in s.texts(key).unwrap_or_default() {
+                s.problem(
+                    &text.span,
+                    format!("`{key}` is of tokens: an API key has none"),
+                );
+                clean = false;
+            }
+        }
+        let scopes = read_scopes(s, "scope");
+        let optional_scopes = read_scopes(s, "optional_scope");
+        let reach = read_reach(s);
+        clean.then_some(Access::Key {
+            scopes,
+            optional_scopes,
+            reach,
+        })
     }
 
     fn jwt(&mut self, s: &mut Section<'_>) -> Option<Access> {
@@ -146,6 +175,7 @@ impl RouteReader<'_, '_> {
                 self.policy_keys.push(key);
                 self.policies.push(TokenPolicy {
                     issuer,
+                    must_be_bound: config.must_be_bound,
                     validator: Arc::new(validator),
                 });
                 Some(self.policies.len() - 1)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulla_identity::{Subject, reserved};
 use http::header::LINK;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use time::format_description::well_known::Rfc2822;
@@ -148,8 +149,20 @@ pub(crate) fn read_cache(
     method: Option<&Method>,
     mode: Option<Mode>,
     access: Option<&Access>,
-) -> Option<CacheConfig> {
+) -> Option<(CacheConfig, Option<Subject>)> {
     let mut cache = s.section("cache")?;
+    let invalidated_by = cache.text("invalidated_by").and_then(|text| {
+        let subject = Subject::parse(&text.value)
+            .ok()
+            .filter(|_| !reserved::is_reserved(&text.value));
+        if subject.is_none() {
+            cache.problem(
+                &text.span,
+                "`invalidated_by` is no literal subject such as `orders.changed`",
+            );
+        }
+        subject
+    });
     let ttl = cache.required_duration(
         "ttl",
         seconds(1, 301),
@@ -172,7 +185,7 @@ pub(crate) fn read_cache(
             "`cache` with `carry`: the service is to see each token",
         );
     }
-    Some(CacheConfig { ttl: ttl? })
+    Some((CacheConfig { ttl: ttl? }, invalidated_by))
 }
 
 /// `idempotency`: only where something is published for a user.
@@ -224,11 +237,12 @@ pub(crate) fn read_stream(
     mode: Option<Mode>,
     method: Option<&Method>,
 ) -> Option<StreamConfig> {
-    const MEANINGLESS: [&str; 17] = [
+    const MEANINGLESS: [&str; 18] = [
         "body",
         "cache",
         "canary",
         "carry",
+        "compress",
         "content_types",
         "forward_headers",
         "headers",

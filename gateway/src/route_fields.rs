@@ -126,8 +126,11 @@ pub(crate) fn read_headers(
 
 /// Whether a client's header may travel with the message.
 pub(crate) fn is_forwardable(name: &HeaderName) -> bool {
-    const NEVER: [&str; 19] = [
+    const NEVER: [&str; 22] = [
         "authorization",
+        "x-api-key",
+        "dpop",
+        "sec-websocket-protocol",
         "cookie",
         "set-cookie",
         "connection",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_identity::Subject;
 use http::Method;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -12,6 +13,7 @@ use crate::api::ApiConfig;
 use crate::breaker::{Breaker, BreakerConfig};
 use crate::config::{IssuerConfig, Limits};
 use crate::document::{ConfigProblem, Document, Keys};
+use crate::invalidation::Invalidation;
 use crate::json::is_json;
 use crate::path::PathTemplate;
 use crate::profiles::Profiles;
@@ -44,6 +46,7 @@ pub(crate) struct Surroundings<'c> {
     pub(crate) rates_complete: bool,
     pub(crate) default_rates: &'c [usize],
     pub(crate) breaker: Option<BreakerConfig>,
+    pub(crate) has_api_keys: bool,
     pub(crate) limits: &'c Limits,
 }
 
@@ -93,6 +96,7 @@ fn read_all<'d>(
         policies: Vec::new(),
         policy_keys: Vec::new(),
         breakers: Vec::new(),
+        invalidations: Vec::new(),
     };
     for root in &mut roots {
         reader.profiles.read(root);
@@ -138,6 +142,7 @@ fn read_all<'d>(
     complete.then_some(RouteTable {
         routes,
         policies: reader.policies,
+        invalidations: reader.invalidations,
     })
 }
 
@@ -151,6 +156,8 @@ pub(crate) struct RouteReader<'c, 'd> {
     pub(crate) policy_keys: Vec<(usize, Vec<String>)>,
     /// One for each subject, as routes write it.
     pub(crate) breakers: Vec<(String, Arc<Breaker>)>,
+    /// One for each subject that routes name.
+    pub(crate) invalidations: Vec<Arc<Invalidation>>,
 }
 
 impl<'d> RouteReader<'_, 'd> {
@@ -249,7 +256,7 @@ impl<'d> RouteReader<'_, 'd> {
         let forward_headers = read_headers(&mut s, "forward_headers", is_forwardable);
         let claims = match &access {
             Some(Access::Public) => &[],
-            Some(Access::Jwt { .. }) | None => self.around.claims,
+            Some(Access::Jwt { .. } | Access::Key { .. }) | None => self.around.claims,
         };
         let given = Mappable {
             path: path.as_ref(),
@@ -286,7 +293,18 @@ impl<'d> RouteReader<'_, 'd> {
                 "`request_schema` needs `content_types` of JSON alone",
             );
         }
-        let cache = read_cache(&mut s, method.as_ref(), mode, access.as_ref());
+        let (cache, invalidated_by) =
+            match read_cache(&mut s, method.as_ref(), mode, access.as_ref()) {
+                Some((cache, by)) => (Some(cache), by),
+                None => (None, None),
+            };
+        let compress = s.flag("compress").unwrap_or(false);
+        if compress && mode == Some(Mode::Publish) {
+            s.problem(
+                &s.span(),
+                "`compress` is for routes that answer with content",
+            );
+        }
         let idempotency = read_idempotency(&mut s, mode, access.as_ref());
         let version = read_version(&mut s, self.around.api);
         let about = read_about(&mut s);
@@ -323,6 +341,8 @@ impl<'d> RouteReader<'_, 'd> {
             request_schema,
             response_schema,
             cache,
+            invalidation: invalidated_by.map(|subject| self.invalidation(subject)),
+            compress,
             version,
             about,
             require,
@@ -418,6 +438,17 @@ impl<'d> RouteReader<'_, 'd> {
                 None
             }
         }
+    }
+
+    /// Routes that name the same subject hear of it together.
+    fn invalidation(&mut self, subject: Subject) -> Arc<Invalidation> {
+        let known = self.invalidations.iter().find(|i| i.subject == subject);
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let invalidation = Arc::new(Invalidation::new(subject));
+        self.invalidations.push(Arc::clone(&invalidation));
+        invalidation
     }
 
     /// Routes that send to the same subject share its breaker.

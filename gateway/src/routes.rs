@@ -13,6 +13,7 @@ use crate::cache::CacheConfig;
 use crate::client_address::NetworkRules;
 use crate::events::StreamConfig;
 use crate::idempotency::IdempotencyConfig;
+use crate::invalidation::Invalidation;
 use crate::mapping::Mapping;
 use crate::path::{CleanPath, PathTemplate, is_capture_value};
 use crate::route_extras::About;
@@ -23,6 +24,7 @@ use crate::schema::Schema;
 pub struct RouteTable {
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) policies: Vec<TokenPolicy>,
+    pub(crate) invalidations: Vec<Arc<Invalidation>>,
 }
 
 /// One `[[route]]`.
@@ -74,6 +76,10 @@ pub struct Route {
     pub(crate) canary: Option<Canary>,
     /// For how long a reply is given again.
     pub cache: Option<CacheConfig>,
+    /// What makes it forget kept replies.
+    pub(crate) invalidation: Option<Arc<Invalidation>>,
+    /// Whether its replies are packed for clients that take it.
+    pub compress: bool,
     /// Which rates count its requests.
     pub rates: Vec<usize>,
     /// How important it is when there is too much to do.
@@ -174,6 +180,15 @@ pub enum Access {
         /// Whether the client's own token travels beside the user's.
         carries_original: bool,
     },
+    /// Whoever brings an API key.
+    Key {
+        /// The scopes that the key must have, all of them.
+        scopes: Vec<String>,
+        /// Scopes that travel on if the key has them.
+        optional_scopes: Vec<String>,
+        /// As of tokens.
+        reach: Option<Vec<String>>,
+    },
 }
 
 /// How tokens of one issuer are validated for one set of audiences.
@@ -181,6 +196,8 @@ pub enum Access {
 pub(crate) struct TokenPolicy {
     /// The index of the issuer in the configuration.
     pub(crate) issuer: usize,
+    /// Whether every token has to be bound to a key.
+    pub(crate) must_be_bound: bool,
     pub(crate) validator: Arc<AccessTokenValidator>,
 }
 

@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -205,16 +206,25 @@ impl Connection {
             let peer = Peer {
                 address,
                 tls: false,
+                certificate: None,
             };
             self.speak(stream, peer, answer).await;
             return Ok(());
         };
-        let peer = Peer { address, tls: true };
         // A handshake that has not ended when the edge stops never carried a request.
         tokio::select! {
             () = stop.cancelled() => {}
             accepted = tokio::time::timeout(self.patience, tls.accept(stream)) => match accepted {
-                Ok(Ok(stream)) => self.speak(stream, peer, answer).await,
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates();
+                    let leaf = shown.and_then(|chain| chain.first());
+                    let peer = Peer {
+                        address,
+                        tls: true,
+                        certificate: leaf.map(|leaf| Sha256::digest(leaf).into()),
+                    };
+                    self.speak(stream, peer, answer).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
@@ -276,7 +286,9 @@ impl Connection {
             let begun = Arc::clone(&begun);
             move |request| {
                 begun.store(true, Ordering::Relaxed);
-                let answered = answer(request, peer);
+                // On the heap, and gone with its answer: the connection would keep room for
+                // it as long as it is open.
+                let answered = Box::pin(answer(request, peer));
                 async move { Ok::<_, Infallible>(answered.await) }
             }
         });

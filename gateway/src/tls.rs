@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DEFAULT_VERSIONS, ServerConfig};
+use rustls::{DEFAULT_VERSIONS, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -60,7 +62,7 @@ impl Tls {
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(versions)?
-                .with_no_client_auth()
+                .with_client_cert_verifier(verifier(files)?)
                 .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Sessions are resumed by tickets, under keys that this process makes and
@@ -84,6 +86,30 @@ impl Tls {
         self.certificate.0.store(Arc::new(new));
         Ok(())
     }
+}
+
+/// Asks clients for a certificate of these authorities, if there are any. One who shows
+/// none gets in; whether his token asks for one is seen with each request.
+fn verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let Some(file) = &files.client_ca else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let unreadable = |source| TlsError::Certificates {
+        file: file.clone(),
+        source,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoCertificate(file.clone()));
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|_| TlsError::NoCertificate(file.clone()))
 }
 
 struct Certificate(ArcSwap<CertifiedKey>);

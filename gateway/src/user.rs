@@ -1,19 +1,20 @@
 //! The user of a request, and the transaction token that stands for him.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
-use bulla_token::ValidatedToken;
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-use crate::authenticate::{AuthError, bearer};
+use crate::api_keys::KeyError;
+use crate::authenticate::{AuthError, Scheme, access_token};
 use crate::bus::Bus;
-use crate::handle::Known;
+use crate::handle::{Known, Peer};
+use crate::identity::Identity;
+use crate::possession::Brought;
 use crate::problem::Problem;
-use crate::refusal::{Refusal, deny, refused_token};
+use crate::refusal::{Refusal, deny, refused_key, refused_token};
 use crate::routes::{Access, Route};
 use crate::visit::Visit;
 use crate::websocket;
@@ -23,11 +24,11 @@ impl<B: Bus> Visit<'_, B> {
     pub(crate) async fn user(
         &self,
         route: &Route,
-        head: &Parts,
+        (head, peer): (&Parts, Peer),
         known: &mut Known,
         now: UnixMillis,
     ) -> Result<Option<User>, Refusal> {
-        let (policies, scopes, optional_scopes, carries_original) = match &route.access {
+        let (proven, scopes, optional_scopes) = match &route.access {
             Access::Public => return Ok(None),
             Access::Jwt {
                 policies,
@@ -35,22 +36,23 @@ impl<B: Bus> Visit<'_, B> {
                 optional_scopes,
                 carries_original,
                 ..
-            } => (policies, scopes, optional_scopes, *carries_original),
+            } => {
+                let proven = self.bearer(route, (head, peer), (policies, *carries_original), now);
+                (proven.await?, scopes, optional_scopes)
+            }
+            Access::Key {
+                scopes,
+                optional_scopes,
+                ..
+            } => (self.holder(head, now)?, scopes, optional_scopes),
         };
-        let refuse = |error: AuthError| deny(refused_token(error), error.code());
-        let token = token(route, head).map_err(refuse)?;
-        let validated = self
-            .loaded
-            .authenticator
-            .validate(token, policies, now)
-            .await
-            .map_err(refuse)?;
-        validated.principal().clone_into(&mut known.user);
-        validated.issuer().clone_into(&mut known.issuer);
-        if self.edge.bus.is_user_revoked(validated.principal()) {
+        let identity = &proven.identity;
+        identity.principal().clone_into(&mut known.user);
+        identity.issuer().clone_into(&mut known.issuer);
+        if self.edge.bus.is_user_revoked(identity.principal()) {
             return Err(deny(Problem::Forbidden, "user_revoked"));
         }
-        let claims = validated.claims();
+        let claims = identity.claims();
         if !scopes.iter().all(|scope| claims.has_scope(scope)) {
             let problem = Problem::InsufficientScope(scopes.join(" "));
             return Err(deny(problem, "insufficient_scope"));
@@ -60,18 +62,62 @@ impl<B: Bus> Visit<'_, B> {
             .chain(optional_scopes.iter().filter(|s| claims.has_scope(s)))
             .cloned()
             .collect();
-        let leeway = policies
+        Ok(Some(User {
+            scopes: kept,
+            ..proven
+        }))
+    }
+
+    /// Whoever brings an access token.
+    async fn bearer(
+        &self,
+        route: &Route,
+        (head, peer): (&Parts, Peer),
+        (policies, carries_original): (&[usize], bool),
+        now: UnixMillis,
+    ) -> Result<User, Refusal> {
+        let refuse = |error: AuthError| deny(refused_token(error), error.code());
+        let (scheme, token) = token(route, head).map_err(refuse)?;
+        let validated = self
+            .loaded
+            .authenticator
+            .validate(token, policies, now)
+            .await
+            .map_err(refuse)?;
+        let policy = policies
             .iter()
             .filter_map(|p| self.loaded.routes.policies().get(*p))
-            .map(|p| p.validator.policy())
-            .find(|p| p.issuer == validated.issuer())
-            .map_or(Duration::ZERO, |p| p.leeway);
-        Ok(Some(User {
-            validated,
-            scopes: kept,
+            .find(|p| p.validator.policy().issuer == validated.issuer());
+        let leeway = policy.map_or(Duration::ZERO, |p| p.validator.policy().leeway);
+        let brought = Brought {
+            scheme,
+            token,
+            claims: validated.claims(),
+            must_be_bound: policy.is_some_and(|p| p.must_be_bound),
+        };
+        self.check_possession(head, peer, brought, now).await?;
+        Ok(User {
+            identity: Identity::Token(validated),
+            scopes: Vec::new(),
             leeway,
             original: carries_original.then(|| Zeroizing::new(token.to_owned())),
-        }))
+        })
+    }
+
+    /// Whoever brings an API key.
+    fn holder(&self, head: &Parts, now: UnixMillis) -> Result<User, Refusal> {
+        let keys = self.loaded.api_keys.as_ref();
+        let found = match keys {
+            Some(keys) => keys.user(&head.headers, now),
+            None => Err(KeyError::Unavailable),
+        };
+        let key = found.map_err(|error| deny(refused_key(error), error.code()))?;
+        Ok(User {
+            identity: Identity::Key(key),
+            scopes: Vec::new(),
+            leeway: Duration::ZERO,
+            original: None,
+        })
     }
 
     /// The token that travels instead of the client's; none on a public route.
@@ -87,8 +133,13 @@ impl<B: Bus> Visit<'_, B> {
         let reach = match &route.access {
             Access::Jwt {
                 reach: Some(reach), ..
+            }
+            | Access::Key {
+                reach: Some(reach), ..
             } => reach.clone(),
-            Access::Jwt { reach: None, .. } | Access::Public => bus.audiences(subject),
+            Access::Jwt { reach: None, .. } | Access::Key { reach: None, .. } | Access::Public => {
+                bus.audiences(subject)
+            }
         };
         let key = bus.token_key().ok_or(Problem::Unavailable)?;
         let scopes: Vec<&str> = user.scopes.iter().map(String::as_str).collect();
@@ -102,9 +153,9 @@ impl<B: Bus> Visit<'_, B> {
                 deny(Problem::Forbidden, "cannot_mint")
             }
         };
-        let (minter, validated) = (&self.edge.minter, &user.validated);
+        let (minter, identity) = (&self.edge.minter, &user.identity);
         let mut claims = minter
-            .claims(validated, &scopes, reach, &key, user.leeway, now)
+            .claims(identity, &scopes, reach, &key, user.leeway, now)
             .map_err(refuse)?;
         let hidden = bus.hide_claims(&claims.txn, &claims.principal, &mut claims.context);
         claims.private = hidden.await?;
@@ -118,21 +169,21 @@ impl<B: Bus> Visit<'_, B> {
 
 /// The client's token: in `Authorization`, or where a browser cannot set that, among the
 /// protocols of a WebSocket.
-fn token<'h>(route: &Route, head: &'h Parts) -> Result<&'h str, AuthError> {
+fn token<'h>(route: &Route, head: &'h Parts) -> Result<(Scheme, &'h str), AuthError> {
     let is_socket = route.stream.is_some_and(|s| s.websocket) && websocket::is_asked(&head.headers);
     let offered = if is_socket {
         websocket::token(&head.headers)?
     } else {
         None
     };
-    match (bearer(&head.headers), offered) {
+    match (access_token(&head.headers), offered) {
         (Err(AuthError::NoToken), Some(offered))
             if !head.headers.contains_key(http::header::AUTHORIZATION) =>
         {
-            Ok(offered)
+            Ok((Scheme::Bearer, offered))
         }
         (_, Some(_)) => Err(AuthError::Repeated),
-        (bearer, None) => bearer,
+        (brought, None) => brought,
     }
 }
 
@@ -144,7 +195,7 @@ pub(crate) struct Minted {
 
 /// Who asks.
 pub(crate) struct User {
-    pub(crate) validated: Arc<ValidatedToken>,
+    pub(crate) identity: Identity,
     pub(crate) scopes: Vec<String>,
     pub(crate) leeway: Duration,
     /// The token itself, where the route hands it on.
@@ -155,9 +206,9 @@ impl User {
     /// Whether a claim of the token is this text, or a list that has it.
     pub(crate) fn claims(&self, claim: &str, text: &str) -> bool {
         if claim == "sub" {
-            return self.validated.principal() == text;
+            return self.identity.principal() == text;
         }
-        match self.validated.claims().get(claim) {
+        match self.identity.claims().get(claim) {
             Some(Value::String(said)) => said == text,
             Some(Value::Array(said)) => said.iter().any(|s| s.as_str() == Some(text)),
             _ => false,
@@ -166,7 +217,7 @@ impl User {
 
     /// The OAuth client that the token was issued to; empty if the token does not say.
     pub(crate) fn client(&self) -> &str {
-        let claims = self.validated.claims();
+        let claims = self.identity.claims();
         let named = claims.get("client_id").or_else(|| claims.get("azp"));
         named.and_then(Value::as_str).unwrap_or_default()
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bulla_identity::UnixMillis;
 use bulla_sdk::DecisionId;
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, VARY};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -29,7 +29,7 @@ use crate::rate::Requester;
 use crate::refusal::{Refusal, deny, refuse};
 use crate::routes::{Found, Mode, Route};
 use crate::user::User;
-use crate::{clock, exchange, json};
+use crate::{clock, compress, exchange, json};
 
 /// A request in work, under one state of the configuration.
 pub(crate) struct Visit<'e, B> {
@@ -98,7 +98,7 @@ impl<B: Bus> Visit<'_, B> {
             return Err(Problem::Overloaded.into());
         }
         self.count(&route.rates, None, known, now).await?;
-        let user = self.user(&route, &head, known, now).await?;
+        let user = self.user(&route, (&head, peer), known, now).await?;
         if let Some(user) = &user {
             self.count(&route.rates, Some(user), known, now).await?;
         }
@@ -147,15 +147,20 @@ impl<B: Bus> Visit<'_, B> {
         };
         let answer = match &route.cache {
             _ if route.mode == Mode::Aggregate => Arc::new(self.gather(&order).await?),
-            Some(_) => {
-                self.loaded
-                    .answers
-                    .get(self.key(&order), || self.ask(&order))
-                    .await?
-            }
+            Some(_) => self.kept(&order).await?,
             None => Arc::new(self.ask(&order).await?),
         };
-        Ok(answer.response(&head.headers).map(Answered::Whole))
+        let packed = if route.compress {
+            compress::pack(&head.headers, &answer.headers, &answer.body).await
+        } else {
+            None
+        };
+        let mut response = answer.response(&head.headers, packed);
+        if route.compress {
+            let depends = HeaderValue::from_static("accept-encoding");
+            response.headers_mut().append(VARY, depends);
+        }
+        Ok(response.map(Answered::Whole))
     }
 
     /// The answer to a browser that asks whether it may ask.
@@ -195,8 +200,8 @@ impl<B: Bus> Visit<'_, B> {
         let requester = Requester {
             address: known.client,
             route: known.route.as_ref().map_or("", |route| route.id.as_str()),
-            issuer: user.map_or("", |u| u.validated.issuer()),
-            user: user.map_or("", |u| u.validated.principal()),
+            issuer: user.map_or("", |u| u.identity.issuer()),
+            user: user.map_or("", |u| u.identity.principal()),
             client: user.map_or("", User::client),
         };
         let all = &self.loaded.rates;

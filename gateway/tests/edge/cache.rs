@@ -30,6 +30,23 @@ subject = "news.get"
 mode = "request"
 auth = "public"
 cache = { ttl = "60s" }
+
+[[route]]
+method = "GET"
+path = "/prices"
+subject = "prices.get"
+mode = "request"
+auth = "public"
+cache = { ttl = "60s", invalidated_by = "prices.changed" }
+compress = true
+
+[[route]]
+method = "GET"
+path = "/stock"
+subject = "stock.get"
+mode = "request"
+auth = "public"
+cache = { ttl = "60s", invalidated_by = "prices.changed" }
 "#;
 
 /// An edge whose service numbers its replies.
@@ -156,4 +173,87 @@ async fn what_fails_or_is_forbidden_to_keep_is_not_kept() {
     assert_eq!(body(ask()).await, "2");
     edge.bus.answer(Ok(json_reply("3")));
     assert_eq!(body(ask()).await, "2");
+}
+
+/// Waits until the edge listens for changes.
+async fn heard(edge: &Edge) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while edge.bus.listeners.lock().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "nobody listens");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It has begun an era once it hears.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+#[tokio::test]
+async fn an_event_forgets_the_replies_of_every_route_that_names_it() {
+    let (edge, _) = numbered().await;
+    heard(&edge).await;
+    assert_eq!(body(edge.get("/prices")).await, "0");
+    assert_eq!(body(edge.get("/stock")).await, "1");
+    assert_eq!(body(edge.get("/news")).await, "2");
+    assert_eq!(body(edge.get("/prices")).await, "0");
+    edge.bus.emit("prices.changed", "{}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(body(edge.get("/prices")).await, "3");
+    assert_eq!(body(edge.get("/stock")).await, "4");
+    assert_eq!(body(edge.get("/news")).await, "2");
+    // What is asked when the event comes is not kept for those who ask after it.
+    edge.bus.emit("prices.changed", "{}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let asked = tokio::spawn(edge.get("/prices").send());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    edge.bus.emit("prices.changed", "{}");
+    let first = asked.await.unwrap().unwrap().text().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_ne!(body(edge.get("/prices")).await, first);
+}
+
+#[tokio::test]
+async fn nothing_is_kept_while_nobody_hears_of_changes() {
+    let (edge, _) = numbered().await;
+    heard(&edge).await;
+    assert_eq!(body(edge.get("/prices")).await, "0");
+    assert_eq!(body(edge.get("/prices")).await, "0");
+    edge.bus.listeners.lock().clear();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(body(edge.get("/prices")).await, "1");
+    assert_eq!(body(edge.get("/prices")).await, "2");
+}
+
+#[tokio::test]
+async fn only_a_route_that_says_so_packs_its_replies() {
+    let (edge, _) = numbered().await;
+    heard(&edge).await;
+    let text = format!("\"{}\"", "tea ".repeat(1_000));
+    edge.bus.answer(Ok(json_reply(&text)));
+    let ask = async |path: &str, takes: &str| {
+        let request = edge.get(path).header("accept-encoding", takes);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let header = |name: &str| {
+            let value = answer.headers().get(name);
+            value.map_or("", |v| v.to_str().unwrap()).to_owned()
+        };
+        let (coding, tag) = (header("content-encoding"), header("etag"));
+        (coding, tag, answer.bytes().await.unwrap())
+    };
+    let (coding, tag, bytes) = ask("/prices", "gzip, br").await;
+    assert_eq!(coding, "gzip");
+    assert!(tag.starts_with("W/\""), "{tag}");
+    assert!(bytes.len() < 200 && bytes.starts_with(&[0x1f, 0x8b]));
+    let (coding, plain, bytes) = ask("/prices", "br").await;
+    assert_eq!((coding.as_str(), bytes.len()), ("", text.len()));
+    assert_eq!(format!("W/{plain}"), tag);
+    let (coding, _, bytes) = ask("/stock", "gzip").await;
+    assert_eq!((coding.as_str(), bytes.len()), ("", text.len()));
+    let known = edge.get("/prices").header("if-none-match", tag);
+    let known = known
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(known.status(), 304);
+    assert!(!known.headers().contains_key("content-encoding"));
 }

@@ -75,7 +75,7 @@ fn absent_auth_does_not_load() {
     assert_eq!(
         changed("auth = \"jwt\"\n", ""),
         [
-            "routes.toml:1:1: `auth` is missing in `route`: write `auth = \"jwt\"`, or `auth = \"public\"` if everybody may call it"
+            "routes.toml:1:1: `auth` is missing in `route`: write `auth = \"jwt\"` or `auth = \"key\"`, or `auth = \"public\"` if everybody may call it"
         ]
     );
 }
@@ -643,6 +643,18 @@ fn the_full_example_loads() {
     if let Err(errors) = GatewayConfig::load(&file) {
         panic!("{errors}");
     }
+}
+
+#[test]
+fn keys_need_a_file_and_have_nothing_of_tokens() {
+    let keyed = "[[route]]\nmethod = \"GET\"\npath = \"/a\"\nsubject = \"a.b\"\nmode = \"request\"\nauth = \"key\"\n";
+    let found = route_errors(keyed);
+    assert!(found[0].contains("needs `[api_keys]`"), "{found:?}");
+    let found = route_errors(&format!("{keyed}audience = \"x\"\n"));
+    assert!(
+        found.iter().any(|e| e.contains("is of tokens")),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -287,3 +287,44 @@ audience = "https://api.example"
         401
     );
 }
+
+#[tokio::test]
+async fn an_issuer_is_found_by_its_description_which_has_to_be_its_own() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let routes = "[[route]]\nmethod = \"GET\"\npath = \"/v1/orders/{id}\"\nsubject = \"orders.get\"\nmode = \"request\"\nauth = \"jwt\"\nissuer = \"@OTHER@\"\naudience = \"https://api.example\"\n";
+    for (its_own, wanted) in [(true, 200), (false, 503)] {
+        let keys = Issuer::start().await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/realm", listener.local_addr().unwrap());
+        let named = if its_own {
+            &*url
+        } else {
+            "https://evil.example"
+        };
+        let description = json!({"issuer": named, "jwks_uri": format!("{}/keys", keys.url)});
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                let is_asked =
+                    head[..read].starts_with(b"GET /realm/.well-known/openid-configuration ");
+                let answer = if is_asked {
+                    ok_answer(&description.to_string())
+                } else {
+                    "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let edge = Edge::with(Options {
+            routes: Some(Box::leak(routes.replace("@OTHER@", &url).into_boxed_str())),
+            issuer: Box::leak(format!("[[issuer]]\nissuer = \"{url}\"").into_boxed_str()),
+            ..Options::default()
+        })
+        .await;
+        let claims = with(keys.claims(), json!({ "iss": url }));
+        let token = keys.key().sign(&keys.header(), &claims);
+        assert_eq!(status(&edge, &token).await, wanted);
+        assert_eq!(keys.fetches() > 0, its_own);
+    }
+}

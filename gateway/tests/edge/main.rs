@@ -10,6 +10,7 @@
 )]
 
 mod aggregate;
+mod api_keys;
 mod cache;
 mod command;
 mod configuration;
@@ -17,9 +18,11 @@ mod decisions;
 mod drain;
 mod exchange;
 mod idempotency;
+mod introspection;
 mod keys;
 mod limits;
 mod outcomes;
+mod possession;
 mod presentation;
 mod protection;
 mod reload;

@@ -218,3 +218,68 @@ async fn streams_are_not_requests_in_work() {
     let fourth = edge.get("/news").send().await.unwrap();
     assert_eq!(problem(fourth).await, (429, "too-many-streams".into()));
 }
+
+/// Resident memory of this process, in KiB.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Runs in a process of its own, which nothing else uses.
+#[tokio::test]
+async fn measured_alone() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    if std::env::var_os("BULLA_MEASURE_STREAMS").is_none() {
+        return;
+    }
+    let edge = Edge::with(Options {
+        routes: Some(ROUTES),
+        limits: "connections_per_address = 2000\nevent_streams = 2000\nheader_timeout = \"60s\"",
+        ..Options::default()
+    })
+    .await;
+    let open = async |user: usize| {
+        let name = format!("user{user}");
+        let token = edge.issuer.token_with(json!({ "sub": name }));
+        let mut stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
+        let request = format!(
+            "GET /v1/users/{name}/events HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"retry: 2000\n\n\r\n") {
+            let mut part = [0; 1024];
+            let read = stream.read(&mut part).await.unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&part[..read]);
+        }
+        stream
+    };
+    // What the first ones bring along is not counted.
+    let mut all = Vec::new();
+    for user in 0..50 {
+        all.push(open(user).await);
+    }
+    let before = resident();
+    for user in 50..1_050 {
+        all.push(open(user).await);
+    }
+    let grown = resident().saturating_sub(before);
+    assert_eq!(open_streams(&edge).await, "bulla_gateway_streams 1050");
+    println!("1,000 idle streams take {} KiB, {before} KiB before", grown);
+    assert!(grown < 40 * 1024, "{grown} KiB");
+}
+
+#[test]
+fn a_thousand_idle_streams_fit_into_40_mib() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "streams::measured_alone", "--nocapture"])
+        .env("BULLA_MEASURE_STREAMS", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|l| l.contains("idle streams take"));
+    println!("{}", line.unwrap_or(&text));
+    assert!(output.status.success(), "{text}");
+}

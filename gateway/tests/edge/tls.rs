@@ -208,3 +208,42 @@ async fn tls_1_2_is_refused_where_the_configuration_says_so() {
     assert!(shown(&strict, false).await.is_some());
     assert!(shown(&strict, true).await.is_none());
 }
+
+#[tokio::test]
+async fn a_client_that_comes_back_resumes_its_session() {
+    use rustls::HandshakeKind;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (edge, cert) = edge().await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap())
+        .unwrap();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            // Tickets come after the handshake.
+            stream
+                .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{version:?}");
+            kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+        }
+        assert_eq!(kinds[1], HandshakeKind::Resumed, "{version:?}");
+        assert_ne!(kinds[0], HandshakeKind::Resumed, "{version:?}");
+    }
+}

@@ -4,6 +4,7 @@ use crate::setup::*;
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::KeyPair as _;
 use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
+use data_encoding::BASE64URL_NOPAD as B64;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -326,4 +327,146 @@ audience = "https://b.example"
         let response = edge.get(path).bearer_auth(&token).send().await.unwrap();
         assert_eq!(response.status(), status, "{path}");
     }
+}
+
+/// Every rule of [RFC 8725] and of this crate's README that a token can break by itself, on
+/// one edge, signed by the issuer's own key wherever a signature can be made.
+///
+/// [RFC 8725]: https://www.rfc-editor.org/rfc/rfc8725
+#[tokio::test]
+async fn every_row_of_the_table_of_token_attacks_is_refused() {
+    let edge = Edge::start().await;
+    let key = edge.issuer.key();
+    let (good_header, good_claims) = (edge.issuer.header(), edge.issuer.claims());
+    let signed = |header: &str, claims: &str| {
+        let text = format!(
+            "{}.{}",
+            B64.encode(header.as_bytes()),
+            B64.encode(claims.as_bytes())
+        );
+        let signature = key.pair.sign(text.as_bytes());
+        format!("{text}.{}", B64.encode(signature.as_ref()))
+    };
+    let (header, claims) = (good_header.to_string(), good_claims.to_string());
+    let sound = signed(&header, &claims);
+    let ask = edge.get("/v1/orders/1").bearer_auth(&sound).send();
+    assert_eq!(ask.await.unwrap().status(), 200);
+    let mut table: Vec<(String, String)> = Vec::new();
+    let mut row = |what: &str, token: String| table.push((what.to_owned(), token));
+
+    for changes in [
+        json!({"alg": "RSA1_5"}),
+        json!({"alg": "PBES2-HS256+A128KW", "p2c": 100_000_000, "p2s": "AAAA"}),
+        json!({"alg": "dir"}),
+        json!({"alg": "ES512"}),
+        json!({"alg": "eddsa"}),
+        json!({"alg": ["EdDSA"]}),
+        json!({"alg": null}),
+        json!({"zip": "DEF"}),
+        json!({"enc": "A256GCM"}),
+        json!({"cty": "JWT"}),
+        json!({"crit": ["exp"]}),
+        json!({"crit": []}),
+        json!({"b64": false}),
+        json!({"epk": {}}),
+        json!({"p2c": 1}),
+        json!({"kid": 1}),
+        json!({"kid": ""}),
+        json!({"kid": "k".repeat(300)}),
+        json!({"typ": "dpop+jwt"}),
+        json!({"typ": "txntoken+jwt"}),
+    ] {
+        let header = with(good_header.clone(), changes.clone());
+        row(
+            &format!("header {changes}"),
+            signed(&header.to_string(), &claims),
+        );
+    }
+    for changes in [
+        json!({"exp": "2030-01-01"}),
+        json!({"exp": now() as f64 + 300.5}),
+        json!({"exp": -1}),
+        json!({"exp": 1e30}),
+        json!({"exp": null}),
+        json!({"exp": true}),
+        json!({"nbf": "soon"}),
+        json!({"iat": "now"}),
+        json!({"iat": null}),
+        json!({"jti": null}),
+        json!({"client_id": null}),
+        json!({"aud": []}),
+        json!({"aud": [1]}),
+        json!({"aud": {"a": AUDIENCE}}),
+        json!({"aud": [AUDIENCE, 1]}),
+        json!({"sub": 1}),
+        json!({"sub": ""}),
+        json!({"sub": "a\nb"}),
+        json!({"iss": [edge.issuer.url]}),
+        json!({"iss": format!("{}/", edge.issuer.url)}),
+        json!({"scope": ["orders:read"]}),
+        json!({"scope": "orders:read\u{0}"}),
+    ] {
+        let claims = with(good_claims.clone(), changes.clone());
+        row(
+            &format!("claims {changes}"),
+            signed(&header, &claims.to_string()),
+        );
+    }
+    let twice = |text: &str, member: &str| format!("{{{member},{}", &text[1..]);
+    row(
+        "two algorithms",
+        signed(&twice(&header, "\"alg\":\"none\""), &claims),
+    );
+    row(
+        "two users",
+        signed(&header, &twice(&claims, "\"sub\":\"mallory\"")),
+    );
+    row(
+        "two users, one escaped",
+        signed(&header, &twice(&claims, "\"s\\u0075b\":\"mallory\"")),
+    );
+    row("claims are a list", signed(&header, "[]"));
+    row("claims and more", signed(&header, &format!("{claims}{{}}")));
+    row("claims of nothing", signed(&header, ""));
+    row(
+        "deep claims",
+        signed(
+            &header,
+            &twice(
+                &claims,
+                &format!("\"x\":{}{}", "[".repeat(200), "]".repeat(200)),
+            ),
+        ),
+    );
+    row(
+        "a token in a token",
+        signed(
+            &with(good_header.clone(), json!({"cty": "JWT"})).to_string(),
+            &sound,
+        ),
+    );
+    row("five parts", format!("{sound}.x.y"));
+    row("two parts", sound.rsplit_once('.').unwrap().0.to_owned());
+    row(
+        "no signature",
+        format!("{}.", sound.rsplit_once('.').unwrap().0),
+    );
+    row("padded", format!("{sound}="));
+    row("other alphabet", sound.replacen('.', "+.", 1));
+    row("a byte more", format!("{sound}A"));
+    let json = json!({"payload": "x", "protected": "y", "signature": "z"}).to_string();
+    row("JSON serialisation", json.replace('"', "'"));
+    for (what, token) in table {
+        let request = edge
+            .get("/v1/orders/1")
+            .header("authorization", format!("Bearer {token}"));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{what}");
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
+        assert!(
+            challenge.contains("error=\"invalid_token\""),
+            "{what}: {challenge}"
+        );
+    }
+    assert_eq!(edge.bus.seen.lock().len(), 1);
 }

@@ -344,12 +344,18 @@ mod tests {
             judged.map(|token| token.principal().to_owned())
         };
         assert_eq!(judge(json!({})), Ok("alice".into()));
-        assert_eq!(judge(json!({"iss": "https://i.example"})), Ok("alice".into()));
+        assert_eq!(
+            judge(json!({"iss": "https://i.example"})),
+            Ok("alice".into())
+        );
         for (changes, want) in [
             (json!({"active": false}), TokenError::Inactive),
             (json!({"active": null}), TokenError::MissingClaim("active")),
             (json!({"active": "true"}), TokenError::BadClaim("active")),
-            (json!({"iss": "https://evil.example"}), TokenError::WrongIssuer),
+            (
+                json!({"iss": "https://evil.example"}),
+                TokenError::WrongIssuer,
+            ),
             (json!({"aud": "other"}), TokenError::WrongAudience),
             (json!({"aud": null}), TokenError::MissingClaim("aud")),
             (json!({"sub": null}), TokenError::MissingClaim("sub")),

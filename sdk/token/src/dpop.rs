@@ -230,11 +230,20 @@ mod tests {
             claims[name] = value;
             judge(&client.sign(&header, &claims), &client.print())
         };
-        assert_eq!(with("htu", json!("https://a.example/x?q#f")), Ok("j1".into()));
+        assert_eq!(
+            with("htu", json!("https://a.example/x?q#f")),
+            Ok("j1".into())
+        );
         assert_eq!(with("htm", json!("POST")), Err(ProofError::Method));
         assert_eq!(with("htm", json!("get")), Err(ProofError::Method));
-        assert_eq!(with("htu", json!("https://b.example/x")), Err(ProofError::Uri));
-        assert_eq!(with("htu", json!("https://a.example/x/")), Err(ProofError::Uri));
+        assert_eq!(
+            with("htu", json!("https://b.example/x")),
+            Err(ProofError::Uri)
+        );
+        assert_eq!(
+            with("htu", json!("https://a.example/x/")),
+            Err(ProofError::Uri)
+        );
         assert_eq!(with("ath", json!("x")), Err(ProofError::OtherToken));
         assert_eq!(with("iat", json!(NOW - 61)), Err(ProofError::Time));
         assert_eq!(with("iat", json!(NOW + 61)), Err(ProofError::Time));
@@ -277,7 +286,11 @@ mod tests {
             (json!({"alg": "none"}), "proof_malformed"),
             (json!({"alg": "ES256"}), "proof_key"),
         ] {
-            assert_eq!(judge_header(header(changes.clone())), Err(want), "{changes}");
+            assert_eq!(
+                judge_header(header(changes.clone())),
+                Err(want),
+                "{changes}"
+            );
         }
         let mut without = header(json!({}));
         without.as_object_mut().unwrap().remove("jwk");

@@ -1,0 +1,51 @@
+//! Who a client is, however he has proven it.
+
+use std::sync::Arc;
+
+use bulla_identity::{Claims, UnixMillis};
+use bulla_token::ValidatedToken;
+
+use crate::api_keys::{ApiKey, ISSUER};
+
+/// Who a client is.
+#[derive(Clone)]
+pub(crate) enum Identity {
+    /// The user of an access token.
+    Token(Arc<ValidatedToken>),
+    /// The user of an API key.
+    Key(Arc<ApiKey>),
+}
+
+impl Identity {
+    /// Who says so.
+    pub(crate) fn issuer(&self) -> &str {
+        match self {
+            Self::Token(token) => token.issuer(),
+            Self::Key(_) => ISSUER,
+        }
+    }
+
+    /// The user's name.
+    pub(crate) fn principal(&self) -> &str {
+        match self {
+            Self::Token(token) => token.principal(),
+            Self::Key(key) => &key.user,
+        }
+    }
+
+    /// What is said of him.
+    pub(crate) fn claims(&self) -> &Claims {
+        match self {
+            Self::Token(token) => token.claims(),
+            Self::Key(key) => &key.claims,
+        }
+    }
+
+    /// When it ends, without leeway; nothing for what does not end by itself.
+    pub(crate) fn ends(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Token(token) => Some(token.expires()),
+            Self::Key(key) => key.ends(),
+        }
+    }
+}
