@@ -149,7 +149,10 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long a request waits for its answer, unless its route says otherwise.
     pub request_timeout: Duration,
-    /// How long running requests may take after the signal to stop.
+    /// How long it still takes connections after the signal to stop, while it says that it
+    /// is not ready: until whoever shares out the load has noticed.
+    pub unready_for: Duration,
+    /// How long running requests may take after that.
     pub drain_timeout: Duration,
 }
 
@@ -172,6 +175,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(5),
+            unready_for: Duration::ZERO,
             drain_timeout: Duration::from_secs(20),
         }
     }

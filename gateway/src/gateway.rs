@@ -161,10 +161,15 @@ impl<B: Bus> Gateway<B> {
             "the gateway listens"
         );
         let background = TaskTracker::new();
+        // Takes no more connections. Later than `stop`, with which it becomes unready.
+        let closing = CancellationToken::new();
         background.spawn({
-            let (stop, streams) = (stop.clone(), edge.streams.stopping.clone());
+            let (stop, closing) = (stop.clone(), closing.clone());
+            let streams = edge.streams.stopping.clone();
             async move {
                 stop.cancelled().await;
+                tokio::time::sleep(limits.unready_for).await;
+                closing.cancel();
                 streams.cancel();
             }
         });
@@ -211,7 +216,7 @@ impl<B: Bus> Gateway<B> {
             metrics,
         };
         let drain = limits.drain_timeout;
-        serve(listener, door, stop, answer).await;
+        serve(listener, door, closing, answer).await;
         readiness.set_unready();
         edge.streams.talks.close();
         let talks = edge.streams.talks.wait();

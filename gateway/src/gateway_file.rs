@@ -351,6 +351,9 @@ fn read_limits(mut s: Section<'_>) -> Limits {
         request_timeout: s
             .duration("request_timeout", millis(10, 300_000))
             .unwrap_or(default.request_timeout),
+        unready_for: s
+            .duration("unready_for", millis(0, 300_001))
+            .unwrap_or(default.unready_for),
         drain_timeout: s
             .duration("drain_timeout", millis(0, 3_600_000))
             .unwrap_or(default.drain_timeout),

@@ -158,6 +158,13 @@ fn read_rate(mut s: Section<'_>) -> Option<RateConfig> {
             "`burst` means nothing for a quota that is `shared`: add a rate of each node beside it",
         );
     }
+    // The bus remembers for 31 days, and a little longer than the window is needed.
+    if is_shared && window.is_some_and(|window| window > Duration::from_secs(30 * 86_400)) {
+        s.problem(
+            &s.span(),
+            "a quota that is `shared` has a `window` of 30 days at most",
+        );
+    }
     s.finish();
     let quota = NonZeroU32::new(quota?)?;
     Some(RateConfig {

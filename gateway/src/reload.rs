@@ -79,7 +79,11 @@ impl Fixed {
             (limits.header_bytes, limits.headers, limits.streams),
             (limits.connections, limits.connections_per_address),
             (limits.requests, limits.event_streams, limits.header_timeout),
-            (limits.write_timeout, limits.drain_timeout),
+            (
+                limits.write_timeout,
+                limits.unready_for,
+                limits.drain_timeout,
+            ),
         );
         Self {
             parts: [

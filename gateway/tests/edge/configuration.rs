@@ -416,6 +416,15 @@ fn protection_that_protects_nothing_does_not_load() {
         assert_eq!(found.len(), 1, "{extra}: {found:?}");
         assert!(found[0].contains(wanted), "{extra}: {found:?}");
     }
+    let shared = "[[rate]]\nname = \"a\"\nby = \"ip\"\nquota = 1\nshared = true\n";
+    for (line, wanted) in [
+        ("window = \"721h\"", "30 days at most"),
+        ("window = \"1h\"\nburst = 1", "means nothing"),
+    ] {
+        let found = gateway(&format!("{shared}{line}\n"));
+        assert!(found[0].contains(wanted), "{found:?}");
+    }
+    assert_eq!(gateway(&format!("{shared}window = \"720h\"\n")), [""; 0]);
     let missing = gateway("[[rate]]\nname = \"a\"\n");
     assert_eq!(missing.len(), 3, "{missing:?}");
 }

@@ -1,6 +1,9 @@
 //! Stopping: what runs comes to its end, nothing new begins.
 
 use crate::setup::*;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -73,4 +76,86 @@ async fn a_request_that_never_ends_is_cut_after_the_drain_time() {
     edge.stop().await;
     assert!(started.elapsed() < Duration::from_secs(4));
     assert!(running.await.unwrap().is_err());
+}
+
+/// Which nodes say that they are there and do not stop, asked again and again.
+async fn watch(
+    client: reqwest::Client,
+    nodes: Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>,
+    ready: Arc<Mutex<Vec<SocketAddr>>>,
+) {
+    loop {
+        let mut good = Vec::new();
+        let all = nodes.lock().clone();
+        for (address, admin) in all {
+            let asked = client.get(format!("http://{admin}/readyz")).send().await;
+            if let Ok(answer) = asked
+                && !answer.text().await.unwrap_or_default().contains("stopping")
+            {
+                good.push(address);
+            }
+        }
+        *ready.lock() = good;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_under_load_fails_no_request() {
+    let options = || Options {
+        limits: "unready_for = \"400ms\"\ndrain_timeout = \"5s\"",
+        ..Options::default()
+    };
+    let first = Edge::with(options()).await;
+    let bus = first.bus.clone();
+    let another =
+        async || Edge::beside(bus.clone(), options(), Issuer::start().await, |_| {}).await;
+    let mut running = vec![first, another().await];
+    let place = |edge: &Edge| (edge.address, edge.admin);
+    let nodes = Arc::new(Mutex::new(running.iter().map(place).collect::<Vec<_>>()));
+    let ready: Vec<_> = running.iter().map(|edge| edge.address).collect();
+    let ready = Arc::new(Mutex::new(ready));
+    let client = running[0].client.clone();
+    let watching = tokio::spawn(watch(
+        client.clone(),
+        Arc::clone(&nodes),
+        Arc::clone(&ready),
+    ));
+    let done = CancellationToken::new();
+    let load: Vec<_> = (0..4)
+        .map(|n| {
+            let (ready, done, client) = (Arc::clone(&ready), done.clone(), client.clone());
+            tokio::spawn(async move {
+                let (mut sent, mut failed) = (0, Vec::new());
+                while !done.is_cancelled() {
+                    let all = ready.lock().clone();
+                    let url = format!("http://{}/health", all[(n + sent) % all.len()]);
+                    sent += 1;
+                    match client.get(url).send().await {
+                        Ok(answer) if answer.status() == 200 => {}
+                        other => failed.push(format!("{other:?}")),
+                    }
+                }
+                (sent, failed)
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        let new = another().await;
+        nodes.lock().push(place(&new));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        running.remove(0).stop().await;
+        nodes.lock().remove(0);
+        running.push(new);
+    }
+    done.cancel();
+    let (mut sent, mut failed) = (0, Vec::new());
+    for task in load {
+        let (more, broken) = task.await.unwrap();
+        sent += more;
+        failed.extend(broken);
+    }
+    watching.abort();
+    assert!(sent > 50, "{sent}");
+    assert_eq!(failed, [""; 0], "of {sent}");
 }

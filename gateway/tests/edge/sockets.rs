@@ -224,3 +224,47 @@ async fn a_route_that_does_not_offer_it_speaks_no_websocket() {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
 }
+
+#[tokio::test]
+async fn any_bytes_after_the_handshake_leave_the_edge_alive() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let edge = edge().await;
+    let (_, token) = bearer(&edge);
+    let head = format!(
+        "GET /v1/users/alice/events HTTP/1.1\r\nhost: a\r\nauthorization: {token}\r\nupgrade: websocket\r\n\
+         connection: upgrade\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+    );
+    let mut state: u64 = 1;
+    let mut random = move || {
+        // xorshift: the same bytes in each run.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    for round in 0..40 {
+        let mut stream = TcpStream::connect(edge.address).await.unwrap();
+        let mut bytes = head.clone().into_bytes();
+        for _ in 0..1 + round * 8 {
+            bytes.extend_from_slice(&random());
+        }
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let reading = stream.read_to_end(&mut answer);
+        let _ = tokio::time::timeout(Duration::from_secs(5), reading)
+            .await
+            .expect("the edge ends it");
+        assert!(answer.starts_with(b"HTTP/1.1 "), "{round}");
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let mut socket = loop {
+        match connect(&edge, &[bearer(&edge)]).await {
+            Ok((socket, _)) => break socket,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    edge.bus.emit("users.alice.changed", "still here");
+    assert_eq!(heard(&mut socket).await, Message::text("still here"));
+}
