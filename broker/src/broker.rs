@@ -124,7 +124,7 @@ impl Entrance {
             replicas: config.replicas,
             revocations: config.revocations,
         };
-        let (stream, held) = self.held(&js, &given).await?;
+        let (stream, held) = Box::pin(self.held(&js, &given)).await?;
         if !held.is_vouched() {
             return Err(TrustFault::Unvouched.into());
         }
@@ -259,7 +259,7 @@ impl Entrance {
     async fn held(&self, js: &Client, given: &Given) -> Result<(ControlStream, Held), BrokerError> {
         let mut told: Option<Instant> = None;
         loop {
-            let error = match self.held_now(js, given).await {
+            let error = match Box::pin(self.held_now(js, given)).await {
                 Ok(held) => return Ok(held),
                 Err(BrokerError::Stream(error)) => error,
                 Err(error) => return Err(error),

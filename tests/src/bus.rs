@@ -20,12 +20,12 @@ pub struct Bus(bulla_testing::Bus);
 impl Bus {
     /// A bus with one broker and this policy, see [`BusOptions::policy`].
     pub async fn start(policy: &str) -> Self {
-        Self(bulla_testing::Bus::start(policy).await)
+        Self(Box::pin(bulla_testing::Bus::start(policy)).await)
     }
 
     /// A bus as `options` say.
     pub async fn start_with(options: BusOptions) -> Self {
-        Self(bulla_testing::Bus::start_with(options).await)
+        Self(Box::pin(bulla_testing::Bus::start_with(options)).await)
     }
 
     /// Ends a broker in the middle of whatever it does.

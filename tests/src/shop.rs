@@ -147,7 +147,7 @@ pub struct Shop {
 impl Shop {
     /// The shop, open for business.
     pub async fn open() -> Self {
-        Self::open_with(Bus::start(SHOP_POLICY).await).await
+        Box::pin(Self::open_with(Bus::start(SHOP_POLICY).await)).await
     }
 
     /// The shop on a bus of its own kind.
