@@ -20,7 +20,7 @@ use crate::callout::{self, AdmissionError, Admissions, Callout, Questions};
 use crate::census::{self, Census};
 use crate::clock;
 use crate::config::BrokerConfig;
-use crate::connection::{self, Connection, ConnectionError, TELL_AGAIN, WAITING};
+use crate::connection::{self, BusAddress, Connection, ConnectionError, TELL_AGAIN, WAITING};
 use crate::control::{
     self, AuditRetention, ControlPlane, ControlStream, Record, Requests, StreamError,
 };
@@ -107,7 +107,10 @@ impl Entrance {
         stop: &CancellationToken,
     ) -> Result<Running, BrokerError> {
         let metrics = self.metrics.clone();
-        let url = &config.nats_url;
+        let url = &BusAddress {
+            url: config.nats_url.clone(),
+            tls: config.tls.clone(),
+        };
         let disturbed = Arc::new(Notify::new());
         self.probe.waits_for("nats-server, account JS");
         let js = Connection {

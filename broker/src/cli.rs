@@ -1,6 +1,7 @@
 //! The command line `bulla`.
 
 pub(crate) mod audit;
+mod broker_init;
 mod doctor;
 pub mod envelope;
 mod identity;
@@ -47,6 +48,7 @@ use trust::TrustCommand;
         bulla envelope inspect FILE   what a captured message says\n  \
         bulla revoke workload orders  believe it no more, within a second\n  \
         bulla audit explain ID        why something was denied\n  \
+        bulla broker init --domain acme.example\n  \
         bulla doctor                  is the bus as closed as it must be?\n\n\
         Exit code: 0 done or yes, 1 the answer is no, 2 an error."
 )]
@@ -88,9 +90,17 @@ enum Command {
         after_help = "Examples:\n  \
             bulla broker --config broker.toml\n  \
             bulla broker --config broker.toml --group b --log json\n  \
-            bulla broker --config broker.toml --check"
+            bulla broker --config broker.toml --check\n  \
+            bulla broker init --domain acme.example     everything that a deployment begins with",
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true
     )]
-    Broker(BrokerArgs),
+    Broker {
+        #[command(subcommand)]
+        command: Option<BrokerCommand>,
+        #[command(flatten)]
+        args: BrokerArgs,
+    },
 
     /// Serve HTTP clients: their requests become sealed messages
     #[command(after_help = "Examples:\n  \
@@ -163,11 +173,18 @@ enum DevCommand {
     Token(TokenArgs),
 }
 
+#[derive(Debug, Subcommand)]
+enum BrokerCommand {
+    Init(broker_init::BrokerInitArgs),
+    Key(broker_init::BrokerKeyArgs),
+}
+
 #[derive(Debug, clap::Args)]
 struct BrokerArgs {
     /// The configuration file (`broker.toml`)
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    // Where a subcommand stands it is not asked for.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
 
     /// Which queue groups of the callout to join, `a`, `b` or `both`, instead of the file's
     #[arg(long, value_name = "GROUP")]
@@ -204,7 +221,18 @@ pub fn main() -> ExitCode {
         } => finish(on_runtime(async move {
             dev::run(&args).await.map_err(Into::into)
         })),
-        Command::Broker(args) => finish(broker(args)),
+        Command::Broker {
+            command: Some(BrokerCommand::Init(args)),
+            ..
+        } => broker_init::run(&args),
+        Command::Broker {
+            command: Some(BrokerCommand::Key(args)),
+            ..
+        } => broker_init::key(&args),
+        Command::Broker {
+            command: None,
+            args,
+        } => finish(broker(args)),
         Command::Gateway(args) => bulla_gateway::cli::run(&args),
         Command::Policy(command) => policy::run(&command),
         Command::Identity(command) => identity::run(command),
@@ -223,7 +251,8 @@ pub fn main() -> ExitCode {
 }
 
 fn broker(args: BrokerArgs) -> Result<(), Box<dyn Error>> {
-    let mut config = BrokerConfig::load(&args.config)?;
+    let file = args.config.ok_or("name the configuration with --config")?;
+    let mut config = BrokerConfig::load(&file)?;
     if let Some(group) = args.group {
         config.group = group;
     }

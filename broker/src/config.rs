@@ -23,6 +23,8 @@ use crate::issuing::IssuingKeys;
 pub struct BrokerConfig {
     /// Where nats-server is.
     pub nats_url: String,
+    /// How it speaks TLS to it.
+    pub tls: BusTls,
     /// Which queue groups of the callout it joins.
     pub group: Group,
     /// Its keys.
@@ -55,6 +57,15 @@ pub struct BrokerConfig {
     pub admin: Option<SocketAddr>,
 }
 
+/// TLS to nats-server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BusTls {
+    /// The certificate authorities (PEM) that count; the system's where there are none.
+    pub ca: Option<PathBuf>,
+    /// A certificate and its key (PEM), where the server asks for one.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
 /// The workload under which a broker exchanges users' tokens.
 #[derive(Debug, Clone)]
 pub struct ExchangeConfig {
@@ -64,6 +75,8 @@ pub struct ExchangeConfig {
     pub seed_file: PathBuf,
     /// The file with the trust root's public key.
     pub root_file: PathBuf,
+    /// How it speaks TLS to nats-server.
+    pub tls: BusTls,
 }
 
 /// The files of the operator that a broker follows.
@@ -135,6 +148,7 @@ impl BrokerConfig {
             None => None,
         };
 
+        let tls = raw.tls.unwrap_or_default().read(&mut reader);
         let exchange = raw.exchange.as_ref().and_then(|exchange| {
             let workload = WorkloadId::parse(&exchange.workload);
             let workload = reader.check("exchange.workload", workload);
@@ -145,6 +159,7 @@ impl BrokerConfig {
                 workload,
                 seed_file: dir.join(&exchange.seed_file),
                 root_file: dir.join(&raw.trust.root),
+                tls: tls.clone(),
             })
         });
         let audit = raw.audit.unwrap_or_default().read(&mut reader);
@@ -189,6 +204,7 @@ impl BrokerConfig {
                 Some(policy),
             ) if problems.is_empty() => Ok(Self {
                 nats_url: raw.nats_url,
+                tls,
                 group,
                 keys: BrokerKeys {
                     issuer,
@@ -350,6 +366,7 @@ struct Raw {
     keys: RawKeys,
     trust: RawTrust,
     exchange: Option<RawExchange>,
+    tls: Option<RawTls>,
     audit: Option<RawAudit>,
     admin: Option<RawAdmin>,
     #[serde(default)]
@@ -401,6 +418,44 @@ impl RawAudit {
             audit.max_bytes = mebibytes.saturating_mul(1 << 20);
         }
         audit
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawTls {
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl RawTls {
+    /// The files; they are read at each connection, here only to say at once if they
+    /// cannot be.
+    fn read(self, reader: &mut Reader<'_>) -> BusTls {
+        let dir = reader.dir.to_owned();
+        let at = |path: &PathBuf| dir.join(path);
+        for (key, path) in [("tls.ca", &self.ca), ("tls.certificate", &self.certificate)] {
+            if let Some(path) = path {
+                reader.bytes(key, path);
+            }
+        }
+        if let Some(path) = &self.key {
+            let read = secret_file::read(&dir.join(path)).map_err(|error| chain(&error));
+            reader.check("tls.key", read);
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            let problem = "`tls.certificate` and `tls.key` come together";
+            reader.problems.push(problem.to_owned());
+        }
+        BusTls {
+            ca: self.ca.as_ref().map(at),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(at)
+                .zip(self.key.as_ref().map(at)),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use bulla_keyring::NkeySeed;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::config::BusTls;
 use crate::metrics::Metrics;
 
 /// One of a broker's connections, to be made.
@@ -28,7 +29,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects, however long that takes: nats-server may start later, or may not know
     /// this nkey before its next reload. Once connected it reconnects for ever.
-    pub(crate) async fn make(self, url: &str, metrics: &Metrics) -> Client {
+    pub(crate) async fn make(self, bus: &BusAddress, metrics: &Metrics) -> Client {
         let Self {
             account,
             seed,
@@ -37,7 +38,9 @@ impl Connection {
         } = self;
         let nkey = seed.public();
         let metrics = metrics.clone();
-        let options = prove_by(seed)
+        let url = &*bus.url;
+        let options = bus
+            .options(seed)
             .name(format!("bulla broker: {account}"))
             .reconnect_delay_callback(delay)
             .subscription_capacity(waiting)
@@ -106,6 +109,26 @@ pub(crate) async fn connect_once(
 /// Where an operator's answers come, without a final dot.
 pub(crate) fn operator_inbox(nkey: &Nkey) -> String {
     format!("_INBOX.operator.{nkey}")
+}
+
+/// Where nats-server is, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub(crate) struct BusAddress {
+    pub(crate) url: String,
+    pub(crate) tls: BusTls,
+}
+
+impl BusAddress {
+    fn options(&self, seed: Arc<NkeySeed>) -> ConnectOptions {
+        let mut options = prove_by(seed);
+        if let Some(ca) = &self.tls.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
+        if let Some((certificate, key)) = &self.tls.certificate {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        options
+    }
 }
 
 fn prove_by(seed: Arc<NkeySeed>) -> ConnectOptions {

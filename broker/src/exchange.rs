@@ -76,7 +76,14 @@ async fn serve(
         &config.seed_file,
         &config.root_file,
     );
-    let client = Client::connect(options.token_key(&seed)).await?;
+    let mut options = options.token_key(&seed);
+    if let Some(ca) = &config.tls.ca {
+        options = options.tls_ca_file(ca);
+    }
+    if let Some((certificate, key)) = &config.tls.certificate {
+        options = options.certificate(certificate, key);
+    }
+    let client = Client::connect(options).await?;
     let exchanger = Arc::new(Exchanger {
         key: TokenSigningKey::from_seed(*seed),
         quota: Mutex::new(Quota::with_rate(QUOTA_CAPACITY, QUOTA_REFILL)),

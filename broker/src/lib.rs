@@ -34,6 +34,7 @@ mod config;
 mod connection;
 mod control;
 mod decision;
+mod deployment;
 mod dev;
 mod doctor;
 mod durable;

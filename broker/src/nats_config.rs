@@ -31,8 +31,8 @@ use crate::connection;
 pub struct ServerConfig {
     /// The server's name in logs.
     pub server_name: String,
-    /// The port on 127.0.0.1, or any free one.
-    pub port: Option<u16>,
+    /// Where and how it listens.
+    pub listening: Listening,
     /// Where JetStream stores.
     pub store_dir: PathBuf,
     /// The account key that signs the callout's answers.
@@ -48,6 +48,61 @@ pub struct ServerConfig {
     /// messages once its subjects stand here: a changed configuration needs a
     /// reload, which ends every workload's connection once.
     pub stored: Vec<SubjectPattern>,
+}
+
+/// Where a server listens, and who it is together with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    /// The address for clients; 127.0.0.1 if it is empty.
+    pub host: String,
+    /// The port for clients, or any free one.
+    pub port: Option<u16>,
+    /// What other servers and clients are told to connect to, if that is not what it
+    /// listens on.
+    pub advertise: Option<String>,
+    /// TLS for clients and for the other servers; without it only loopback is safe.
+    pub tls: Option<ServerTls>,
+    /// The other servers.
+    pub cluster: Option<ClusterConfig>,
+    /// The port on 127.0.0.1 where nats-server tells everything about itself.
+    pub monitoring: Option<u16>,
+}
+
+impl Listening {
+    /// For this machine alone.
+    #[must_use]
+    pub fn loopback(port: Option<u16>) -> Self {
+        Self {
+            port,
+            ..Self::default()
+        }
+    }
+}
+
+/// The files of a server's TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Its certificate and those above it, PEM.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// Who issues the certificates of the other servers, and of clients.
+    pub ca: PathBuf,
+    /// Whether every client of this server has to show a certificate.
+    pub verify_clients: bool,
+}
+
+/// What a server has to know of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// The cluster's name.
+    pub name: String,
+    /// The address for the other servers.
+    pub host: String,
+    /// The port for them.
+    pub port: u16,
+    /// All servers, `host:port`.
+    pub routes: Vec<String>,
 }
 
 /// The nkeys under which one broker connects, one for each account.
@@ -69,11 +124,11 @@ impl ServerConfig {
     #[must_use]
     pub fn render(&self) -> String {
         let users = |key: fn(&BrokerUsers) -> Nkey| {
-            let mut list = String::new();
-            for broker in &self.brokers {
-                let _ = write!(list, "{{ nkey: {} }} ", quoted(&key(broker).to_string()));
-            }
-            list
+            let users = self.brokers.iter().map(|broker| {
+                let nkey = key(broker).to_string();
+                format!("{{ nkey: {} }}", quoted(&nkey))
+            });
+            users.collect::<Vec<_>>().join(", ")
         };
         let mut auth_users = Vec::new();
         for broker in &self.brokers {
@@ -102,21 +157,87 @@ impl ServerConfig {
                 "\n      {{ service: {{ account: JS, subject: {subject} }} }}"
             );
         }
+        let listening = &self.listening;
         // -1 is nats-server's word for any free port.
-        let port = self.port.map_or(-1, i32::from);
+        let port = listening.port.map_or(-1, i32::from);
+        let host = match &*listening.host {
+            "" => "127.0.0.1",
+            host => host,
+        };
         TEMPLATE
             .replace("@STORED_EXPORTS@", &exports)
             .replace("@STORED_IMPORTS@", &imports)
             .replace("@NAME@", &quoted(&self.server_name))
+            .replace("@HOST@", &quoted(host))
             .replace("@PORT@", &port.to_string())
+            .replace("@LISTENING@", &listening.render())
             .replace("@STORE@", &quoted(&self.store_dir.to_string_lossy()))
             .replace("@ISSUER@", &quoted(&self.issuer.to_string()))
             .replace("@XKEY@", &quoted(&self.xkey.to_string()))
             .replace("@AUTH_USERS@", &auth_users.join(", "))
-            .replace("@AUTH@", users(|b| b.auth).trim_end())
-            .replace("@JS@", users(|b| b.js).trim_end())
+            .replace("@AUTH@", &users(|b| b.auth))
+            .replace("@JS@", &users(|b| b.js))
             .replace("@OPERATORS@", &operators)
-            .replace("@SYS@", users(|b| b.sys).trim_end())
+            .replace("@SYS@", &users(|b| b.sys))
+    }
+}
+
+impl Listening {
+    /// Everything beside host and port.
+    fn render(&self) -> String {
+        let mut out = String::new();
+        if let Some(advertise) = &self.advertise {
+            let _ = write!(out, "client_advertise: {}\n", quoted(advertise));
+        }
+        if let Some(port) = self.monitoring {
+            let _ = write!(
+                out,
+                "\n# It shows users and permissions to whoever asks: never beyond this machine.\n\
+                 http: \"127.0.0.1:{port}\"\n"
+            );
+        }
+        if let Some(tls) = &self.tls {
+            let path = |path: &PathBuf| quoted(&path.to_string_lossy());
+            let _ = write!(
+                out,
+                "\n# Who is on the way could use a login that he sees, so that nothing is said in\n\
+                 # the clear. `verify: true` asks every client of this port for a certificate, and\n\
+                 # turns away who has none: for a server of a cluster that is for those alone.\n\
+                 tls {{\n  cert_file: {}\n  key_file: {}\n  ca_file: {}\n  verify: {}\n  min_version: \"1.3\"\n  timeout: 5\n}}\n",
+                path(&tls.certificate),
+                path(&tls.key),
+                path(&tls.ca),
+                tls.verify_clients
+            );
+        }
+        if let Some(cluster) = &self.cluster {
+            let routes = cluster.routes.iter().map(|route| {
+                let route = format!("nats-route://{route}");
+                format!("    {}\n", quoted(&route))
+            });
+            let routes: String = routes.collect();
+            let _ = write!(
+                out,
+                "\n# The other servers. One that hangs is given up after two pings.\n\
+                 cluster {{\n  name: {}\n  host: {}\n  port: {}\n  ping_interval: \"1s\"\n  ping_max: 2\n",
+                quoted(&cluster.name),
+                quoted(&cluster.host),
+                cluster.port
+            );
+            if let Some(tls) = &self.tls {
+                let path = |path: &PathBuf| quoted(&path.to_string_lossy());
+                let _ = write!(
+                    out,
+                    "  # Both sides show a certificate: whoever may join reads everything.\n  \
+                     tls {{\n    cert_file: {}\n    key_file: {}\n    ca_file: {}\n    verify: true\n    timeout: 5\n  }}\n",
+                    path(&tls.certificate),
+                    path(&tls.key),
+                    path(&tls.ca)
+                );
+            }
+            let _ = write!(out, "  routes: [\n{routes}  ]\n}}\n");
+        }
+        out
     }
 }
 
@@ -159,18 +280,18 @@ const OPERATOR: &str = r#"
       }
    "#;
 
-const TEMPLATE: &str = r#"# Written by bulla; changes are overwritten.
+const TEMPLATE: &str = r#"# Written by bulla.
 server_name: @NAME@
-host: "127.0.0.1"
+host: @HOST@
 port: @PORT@
-
+@LISTENING@
 # A CONNECT line may carry a workload token of several kilobytes.
 max_control_line: 32KB
 # The largest sealed message, and the largest answer of the callout (about
 # 15,000 subjects of permissions).
 max_payload: 1MB
 
-# No MQTT, no WebSocket, no monitoring port: what is not listening needs no rule.
+# No MQTT, no leaf nodes, no WebSocket: what is not listening needs no rule.
 
 jetstream {
   store_dir: @STORE@
@@ -262,7 +383,7 @@ mod tests {
         let nkey = |kind, byte| Nkey::from_bytes(kind, [byte; 32]);
         let text = ServerConfig {
             server_name: "n1".to_owned(),
-            port: Some(4222),
+            listening: Listening::loopback(Some(4222)),
             store_dir: "/tmp/x".into(),
             issuer: nkey(NkeyKind::Account, 1),
             xkey: nkey(NkeyKind::Curve, 2),
@@ -286,5 +407,43 @@ mod tests {
         let operator = nkey(NkeyKind::User, 6);
         assert!(text.contains(&format!("nkey: \"{operator}\"")), "{text}");
         assert!(text.contains(&format!("\"_INBOX.operator.{operator}.>\"")));
+    }
+
+    #[test]
+    fn a_server_of_a_cluster_shows_certificates_and_nothing_to_the_network() {
+        let listening = Listening {
+            host: "0.0.0.0".to_owned(),
+            port: Some(4222),
+            advertise: Some("n1.acme.example:4222".to_owned()),
+            tls: Some(ServerTls {
+                certificate: "tls/n1.pem".into(),
+                key: "tls/n1.key".into(),
+                ca: "tls/ca.pem".into(),
+                verify_clients: false,
+            }),
+            cluster: Some(ClusterConfig {
+                name: "bulla".to_owned(),
+                host: "0.0.0.0".to_owned(),
+                port: 6222,
+                routes: vec![
+                    "n1.acme.example:6222".to_owned(),
+                    "n2.acme.example:6222".to_owned(),
+                ],
+            }),
+            monitoring: Some(8222),
+        };
+        let text = listening.render();
+        for line in [
+            "http: \"127.0.0.1:8222\"",
+            "verify: false",
+            "min_version: \"1.3\"",
+            "    verify: true",
+            "ping_interval: \"1s\"",
+            "\"nats-route://n2.acme.example:6222\"",
+            "client_advertise: \"n1.acme.example:4222\"",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert_eq!(Listening::loopback(None).render(), "");
     }
 }

@@ -31,7 +31,7 @@ use bulla_process::{SecretFileError, Zeroizing, secret_file};
 
 use crate::clock;
 use crate::engine::EngineConfig;
-use crate::nats_config::{BrokerUsers, ServerConfig};
+use crate::nats_config::{BrokerUsers, Listening, ServerConfig};
 
 /// A directory with the files of a deployment.
 #[derive(Clone, Debug)]
@@ -203,7 +203,7 @@ impl Provision {
         let stored = policy.streams().iter().flat_map(|s| s.subjects());
         let config = ServerConfig {
             server_name: "bulla-dev".to_owned(),
-            port,
+            listening: Listening::loopback(port),
             store_dir: self.path("jetstream"),
             issuer: self.nkey("callout.nk", NkeyKind::Account)?.public(),
             xkey: self.xkey()?.public(),

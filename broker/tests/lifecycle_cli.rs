@@ -9,6 +9,9 @@
     missing_docs
 )]
 
+#[path = "lifecycle_cli/deployment.rs"]
+mod deployment;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;

@@ -206,10 +206,12 @@ impl Connection {
         if let Some(ca) = &options.tls_ca_file {
             nats = nats.add_root_certificates(ca.clone()).require_tls(true);
         }
-        if let (ConnectProof::Certificate, Some(files)) = (&proof, &options.certificate) {
-            // Read again at each connection.
-            let (chain, key) = (files.chain.clone(), files.key.clone());
-            nats = nats.add_client_certificate(chain, key).require_tls(true);
+        if let Some(files) = &options.certificate {
+            // For a server that asks; read again at each connection.
+            nats = nats.add_client_certificate(files.chain.clone(), files.key.clone());
+            if matches!(proof, ConnectProof::Certificate) {
+                nats = nats.require_tls(true);
+            }
         }
         let nats = first_connection(nats, address, options).await?;
         Ok(Self {

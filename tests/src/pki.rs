@@ -111,6 +111,33 @@ impl Pki {
     }
 }
 
+impl Pki {
+    /// A certificate of this machine, as server and as client, that names no workload.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn issue_host(&self, life: Duration) -> Svid {
+        let now = OffsetDateTime::now_utc();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name = DistinguishedName::new();
+        params.not_before = now - Duration::from_secs(60);
+        params.not_after = now + life;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer);
+        Svid {
+            chain: certificate.expect("a certificate").pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
 impl Svid {
     /// As the SDK reads it.
     ///

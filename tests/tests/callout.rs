@@ -8,6 +8,8 @@
     missing_docs
 )]
 
+#[path = "callout/handshake.rs"]
+mod handshake;
 #[path = "callout/tokens.rs"]
 mod tokens;
 

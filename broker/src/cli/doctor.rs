@@ -112,7 +112,7 @@ async fn look(args: &DoctorArgs) -> Result<u8, Failure> {
     };
     let patient = Patient {
         url: args.operator.url()?,
-        tls_ca_file: args.operator.tls_ca_file().cloned(),
+        tls_ca_file: args.operator.tls_ca_file(),
         workloads: args.members(state.as_ref())?,
         js: args.seed(args.js_seed_file.as_ref(), "keys/broker-js.nk")?,
         sys: args.seed(args.sys_seed_file.as_ref(), "keys/broker-sys.nk")?,

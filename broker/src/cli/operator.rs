@@ -24,8 +24,8 @@ use crate::trust_dir::{Signer, TrustDir, TrustDirError};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "The bus")]
 pub(crate) struct OperatorArgs {
-    /// A directory as `bulla dev` makes it: what is not given below is taken from there
-    #[arg(long, value_name = "DIR", default_value = crate::dev::DEFAULT_DIR)]
+    /// A directory as `bulla dev` and `bulla broker init` make it: what is not given below is taken from there
+    #[arg(long, value_name = "DIR", env = "BULLA_DIR", default_value = crate::dev::DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// nats-server
     #[arg(long, value_name = "URL", env = "BULLA_NATS_URL")]
@@ -60,6 +60,13 @@ pub(crate) struct OperatorArgs {
 struct BrokerFile {
     nats_url: String,
     trust: TrustSection,
+    #[serde(default)]
+    tls: TlsSection,
+}
+
+#[derive(Default, Deserialize)]
+struct TlsSection {
+    ca: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +82,7 @@ impl OperatorArgs {
         let seed = self.seed()?;
         let place = OperatorPlace {
             url,
-            tls_ca_file: self.tls_ca_file.clone(),
+            tls_ca_file: self.tls_ca_file(),
             roots,
             domain,
         };
@@ -92,8 +99,18 @@ impl OperatorArgs {
     }
 
     /// Which certificate authorities count there.
-    pub(crate) fn tls_ca_file(&self) -> Option<&PathBuf> {
-        self.tls_ca_file.as_ref()
+    pub(crate) fn tls_ca_file(&self) -> Option<PathBuf> {
+        let given = self.tls_ca_file.clone();
+        given.or_else(|| Some(self.dir.join(self.broker_file()?.tls.ca?)))
+    }
+
+    /// The directory of `bulla trust` whose policy key signs, if there is one.
+    fn signing_dir(&self) -> Option<PathBuf> {
+        if self.trust_dir.is_some() || self.policy_key.is_some() {
+            return self.trust_dir.clone();
+        }
+        let own = self.dir.join("trust");
+        own.join("trust.toml").exists().then_some(own)
     }
 
     /// The trust domain.
@@ -111,8 +128,8 @@ impl OperatorArgs {
         &self,
         bundle: &Verified<TrustBundle>,
     ) -> Result<Signer, OperatorError> {
-        let signer = match &self.trust_dir {
-            Some(dir) => TrustDir::open(dir, SIGN_LIMIT)?.policy_signer()?,
+        let signer = match self.signing_dir() {
+            Some(dir) => TrustDir::open(&dir, SIGN_LIMIT)?.policy_signer()?,
             None => {
                 let path = self.file(self.policy_key.as_ref(), "keys/policy.key");
                 let text = secret_file::read_line(&path)?;
