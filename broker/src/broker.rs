@@ -186,6 +186,10 @@ impl Entrance {
         let callout = Callout::new(config.keys.issuer, config.keys.xkey)
             .while_seen(Arc::clone(&seen))
             .with_token_keys(plane.token_keys())
+            .inviting({
+                let plane = Arc::clone(&plane);
+                move || plane.inviters()
+            })
             .telling(audit.decisions("callout"))
             .with_buckets(buckets.served());
         let callout = Arc::new(callout);

@@ -17,6 +17,7 @@ mod answer;
 mod attest;
 mod decide;
 mod deny_reason;
+mod joining;
 mod nonces;
 mod proof;
 mod questions;

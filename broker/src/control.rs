@@ -18,6 +18,7 @@
 //! same. Both answers are in [`bulla_sdk::broker_protocol`].
 
 mod challenge;
+mod join;
 mod kem;
 mod quota;
 mod stream;
@@ -55,6 +56,7 @@ use crate::metrics::Metrics;
 use crate::seen::Seen;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
+pub(crate) use join::Inviters;
 pub(crate) use quota::Quota;
 pub(crate) use stream::{ControlStream, Record};
 pub use streams::{AuditRetention, StreamError};
@@ -183,10 +185,13 @@ impl ControlPlane {
         let kem_records = client
             .queue_subscribe("$BULLA.BROKER.*.kem", "bulla-brokers".to_owned())
             .await?;
+        let joining = client
+            .queue_subscribe("$BULLA.BROKER.*.join", "bulla-brokers".to_owned())
+            .await?;
         Ok(Requests {
             plane: self,
             client,
-            messages: select_all([challenges, credentials, kem_records]),
+            messages: select_all([challenges, credentials, kem_records, joining]),
         })
     }
 
@@ -216,6 +221,10 @@ impl ControlPlane {
             "kem" => {
                 let registered = self.answer_kem_record(tag, &message.payload, now).await;
                 Some(("kem", registered.encode()))
+            }
+            "join" => {
+                let registered = self.answer_join(tag, &message.payload, now).await;
+                Some(("join", registered.encode()))
             }
             _ => None,
         }

@@ -351,7 +351,9 @@ impl Deployment {
             Some(given) => given.ca.display().to_string(),
             None => "tls/ca.pem".to_owned(),
         };
+        let replicas = nodes.len().min(3);
         BROKER
+            .replace("@REPLICAS@", &replicas.to_string())
             .replace("@URL@", &url)
             .replace("@GROUP@", group)
             .replace("@CA@", &ca)

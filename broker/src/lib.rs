@@ -44,6 +44,7 @@ mod files;
 mod fitness;
 mod follow;
 mod history;
+mod invitation;
 mod issuing;
 mod kick;
 mod metrics;

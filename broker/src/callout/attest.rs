@@ -136,7 +136,7 @@ impl Admission {
 }
 
 /// Clients write the signature in the standard or in the URL-safe alphabet.
-fn signature(text: &str) -> Option<Signature> {
+pub(super) fn signature(text: &str) -> Option<Signature> {
     let text: String = text
         .trim_end_matches('=')
         .chars()

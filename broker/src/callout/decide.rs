@@ -17,11 +17,14 @@ use super::admissions::{Admissions, MARK, Standing};
 use super::answer;
 use super::attest::Attested;
 use super::deny_reason::DenyReason;
+use super::joining::{self, AskInviters, JOINING};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use super::token_keys::TokenKeys;
 use crate::buckets::{self, Served};
+use crate::control::Inviters;
 use crate::decision::{Decision, Decisions};
+use crate::invitation::{Invitation, InvitationError, Shown};
 use crate::kick::Outcasts;
 use crate::seen::Seen;
 use crate::trial::Trial;
@@ -36,6 +39,7 @@ pub struct Callout {
     seen: Option<Arc<Seen>>,
     trial: Arc<Trial>,
     token_keys: Arc<TokenKeys>,
+    inviters: Option<AskInviters>,
     served: Served,
     recent: Mutex<RecentRequests>,
     nonces: Mutex<Nonces>,
@@ -56,6 +60,7 @@ impl Callout {
             seen: None,
             trial: Arc::default(),
             token_keys: Arc::default(),
+            inviters: None,
             served: Served::default(),
             recent: Mutex::new(RecentRequests::new(RECENT_CAPACITY)),
             nonces: Mutex::new(Nonces::new(NONCE_CAPACITY)),
@@ -79,6 +84,12 @@ impl Callout {
     /// Verifies tokens by these keys, which follow what it is told to admit.
     pub(crate) fn with_token_keys(mut self, keys: Arc<TokenKeys>) -> Self {
         self.token_keys = keys;
+        self
+    }
+
+    /// Lets hosts in that these have invited.
+    pub(crate) fn inviting(mut self, ask: impl Fn() -> Inviters + Send + Sync + 'static) -> Self {
+        self.inviters = Some(AskInviters::new(ask));
         self
     }
 
@@ -113,6 +124,10 @@ impl Callout {
     /// that nats-server sees coming from `client`.
     pub(crate) fn standing(&self, user: &str, client: Option<IpAddr>, now: UnixMillis) -> Standing {
         let name = user.split(MARK).next().unwrap_or_default();
+        if name == JOINING {
+            // nats-server ends it soon.
+            return Standing::Current;
+        }
         let outcasts = self.outcasts.load();
         if outcasts.iter().any(|outcast| outcast.as_str() == name) {
             return Standing::Lost("workload_revoked");
@@ -206,6 +221,25 @@ impl Callout {
             now,
             client: request.client,
         };
+        if Shown::is_one(&request.token) {
+            let answer = match self.join(&request, digest, now)? {
+                Ok(invitation) => {
+                    let (permissions, until) = joining::rights(&invitation, now);
+                    decision(invitation.workload.as_str()).allow(&self.decisions);
+                    let welcome = answer::Welcome {
+                        user: &format!("{JOINING}{MARK}{}", invitation.workload),
+                        permissions: &permissions,
+                        until: Some(until),
+                    };
+                    answer::allow(&self.issuer, &request, &welcome, now, random.token_ids)
+                }
+                Err(reason) => {
+                    let decision = decision(reason.workload());
+                    self.refuse(&decision, &reason, &request, now, random)
+                }
+            };
+            return self.seal(&answer, &sender, random);
+        }
         let decided = self.decide(&admissions, &request, digest, now)?;
         let who = match &decided {
             Ok(attested) => attested.admission.workload.as_str(),
@@ -249,16 +283,55 @@ impl Callout {
             }
             Err(reason) => {
                 let decision = decision(reason.workload());
-                decision.deny(&self.decisions, reason.code(), &reason.to_string());
-                let [id, _] = random.token_ids;
-                // One text for every reason: it lands in the server's log.
-                let text = format!("refused, decision {}", HEXLOWER.encode(&random.decision));
-                answer::deny(&self.issuer, &request, &text, now, id)
+                self.refuse(&decision, &reason, &request, now, random)
             }
         };
+        self.seal(&answer, &sender, random)
+    }
+
+    fn refuse(
+        &self,
+        decision: &Decision<'_>,
+        reason: &DenyReason,
+        request: &CalloutRequest,
+        now: UnixMillis,
+        random: &Random,
+    ) -> String {
+        decision.deny(&self.decisions, reason.code(), &reason.to_string());
+        let [id, _] = random.token_ids;
+        // One text for every reason: it lands in the server's log.
+        let text = format!("refused, decision {}", HEXLOWER.encode(&random.decision));
+        answer::deny(&self.issuer, request, &text, now, id)
+    }
+
+    fn seal(&self, answer: &str, to: &Nkey, random: &Random) -> Result<Vec<u8>, Silence> {
         self.xkey
-            .seal(answer.as_bytes(), &sender, random.box_nonce)
+            .seal(answer.as_bytes(), to, random.box_nonce)
             .map_err(|_| Silence::DoesNotOpen)
+    }
+
+    /// Who is let in to join, if anybody is.
+    fn join(
+        &self,
+        request: &CalloutRequest,
+        digest: [u8; 32],
+        now: UnixMillis,
+    ) -> Result<Result<Invitation, DenyReason>, Silence> {
+        let Some(inviters) = &self.inviters else {
+            return Ok(Err(InvitationError::Foreign.into()));
+        };
+        let invitation = match inviters.attest(request, now) {
+            Ok(invitation) => invitation,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let workload = || invitation.workload.clone();
+        if self.outcasts.load().contains(&invitation.workload) {
+            return Ok(Err(DenyReason::Revoked(workload())));
+        }
+        Ok(match self.use_nonce(request, digest, now)? {
+            Ok(()) => Ok(invitation),
+            Err(why) => Err(why(workload())),
+        })
     }
 
     fn decide<'a>(
@@ -282,6 +355,19 @@ impl Callout {
         if !attested.answers_challenge {
             return Ok(Ok(attested));
         }
+        Ok(match self.use_nonce(request, digest, now)? {
+            Ok(()) => Ok(attested),
+            Err(why) => Err(why(workload())),
+        })
+    }
+
+    /// Uses up the challenge; why not, for the workload that answered it.
+    fn use_nonce(
+        &self,
+        request: &CalloutRequest,
+        digest: [u8; 32],
+        now: UnixMillis,
+    ) -> Result<Result<(), fn(WorkloadName) -> DenyReason>, Silence> {
         let used = self.nonces.lock().admit(
             (request.server, request.client_id, &request.nonce),
             digest,
@@ -289,10 +375,10 @@ impl Callout {
             request.expires_at,
         );
         match used {
-            NonceUse::First => Ok(Ok(attested)),
+            NonceUse::First => Ok(Ok(())),
             NonceUse::SameRequest => Err(Silence::SameRequest),
-            NonceUse::Replayed => Ok(Err(DenyReason::NonceReplayed(workload()))),
-            NonceUse::Full => Ok(Err(DenyReason::NoncesFull(workload()))),
+            NonceUse::Replayed => Ok(Err(DenyReason::NonceReplayed)),
+            NonceUse::Full => Ok(Err(DenyReason::NoncesFull)),
         }
     }
 }

@@ -4,6 +4,8 @@ use bulla_identity::{Nkey, WorkloadName};
 use bulla_keyring::CertificateError;
 use bulla_token::TokenError;
 
+use crate::invitation::InvitationError;
+
 /// Why a connection is turned away. Logged; the client learns none of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DenyReason {
@@ -42,6 +44,8 @@ pub(crate) enum DenyReason {
     Certificate(#[from] CertificateError),
     #[error("no workload proves itself by this certificate")]
     UnknownCertificate,
+    #[error("the invitation does not count: {0}")]
+    Invitation(#[from] InvitationError),
     #[error("the workload does not connect from this network")]
     Network(WorkloadName),
     #[error("the workload does not connect by this protocol")]
@@ -75,6 +79,7 @@ impl DenyReason {
             Self::UnverifiedCertificate => "certificate_unverified",
             Self::Certificate(error) => error.code(),
             Self::UnknownCertificate => "certificate_of_no_workload",
+            Self::Invitation(error) => error.code(),
             Self::Network(_) => "network_not_allowed",
             Self::Protocol(_) => "protocol_not_allowed",
             Self::Revoked(_) => "workload_revoked",
@@ -98,6 +103,7 @@ impl DenyReason {
             | Self::UnknownAccount { .. }
             | Self::UnverifiedCertificate
             | Self::Certificate(_)
+            | Self::Invitation(_)
             | Self::UnknownCertificate => "",
             Self::EmptyNonce(workload)
             | Self::NoSignature(workload)

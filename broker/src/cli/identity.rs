@@ -1,6 +1,7 @@
 //! `bulla identity …`: how workloads prove who they are, and how that is replaced.
 
 mod attest_text;
+mod join;
 mod known;
 mod report;
 
@@ -12,9 +13,12 @@ use bulla_keyring::{NkeySeed, SeedError};
 use bulla_policy::Policy;
 use bulla_process::{SecretFileError, Zeroizing, secret_file};
 
-use super::operator::OperatorArgs;
+use super::operator::{OperatorArgs, OperatorError};
 use super::policy::{PolicyInputError, load_policy, write_policy_file};
 use super::revoke::{self, RevokeCommand, Target};
+use crate::invitation::InvitationError;
+use crate::stored::NoAnswer;
+use crate::trust_dir::SignerError;
 use attest_text::EditError;
 use known::{Known, KnownError};
 
@@ -84,6 +88,43 @@ pub(crate) enum IdentityCommand {
             Exit code: 0 done, 2 an error."
     )]
     Rotate(RotateArgs),
+    /// Invite a host to make a key of its own and be this workload
+    #[command(
+        long_about = "Invite a host to make a key of its own and be this workload: for hosts to which no\n\
+            seed can be brought.\n\n\
+            The invitation is a file with mode 0600, signed with the policy key; it is good once and\n\
+            for a while. With it the host runs `bulla identity join`, and the key that it makes never\n\
+            leaves it. What comes of it counts when you have collected it and applied the policy.",
+        after_help = "Examples:\n  \
+            bulla identity invite orders --for 30m\n  \
+            bulla identity invite orders --out /run/orders.invitation --json\n\n\
+            Exit code: 0 done, 2 an error."
+    )]
+    Invite(join::InviteArgs),
+    /// Make this host's key, and hand its public half in by an invitation
+    #[command(
+        long_about = "Make this host's key, and hand its public half in by an invitation.\n\n\
+            The seed is made here, with mode 0600, and stays. A broker keeps the public half for the\n\
+            operator; the invitation is then used up. The workload can connect once the operator has\n\
+            collected it and applied the policy.",
+        after_help = "Examples:\n  \
+            bulla identity join orders.invitation --out /etc/bulla/orders.nk \\\n      \
+            --nats-url tls://bus.acme.example --tls-ca-file ca.pem\n\n\
+            Exit code: 0 done, 2 an error or a refusal."
+    )]
+    Join(join::JoinArgs),
+    /// Write the keys that came of invitations into the policy
+    #[command(
+        long_about = "Write the keys that came of invitations into the policy.\n\n\
+            Each is proven first: the policy key invited, the invitation's own key and the new one\n\
+            signed, in time. What stands in the policy already is passed over. Then look at the\n\
+            difference and apply it.",
+        after_help = "Examples:\n  \
+            bulla identity collect --policy policy.toml\n  \
+            bulla policy apply policy.toml\n\n\
+            Exit code: 0 done, 2 an error."
+    )]
+    Collect(join::CollectArgs),
     /// Revoke a workload: its connections, its keys, and all that it seals or mints
     #[command(
         long_about = "Revoke a workload: its connections are ended, brokers let it in no more and issue\n\
@@ -177,6 +218,9 @@ pub(crate) fn run(command: IdentityCommand) -> ExitCode {
         IdentityCommand::List(args) => (args.place.json, list(&args)),
         IdentityCommand::Show(args) => (args.place.json, show(&args)),
         IdentityCommand::Rotate(args) => (args.json, rotate(&args)),
+        IdentityCommand::Invite(args) => (args.json, speak(join::invite(&args))),
+        IdentityCommand::Join(args) => (args.json, speak(join::join(&args))),
+        IdentityCommand::Collect(args) => (args.json, speak(join::collect(&args))),
         IdentityCommand::Revoke(target) => {
             return revoke::run(RevokeCommand::Workload(target));
         }
@@ -185,6 +229,18 @@ pub(crate) fn run(command: IdentityCommand) -> ExitCode {
         report::fail(json, &failure);
         ERROR
     }))
+}
+
+/// Runs a command that speaks to a deployment.
+fn speak(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(command);
+    // What still blocks a thread, a lookup for instance, must not hold us up.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome
 }
 
 fn new(args: &NewArgs) -> Result<u8, Failure> {
@@ -352,14 +408,15 @@ fn undo_unless<T>(seed: &Path, outcome: Result<T, Failure>) -> Result<T, Failure
 
 /// Makes a seed in a file that must not exist yet, and gives its public half.
 fn make_seed(path: &Path) -> Result<Nkey, Failure> {
-    let mut random = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *random).map_err(Failure::Random)?;
-    let seed = NkeySeed::from_random(NkeyKind::User, &random).map_err(|source| Failure::Seed {
-        path: path.to_owned(),
-        source,
-    })?;
+    let seed = fresh_seed()?;
     secret_file::create(path, seed.to_seed_text().as_bytes())?;
     Ok(seed.public())
+}
+
+fn fresh_seed() -> Result<NkeySeed, Failure> {
+    let mut random = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *random).map_err(Failure::Random)?;
+    Ok(NkeySeed::from_random(NkeyKind::User, &random)?)
 }
 
 fn seed_in(path: &Path) -> Result<NkeySeed, Failure> {
@@ -422,5 +479,26 @@ enum Failure {
     #[error("the operating system gives no random bytes")]
     Random(#[source] getrandom::Error),
     #[error(transparent)]
+    FreshSeed(#[from] SeedError),
+    #[error(transparent)]
     Known(#[from] KnownError),
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    #[error("the invitation is of no use: {0}")]
+    Invitation(#[from] InvitationError),
+    #[error("`{url}` does not let this host in: is the invitation over, or was it used?")]
+    JoinConnect {
+        url: String,
+        source: async_nats::ConnectError,
+    },
+    #[error("no broker took the key: nothing was handed in")]
+    NoBroker,
+    #[error("the broker did not take the key: {0}")]
+    JoinRefused(String),
 }

@@ -281,3 +281,98 @@ async fn the_runbook_is_what_happens() {
     }
     assert!(ran > 25, "{ran}");
 }
+
+/// A used, an expired and a foreign invitation are refused, each with its own reason;
+/// who has seen one on its way can do nothing with it.
+#[tokio::test]
+async fn an_invitation_is_good_once_and_for_a_while() {
+    let deployment = Deployment::start().await;
+    let dir = deployment.dir();
+    let url = format!("tls://127.0.0.1:{}", deployment.port);
+    let join = async |invitation: &str, out: &str| {
+        let to = ["--nats-url", &url, "--tls-ca-file", "tls/ca.pem"];
+        bulla(
+            dir,
+            &[&["identity", "join", invitation, "--out", out][..], &to].concat(),
+        )
+        .await
+    };
+    let invite = async |out: &str, life: &str| {
+        let words = [
+            "identity", "invite", "orders", "--dir", ".", "--out", out, "--for", life,
+        ];
+        let (code, text) = bulla(dir, &words).await;
+        assert_eq!(code, 0, "{text}");
+    };
+    let refused = async |invitation: &str, reason: &str| {
+        let (code, text) = join(invitation, "never.nk").await;
+        assert_eq!(code, 2, "{text}");
+        assert!(!dir.join("never.nk").exists());
+        // The reason is in the audit log, and told to nobody else.
+        assert!(!text.contains(reason), "{text}");
+        let query = ["audit", "query", "--since", "10m", "--json", "--dir", "."];
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let (_, entries) = bulla(dir, &query).await;
+            if entries.contains(reason) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{reason}: {text}\n{entries}");
+            sleep(Duration::from_millis(300)).await;
+        }
+    };
+    invite("a", "1h").await;
+    let (code, text) = join("a", "a.nk").await;
+    assert_eq!(code, 0, "{text}\n{}", deployment.log("broker.log"));
+    refused("a", "invitation_used").await;
+
+    invite("b", "1s").await;
+    sleep(Duration::from_millis(1_500)).await;
+    refused("b", "invitation_expired").await;
+
+    invite("c", "1h").await;
+    let text = std::fs::read_to_string(dir.join("c")).unwrap();
+    let (shown, _) = text.trim_end().split_once('\n').unwrap();
+    let secret = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(dir.join(name), text).unwrap();
+        let narrow = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(dir.join(name), narrow).unwrap();
+    };
+    // Seen, but without its key.
+    let other = std::fs::read_to_string(dir.join("keys/operator-js.nk")).unwrap();
+    secret("seen", &format!("{shown}\n{other}"));
+    refused("seen", "invitation_not_held").await;
+    // By another policy key, for the same trust domain.
+    let elsewhere = Deployment::start().await;
+    let words = [
+        "identity", "invite", "orders", "--dir", ".", "--out", "foreign",
+    ];
+    assert_eq!(bulla(elsewhere.dir(), &words).await.0, 0);
+    let foreign = std::fs::read_to_string(elsewhere.dir().join("foreign")).unwrap();
+    secret("foreign", &foreign);
+    refused("foreign", "invitation_foreign").await;
+
+    let collect = [
+        "identity",
+        "collect",
+        "--policy",
+        "policy.toml",
+        "--dir",
+        ".",
+        "--json",
+    ];
+    let (code, text) = bulla(dir, &collect).await;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, found["added"].as_array().unwrap().len()),
+        (0, 1),
+        "{text}"
+    );
+    let nkey = found["added"][0]["nkey"].as_str().unwrap();
+    let policy = std::fs::read_to_string(dir.join("policy.toml")).unwrap();
+    assert!(policy.contains(nkey), "{policy}");
+    let (_, text) = bulla(dir, &collect).await;
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["added"].as_array().unwrap().len(), 0, "{text}");
+}

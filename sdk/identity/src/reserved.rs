@@ -353,6 +353,27 @@ pub fn broker_kem(tag: WorkloadTag) -> String {
     format!("$BULLA.BROKER.{tag}.kem")
 }
 
+/// Where a host that is invited to be the workload with this tag hands in its key.
+#[must_use]
+pub fn broker_join(tag: WorkloadTag) -> String {
+    format!("$BULLA.BROKER.{tag}.join")
+}
+
+/// What came of the invitation with this one-time key.
+#[must_use]
+pub fn ctl_join(one_time: &Nkey) -> String {
+    format!("$BULLA.CTL.JOIN.{one_time}")
+}
+
+/// What came of all of them.
+pub const CTL_JOIN_ALL: &str = "$BULLA.CTL.JOIN.>";
+
+/// Where a host that joins gets its answer, without a final dot.
+#[must_use]
+pub fn inbox_join(one_time: &Nkey) -> String {
+    format!("_INBOX.join.{one_time}")
+}
+
 /// Where the workload with this tag asks for a challenge.
 #[must_use]
 pub fn broker_challenge(tag: WorkloadTag) -> String {

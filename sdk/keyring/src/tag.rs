@@ -66,6 +66,10 @@ tags! {
         Revocations = b"\xffbulla/v1/revocations\0",
         /// A workload's KEM public keys, by its nkey.
         KemRecord = b"\xffbulla/v1/kem-record\0",
+        /// Who may join with a key of his own, by the policy key.
+        Invitation = b"\xffbulla/v1/invitation\0",
+        /// The key of a host that joins, by itself and by the invitation's.
+        Joining = b"\xffbulla/v1/joining\0",
         /// Id of a data key: a commitment to it.
         DataKey = b"\xffbulla/v1/data-key\0",
         /// `info` of a wrapped data key.

@@ -101,7 +101,7 @@ on  = ["orders.create"]
         std::fs::write(&file, text).unwrap();
         let broker = BrokerConfig::load(&file).unwrap();
         let (stop, readiness) = (CancellationToken::new(), Readiness::new());
-        let running = bulla_broker::run(broker, readiness.clone(), stop.clone());
+        let running = Box::pin(bulla_broker::run(broker, readiness.clone(), stop.clone()));
         let broker = tokio::spawn(async move { running.await.unwrap() });
         tokio::time::timeout(Duration::from_secs(20), readiness.ready())
             .await

@@ -8,9 +8,11 @@ use bulla_identity::{Nkey, UnixMillis, WorkloadName};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::join::Collected;
 use super::known::{Found, Known};
 use crate::cli::chain;
 use crate::cli::operator::shown;
+use crate::invitation::{Invitation, InvitationError};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -54,6 +56,87 @@ pub(super) fn made(
             "Put this into the policy, and apply it:\n\n{}",
             lines.trim_end()
         ),
+    }
+}
+
+/// Tells of an invitation that was made.
+pub(super) fn invited(json: bool, invitation: &Invitation, out: &Path) {
+    let (name, until) = (&invitation.workload, shown(invitation.until));
+    if json {
+        print_json(&json!({
+            "ok": true,
+            "workload": name.as_str(),
+            "file": out.display().to_string(),
+            "invitation": invitation.key.to_string(),
+            "until": until,
+        }));
+        return;
+    }
+    say!("{GOOD}made{GOOD:#}    {} {DIM}(0600){DIM:#}", out.display());
+    say!("good for one host as {STRONG}{name}{STRONG:#}, until {until}\n");
+    say!(
+        "On that host:  bulla identity join {} --out {name}.nk --nats-url URL",
+        out.display()
+    );
+    say!("Then here:     bulla identity collect --policy policy.toml");
+}
+
+/// Tells of a key that was handed in.
+pub(super) fn joined(json: bool, name: &WorkloadName, nkey: &Nkey, out: &Path) {
+    if json {
+        print_json(&json!({
+            "ok": true,
+            "workload": name.as_str(),
+            "file": out.display().to_string(),
+            "nkey": nkey.to_string(),
+        }));
+        return;
+    }
+    say!("{GOOD}made{GOOD:#}    {} {DIM}(0600){DIM:#}", out.display());
+    say!("{GOOD}handed in{GOOD:#}  {nkey} for {STRONG}{name}{STRONG:#}\n");
+    say!("It can connect when the operator has collected it and applied the policy.");
+}
+
+/// Tells of keys that were collected.
+pub(super) fn collected(
+    json: bool,
+    policy: &Path,
+    written: &[Collected],
+    refused: &[(String, InvitationError)],
+) {
+    if json {
+        let written = written.iter().map(|one| {
+            json!({
+                "workload": one.workload.as_str(),
+                "nkey": one.nkey.to_string(),
+                "invitation": one.invitation.to_string(),
+            })
+        });
+        let refused = refused
+            .iter()
+            .map(|(subject, error)| json!({ "subject": subject, "reason": error.code() }));
+        print_json(&json!({
+            "ok": true,
+            "policy": policy.display().to_string(),
+            "added": written.collect::<Vec<_>>(),
+            "refused": refused.collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    for one in written {
+        say!(
+            "{GOOD}added{GOOD:#}   {} to {STRONG}{}{STRONG:#}",
+            one.nkey,
+            one.workload
+        );
+    }
+    for (subject, error) in refused {
+        say!("{BAD}refused{BAD:#} {}: {error}", subject.escape_debug());
+    }
+    if written.is_empty() {
+        say!("nothing new came of invitations");
+    } else {
+        say!("\nApply it: bulla policy apply {}", policy.display());
     }
 }
 

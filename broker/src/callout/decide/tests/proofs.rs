@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use bulla_identity::TrustDomain;
+
 use crate::callout::DenyReason;
+use crate::control::Inviters;
+use crate::invitation::{Invitation, Shown};
 
 const ISSUER: &str = "https://kubernetes.default.svc";
 const ACCOUNT: &str = "system:serviceaccount:shop:checkout";
@@ -406,4 +410,96 @@ fn a_token_never_outlives_what_the_policy_lets_it() {
         let token = Issuer::new(21).token(&claims);
         assert_eq!(scene.why(&scene.by_token(&token)), why, "{life}");
     }
+}
+
+#[test]
+fn an_invitation_lets_in_to_hand_in_a_key_and_nothing_else() {
+    let mut scene = Scene::new();
+    let operator = bulla_keyring::SigningKey::from_seed(&[7; 32]);
+    let domain = TrustDomain::parse("acme.example").unwrap();
+    let (inviting, key) = (domain.clone(), *operator.verifying_key());
+    scene.callout = scene.callout.inviting(move || Inviters {
+        domain: inviting.clone(),
+        keys: vec![key],
+    });
+    let one_time = NkeySeed::from_random(NkeyKind::User, &[31; 32]).unwrap();
+    let shown = |secs: u64, operator: &bulla_keyring::SigningKey| {
+        let invitation = Invitation {
+            domain: domain.clone(),
+            workload: WorkloadName::parse("shipping").unwrap(),
+            key: one_time.public(),
+            until: UnixMillis::from_secs(secs),
+        };
+        let (_, statement) = invitation.to_sign();
+        let signature = operator.sign(bulla_keyring::Tag::Invitation, &[&statement]);
+        Shown::new(&statement, &signature).as_str().to_owned()
+    };
+    let ask = |shown: &str, change: &dyn Fn(&mut Value)| {
+        let mut claims = scene.claims();
+        claims["nats"]["connect_opts"] = json!({
+            "nkey": one_time.public().to_string(),
+            "sig": BASE64URL_NOPAD.encode(one_time.sign_text(NONCE).as_bytes()),
+            "auth_token": shown,
+        });
+        change(&mut claims);
+        claims
+    };
+    let later = NOW.as_secs() + 3_600;
+    let good = shown(later, &operator);
+    for (claims, about) in [
+        (ask(&shown(NOW.as_secs() - 1, &operator), &|_| ()), "over"),
+        (
+            ask(
+                &shown(later, &bulla_keyring::SigningKey::from_seed(&[8; 32])),
+                &|_| (),
+            ),
+            "of nobody here",
+        ),
+        (
+            ask(&good, &|claims| {
+                claims["nats"]["connect_opts"]["nkey"] = user_nkey().into()
+            }),
+            "of another key",
+        ),
+        (
+            ask(&good, &|claims| {
+                let other = scene.workload.sign_text(NONCE);
+                claims["nats"]["connect_opts"]["sig"] =
+                    BASE64URL_NOPAD.encode(other.as_bytes()).into();
+            }),
+            "signed by another",
+        ),
+        (
+            ask(&good, &|claims| {
+                claims["nats"]["client_info"]["nonce"] = "".into();
+                let nothing = one_time.sign_text("");
+                claims["nats"]["connect_opts"]["sig"] =
+                    BASE64URL_NOPAD.encode(nothing.as_bytes()).into();
+            }),
+            "over nothing",
+        ),
+        (
+            ask(&good, &|claims| {
+                claims["nats"]["client_info"]["type"] = "mqtt".into()
+            }),
+            "by MQTT",
+        ),
+    ] {
+        scene.refused(&{
+            let mut claims = claims;
+            claims["jti"] = about.into();
+            claims
+        });
+    }
+    let user = scene.user(&ask(&good, &|_| ()));
+    let tag = bulla_identity::WorkloadId::new(&domain, &WorkloadName::parse("shipping").unwrap());
+    let publish = json!([bulla_identity::reserved::broker_join(tag.tag())]);
+    assert_eq!(user["nats"]["pub"]["allow"], publish);
+    let inbox = format!("_INBOX.join.{}.>", one_time.public());
+    assert_eq!(user["nats"]["sub"]["allow"], json!([inbox]));
+    assert_eq!(user["exp"], NOW.as_secs() + 30);
+    let name = user["name"].as_str().unwrap();
+    assert_eq!(scene.callout.standing(name, None, NOW), Standing::Current);
+    // Its challenge is used up.
+    scene.refused(&ask(&good, &|claims| claims["jti"] = "again".into()));
 }
