@@ -73,10 +73,15 @@ async fn a_bound_token_counts_with_a_fresh_proof_of_its_key_alone() {
     let token = edge.issuer.token_with(bound);
     let dpop = format!("DPoP {token}");
     let proof = holder.proof(&token, json!({}));
-    assert_eq!(ask(&edge, dpop.clone(), &[proof.clone()]).await.0, 200);
+    assert_eq!(
+        ask(&edge, dpop.clone(), std::slice::from_ref(&proof))
+            .await
+            .0,
+        200
+    );
     // Shown a second time, here or on another node.
     let second = Edge::beside(edge.bus.clone(), options(""), Issuer::start().await, |_| {}).await;
-    let refused = ask(&edge, dpop.clone(), &[proof.clone()]).await;
+    let refused = ask(&edge, dpop.clone(), std::slice::from_ref(&proof)).await;
     assert_eq!(refused.0, 401);
     assert!(refused.1.contains("invalid_dpop_proof"), "{}", refused.1);
     drop(second);
