@@ -187,7 +187,7 @@ impl Listening {
     fn render(&self) -> String {
         let mut out = String::new();
         if let Some(advertise) = &self.advertise {
-            let _ = write!(out, "client_advertise: {}\n", quoted(advertise));
+            let _ = writeln!(out, "client_advertise: {}", quoted(advertise));
         }
         if let Some(port) = self.monitoring {
             let _ = write!(

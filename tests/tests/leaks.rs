@@ -214,7 +214,7 @@ async fn attack_23_logs_errors_and_debug_hold_no_token_key_or_payload() {
     secrets.bytes("the edge's token key", &[5; 32]);
     secrets.bytes("data key", &DATA_KEY);
 
-    let shop = Shop::open_with(Bus::start(&policy).await).await;
+    let shop = Box::pin(Shop::open_with(Bus::start(&policy).await)).await;
     secrets.keys_of(&shop.bus);
     at_the_edge(&shop, &captured, &mut secrets).await;
     on_the_bus(&shop.bus, &captured, &mut secrets).await;

@@ -367,7 +367,7 @@ impl Callout {
         request: &CalloutRequest,
         digest: [u8; 32],
         now: UnixMillis,
-    ) -> Result<Result<(), fn(WorkloadName) -> DenyReason>, Silence> {
+    ) -> Result<Result<(), WhyNot>, Silence> {
         let used = self.nonces.lock().admit(
             (request.server, request.client_id, &request.nonce),
             digest,
@@ -382,6 +382,9 @@ impl Callout {
         }
     }
 }
+
+/// A reason that names the workload.
+type WhyNot = fn(WorkloadName) -> DenyReason;
 
 /// The random bytes of one answer.
 pub(super) struct Random {
