@@ -215,6 +215,7 @@ impl Entrance {
             sys: sys.clone(),
             callout: Arc::clone(&callout),
             changes: plane.changes(),
+            buckets: buckets.changes(),
             audit: audit.log(),
             metrics: metrics.clone(),
         };

@@ -23,6 +23,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use bulla_identity::reserved;
 use bulla_policy::{Bucket, Permissions, Policy};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 /// Makes buckets, and knows which of them are served.
 #[derive(Debug)]
@@ -31,10 +32,22 @@ pub(crate) struct Buckets {
     served: Served,
     /// What was last told of each, so that it is told once.
     told: Mutex<BTreeSet<(String, &'static str)>>,
+    /// Told when another bucket is unfit.
+    changes: watch::Sender<()>,
 }
 
-/// The names of the buckets that are served; the callout asks.
-pub(crate) type Served = Arc<ArcSwap<BTreeSet<String>>>;
+/// What was found of the buckets when they were last looked at, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// To these rights are given.
+    pub(crate) served: BTreeSet<String>,
+    /// These were seen to be unfit: who has rights to them loses them. One that was
+    /// not looked at yet is in neither.
+    pub(crate) unfit: BTreeSet<String>,
+}
+
+/// The same as it is now; the callout asks.
+pub(crate) type Served = Arc<ArcSwap<Found>>;
 
 impl Buckets {
     /// Nothing is served yet.
@@ -45,7 +58,13 @@ impl Buckets {
             context,
             served: Served::default(),
             told: Mutex::default(),
+            changes: watch::Sender::default(),
         }
+    }
+
+    /// Tells when a bucket has become unfit, or fit again.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// What is served, now and later.
@@ -58,23 +77,29 @@ impl Buckets {
     /// logged: a broker without a bucket is still a broker.
     pub(crate) async fn make(&self, policy: &Policy) -> bool {
         let before = self.served.load_full();
-        let (mut served, mut all) = (BTreeSet::new(), true);
+        let (mut found, mut all) = (Found::default(), true);
         for bucket in policy.buckets() {
             let name = bucket.name().to_owned();
             let Err(fault) = self.bucket(bucket).await else {
                 self.told.lock().retain(|(told, _)| *told != name);
-                served.insert(name);
+                found.served.insert(name);
                 continue;
             };
             all = false;
             self.tell(bucket, &fault);
-            if fault.is_outage() && before.contains(&name) {
-                // That nobody could look says nothing against it.
-                served.insert(name);
+            // That nobody could look says nothing against it, and nothing for it.
+            if !fault.is_outage() || before.unfit.contains(&name) {
+                found.unfit.insert(name);
+            } else if before.served.contains(&name) {
+                found.served.insert(name);
             }
         }
-        if *before != served {
-            self.served.store(Arc::new(served));
+        if *before != found {
+            let is_told = before.unfit != found.unfit;
+            self.served.store(Arc::new(found));
+            if is_told {
+                self.changes.send_replace(());
+            }
         }
         all
     }

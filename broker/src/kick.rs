@@ -1,5 +1,6 @@
 //! Ends the connections that have what they would not get now: of workloads that
-//! are revoked, that the policy no longer names, or that it permits less.
+//! are revoked, that the policy no longer names, or that it permits less, and of who
+//! has rights to a bucket that has become unfit.
 //!
 //! nats-server keeps the permissions with which a connection was admitted. So the
 //! connections themselves are asked about, on every server each time, and nothing
@@ -41,6 +42,8 @@ pub(crate) struct Kicker<T> {
     pub(crate) callout: Arc<Callout>,
     /// Told after each change of what the callout goes by.
     pub(crate) changes: watch::Receiver<T>,
+    /// Told after each change of which buckets are fit.
+    pub(crate) buckets: watch::Receiver<()>,
     pub(crate) audit: AuditLog,
     pub(crate) metrics: Metrics,
 }
@@ -53,6 +56,7 @@ impl<T> Kicker<T> {
             let mut looks = 0;
             loop {
                 self.changes.mark_unchanged();
+                self.buckets.mark_unchanged();
                 self.look(&mut behind).await;
                 let pause = match SOON.get(looks) {
                     Some(pause) => *pause,
@@ -62,6 +66,12 @@ impl<T> Kicker<T> {
                 looks = looks.saturating_add(1);
                 tokio::select! {
                     changed = self.changes.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        looks = 0;
+                    }
+                    changed = self.buckets.changed() => {
                         if changed.is_err() {
                             return;
                         }

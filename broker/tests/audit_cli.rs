@@ -133,6 +133,7 @@ fn text(output: &Output) -> String {
 async fn an_operator_finds_out_why_and_whether_anybody_was_at_the_log() {
     let dev = Dev::start().await;
     let denied = dev.order("orders:read").await;
+    assert!(dev.order("orders:write").await["decision_id"].is_null());
     let id = denied["decision_id"].as_str().unwrap().to_owned();
 
     // Why?
@@ -223,6 +224,53 @@ async fn an_operator_finds_out_why_and_whether_anybody_was_at_the_log() {
     // The file answers the same questions.
     let output = dev.bulla(&["audit", "explain", &id, "--file", log]).await;
     assert_eq!(output.status.code(), Some(0));
+
+    // What would a new policy have decided?
+    let policy = std::fs::read_to_string(dev.dir().join("policy.toml")).unwrap();
+    let rules = |more: &str, name: &str| {
+        let path = dev.dir().join(name);
+        std::fs::write(&path, policy.clone() + more).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let same = rules("", "same.toml");
+    let output = dev.bulla(&["policy", "replay", &same, "--file", log]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("nothing changes"));
+    let closed = rules(
+        "\n[[deny]]\nid = \"closed\"\nwho = [\"gateway\"]\nmay = [\"request\"]\non = [\"orders.create\"]\n",
+        "closed.toml",
+    );
+    let words = ["policy", "replay", &closed, "--file", log, "--json"];
+    let output = dev.bulla(&words).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let value: Value = serde_json::from_str(&text(&output)).unwrap();
+    let change = &value["changes"][0];
+    assert_eq!(change["to"], "deny", "{value}");
+    assert_eq!(change["rule_before"], "edge-creates-orders");
+    assert_eq!(change["rule_now"], "closed");
+    assert_eq!(change["reason"], "denied_by_rule");
+
+    // Which grants does nobody use?
+    let spare = rules(
+        "\n[[allow]]\nid = \"spare\"\nwho = [\"orders\"]\nmay = [\"publish\"]\non = [\"orders.spare\"]\n",
+        "spare.toml",
+    );
+    let words = [
+        "policy", "advise", "--policy", &spare, "--file", log, "--json",
+    ];
+    let output = dev.bulla(&words).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let value: Value = serde_json::from_str(&text(&output)).unwrap();
+    let unused = value["unused"].as_array().unwrap();
+    let spare = unused.iter().find(|grant| grant["rule"] == "spare");
+    let spare = spare.unwrap_or_else(|| panic!("{value}"));
+    assert_eq!(spare["workload"], "orders");
+    assert_eq!(spare["whole_rule"], true);
+    assert_eq!(value["silent_workloads"], json!([]));
+    let output = dev
+        .bulla(&["policy", "replay", "none.toml", "--file", log])
+        .await;
+    assert_eq!(output.status.code(), Some(2));
 
     // An exported file is altered.
     let altered = String::from_utf8(exported).unwrap();

@@ -103,3 +103,34 @@ fn who_is_not_named_has_no_permissions() {
         assert_eq!(told["ok"], false);
     }
 }
+
+#[test]
+fn a_moment_can_be_asked_about() {
+    let desk = tempfile::tempdir().unwrap();
+    let policy = POLICY.replace(
+        "on = [\"orders.*\"]\n",
+        "on = [\"orders.*\"]\nexpires = \"2027-01-01T00:00:00Z\"\n",
+    );
+    std::fs::write(desk.path().join("policy.toml"), policy).unwrap();
+    for (at, want) in [
+        ("2026-12-31T23:59:59Z", true),
+        ("2027-01-01T01:00:00+01:00", false),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_bulla"))
+            .args([
+                "policy",
+                "permissions",
+                "orders",
+                "--policy",
+                "policy.toml",
+                "--at",
+                at,
+            ])
+            .current_dir(desk.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.contains("orders.* orders"), want, "{at}: {text}");
+    }
+    assert_eq!(run(&["orders", "--at", "noon"]).status.code(), Some(2));
+}

@@ -529,6 +529,20 @@ async fn a_new_version_of_a_workloads_key_costs_no_message() {
         told.next().await.unwrap().decode::<String>().unwrap(),
         "new"
     );
+    // As soon as the news of it is there, the same subject is encrypted to version 2.
+    let id = bus.workload("back");
+    let secret = bus.seed("back").kem_secret(KemSuite::XWing, 2, &id);
+    let newest = RecipientSet::of([secret.public().id()]);
+    let mut tap = bus.tap("secret.told").await;
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        front.publish("secret.told", "again").await.unwrap();
+        if captured(&mut tap).await.recipients == newest {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "still version 1");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A workload that names another's data key as its own keeps nobody from finding

@@ -16,7 +16,7 @@ use data_encoding::HEXLOWER;
 
 use super::proof::Proof;
 use super::tokens::Issuers;
-use crate::buckets;
+use crate::buckets::{self, Found};
 
 /// Who may connect, and with which permissions: what the policy says, compiled
 /// once for each revision, or at each connect where it depends on that.
@@ -245,14 +245,14 @@ impl Admissions {
         self
     }
 
-    /// How a connection stands that was admitted while buckets were not served, if
-    /// this mark is one of such.
-    fn without_buckets(
+    /// How a connection stands by the buckets to which it has rights, if this mark
+    /// is one that such a connection gets.
+    fn by_buckets(
         &self,
         admission: &Admission,
         mark: Mark,
         circumstances: &Circumstances,
-        served: &BTreeSet<String>,
+        found: &Found,
     ) -> Option<Standing> {
         if self.buckets.is_empty() {
             return None;
@@ -262,8 +262,13 @@ impl Admissions {
             let left = buckets::only_served(&all, &self.buckets, served);
             admission.marked(left.fingerprint()) == mark
         };
-        if is(served) {
+        // Brokers may differ for a while in which buckets they have looked at.
+        let names = self.buckets.iter().cloned();
+        let fit: BTreeSet<String> = names.filter(|name| !found.unfit.contains(name)).collect();
+        if is(&found.served) || is(&fit) {
             Some(Standing::Current)
+        } else if is(&self.buckets.iter().cloned().collect()) {
+            Some(Standing::Lost("bucket_unfit"))
         } else {
             is(&BTreeSet::new()).then_some(Standing::Behind)
         }
@@ -275,7 +280,7 @@ impl Admissions {
         &self,
         user: &str,
         circumstances: &Circumstances,
-        served: &BTreeSet<String>,
+        found: &Found,
     ) -> Standing {
         let (name, mark) = user.split_once(MARK).unwrap_or((user, ""));
         let proofs = WorkloadName::parse(name).ok();
@@ -292,11 +297,12 @@ impl Admissions {
                 return Standing::Lost("network_not_allowed");
             }
             match admission.mark(circumstances) {
-                Some(current) if current == mark => return Standing::Current,
+                Some(current) if current == mark && found.unfit.is_empty() => {
+                    return Standing::Current;
+                }
                 _ => now.push(admission),
             }
-            // Brokers may differ for a while in which buckets they serve.
-            if let Some(standing) = self.without_buckets(admission, mark, circumstances, served) {
+            if let Some(standing) = self.by_buckets(admission, mark, circumstances, found) {
                 return standing;
             }
         }

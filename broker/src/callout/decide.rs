@@ -268,7 +268,8 @@ impl Callout {
                 let workload = admission.workload.as_str();
                 decision(workload).allow(&self.decisions);
                 let served = self.served.load();
-                let permissions = buckets::only_served(&permissions, &admissions.buckets, &served);
+                let permissions =
+                    buckets::only_served(&permissions, &admissions.buckets, &served.served);
                 answer::allow(
                     &self.issuer,
                     &request,

@@ -83,6 +83,9 @@ pub enum Unjudged {
     /// The user's authority was narrowed, and what it was before is not recorded.
     #[error("the user was under limits, and what was taken off is not recorded")]
     Narrowed,
+    /// The candidate asks from where the workload connects.
+    #[error("the candidate asks from where the workload connects, which was not recorded")]
+    Client,
     /// It names no subject or pattern.
     #[error("the record is damaged")]
     Record,
@@ -95,6 +98,7 @@ impl Unjudged {
         match self {
             Self::Claim(_) => "claim_not_recorded",
             Self::Narrowed => "user_narrowed",
+            Self::Client => "address_not_recorded",
             Self::Record => "record_damaged",
         }
     }
@@ -234,17 +238,24 @@ impl<'p> Replay<'p> {
         }
     }
 
-    /// Who connected, and is not in the candidate at all.
+    /// Who connected, and is not in the candidate at all or not from there. What the
+    /// `network` of rules gives to who connected is in no record.
     fn judge_connection(&self, record: &DecisionRecord) -> Judged {
         let connected = record.enforcer == "callout" && record.decision == Verdict::Allow;
         let name = WorkloadName::parse(&record.workload).ok();
-        match name.filter(|_| connected) {
-            Some(name) if self.candidate.workload(&name).is_none() => {
-                let reason = Some("unknown_workload".to_owned());
-                Judged::Said(Verdict::Deny, None, reason)
+        let Some(name) = name.filter(|_| connected) else {
+            return Judged::NotPolicy;
+        };
+        let refused = |reason: &str| Judged::Said(Verdict::Deny, None, Some(reason.to_owned()));
+        let Some(workload) = self.candidate.workload(&name) else {
+            return refused("unknown_workload");
+        };
+        match (workload.networks(), record.client) {
+            (Some(_), None) => Judged::Unknown(Unjudged::Client),
+            (Some(networks), Some(client)) if !networks.contain(client) => {
+                refused("network_not_allowed")
             }
-            Some(_) => Judged::Said(Verdict::Allow, None, None),
-            None => Judged::NotPolicy,
+            _ => Judged::Said(Verdict::Allow, None, None),
         }
     }
 

@@ -200,6 +200,29 @@ fn pol_171_what_the_policy_does_not_decide_is_left_alone() {
     let report = replay(&before, &[connected("web"), connected("gone")]);
     assert_eq!(report.same, 1);
     assert_eq!(report.changes[0].workload, "gone");
+    // The candidate wants it to connect from somewhere.
+    let from = |address: &str| DecisionRecord {
+        client: address.parse().ok(),
+        ..connected("web")
+    };
+    let placed = placed_at("network = [\"10.0.0.0/8\"]");
+    let report = replay(&placed, &[from("10.1.2.3"), from("11.1.2.3"), from("")]);
+    assert_eq!(report.same, 1);
+    assert_eq!(
+        report.changes[0].reason.as_deref(),
+        Some("network_not_allowed")
+    );
+    assert_eq!(report.unjudged[0].0, Unjudged::Client);
+}
+
+/// `web` may connect only as this says.
+fn placed_at(line: &str) -> Policy {
+    let nkey = Nkey::from_bytes(NkeyKind::User, [1; 32]);
+    let text = format!(
+        "version = 1\ntrust_domain = \"acme.example\"\n\
+         [workload.web]\nattest = [{{ nkey = \"{nkey}\" }}]\n{line}\n"
+    );
+    Policy::parse("p.toml", &text).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]

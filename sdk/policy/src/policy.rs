@@ -9,28 +9,31 @@ use bulla_identity::{
     Claims, Nkey, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId, WorkloadName,
     WorkloadTag, reserved,
 };
-use bulla_keyring::{Anchors, CertificateAuthorities};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use crate::bucket::Bucket;
 use crate::check;
-use crate::circumstances::{Networks, Standing};
 use crate::error::{PolicyErrors, Sink};
-use crate::exchange::{self, Starts};
+use crate::exchange;
 use crate::parse::{self, MAX_POLICY_BYTES, Parsed, PrivateSpec, SubjectSpec};
 use crate::permissions;
 use crate::problem::{AttestProblem, Problem};
 use crate::requirements::{Audiences, Chain, DEFAULT_MAX_AGE, Requirements, Stated};
-use crate::rule::{Effect, Rule, Verb};
+use crate::rule::{Rule, Verb};
 use crate::source::{self, Place};
 use crate::stream::{Consumer, Stream};
-use crate::token_issuer::{Protocols, TokenProof};
+use crate::token_issuer::TokenProof;
 use crate::trie::Trie;
 use crate::warning::Warning;
 
 mod buckets;
+mod ever;
+mod private;
 mod streams;
+mod workload;
+
+pub use workload::{Grant, Workload};
 
 /// A policy, checked and compiled.
 ///
@@ -84,134 +87,6 @@ pub(crate) struct StatedEntry {
     pub(crate) pattern: SubjectPattern,
     pub(crate) place: Place,
     pub(crate) stated: Stated,
-}
-
-/// A workload as the policy declares it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Workload {
-    name: WorkloadName,
-    id: WorkloadId,
-    tag: WorkloadTag,
-    nkeys: Vec<Nkey>,
-    /// Those of them that vouch for credentials.
-    vouching: Vec<Nkey>,
-    authorities: Vec<Arc<CertificateAuthorities>>,
-    tokens: Vec<TokenProof>,
-    brokers_vouch: bool,
-    networks: Option<Networks>,
-    protocols: Protocols,
-    mints: bool,
-    reach: Option<Vec<Box<str>>>,
-    exchanges: bool,
-    starts: Option<Starts>,
-}
-
-impl Workload {
-    /// Its short name, which is also its queue group.
-    #[must_use]
-    pub fn name(&self) -> &WorkloadName {
-        &self.name
-    }
-
-    /// Its SPIFFE ID.
-    #[must_use]
-    pub fn id(&self) -> &WorkloadId {
-        &self.id
-    }
-
-    /// The hash that names it in subjects.
-    #[must_use]
-    pub fn tag(&self) -> WorkloadTag {
-        self.tag
-    }
-
-    /// The public keys that it connects with, and that its keys for encryption
-    /// are derived from. Without any it is no recipient of anything encrypted but
-    /// replies.
-    #[must_use]
-    pub fn nkeys(&self) -> &[Nkey] {
-        &self.nkeys
-    }
-
-    /// What vouches for its message credentials: any one of these.
-    #[must_use]
-    pub fn anchors(&self) -> Anchors<'_> {
-        Anchors {
-            nkeys: &self.vouching,
-            authorities: &self.authorities,
-            brokers: self.brokers_vouch,
-        }
-    }
-
-    /// The tokens that prove it when it connects.
-    #[must_use]
-    pub fn tokens(&self) -> &[TokenProof] {
-        &self.tokens
-    }
-
-    /// From where it may connect; `None`: from everywhere.
-    #[must_use]
-    pub fn networks(&self) -> Option<&Networks> {
-        self.networks.as_ref()
-    }
-
-    /// By what it may connect.
-    #[must_use]
-    pub fn protocols(&self) -> Protocols {
-        self.protocols
-    }
-
-    /// Whether it may mint transaction tokens.
-    #[must_use]
-    pub fn mints(&self) -> bool {
-        self.mints
-    }
-
-    /// Whether it exchanges tokens for every workload: those that it mints say
-    /// that they are another's.
-    #[must_use]
-    pub fn exchanges(&self) -> bool {
-        self.exchanges
-    }
-
-    /// On whose behalf it may start a chain of calls, if at all.
-    #[must_use]
-    pub fn starts(&self) -> Option<&Starts> {
-        self.starts.as_ref()
-    }
-
-    /// The audiences that the tokens which it mints may reach at most; `None`:
-    /// all, if it mints at all.
-    #[must_use]
-    pub fn reach(&self) -> Option<&[Box<str>]> {
-        self.reach.as_deref()
-    }
-
-    /// Whether the tokens that it mints may reach this audience.
-    #[must_use]
-    pub fn may_reach(&self, audience: &str) -> bool {
-        let at_most = self.reach.as_ref();
-        self.mints && at_most.is_none_or(|names| names.iter().any(|name| **name == *audience))
-    }
-}
-
-/// One grant or deny of a workload, for a listing.
-#[derive(Debug, Clone, Copy)]
-pub struct Grant<'p> {
-    /// The rule's id.
-    pub rule: &'p str,
-    /// Where the rule stands in its file.
-    pub line: u32,
-    /// Where the rule stands.
-    pub place: &'p Place,
-    /// Allow or deny.
-    pub effect: Effect,
-    /// One verb.
-    pub verb: Verb,
-    /// One pattern.
-    pub pattern: &'p SubjectPattern,
-    /// Whether it depends on the user.
-    pub conditional: bool,
 }
 
 impl Policy {
@@ -553,132 +428,12 @@ impl Policy {
         names.map(|name| &**name)
     }
 
-    /// The workloads that may read this claim, by name; nothing if everybody who
-    /// has the token may.
-    pub fn readers_of<'p>(&'p self, claim: &str) -> Option<impl Iterator<Item = &'p Workload>> {
-        let at = self
-            .private
-            .binary_search_by(|spec| (*spec.name).cmp(claim));
-        let spec = self.private.get(at.ok()?)?;
-        Some(
-            spec.readers
-                .iter()
-                .filter_map(|reader| self.workload_at(*reader)),
-        )
-    }
-
-    /// Every claim that only some workloads may read, and who they are, by name.
-    pub fn private_claims(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Workload>)> {
-        self.private.iter().map(|spec| {
-            let readers = spec.readers.iter();
-            (&*spec.name, readers.filter_map(|r| self.workload_at(*r)))
-        })
-    }
-
-    /// Whether this workload is a reader of some private claim.
-    #[must_use]
-    pub fn reads_private_claims(&self, workload: &WorkloadId) -> bool {
-        self.index_of(workload).is_some_and(|w| {
-            self.private
-                .iter()
-                .any(|s| s.readers.binary_search(&w).is_ok())
-        })
-    }
-
     /// The first of these audiences that a user's token does not reach. One
     /// that is not known is not reached.
     pub(crate) fn out_of_reach(&self, audiences: Audiences, user: &Claims) -> Option<Arc<str>> {
         let mut names = audiences.places().map(|place| self.audiences.get(place));
         let missed = names.find(|name| name.is_none_or(|name| !user.reaches(name)))?;
         Some(missed.cloned().unwrap_or_else(|| "?".into()))
-    }
-
-    /// Whether some user, or none, lets `workload` do this at some time from some
-    /// network: what nats-server permits at most.
-    #[must_use]
-    pub fn may_ever(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
-        self.index_of(workload)
-            .is_some_and(|w| self.may_ever_at(w, verb, subject, None))
-    }
-
-    /// Whether `workload` may ever send where chains are proven, so that it has to
-    /// keep what proves the chain of what it receives.
-    #[must_use]
-    pub fn proves_chains(&self, workload: &WorkloadId) -> bool {
-        !self.proven.is_empty()
-            && self.grants(workload).any(|grant| {
-                grant.effect == Effect::Allow
-                    && matches!(grant.verb, Verb::Publish | Verb::Request | Verb::Append)
-                    && self.proven.iter().any(|p| p.overlaps(grant.pattern))
-            })
-    }
-
-    /// Whether `workload` may ever receive what is sent with `verb` on `subject`,
-    /// as [`Policy::recipients`] says.
-    #[must_use]
-    pub fn may_receive(&self, workload: &WorkloadId, verb: Verb, subject: &Subject) -> bool {
-        self.index_of(workload)
-            .is_some_and(|index| self.receives(index, verb, subject, None))
-    }
-
-    /// The workloads that may ever serve `subject`, by name.
-    pub fn servers_of<'p>(&'p self, subject: &Subject) -> impl Iterator<Item = &'p Workload> {
-        self.who_may_ever(Verb::Serve, subject)
-    }
-
-    /// The workloads that may receive, now or later, what is sent now with
-    /// `verb` on `subject`, by name: who may subscribe, for `publish`; who may
-    /// serve, for `request`; who may consume the stream or subscribe, for
-    /// `append`. Nobody receives by a verb of receiving. Whose time of the week
-    /// it is not may read it when it is; whose rule has expired may not.
-    pub fn recipients<'p>(
-        &'p self,
-        verb: Verb,
-        subject: &Subject,
-        now: UnixMillis,
-    ) -> impl Iterator<Item = &'p Workload> {
-        self.workloads
-            .iter()
-            .zip(0u32..)
-            .filter(move |(_, index)| self.receives(*index, verb, subject, Some(now)))
-            .map(|(workload, _)| workload)
-    }
-
-    fn receives(
-        &self,
-        workload: u32,
-        verb: Verb,
-        subject: &Subject,
-        now: Option<UnixMillis>,
-    ) -> bool {
-        let receiving = match verb {
-            Verb::Publish | Verb::Append => Some(Verb::Subscribe),
-            Verb::Request => Some(Verb::Serve),
-            Verb::Subscribe
-            | Verb::Serve
-            | Verb::Consume
-            | Verb::Read
-            | Verb::Write
-            | Verb::Manage => None,
-        };
-        receiving.is_some_and(|verb| self.may_ever_at(workload, verb, subject, now))
-            || (verb == Verb::Append
-                && self
-                    .stream_of(subject)
-                    .is_some_and(|stream| self.consumes(workload, stream, now)))
-    }
-
-    /// The workloads that may ever do this, by name.
-    pub fn who_may_ever<'p>(
-        &'p self,
-        verb: Verb,
-        subject: &Subject,
-    ) -> impl Iterator<Item = &'p Workload> {
-        self.workloads
-            .iter()
-            .zip(0u32..)
-            .filter(move |(_, index)| self.may_ever_at(*index, verb, subject, None))
-            .map(|(workload, _)| workload)
     }
 
     /// Everything that the rules say about `workload`, by rule id.
@@ -718,27 +473,6 @@ impl Policy {
     pub(crate) fn entry(&self, entry: Entry) -> Option<(&Rule, &SubjectPattern)> {
         let rule = self.rules.get(entry.rule as usize)?;
         Some((rule, rule.on.get(entry.pattern as usize)?))
-    }
-
-    /// Whether it may ever do this, from `since` on if that is given.
-    fn may_ever_at(
-        &self,
-        workload: u32,
-        verb: Verb,
-        subject: &Subject,
-        since: Option<UnixMillis>,
-    ) -> bool {
-        let (mut allowed, mut denied) = (false, false);
-        if let Some(trie) = self.rules_of(workload) {
-            trie.matches(subject.as_str(), &mut |entry| {
-                if let Some(rule) = self.rules.get(entry.rule as usize) {
-                    let is_over = |now| rule.standing(now) == Standing::Expired;
-                    allowed |= rule.may_allow(verb) && !since.is_some_and(is_over);
-                    denied |= rule.denies_always(verb);
-                }
-            });
-        }
-        allowed && !denied
     }
 }
 

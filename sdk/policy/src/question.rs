@@ -26,7 +26,8 @@ pub struct Question<'a> {
     /// What.
     pub verb: Verb,
     /// On which subject; for `subscribe` and `serve` it may be a pattern, for
-    /// `consume` it is `STREAM.CONSUMER`.
+    /// `consume` it is `STREAM.CONSUMER`, for `read` a key or a pattern of keys,
+    /// which is the question whether it may hear of all of them.
     pub on: &'a SubjectPattern,
     /// The user of the message. For `subscribe`, `serve` and `consume`, without a
     /// user, the question is whether it may listen there at all.
@@ -223,8 +224,10 @@ impl Policy {
             user,
             circumstances,
         } = *question;
-        let listens = matches!(verb, Verb::Subscribe | Verb::Serve | Verb::Consume);
         let literal = Subject::parse(on.as_str()).ok();
+        // Of keys under a pattern a workload hears, and asks for all of them at once.
+        let hears = verb == Verb::Read && literal.is_none();
+        let listens = hears || matches!(verb, Verb::Subscribe | Verb::Serve | Verb::Consume);
         let now = circumstances.now;
         if listens && user.is_none() {
             let answer = match self.may_listen(workload, verb, on, now) {

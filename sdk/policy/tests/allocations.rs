@@ -9,6 +9,8 @@
 )]
 
 use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::Instant;
 
 use bulla_identity::{
     Claims, Nkey, NkeyKind, Subject, SubjectPattern, TrustDomain, UnixMillis, WorkloadId,
@@ -88,9 +90,12 @@ fn workload(name: &str) -> WorkloadId {
     WorkloadId::new(&domain, &WorkloadName::parse(name).unwrap())
 }
 
-// One test alone: another one's threads would allocate meanwhile.
+/// One test at a time: another one's threads would allocate meanwhile.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn pol_111_a_decision_allocates_nothing() {
+    let _alone = ALONE.lock().unwrap();
     let policy = shop();
     let now = UnixMillis::from_secs(1_700_000_000);
     let claims = |change: Value| {
@@ -257,4 +262,61 @@ fn pol_111_a_decision_allocates_nothing() {
     assert!(allocated(|| text = denial.to_string()) > 0);
     assert!(text.contains("rule `r77` (line "), "{text}");
     assert!(text.ends_with("it asks that tenant = {tenant}"), "{text}");
+}
+
+/// POL-5: bad input of any size costs bounded time and memory.
+#[test]
+fn pol_5_bad_input_is_refused_within_bounds() {
+    let _alone = ALONE.lock().unwrap();
+    let many = |n: usize, text: &str| text.repeat(n);
+    let head = "version = 1\ntrust_domain = \"t.example\"\n";
+    let rule = "[[allow]]\nid = \"r\"\nwho = [\"nobody\"]\nmay = [\"publish\"]\non = [\"a\"]\n";
+    for (name, text, most) in [
+        // Nothing is made of what is too long.
+        ("50 MB", many(50 << 20, "a"), 64 << 10),
+        ("nothing but zeros", many(1 << 18, "\0"), 64 << 20),
+        ("no TOML", many(1 << 18, "\u{1}\u{fe}"), 64 << 20),
+        (
+            "open lists",
+            format!("a = {}", many(1 << 18, "[")),
+            64 << 20,
+        ),
+        (
+            "open tables",
+            format!("a = {}", many(1 << 16, "{ a = ")),
+            64 << 20,
+        ),
+        (
+            "deep keys",
+            format!("{}a = 1", many(1 << 17, "a.")),
+            64 << 20,
+        ),
+        (
+            "one rule, again and again",
+            format!("{head}{}", many(4_000, rule)),
+            64 << 20,
+        ),
+        (
+            "unknown keys",
+            format!(
+                "{head}{}",
+                (0..20_000)
+                    .map(|i| format!("k{i} = 1\n"))
+                    .collect::<String>()
+            ),
+            64 << 20,
+        ),
+    ] {
+        let start = Instant::now();
+        let mut found = 0;
+        let used = allocated(|| {
+            let errors = Policy::parse("p.toml", &text).map(|_| ()).unwrap_err();
+            found = errors.errors().len();
+        });
+        let took = start.elapsed();
+        println!("{name}: {} KiB, {took:?}, {found} errors", used >> 10);
+        assert!((1..=500).contains(&found), "{name}: {found} errors");
+        assert!(used <= most, "{name}: {used} bytes");
+        assert!(took.as_secs() < 20, "{name}: {took:?}");
+    }
 }

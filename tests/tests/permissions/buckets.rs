@@ -459,7 +459,7 @@ async fn attack_17_a_bucket_that_allows_rollup_is_not_served() {
         allow_rollup: true,
         ..sound.clone()
     };
-    js.create_stream(rolled).await.unwrap();
+    js.create_stream(rolled.clone()).await.unwrap();
     bus.add_broker(Group::Both).await;
     let mut shop = Asker::connect(&bus, "shop");
     assert_eq!(shop.ask(&key("carts", "ann.items"), "3"), None);
@@ -492,4 +492,20 @@ async fn attack_17_a_bucket_that_allows_rollup_is_not_served() {
         assert!(std::time::Instant::now() < end, "never served");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+
+    // Who has rights to it when it turns bad is ended, and comes back without them;
+    // who has none to it stays.
+    let mut shop = Asker::connect(&bus, "shop");
+    let mut mail = Client::workload(bus.nats_url(), &bus.seed("viewer"));
+    assert!(shop.client.publish_if_open(&key("carts", "ann.items")));
+    js.update_stream(rolled).await.unwrap();
+    bus.publish_policy(&format!("{POLICY}\n# once more")).await;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while shop.client.publish_if_open(&key("carts", "ann.items")) {
+        assert!(std::time::Instant::now() < end, "not ended");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(mail.publish_if_open(reserved::BARRIER));
+    let mut shop = Asker::connect(&bus, "shop");
+    assert_eq!(shop.ask(&key("carts", "ann.items"), "4"), None);
 }

@@ -38,7 +38,7 @@ fn a_connection_stands_as_what_it_has_to_what_it_would_get() {
     let first = admissions(&[1, 2], "\"a\", \"b\"");
     let (own, second) = (user(&first, 1, &at), user(&first, 2, &at));
     assert_ne!(own, second, "the key is part of it");
-    let stands = |now: &Admissions, user: &str| now.standing(user, &at, &BTreeSet::new());
+    let stands = |now: &Admissions, user: &str| now.standing(user, &at, &Found::default());
     assert_eq!(stands(&first, &own), Standing::Current);
     for (keys, may, want) in [
         (&[1, 2][..], "\"b\", \"a\"", Standing::Current),
@@ -79,8 +79,52 @@ fn what_depends_on_when_is_compared_as_of_now() {
     let policy = Policy::parse("test.toml", &text).unwrap();
     let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
     let early = user(&admissions, 1, &at(1_800_000_000 - 3_600));
-    let stands = |secs| admissions.standing(&early, &at(secs), &BTreeSet::new());
+    let stands = |secs| admissions.standing(&early, &at(secs), &Found::default());
     assert_eq!(stands(1_800_000_000 - 1), Standing::Current);
     let want = Standing::Lost("permissions_changed");
     assert_eq!(stands(1_800_000_000), want);
+}
+
+/// POL-128: a bucket that turns bad takes the rights to it from who has them.
+#[test]
+fn a_connection_with_rights_to_an_unfit_bucket_has_lost_them() {
+    let at = Circumstances::at(UnixMillis::from_secs(1_800_000_000));
+    let text = format!(
+        "version = 1\ntrust_domain = \"acme.example\"\n[bucket.carts]\n[bucket.notes]\n\
+         [workload.orders]\nattest = [{{ nkey = \"{}\" }}]\n\
+         [workload.mail]\nattest = [{{ nkey = \"{}\" }}]\n\
+         [[allow]]\nid = \"a\"\nwho = [\"orders\"]\nmay = [\"read\"]\non = [\"carts.>\", \"notes.>\"]\n\
+         [[allow]]\nid = \"b\"\nwho = [\"mail\"]\nmay = [\"read\"]\non = [\"notes.>\"]\n",
+        nkey(1),
+        nkey(2)
+    );
+    let policy = Policy::parse("test.toml", &text).unwrap();
+    let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
+    let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    let found = |served: &[&str], unfit: &[&str]| Found {
+        served: names(served),
+        unfit: names(unfit),
+    };
+    let (orders, mail) = (user(&admissions, 1, &at), user(&admissions, 2, &at));
+    let lost = Standing::Lost("bucket_unfit");
+    for (name, now, want) in [
+        (&orders, found(&["carts", "notes"], &[]), Standing::Current),
+        // Another broker may have looked already.
+        (&orders, found(&["notes"], &[]), Standing::Current),
+        (&orders, found(&["notes"], &["carts"]), lost),
+        (&orders, found(&[], &["carts"]), lost),
+        (&mail, found(&["notes"], &["carts"]), Standing::Current),
+        (&mail, found(&[], &["carts"]), Standing::Current),
+        (&mail, found(&["carts"], &["notes"]), lost),
+    ] {
+        assert_eq!(admissions.standing(name, &at, &now), want, "{name} {now:?}");
+    }
+    // Who was admitted without it has what it would get.
+    let (_, proof) = &admissions.by_nkey[&nkey(1)];
+    let admission = &admissions.by_proof[proof];
+    let (all, _) = admission.permissions(&at).unwrap();
+    let left = buckets::only_served(&all, &admissions.buckets, &names(&["notes"]));
+    let without = admission.user(&left);
+    let now = found(&["notes"], &["carts"]);
+    assert_eq!(admissions.standing(&without, &at, &now), Standing::Current);
 }

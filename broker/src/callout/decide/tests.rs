@@ -261,6 +261,21 @@ fn a_broker_without_policy_is_silent() {
     assert_eq!(scene.ask(&scene.claims()).unwrap_err(), Silence::NotReady);
 }
 
+/// A question that is about to expire is left: who asked would not hear the answer.
+#[test]
+fn what_is_about_to_expire_is_not_answered() {
+    let random = Random::fresh().unwrap();
+    // It expires after 2 s.
+    for (after, want) in [(1_890, None), (1_910, Some(Silence::TooLate))] {
+        let scene = Scene::new();
+        let sender = scene.server_xkey.public().to_string();
+        let sealed = scene.seal(&scene.claims());
+        let now = UnixMillis::from_millis(NOW.as_millis() + after);
+        let answer = scene.callout.answer(&sealed, Some(&sender), now, &random);
+        assert_eq!(answer.err(), want, "{after} ms");
+    }
+}
+
 #[test]
 fn what_no_nats_server_sends_is_not_answered() {
     let scene = Scene::new();

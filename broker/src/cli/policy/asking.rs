@@ -123,7 +123,7 @@ fn claim(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn moment(text: &str) -> Result<UnixMillis, String> {
+pub(super) fn moment(text: &str) -> Result<UnixMillis, String> {
     bulla_policy::parse_moment(text)
         .ok_or_else(|| "write it as RFC 3339 has it, such as 2027-01-31T18:00:00Z".to_owned())
 }

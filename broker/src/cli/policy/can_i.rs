@@ -16,7 +16,7 @@ use super::{Failure, NO, YES};
         The verbs are publish, subscribe, request, serve, append, consume, read, write and\n\
         manage. For publish, request and append the subject is literal, and the question is\n\
         asked for one message: with the user of --as-user and --claim, or without a user. For\n\
-        subscribe and serve it may be a pattern; without a user the question is whether the\n\
+        subscribe, serve and read it may be a pattern; without a user the question is whether the\n\
         workload may listen there at all. For consume it is STREAM.CONSUMER, for read and write\n\
         BUCKET.KEY, for manage the name of a stream or of a bucket. --at and --from ask for another\n\
         time and network; --list shows everything that the rules say about a workload.",

@@ -10,6 +10,7 @@ use clap::builder::PossibleValue;
 use serde_json::{Value, json};
 
 use super::input::{now, read, time};
+use super::lifecycle::MAX_SIGNED_TEXT;
 use super::print::{
     BAD, GOOD, STRONG, WARN, complain, excerpt, hex, place, plural, print_json, say,
 };
@@ -90,12 +91,13 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     }
     let file = args.file.display().to_string();
     let now = args.at.unwrap_or_else(now);
-    let checked = Policy::check(&file, &read(&args.file)?, now).map_err(Failure::Policy)?;
+    let text = read(&args.file)?;
+    let checked = Policy::check(&file, &text, now).map_err(Failure::Policy)?;
     let is_denied =
         |lint: &Lint| args.deny_lints || args.deny.iter().any(|code| *code == lint.code().as_str());
     let denied = checked.lints.iter().filter(|lint| is_denied(lint)).count();
     if args.json {
-        report_json(&file, &checked, denied, is_denied);
+        report_json(&file, &checked, text.len(), denied, is_denied);
     } else {
         // What fails the check comes first where not all is shown.
         let (first, rest): (Vec<&Lint>, Vec<&Lint>) = match checked.lints.len() {
@@ -109,7 +111,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
             let more = plural(checked.lints.len() - SHOWN, "more lint");
             complain(&format!("and {more}; --json has all of them\n\n"));
         }
-        report(&file, &checked, denied);
+        report(&file, &checked, text.len(), denied);
     }
     Ok(if denied > 0 { NO } else { YES })
 }
@@ -128,7 +130,7 @@ fn render(file: &str, lint: &Lint, is_denied: bool) -> String {
     head + &excerpt(&at, lint.excerpt(), style, lint.remedy())
 }
 
-fn report(file: &str, checked: &Checked, denied: usize) {
+fn report(file: &str, checked: &Checked, bytes: usize, denied: usize) {
     let policy = &checked.policy;
     let mut more = match checked.lints.len() {
         0 => String::new(),
@@ -147,12 +149,25 @@ fn report(file: &str, checked: &Checked, denied: usize) {
         plural(policy.rule_ids().len(), "rule"),
         policy.trust_domain()
     );
+    if !fits(bytes) {
+        say!(
+            "{WARN}it loads, and cannot be put in force{WARN:#}: {} bytes, and a signed policy has at most {MAX_SIGNED_TEXT}; \
+             write rules for groups, or split the deployment",
+            bytes
+        );
+    }
     if let Some(first) = checked.lints.first() {
         say!("`bulla policy check --explain {}` says more", first.code());
     }
 }
 
-fn report_json(file: &str, checked: &Checked, denied: usize, is_denied: impl Fn(&Lint) -> bool) {
+fn report_json(
+    file: &str,
+    checked: &Checked,
+    bytes: usize,
+    denied: usize,
+    is_denied: impl Fn(&Lint) -> bool,
+) {
     let policy = &checked.policy;
     let lint = |lint: &Lint| {
         let excerpt = lint.excerpt();
@@ -174,10 +189,18 @@ fn report_json(file: &str, checked: &Checked, denied: usize, is_denied: impl Fn(
         "workloads": policy.workloads().len(),
         "rules": policy.rule_ids().len(),
         "hash": hex(&policy.hash()),
+        "bytes": bytes,
+        "can_be_signed": fits(bytes),
         "errors": [],
         "lints": lints,
         "allowed": checked.allowed,
     }));
+}
+
+/// Whether a text is small enough to be put in force, with a comment of any length
+/// and a signature.
+const fn fits(bytes: usize) -> bool {
+    bytes <= MAX_SIGNED_TEXT
 }
 
 fn explain(code: LintCode, json: bool) {

@@ -129,6 +129,10 @@ impl Revision {
 /// The control stream takes no larger record.
 const MAX_STORED: usize = 1024 * 1024;
 
+/// The longest text that fits such a record whatever is said beside it: headers, a
+/// comment, the signature.
+pub(super) const MAX_SIGNED_TEXT: usize = MAX_STORED - 3 * 1024;
+
 /// Why a deployment's policy could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LifecycleError {

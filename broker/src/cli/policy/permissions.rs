@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use bulla_identity::UnixMillis;
 use bulla_policy::{Circumstances, ListEntry, ListName, MAX_PERMISSION_BYTES};
 use serde_json::{Value, json};
 
+use super::asking::moment;
 use super::input::{load, now, workload};
 use super::print::{BAD, GOOD, STRONG, known, print_json, say};
 use super::{Failure, YES};
@@ -21,6 +23,7 @@ use super::{Failure, YES};
     after_help = "Examples:\n  \
         bulla policy permissions orders\n  \
         bulla policy permissions orders --all --policy shop.toml\n  \
+        bulla policy permissions night-shift --at 2026-11-27T23:30:00+01:00 --from 10.1.2.3\n  \
         bulla policy permissions orders --json | jq .permissions\n\n\
         Exit code: 0 shown, 2 no answer."
 )]
@@ -39,6 +42,9 @@ pub(crate) struct PermissionsArgs {
     /// from some networks only are left out
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
+    /// When, as 2026-11-27T23:30:00+01:00, instead of now
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<UnixMillis>,
     /// Also show what every workload has
     #[arg(long)]
     all: bool,
@@ -58,7 +64,7 @@ pub(super) fn permissions(args: &PermissionsArgs) -> Result<u8, Failure> {
     let policy = load(&args.policy)?;
     let id = workload(&policy, &args.workload)?;
     let circumstances = Circumstances {
-        now: now(),
+        now: args.at.unwrap_or_else(now),
         client: args.from,
     };
     let Ok(entries) = policy.permission_entries(&id, &circumstances) else {

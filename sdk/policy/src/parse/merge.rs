@@ -28,7 +28,9 @@ pub(super) fn add<'d>(all: &mut DeTable<'d>, file: DeTable<'d>, sink: &mut Sink<
             continue;
         };
         let at = node.span();
+        let is_lint = &**key.get_ref() == "lint";
         match (held.get_mut(), node.into_inner()) {
+            (DeValue::Table(held), DeValue::Table(more)) if is_lint => lints(held, more),
             (DeValue::Table(held), DeValue::Table(more)) => tables(what, held, more, sink),
             (DeValue::Array(held), DeValue::Array(more)) => arrays(held, more),
             (held, more) if held.same_type(&more) => {
@@ -61,6 +63,24 @@ fn tables<'d>(what: &'static str, held: &mut DeTable<'d>, more: DeTable<'d>, sin
                 sink.report(&key.span(), problem);
             }
             None => {
+                held.insert(key, node);
+            }
+        }
+    }
+}
+
+/// What each file allows of lints counts for all of them.
+fn lints<'d>(held: &mut DeTable<'d>, more: DeTable<'d>) {
+    for (key, node) in more {
+        let known = held.get_mut(&**key.get_ref()).map(Spanned::get_mut);
+        match (known, node) {
+            (Some(DeValue::Array(known)), node) if node.get_ref().is_array() => {
+                if let DeValue::Array(more) = node.into_inner() {
+                    arrays(known, more);
+                }
+            }
+            // What is wrong with it is told where it is read.
+            (_, node) => {
                 held.insert(key, node);
             }
         }

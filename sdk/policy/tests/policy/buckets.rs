@@ -364,3 +364,33 @@ fn keys_are_decided_by_their_names_alone() {
     };
     assert!(listen("carts.a.*.x") && !listen("carts.>"));
 }
+
+/// Who asks about a pattern of keys asks whether all of them may be heard of; values
+/// are written one by one.
+#[test]
+fn a_pattern_of_keys_is_a_question_about_reading() {
+    let policy = parse(
+        &(keys(&["read"], &["carts.eu.>"])
+            + &rule("allow", "w", &["cart"], &["write"], &["carts.>"])),
+    );
+    let ask = |verb, on: &str| {
+        policy.ask(&bulla_policy::Question {
+            workload: &id("cart"),
+            verb,
+            on: &SubjectPattern::parse(on).unwrap(),
+            user: None,
+            circumstances: bulla_policy::Circumstances::at(NOW),
+        })
+    };
+    for (on, want) in [
+        ("carts.eu.>", true),
+        ("carts.eu.*.items", true),
+        ("carts.eu.7", true),
+        ("carts.>", false),
+        ("carts.*.7", false),
+    ] {
+        assert_eq!(ask(Verb::Read, on).unwrap().is_allow(), want, "{on}");
+    }
+    assert!(ask(Verb::Write, "carts.7").unwrap().is_allow());
+    assert!(ask(Verb::Write, "carts.>").is_err());
+}

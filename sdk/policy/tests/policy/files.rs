@@ -151,3 +151,33 @@ fn pol_9_each_file_says_the_version_and_at_most_one_domain() {
         ("z.toml", "wrong_type")
     );
 }
+
+#[test]
+fn pol_144_each_file_may_allow_lints_for_the_whole() {
+    let allow = |codes: &str| team(&format!("[lint]\nallow = [{codes}]\n"));
+    let rules = rule("allow", "r", &["cart"], &["publish"], &["a"])
+        + &rule("allow", "s", &["cart"], &["publish"], &["a"]);
+    let main = head() + &rules;
+    let text = |files: &[(&str, &str)]| join_sources(files).unwrap();
+    let lints = |files: &[(&str, &str)]| -> Vec<&'static str> {
+        let checked = Policy::check("p", &text(files), bulla_identity::UnixMillis::default());
+        let lints = checked.unwrap_or_else(|e| panic!("{e}")).lints;
+        lints.iter().map(|lint| lint.code().as_str()).collect()
+    };
+    let all = lints(&[("main.toml", &main)]);
+    assert!(
+        all.contains(&"shadowed_rule") && all.contains(&"nobody_receives"),
+        "{all:?}"
+    );
+    let one = allow("\"shadowed_rule\"");
+    let other = allow("\"nobody_receives\"");
+    let left = lints(&[("main.toml", &main), ("a.toml", &one), ("b.toml", &other)]);
+    assert!(
+        !left.contains(&"shadowed_rule") && !left.contains(&"nobody_receives"),
+        "{left:?}"
+    );
+    let wrong = allow("\"nonsense\"");
+    let errors = refused(&[("main.toml", &main), ("a.toml", &one), ("b.toml", &wrong)]);
+    assert_eq!(errors.errors()[0].code(), "unknown_lint");
+    assert!(errors.to_string().contains("b.toml"), "{errors}");
+}
