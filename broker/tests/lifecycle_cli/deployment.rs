@@ -340,7 +340,7 @@ async fn an_invitation_is_good_once_and_for_a_while() {
         std::fs::set_permissions(dir.join(name), narrow).unwrap();
     };
     // Seen, but without its key.
-    let other = std::fs::read_to_string(dir.join("keys/operator-js.nk")).unwrap();
+    let other = std::fs::read_to_string(dir.join("a.nk")).unwrap();
     secret("seen", &format!("{shown}\n{other}"));
     refused("seen", "invitation_not_held").await;
     // By another policy key, for the same trust domain.
