@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::access_log::Outcome;
 use crate::admission::Admission;
@@ -29,6 +30,7 @@ use crate::networks::counted_as;
 use crate::problem::Problem;
 use crate::rate::Counted;
 use crate::routes::Route;
+use crate::trace;
 use crate::visit::Visit;
 
 /// What every request needs.
@@ -139,7 +141,9 @@ impl<B: Bus> Edge<B> {
                     id,
                     place,
                 };
-                visit.answer(request, peer, &mut known).await
+                let span = trace::entrance(request.method(), request.headers());
+                let answer = visit.answer(request, peer, &mut known);
+                answer.instrument(span).await
             }
             None => {
                 self.metrics.shed("requests");

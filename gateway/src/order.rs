@@ -69,7 +69,7 @@ impl<B: Bus> Visit<'_, B> {
             headers,
             token,
             original: user.and_then(|user| user.original.clone()),
-            traceparent: trace::next_traceparent(order.request),
+            traceparent: trace::of_message(order.request),
         };
         let answer = self.send(order, message).await?;
         Ok(match route.cache {

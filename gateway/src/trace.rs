@@ -3,18 +3,39 @@
 //!
 //! [traceparent]: https://www.w3.org/TR/trace-context/#traceparent-header
 
-use http::HeaderMap;
+use bulla_sdk::{TraceParent, telemetry};
+use http::{HeaderMap, Method};
+use tracing::Span;
 
-/// The `traceparent` of the message: the client's trace with a span of our own, or
-/// a new trace.
-pub(crate) fn next_traceparent(headers: &HeaderMap) -> String {
-    let span = random_hex::<8>();
+/// The span of a request, in the client's trace. Its name says as little as its method:
+/// paths are the client's, and many.
+pub(crate) fn entrance(method: &Method, headers: &HeaderMap) -> Span {
+    telemetry::entrance(
+        &format!("HTTP {method}"),
+        given(headers).and_then(TraceParent::parse),
+    )
+}
+
+/// The `traceparent` of the message: the running span's, if it is in a trace.
+pub(crate) fn of_message(headers: &HeaderMap) -> String {
+    let running = telemetry::current();
+    running.map_or_else(|| next_traceparent(headers), |trace| trace.to_string())
+}
+
+/// The only one that the client sent.
+fn given(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all("traceparent").iter();
-    let given = match (values.next(), values.next()) {
-        (Some(only), None) => only.to_str().ok().and_then(parse),
+    match (values.next(), values.next()) {
+        (Some(only), None) => only.to_str().ok(),
         _ => None,
-    };
-    match given {
+    }
+}
+
+/// The `traceparent` of a message in no span of ours: the client's trace with a span of our own, or
+/// a new trace.
+fn next_traceparent(headers: &HeaderMap) -> String {
+    let span = random_hex::<8>();
+    match given(headers).and_then(parse) {
         Some((trace, flags)) => format!("00-{trace}-{span}-{flags}"),
         None => format!("00-{}-{span}-00", random_hex::<16>()),
     }

@@ -6,8 +6,30 @@
 //! on whose behalf a message was sent travels on by itself.
 //!
 //! ```text
-//! publish / request ─► policy preflight ─► seal ─► NATS ─► open ─► policy ─► replay window ─► handler
+//!       your code                                                   your handler
+//!           │ publish · request · append                                  ▲ Message<T>
+//!  ┌────────▼─────────────────────┐                       ┌───────────────┴──────────────┐
+//!  │ policy: may I? for this user?│                       │ replay window: the first time│
+//!  │ encrypt, if the subject asks │                       │ policy: may he? may I?       │
+//!  │ seal: one signature for all  │                       │ user: token, limits, chain   │
+//!  │ that wait at the same moment │                       │ open: signature, subject,    │
+//!  └────────┬─────────────────────┘                       │ times, decryption            │
+//!           │                                             └───────────────▲──────────────┘
+//!           └──────────────►  nats-server: permissions  ──────────────────┘
+//!                             compiled from the same policy
+//!
+//!  control stream ─► trust bundle · policy · revocations · credentials, each verified
+//!                    against the pinned root, each in force a moment after it is published
 //! ```
+//!
+//! | to | see |
+//! |---|---|
+//! | tell, ask, listen, answer | [`Client`], [`Outgoing`], [`Subscription`], [`Service`] |
+//! | write a service of endpoints | [`Client::service`], [`extract`], [`layered`] |
+//! | store, and work off what is stored | [`Client::append`], [`Consumer`], [`Worker`] |
+//! | know for whom it is done | [`User`], [`Context`], [`Exchange`] |
+//! | see what happens | [`telemetry`], [`Stats`], [`audit`] |
+//! | test it | the module `testing`, with the feature of that name |
 //!
 //! ```no_run
 //! use bulla_sdk::{Client, ConnectOptions, Message, ServiceError};
@@ -50,6 +72,14 @@
 //!
 //! A subject that asks for encryption is encrypted to whom the policy lets
 //! receive there; a missing key is an error, never plaintext.
+//!
+//! # Features
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `testing` | a bus within a test's process: the module `testing` |
+//! | `otel` | spans that belong to the trace that comes with a message, see [`telemetry`] |
+//! | `prometheus` | `telemetry::Prometheus`, a recorder whose page Prometheus reads |
 //!
 //! # Security
 //!
@@ -118,6 +148,7 @@ mod vault;
 
 pub mod broker_protocol;
 pub mod extract;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 

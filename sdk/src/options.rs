@@ -13,6 +13,7 @@ use crate::audit::{AuditOptions, RecordUsers};
 use crate::certificate::CertificateFiles;
 use crate::content::ContentType;
 use crate::enforcer_report::EnforcerKind;
+use crate::telemetry::Recorder;
 
 /// Variables that [`ConnectOptions::from_env`] reads.
 pub mod variables {
@@ -94,6 +95,17 @@ pub struct ConnectOptions {
     pub(crate) is_sole: bool,
     pub(crate) kind: EnforcerKind,
     pub(crate) audit: AuditOptions,
+    pub(crate) recorder: Option<SharedRecorder>,
+}
+
+/// Shown without what it records.
+#[derive(Clone)]
+pub(crate) struct SharedRecorder(pub(crate) Arc<dyn Recorder>);
+
+impl fmt::Debug for SharedRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorder")
+    }
 }
 
 impl ConnectOptions {
@@ -130,6 +142,7 @@ impl ConnectOptions {
             is_sole: false,
             kind: EnforcerKind::Service,
             audit: AuditOptions::default(),
+            recorder: None,
         }
     }
 
@@ -473,6 +486,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn sole_process(mut self) -> Self {
         self.is_sole = true;
+        self
+    }
+
+    /// Is told of what this client handles and asks, for metrics.
+    #[must_use]
+    pub fn recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.recorder = Some(SharedRecorder(recorder));
         self
     }
 

@@ -8,6 +8,7 @@ use bulla_identity::UnixMillis;
 use bulla_policy::{Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
+use tracing::Span;
 
 use crate::chains;
 use crate::clock;
@@ -21,6 +22,7 @@ use crate::original::{self, OriginalToken};
 use crate::refusal::UserRefusal;
 use crate::routes::Route;
 use crate::shared::Shared;
+use crate::telemetry;
 use crate::trial;
 use crate::unlock::kem_of;
 use crate::user::User;
@@ -60,7 +62,10 @@ impl<'a> Outgoing<'a> {
         let cause = Context::running().map(Box::new);
         let letter = route.map_err(Box::new).map(|route| {
             let content_type = shared.options.content_type.clone();
-            Box::new(Letter::begin(route, content_type, cause.as_deref()))
+            let mut letter = Letter::begin(route, content_type, cause.as_deref());
+            // What is running here is nearer than what led to it.
+            letter.traceparent = telemetry::current().or(letter.traceparent);
+            Box::new(letter)
         });
         Self {
             shared,
@@ -270,6 +275,16 @@ impl<'a> Outgoing<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Begins a span of its own for what is asked, which its message then carries.
+    pub(crate) fn begin_span(&mut self) -> Span {
+        let Ok(letter) = &mut self.letter else {
+            return Span::none();
+        };
+        let span = telemetry::asking(letter.to.subject().as_str(), letter.traceparent);
+        letter.traceparent = telemetry::of_span(&span).or(letter.traceparent);
+        span
     }
 
     /// How long whoever caused it waits, if somebody does.

@@ -10,6 +10,8 @@ use bulla_envelope::{
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::MacKey;
 use bulla_policy::{Decision, LONGEST_MAX_AGE, Replies, Request, Verb};
+use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::answers::ERROR_HEADER;
 use crate::clock;
@@ -26,6 +28,7 @@ use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
 use crate::reply_keys::Side;
 use crate::reply_order::{Arrival, Misplaced, ReplyOrder};
 use crate::shared::Shared;
+use crate::telemetry;
 use crate::trial;
 use crate::user::User;
 
@@ -41,7 +44,19 @@ impl Outgoing<'_> {
     /// # Errors
     /// [`RequestError`]; a denial by policy is known before anything is sent,
     /// and [`RequestError::NotOneReply`] if the service answers with a stream.
-    pub async fn request(self) -> Result<Response, RequestError> {
+    pub async fn request(mut self) -> Result<Response, RequestError> {
+        let (shared, began) = (Arc::clone(self.shared), Instant::now());
+        let span = self.begin_span();
+        let outcome = self.ask_once().instrument(span.clone()).await;
+        let what = telemetry::of_asking(&outcome);
+        telemetry::conclude(&span, what);
+        if let Some(recorder) = &shared.options.recorder {
+            recorder.0.asked(what, began.elapsed());
+        }
+        outcome
+    }
+
+    async fn ask_once(self) -> Result<Response, RequestError> {
         let timeout = self
             .patience()
             .map_or(self.timeout, |p| p.min(self.timeout));
@@ -79,7 +94,8 @@ impl Outgoing<'_> {
     ///
     /// # Errors
     /// [`RequestError`]; a denial by policy is known before anything is sent.
-    pub async fn request_many(self) -> Result<Responses, RequestError> {
+    pub async fn request_many(mut self) -> Result<Responses, RequestError> {
+        let _span = self.begin_span();
         let (timeout, patience) = (self.timeout, self.patience());
         let (mut asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
         let watch = asked.shared.connection.watch();

@@ -15,9 +15,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::answers::ReplySender;
 use crate::clock;
@@ -30,6 +31,7 @@ use crate::link::Feed;
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
 use crate::shared::Shared;
+use crate::telemetry;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -149,6 +151,7 @@ impl Service {
         let tasks = TaskTracker::new();
         let places = Arc::new(Semaphore::new(shared.options.max_in_flight));
         let worker = Arc::new(Worker {
+            endpoint: pattern.into(),
             shared: Arc::clone(shared),
             opener,
             handler,
@@ -233,6 +236,7 @@ impl Drop for Service {
 }
 
 struct Worker<H> {
+    endpoint: Box<str>,
     shared: Arc<Shared>,
     opener: Opener,
     handler: H,
@@ -250,8 +254,10 @@ impl<H: Handler> Worker<H> {
                 let replies = ReplySender::new(&self.shared, *to, content_type);
                 // A panic harms this request only, and its caller is told.
                 let deadline = message.deadline().filter(|_| H::IS_BOUNDED);
+                let (span, began) = (message.span_of("server"), Instant::now());
                 let run = async { self.handler.handle(message, &replies).await };
-                let run = AssertUnwindSafe(context.scope(run)).catch_unwind();
+                let run = context.scope(run).instrument(span.clone());
+                let run = AssertUnwindSafe(run).catch_unwind();
                 let outcome = match deadline {
                     None => Ok(run.await),
                     Some(deadline) => {
@@ -259,6 +265,16 @@ impl<H: Handler> Worker<H> {
                         tokio::time::timeout(left, run).await
                     }
                 };
+                let what = match &outcome {
+                    Err(_) => "deadline",
+                    Ok(Err(_)) => "panic",
+                    Ok(Ok(outcome)) => telemetry::of_handling(outcome),
+                };
+                telemetry::conclude(&span, what);
+                drop(span);
+                if let Some(recorder) = &self.shared.options.recorder {
+                    recorder.0.handled(&self.endpoint, what, began.elapsed());
+                }
                 let Ok(outcome) = outcome else {
                     self.shared.stats.count_deadline_passed();
                     let decision = decision_log::fresh_id();

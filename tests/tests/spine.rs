@@ -9,6 +9,9 @@
     missing_docs
 )]
 
+#[path = "spine/telemetry.rs"]
+mod telemetry;
+
 use std::time::Duration;
 
 use aws_lc_rs::hmac;

@@ -17,12 +17,14 @@ use futures_util::FutureExt as _;
 use rand::Rng as _;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::dead_letters::{Cause, Remains};
 use super::{Consumer, Delivery, Receipt};
 use crate::endpoint::{Endpoint, WithState};
 use crate::error::{ConsumeError, LinkError, ServiceError, ServiceErrorCode};
 use crate::refusal::chain;
+use crate::telemetry;
 
 /// A handler at work on what a stream stored; made by [`Consumer::worker`].
 #[must_use = "nothing is worked off before `run`"]
@@ -196,7 +198,9 @@ impl Job {
     {
         let (message, receipt) = self.delivery.into_parts();
         let context = message.context();
+        let span = message.span();
         let handled = handler.endpoint.call(message, &handler.state);
+        let handled = handled.instrument(span.clone());
         let mut handled = Box::pin(AssertUnwindSafe(context.scope(handled)).catch_unwind());
         let alive = self.alive.max(Duration::from_millis(100));
         let outcome = loop {
@@ -216,6 +220,7 @@ impl Job {
                 Err(ServiceError::new(ServiceErrorCode::Internal, why))
             }
         };
+        telemetry::conclude(&span, telemetry::of_handling(&outcome));
         (receipt, outcome)
     }
 }
