@@ -32,6 +32,14 @@ doc:
 deny:
     cargo deny --locked check bans licenses sources
 
+# The public API of what users link, against its snapshots.
+api:
+    tests/api/run
+
+# Writes these snapshots again, after a change of the API that is meant.
+api-write:
+    tests/api/run --write
+
 # The test vectors of the envelope, by a reader in Python that knows SPEC.md only.
 vectors:
     tests/python/run
