@@ -56,6 +56,12 @@ fuzz SECONDS="4" TARGET="":
 storm CLIENTS="2000":
     BULLA_STORM_CLIENTS={{CLIENTS}} cargo test -p bulla-tests --test attacks -- --nocapture attack_25
 
+# The Helm chart: rendered by Helm's engine, held to the schemas of Kubernetes.
+chart:
+    python3 -m venv target/chart
+    target/chart/bin/pip -q install helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 pyyaml
+    target/chart/bin/python broker/deploy/helm/check.py
+
 # Sealed messages beside raw NATS, in one run.
 bench:
     cargo bench -p bulla-benches

@@ -39,6 +39,53 @@ use crate::trust::{
     Anchor, CLOCK_SKEW, Held, HeldBundle, HeldPolicy, HeldRevocations, Succession, TrustFault,
 };
 
+/// What a broker would go by if nothing newer lies on the control stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook {
+    /// The policy's revision.
+    pub revision: u64,
+    /// How many workloads it names.
+    pub workloads: usize,
+    /// The trust bundle's version.
+    pub bundle: u64,
+    /// When the bundle ends.
+    pub bundle_until: UnixMillis,
+    /// When this was looked at.
+    pub at: UnixMillis,
+}
+
+impl Outlook {
+    /// Proves what a configuration names, as a broker does at its start: the bundle under
+    /// the root, the policy under the bundle, an issuing key that the bundle names, and
+    /// that every workload can be admitted.
+    ///
+    /// # Errors
+    /// What a broker would end with.
+    pub fn of(config: &BrokerConfig) -> Result<Self, BrokerError> {
+        let now = clock::now();
+        let bundle = Anchor::of(config).bundle(&config.bundle, now)?;
+        let policy = bundle.policy(&config.policy, now)?;
+        Admissions::from_policy(&policy.policy)?;
+        let mut keys = config.keys.issuing.seeds().iter();
+        if !keys.any(|key| bundle.issues_until(key.public().verifying_key()) > Some(now)) {
+            return Err(TrustFault::NotAnIssuer.into());
+        }
+        Ok(Self {
+            revision: policy.signed.revision,
+            workloads: policy.policy.workloads().len(),
+            bundle: bundle.bundle.version,
+            bundle_until: bundle.bundle.expires_at,
+            at: now,
+        })
+    }
+
+    /// For how long the bundle counts, in whole seconds.
+    #[must_use]
+    pub fn bundle_left(&self) -> Duration {
+        Duration::from_secs(self.bundle_until.saturating_since(self.at).as_secs())
+    }
+}
+
 /// Runs a broker until `stop`.
 ///
 /// It is ready when the trust bundle and the policy lie on the control stream

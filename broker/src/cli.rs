@@ -1,10 +1,12 @@
 //! The command line `bulla`.
 
 pub(crate) mod audit;
+mod broker_check;
 mod broker_init;
 mod doctor;
 pub mod envelope;
 mod identity;
+mod install_keys;
 mod man;
 pub(crate) mod operator;
 pub(crate) mod policy;
@@ -91,7 +93,11 @@ enum Command {
             bulla broker --config broker.toml\n  \
             bulla broker --config broker.toml --group b --log json\n  \
             bulla broker --config broker.toml --check\n  \
-            bulla broker init --domain acme.example     everything that a deployment begins with",
+            bulla broker init --domain acme.example     everything that a deployment begins with\n  \
+            BULLA_BROKER_NATS_URL=nats://10.0.0.7:4222 bulla broker --config broker.toml --check\n\n\
+            A variable BULLA_BROKER_… counts in the place of the file's setting: the key in\n\
+            capitals, two underscores for the dot (BULLA_BROKER_ADMIN__ADDRESS).\n\
+            Exit code: 0 stopped in good order, or --check found nothing; 2 an error.",
         args_conflicts_with_subcommands = true,
         subcommand_negates_reqs = true
     )]
@@ -159,6 +165,9 @@ enum Command {
 
     Man(man::ManArgs),
 
+    #[command(hide = true)]
+    InstallKeys(install_keys::InstallKeysArgs),
+
     /// One service of the example shop, started by `bulla dev`
     #[command(hide = true)]
     DevService(ServiceArgs),
@@ -183,16 +192,26 @@ enum BrokerCommand {
 struct BrokerArgs {
     /// The configuration file (`broker.toml`)
     // Where a subcommand stands it is not asked for.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required = true,
+        env = "BULLA_BROKER_CONFIG"
+    )]
     config: Option<PathBuf>,
 
     /// Which queue groups of the callout to join, `a`, `b` or `both`, instead of the file's
     #[arg(long, value_name = "GROUP")]
     group: Option<Group>,
 
-    /// Reads the configuration and every key, says what is wrong, and starts nothing
+    /// Reads the configuration and every key, proves what they name, says every setting and
+    /// where it comes from, or what is wrong, and starts nothing
     #[arg(long)]
     check: bool,
+
+    /// With --check: prints JSON instead of text
+    #[arg(long, requires = "check")]
+    json: bool,
 
     /// How to log: `json` (lines on stdout) or `pretty` (text on stderr)
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
@@ -245,6 +264,11 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "bulla", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::InstallKeys(args) => finish(
+            install_keys::run(&args)
+                .map_err(Into::into)
+                .and_then(|count| print(&format!("{count} keys"))),
+        ),
         Command::Man(args) => finish(man::man(&args, Cli::command())),
         Command::DevService(args) => finish(service::run(args)),
     }
@@ -257,7 +281,9 @@ fn broker(args: BrokerArgs) -> Result<(), Box<dyn Error>> {
         config.group = group;
     }
     if args.check {
-        return print("good");
+        let outlook = crate::Outlook::of(&config)?;
+        broker_check::print(&file, &config.settings, &outlook, args.json)?;
+        return Ok(());
     }
     bulla_process::init_tracing(args.log)?;
     on_runtime(async move {
@@ -358,5 +384,38 @@ mod tests {
         ));
         assert!(parse(&["bulla", "dev", "--gateway-port", "0"]).is_err());
         assert!(parse(&["bulla", "broker", "--config", "x", "--group", "c"]).is_err());
+    }
+
+    #[test]
+    fn what_is_deployed_starts_commands_that_there_are() {
+        let units = [
+            include_str!("../deploy/systemd/bulla-broker@.service"),
+            include_str!("../deploy/systemd/bulla-gateway.service"),
+        ];
+        let mut lines = Vec::new();
+        for unit in units {
+            let keys = unit.lines().filter_map(|line| line.split_once('='));
+            let starts = keys.filter(|(key, _)| key.starts_with("ExecStart"));
+            lines.extend(starts.map(|(_, line)| line.replace("%i", "a")));
+        }
+        let pods = include_str!("../deploy/helm/bulla-broker/templates/deployment.yaml");
+        let args = pods
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("args: ["));
+        lines.extend(args.map(|args| {
+            let args = args.trim_end_matches(']').replace("{{ $group }}", "b");
+            format!("bulla {}", args.replace(", ", " "))
+        }));
+        let image = include_str!("../deploy/docker/Dockerfile");
+        let command = image.lines().filter_map(|line| line.strip_prefix("CMD "));
+        lines.extend(command.map(|json| {
+            let words: Vec<String> = serde_json::from_str(json).unwrap();
+            format!("bulla {}", words.join(" "))
+        }));
+        assert_eq!(lines.len(), 7, "{lines:?}");
+        for line in lines {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+        }
     }
 }

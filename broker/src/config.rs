@@ -1,8 +1,12 @@
 //! `broker.toml`: everything one broker needs, read and checked before anything
 //! starts.
 
+mod raw;
+mod settings;
+
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +15,9 @@ use bulla_identity::{NkeyKind, TrustDomain, WorkloadId};
 use bulla_keyring::{AuthorityKey, AuthorityRole, CurveSeed, NkeySeed};
 use bulla_process::{Zeroizing, secret_file};
 use bytes::Bytes;
-use serde::Deserialize;
+
+use raw::{Raw, RawAudit, RawTls};
+pub use settings::{Origin, Setting};
 
 use crate::callout::Group;
 use crate::cli::chain;
@@ -55,6 +61,8 @@ pub struct BrokerConfig {
     pub replicas: usize,
     /// Where operators ask for readiness and metrics; nowhere if it is not said.
     pub admin: Option<SocketAddr>,
+    /// Every setting as it counts, and who says so.
+    pub settings: Vec<Setting>,
 }
 
 /// TLS to nats-server.
@@ -109,20 +117,34 @@ pub struct BrokerKeys {
 
 impl BrokerConfig {
     /// Reads a configuration file and every file that it names. Relative paths
-    /// start at the configuration file's directory.
+    /// start at the configuration file's directory. What a variable `BULLA_BROKER_…` of
+    /// the environment says counts in the place of the file's.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, std::env::vars_os())
+    }
+
+    /// The same with these variables of the environment.
+    ///
+    /// # Errors
+    /// As [`BrokerConfig::load`].
+    pub fn load_with(
+        path: &Path,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::one(path, format!("cannot be read: {error}")))?;
-        let raw: Raw = toml::from_str(&text)
-            .map_err(|error| ConfigError::one(path, error.to_string().trim_end().to_owned()))?;
-        let dir = path.parent().unwrap_or(Path::new("."));
-        let mut reader = Reader {
-            dir,
-            problems: Vec::new(),
+        let misread = |error: toml::de::Error| {
+            ConfigError::one(path, error.to_string().trim_end().to_owned())
         };
+        let mut raw: Raw = toml::from_str(&text).map_err(misread)?;
+        let file: toml::Table = toml::from_str(&text).map_err(misread)?;
+        let mut problems = Vec::new();
+        let settings = settings::replace(&mut raw, &file, variables, &mut problems);
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let mut reader = Reader { dir, problems };
 
         let group = reader.check("group", raw.group.parse::<Group>());
         let credential_lifetime = reader.within(
@@ -148,7 +170,7 @@ impl BrokerConfig {
             None => None,
         };
 
-        let tls = raw.tls.unwrap_or_default().read(&mut reader);
+        let tls = raw.tls.read(&mut reader);
         let exchange = raw.exchange.as_ref().and_then(|exchange| {
             let workload = WorkloadId::parse(&exchange.workload);
             let workload = reader.check("exchange.workload", workload);
@@ -162,7 +184,7 @@ impl BrokerConfig {
                 tls: tls.clone(),
             })
         });
-        let audit = raw.audit.unwrap_or_default().read(&mut reader);
+        let audit = raw.audit.read(&mut reader);
         let replicas = raw.streams.replicas;
         if !REPLICAS.contains(&replicas) {
             reader.problems.push(format!(
@@ -226,6 +248,7 @@ impl BrokerConfig {
                 audit,
                 replicas,
                 admin: raw.admin.map(|admin| admin.address),
+                settings,
             }),
             _ => Err(ConfigError {
                 path: path.to_owned(),
@@ -353,86 +376,28 @@ impl fmt::Display for ConfigError {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    nats_url: String,
-    #[serde(default = "both")]
-    group: String,
-    #[serde(default = "one_hour")]
-    credential_lifetime: String,
-    #[serde(default = "one_minute")]
-    state_max_age: String,
-    keys: RawKeys,
-    trust: RawTrust,
-    exchange: Option<RawExchange>,
-    tls: Option<RawTls>,
-    audit: Option<RawAudit>,
-    admin: Option<RawAdmin>,
-    #[serde(default)]
-    streams: RawStreams,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawStreams {
-    replicas: usize,
-}
-
-impl Default for RawStreams {
-    fn default() -> Self {
-        Self { replicas: 1 }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAdmin {
-    #[serde(default = "loopback")]
-    address: SocketAddr,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RawAudit {
-    keep: Option<String>,
-    max_mebibytes: Option<u64>,
-}
-
 impl RawAudit {
-    /// What is not said stays as it is by default.
-    fn read(self, reader: &mut Reader<'_>) -> AuditRetention {
+    fn read(&self, reader: &mut Reader<'_>) -> AuditRetention {
         let mut audit = AuditRetention::default();
-        if let Some(keep) = &self.keep
-            && let Some(keep) = reader.within("audit.keep", keep, &AUDIT_KEEP)
-        {
+        if let Some(keep) = reader.within("audit.keep", &self.keep, &AUDIT_KEEP) {
             audit.keep = keep;
         }
-        if let Some(mebibytes) = self.max_mebibytes {
-            if !AUDIT_MEBIBYTES.contains(&mebibytes) {
-                let (least, most) = (AUDIT_MEBIBYTES.start(), AUDIT_MEBIBYTES.end());
-                reader.problems.push(format!(
-                    "`audit.max_mebibytes`: `{mebibytes}` is outside {least} to {most}"
-                ));
-            }
-            audit.max_bytes = mebibytes.saturating_mul(1 << 20);
+        let mebibytes = self.max_mebibytes;
+        if !AUDIT_MEBIBYTES.contains(&mebibytes) {
+            let (least, most) = (AUDIT_MEBIBYTES.start(), AUDIT_MEBIBYTES.end());
+            reader.problems.push(format!(
+                "`audit.max_mebibytes`: `{mebibytes}` is outside {least} to {most}"
+            ));
         }
+        audit.max_bytes = mebibytes.saturating_mul(1 << 20);
         audit
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RawTls {
-    ca: Option<PathBuf>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
 }
 
 impl RawTls {
     /// The files; they are read at each connection, here only to say at once if they
     /// cannot be.
-    fn read(self, reader: &mut Reader<'_>) -> BusTls {
+    fn read(&self, reader: &mut Reader<'_>) -> BusTls {
         let dir = reader.dir.to_owned();
         let at = |path: &PathBuf| dir.join(path);
         for (key, path) in [("tls.ca", &self.ca), ("tls.certificate", &self.certificate)] {
@@ -458,55 +423,6 @@ impl RawTls {
         }
     }
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawExchange {
-    workload: String,
-    seed_file: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKeys {
-    issuer: PathBuf,
-    xkey: PathBuf,
-    auth: PathBuf,
-    js: PathBuf,
-    sys: PathBuf,
-    issuing: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTrust {
-    domain: String,
-    root: PathBuf,
-    bundle: PathBuf,
-    policy: PathBuf,
-    #[serde(default)]
-    revocations: Option<PathBuf>,
-}
-
-/// Nobody but who is on this machine.
-const fn loopback() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)
-}
-
-fn both() -> String {
-    "both".to_owned()
-}
-
-fn one_hour() -> String {
-    "1h".to_owned()
-}
-
-fn one_minute() -> String {
-    "60s".to_owned()
-}
-
-/// Where the admin listener is unless another address is given.
-const ADMIN_PORT: u16 = 9465;
 
 /// A second is for tests; an hour is how old a policy may be elsewhere.
 const STATE_MAX_AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -589,5 +505,53 @@ mod tests {
         let text = BrokerConfig::load(&path).unwrap_err().to_string();
         assert!(text.contains("line 2"), "{text}");
         assert!(text.contains("nats_ulr"), "{text}");
+    }
+
+    #[test]
+    fn the_environment_replaces_what_the_file_says_and_a_misspelt_word_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let provision = crate::provision::Provision::open(dir.path()).unwrap();
+        let text = "version = 1\ntrust_domain = \"acme.example\"\n";
+        let (policy, _) = provision.sign_policy("policy.toml", text).unwrap();
+        provision.write_server_config(None, &policy).unwrap();
+        let path = provision
+            .write_broker_config("nats://127.0.0.1:1", &policy, Duration::from_secs(60))
+            .unwrap();
+        let load = |given: &[(&str, &str)]| {
+            let given = given
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            BrokerConfig::load_with(&path, given.collect::<Vec<_>>().into_iter())
+        };
+        let config = load(&[
+            ("PATH", "/bin"),
+            ("BULLA_BROKER_CONFIG", "elsewhere.toml"),
+            ("BULLA_BROKER_NATS_URL", "nats://127.0.0.1:2"),
+            ("BULLA_BROKER_ADMIN__ADDRESS", "127.0.0.1:9"),
+            ("BULLA_BROKER_STREAMS__REPLICAS", "3"),
+            ("BULLA_BROKER_STATE_MAX_AGE", "10s"),
+        ])
+        .unwrap();
+        assert_eq!(config.nats_url, "nats://127.0.0.1:2");
+        assert_eq!(config.admin, Some("127.0.0.1:9".parse().unwrap()));
+        assert_eq!(config.replicas, 3);
+        assert_eq!(config.state_max_age, Duration::from_secs(10));
+        let of = |key: &str| {
+            let setting = config.settings.iter().find(|s| s.key == key).unwrap();
+            (setting.value.as_str(), setting.origin)
+        };
+        assert_eq!(of("nats_url"), ("nats://127.0.0.1:2", Origin::Environment));
+        assert_eq!(of("credential_lifetime"), ("1m", Origin::File));
+        assert_eq!(of("audit.keep"), ("30d", Origin::Default));
+        assert_eq!(of("exchange.workload"), ("", Origin::Default));
+        let error = load(&[
+            ("BULLA_BROKER_NATS_ULR", "nats://127.0.0.1:2"),
+            ("BULLA_BROKER_STREAMS__REPLICAS", "two"),
+            ("BULLA_BROKER_GROUP", "c"),
+        ]);
+        let error = error.unwrap_err().to_string();
+        for part in ["`BULLA_BROKER_NATS_ULR`", "`two`", "`group`"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
     }
 }

@@ -59,8 +59,8 @@ mod trial;
 mod trust;
 pub mod trust_dir;
 
-pub use broker::{BrokerError, run};
-pub use config::{BrokerConfig, BrokerKeys, ConfigError, TrustFiles};
+pub use broker::{BrokerError, Outlook, run};
+pub use config::{BrokerConfig, BrokerKeys, ConfigError, Origin, Setting, TrustFiles};
 pub use connection::ConnectionError;
 pub use control::{AuditRetention, StreamError};
 pub use issuing::{IssuingKeys, IssuingKeysError};

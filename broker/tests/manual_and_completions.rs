@@ -145,3 +145,54 @@ fn zsh_and_fish_take_their_scripts() {
     let offered = String::from_utf8(output.stdout).unwrap();
     assert!(offered.starts_with("can-i"), "{offered}");
 }
+
+/// What an operator sees before a broker starts.
+#[test]
+fn broker_check_tells_every_setting_and_who_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let provision = bulla_broker::provision::Provision::open(dir.path()).unwrap();
+    let text = "version = 1\ntrust_domain = \"acme.example\"\n";
+    let (policy, _) = provision.sign_policy("policy.toml", text).unwrap();
+    provision.write_server_config(None, &policy).unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    let file = provision
+        .write_broker_config("nats://127.0.0.1:4222", &policy, hour)
+        .unwrap();
+    let check = |more: &[&str], variable: (&str, &str)| {
+        Command::new(env!("CARGO_BIN_EXE_bulla"))
+            .args(["broker", "--check", "--config", file.to_str().unwrap()])
+            .args(more)
+            .env(variable.0, variable.1)
+            .output()
+            .unwrap()
+    };
+    let admin = ("BULLA_BROKER_ADMIN__ADDRESS", "127.0.0.1:9465");
+    let output = check(&[], admin);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("good: "), "{text}");
+    for words in [
+        ["admin.address", "127.0.0.1:9465", "environment"],
+        ["state_max_age", "60s", "default"],
+        ["keys.js", "keys/broker-js.nk", "file"],
+    ] {
+        let is_there = |line: &str| line.split_whitespace().eq(words);
+        assert!(text.lines().any(is_there), "{words:?}: {text}");
+    }
+    assert!(text.contains("policy revision 1, 0 workloads"), "{text}");
+    let output = check(&["--json"], admin);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["settings"]["admin.address"]["origin"], "environment");
+    assert_eq!(
+        (json["ok"].as_bool(), json["policy_revision"].as_u64()),
+        (Some(true), Some(1))
+    );
+
+    let output = check(&[], ("BULLA_BROKER_ADMN__ADDRESS", "127.0.0.1:9465"));
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("BULLA_BROKER_ADMN__ADDRESS"), "{text}");
+    // What is signed is proven, before anything starts.
+    std::fs::write(provision.path("trust/policy"), "not a policy").unwrap();
+    assert_eq!(check(&[], admin).status.code(), Some(2));
+}
