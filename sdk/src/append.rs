@@ -73,7 +73,7 @@ impl Slot {
         *self.0.lock() = Some(envelope);
     }
 
-    fn take(&self) -> Option<Bytes> {
+    pub(crate) fn take(&self) -> Option<Bytes> {
         self.0.lock().take()
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answers::ReplySender;
 use crate::append::Appended;
 use crate::audit::{AuditLog, AuditParts};
+use crate::bucket::{Bucket, Memories};
 use crate::claims::Claims;
 use crate::clock;
 use crate::connect_proof::ConnectProof;
@@ -27,8 +28,8 @@ use crate::consumer::{Consumer, StreamReader};
 use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
 use crate::decision_log::Decisions;
 use crate::error::{
-    AppendError, ConnectError, ConsumeError, FlushError, PublishError, RequestError, ServiceError,
-    SubscribeError,
+    AppendError, BucketError, ConnectError, ConsumeError, FlushError, PublishError, RequestError,
+    ServiceError, SubscribeError,
 };
 use crate::kems::OwnKems;
 use crate::layers::Caller;
@@ -219,6 +220,7 @@ impl Client {
                 ),
                 unlocker,
                 claims: Claims::new(connection.clone(), options.workload.tag()),
+                memories: Memories::default(),
                 own_name,
                 options,
                 connection,
@@ -322,6 +324,14 @@ impl Client {
         consumer: &str,
     ) -> Result<StreamReader, ConsumeError> {
         StreamReader::bind(&self.shared, stream, consumer).await
+    }
+
+    /// The bucket of the policy with this name: keys and their newest values.
+    ///
+    /// # Errors
+    /// [`BucketError::NotDeclared`].
+    pub fn bucket(&self, name: &str) -> Result<Bucket, BucketError> {
+        Bucket::bind(&self.shared, name)
     }
 
     /// Starts a message for everything that `publish` and `request` do not say:

@@ -44,6 +44,7 @@ use crate::shared::Shared;
 use dead_letters::{Cause, DeadLetters, Remains};
 use delivery::Delivered;
 use open::Outcome;
+pub(crate) use open::check_age;
 
 pub use dead_letters::DeadLetter;
 pub use reader::{Stored, StreamReader};

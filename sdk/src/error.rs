@@ -14,9 +14,11 @@ use crate::control::Standing;
 use crate::decision_log::DecisionId;
 use crate::user::MissingScope;
 
+mod buckets;
 mod streams;
 
 use crate::vault::EncryptError;
+pub use buckets::BucketError;
 pub use streams::{AppendError, ConsumeError};
 
 /// Why a client could not connect.

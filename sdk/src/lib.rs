@@ -93,6 +93,7 @@ mod alarm;
 mod answers;
 mod append;
 pub mod audit;
+mod bucket;
 mod certificate;
 mod chains;
 mod claims;
@@ -156,6 +157,7 @@ pub use agreement::{AgreeError, Agreed, MAX_AGREED};
 pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
 pub use append::Appended;
+pub use bucket::{Bucket, Entry, Revision, Watch, Write};
 pub use bulla_envelope::{
     DecisionId, LeafHash, Limits, LimitsError, MessageId, Stale, TraceParent,
 };
@@ -173,9 +175,9 @@ pub use control::{PolicyState, Revocations, Standing};
 pub use decision_log::TARGET as DECISION_TARGET;
 pub use endpoint::Endpoint;
 pub use error::{
-    AppendError, ConnectError, ConsumeError, ControlError, CredentialError, FlushError, LinkError,
-    PublishError, ReplyError, RequestError, SendError, ServiceError, ServiceErrorCode,
-    SubscribeError,
+    AppendError, BucketError, ConnectError, ConsumeError, ControlError, CredentialError,
+    FlushError, LinkError, PublishError, ReplyError, RequestError, SendError, ServiceError,
+    ServiceErrorCode, SubscribeError,
 };
 pub use exchange::{Exchange, ExchangeError};
 pub use layers::{Ask, Caller, EndpointService, layered};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_envelope::{Ancestry, Limits, MessageId, TraceParent};
-use bulla_identity::UnixMillis;
+use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bytes::Bytes;
 use serde::Serialize;
@@ -303,26 +303,9 @@ impl<'a> Outgoing<'a> {
         };
         let now = clock::now();
         shared.control.check(now)?;
-        let user = match self.user {
-            UserChoice::Token(token) => {
-                let user = shared.users.verify(&shared.control, &token, now).await;
-                Some(user.map_err(|refusal| SendError::User {
-                    reason: refusal.code(),
-                })?)
-            }
-            UserChoice::Verified(user) => Some(user),
-            UserChoice::Inherit => inherited(self.cause.as_deref(), &route),
-            UserChoice::Nobody => None,
-        };
-        letter.user = match (user, &self.limits) {
-            (Some(user), Some(limits)) => {
-                let narrowed = user.narrowed(limits);
-                Some(narrowed.map_err(|_| SendError::User {
-                    reason: "limits_too_large",
-                })?)
-            }
-            (user, _) => user,
-        };
+        let inherited = inherited(self.cause.as_deref(), &route);
+        let limits = self.limits.as_deref();
+        letter.user = self.user.settle(shared, inherited, limits, now).await?;
         let requirements = preflight(shared, verb, &route, letter.user.as_ref(), now)?;
         if letter.original.is_some() {
             let own = shared.options.workload.as_str();
@@ -359,6 +342,60 @@ impl<'a> Outgoing<'a> {
         Ok(letter)
     }
 
+    /// The same for the value of a bucket's key, whose name the policy knows as
+    /// `BUCKET.KEY`.
+    pub(crate) async fn address_value(self, name: &Subject) -> Result<Box<Letter>, SendError> {
+        let shared = self.shared;
+        let mut letter = self.letter.map_err(|error| *error)?;
+        if let To::Route(route) = &letter.to {
+            letter.to = To::Route(shared.routes.renew(Arc::clone(route), &shared.control)?);
+        }
+        let now = clock::now();
+        shared.control.check(now)?;
+        let inherited = self.cause.as_deref().and_then(|cause| cause.user.clone());
+        let limits = self.limits.as_deref();
+        letter.user = self.user.settle(shared, inherited, limits, now).await?;
+        if letter.original.is_some() {
+            let subject = name.as_str().to_owned();
+            return Err(SendError::Original { subject });
+        }
+        let user = letter.user.as_ref();
+        check_user(shared, user, now)?;
+        let workload = &shared.options.workload;
+        let what = decision_log::Subject {
+            enforcer: "sender",
+            workload: workload.path(),
+            verb: Verb::Write.as_str(),
+            subject: name.as_str(),
+            user,
+        };
+        let request = Request {
+            workload,
+            verb: Verb::Write,
+            subject: name,
+            user: user.map(User::claims),
+            now,
+        };
+        let policy = shared.control.policy();
+        match shared.control.decide(&policy, &request) {
+            Decision::Allow(permit) => {
+                shared.decisions.allow(what, &permit, false);
+                trial::allowed(&shared.stats, &permit, || what);
+                // It lies in the bucket for long, and gets there soon or never.
+                letter.conclude(Verb::Append, &permit.requirements(), now);
+                Ok(letter)
+            }
+            Decision::Deny(denial) => {
+                trial::denied(&shared.stats, &denial, &what);
+                let id = shared.decisions.deny_by(what, &denial);
+                Err(SendError::Denied {
+                    denial: Box::new(denial),
+                    id,
+                })
+            }
+        }
+    }
+
     /// The same if nothing has to be looked up, verified, shown or agreed on; if
     /// something has, gives itself back.
     fn address_at_once(mut self, verb: Verb) -> Result<Result<Box<Letter>, Self>, SendError> {
@@ -389,6 +426,37 @@ impl<'a> Outgoing<'a> {
 }
 
 impl UserChoice {
+    /// For whom it is sent, and how far.
+    async fn settle(
+        self,
+        shared: &Shared,
+        inherited: Option<User>,
+        limits: Option<&Limits>,
+        now: UnixMillis,
+    ) -> Result<Option<User>, SendError> {
+        let user = match self {
+            Self::Token(token) => {
+                let user = shared.users.verify(&shared.control, &token, now).await;
+                Some(user.map_err(|refusal| SendError::User {
+                    reason: refusal.code(),
+                })?)
+            }
+            Self::Verified(user) => Some(user),
+            Self::Inherit => inherited,
+            Self::Nobody => None,
+        };
+        match (user, limits) {
+            (Some(user), Some(limits)) => {
+                let narrowed = user.narrowed(limits);
+                let narrowed = narrowed.map_err(|_| SendError::User {
+                    reason: "limits_too_large",
+                })?;
+                Ok(Some(narrowed))
+            }
+            (user, _) => Ok(user),
+        }
+    }
+
     /// For whom it is sent, if that is plain to see.
     #[expect(clippy::option_option, reason = "nobody is an answer too")]
     fn at_once(&self, cause: Option<&Context>, route: &Route) -> Option<Option<User>> {
@@ -410,6 +478,23 @@ fn inherited(cause: Option<&Context>, route: &Route) -> Option<User> {
     user.filter(|_| route.requirements.user != UserRule::None)
 }
 
+/// Whoever is sent for has a token that counts now.
+fn check_user(shared: &Shared, user: Option<&User>, now: UnixMillis) -> Result<(), SendError> {
+    let Some(user) = user else {
+        return Ok(());
+    };
+    user.check_times(now, shared.options.clock_skew)
+        .map_err(|e| SendError::User { reason: e.code() })?;
+    let since = shared
+        .control
+        .user_revoked_since(user.principal(), user.transaction());
+    if AsOf::Now.is_revoked(since) {
+        let reason = UserRefusal::Revoked.code();
+        return Err(SendError::User { reason });
+    }
+    Ok(())
+}
+
 /// The same decision that every receiver will take, taken here first: the
 /// caller learns why at once, and a forbidden message never leaves.
 fn preflight(
@@ -419,17 +504,7 @@ fn preflight(
     user: Option<&User>,
     now: UnixMillis,
 ) -> Result<Requirements, SendError> {
-    if let Some(user) = user {
-        user.check_times(now, shared.options.clock_skew)
-            .map_err(|e| SendError::User { reason: e.code() })?;
-        let since = shared
-            .control
-            .user_revoked_since(user.principal(), user.transaction());
-        if AsOf::Now.is_revoked(since) {
-            let reason = UserRefusal::Revoked.code();
-            return Err(SendError::User { reason });
-        }
-    }
+    check_user(shared, user, now)?;
     let subject = &route.subject;
     let workload = &shared.options.workload;
     let what = decision_log::Subject {

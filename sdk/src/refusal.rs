@@ -81,6 +81,11 @@ pub(crate) enum StoredRefusal {
     OtherId,
     #[error("it came before under another number of the stream: a copy")]
     Copy,
+    // Of what a bucket stored only.
+    #[error("it is older than what was read under its key before")]
+    RolledBack,
+    #[error("its header says otherwise than the envelope whether the key is deleted")]
+    Mark,
 }
 
 impl StoredRefusal {
@@ -91,6 +96,8 @@ impl StoredRefusal {
             Self::TooLate => "stored_too_long_ago",
             Self::OtherId => "stored_under_another_id",
             Self::Copy => "stored_copy",
+            Self::RolledBack => "stored_rolled_back",
+            Self::Mark => "stored_mark_mismatch",
         }
     }
 }

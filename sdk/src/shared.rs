@@ -9,6 +9,7 @@ use bulla_identity::{UnixMillis, WorkloadName};
 use parking_lot::Mutex;
 use tokio_util::sync::DropGuard;
 
+use crate::bucket::Memories;
 use crate::claims::Claims;
 use crate::connection::Connection;
 use crate::control::Control;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) appending: AtomicUsize,
     pub(crate) users: Users,
     pub(crate) claims: Claims,
+    /// What was read of buckets.
+    pub(crate) memories: Memories,
     pub(crate) replies: Replies,
     pub(crate) stats: Stats,
     pub(crate) reporter: Reporter,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bulla_identity::reserved;
 
+use crate::requirements::LONGEST_STREAM_MAX_AGE;
+
 /// The most values of one key that a bucket can keep.
 pub(crate) const MOST_HISTORY: u64 = 64;
 /// The shortest and the longest that a bucket keeps a value by a policy's word.
@@ -20,6 +22,7 @@ pub struct Bucket {
     pub(crate) place: Place,
     pub(crate) history: u64,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) replicas: u64,
 }
@@ -53,6 +56,16 @@ impl Bucket {
     #[must_use]
     pub fn ttl(&self) -> Option<Duration> {
         self.ttl
+    }
+
+    /// For how long after it was written a value counts: what the policy says,
+    /// otherwise as long as it is kept, at most 30 days.
+    #[must_use]
+    pub fn max_age(&self) -> Duration {
+        self.max_age
+            .or(self.ttl)
+            .unwrap_or(LONGEST_STREAM_MAX_AGE)
+            .min(LONGEST_STREAM_MAX_AGE)
     }
 
     /// The most bytes that it stores; a full bucket takes nothing new.

@@ -276,7 +276,8 @@ fn check_place(requirements: &Requirements) -> Result<(), StoredRefusal> {
     }
 }
 
-fn check_age(
+/// Neither stored in the future nor too long ago.
+pub(crate) fn check_age(
     at: UnixMillis,
     now: UnixMillis,
     skew: Duration,

@@ -13,6 +13,7 @@ mod attacks;
 mod edge;
 mod late;
 mod settings;
+mod values;
 mod work;
 mod worker;
 

@@ -197,6 +197,7 @@ fn buckets(policy: &Policy) -> Tables {
         vec![
             ("history", bucket.history().to_string()),
             ("ttl", bucket.ttl().map(duration).unwrap_or_default()),
+            ("max_age", duration(bucket.max_age())),
             ("max_bytes", number(bucket.max_bytes())),
             ("replicas", bucket.replicas().to_string()),
         ]

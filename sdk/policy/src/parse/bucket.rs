@@ -1,6 +1,7 @@
 //! `[bucket.NAME]`, keys of buckets, and streams and buckets by their names.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use bulla_identity::{PatternToken, SubjectPattern, reserved};
 
@@ -9,12 +10,14 @@ use super::{BucketSpec, lint, stream, subject};
 use crate::bucket::{Bucket, LONGEST_TTL, MOST_HISTORY, SHORTEST_TTL};
 use crate::error::Sink;
 use crate::problem::{BucketProblem, Problem};
+use crate::requirements::LONGEST_STREAM_MAX_AGE;
 use crate::rule::Effect;
 use crate::stream::MOST_REPLICAS;
 
 const KEYS: &[&str] = &[
     "history",
     "ttl",
+    "max_age",
     "max_bytes",
     "replicas",
     "storage",
@@ -51,7 +54,14 @@ pub(super) fn buckets(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Bucket
             name: name.into(),
             place: sink.place_of(key.span().start),
             history: whole(&fields, "history", 1..=MOST_HISTORY, "1 and 64", sink).unwrap_or(1),
-            ttl: ttl(&fields, sink),
+            ttl: bounded(&fields, "ttl", LONGEST_TTL, "1s and 365d", sink),
+            max_age: bounded(
+                &fields,
+                "max_age",
+                LONGEST_STREAM_MAX_AGE,
+                "1s and 30d",
+                sink,
+            ),
             max_bytes: whole(
                 &fields,
                 "max_bytes",
@@ -73,12 +83,17 @@ pub(super) fn buckets(node: Option<Node<'_>>, sink: &mut Sink<'_>) -> Vec<Bucket
     out
 }
 
-fn ttl(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<std::time::Duration> {
-    let (word, span) = subject::word(fields, "ttl", sink)?;
+fn bounded(
+    fields: &Fields<'_>,
+    key: &'static str,
+    longest: Duration,
+    allowed: &'static str,
+    sink: &mut Sink<'_>,
+) -> Option<Duration> {
+    let (word, span) = subject::word(fields, key, sink)?;
     match subject::duration(word) {
-        Some(found) if (SHORTEST_TTL..=LONGEST_TTL).contains(&found) => Some(found),
+        Some(found) if (SHORTEST_TTL..=longest).contains(&found) => Some(found),
         Some(_) => {
-            let (key, allowed) = ("ttl", "1s and 365d");
             sink.report(&span, BucketProblem::Bounds { key, allowed }.into());
             None
         }

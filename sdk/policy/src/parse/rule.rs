@@ -10,7 +10,7 @@ use super::reader::{self, Fields, Node};
 use super::workload::Names;
 use super::{MAX_GRANTS, PrivateSpec, RuleSpec, bucket, condition, lint, stream, subject, when};
 use crate::error::Sink;
-use crate::problem::{BucketProblem, Problem};
+use crate::problem::Problem;
 use crate::rule::{About, Effect, Rule, Verb, VerbSet};
 use crate::source::Place;
 
@@ -117,9 +117,6 @@ fn rule(
             if verbs.contains(verb) {
                 sink.report(&node.span(), Problem::ConditionOnSubscribe { verb });
             }
-        }
-        if verbs.contains(Verb::Write) {
-            sink.report(&node.span(), BucketProblem::ConditionOnWrite.into());
         }
         condition::condition(node, &on, private, sink)
     });

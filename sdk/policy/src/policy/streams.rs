@@ -5,6 +5,7 @@ use std::time::Duration;
 use bulla_identity::{Subject, UnixMillis, WorkloadId};
 
 use super::{Policy, Workload};
+use crate::bucket::Bucket;
 use crate::check;
 use crate::parse::{StreamSpec, SubjectSpec};
 use crate::requirements::DEFAULT_MAX_AGE;
@@ -113,19 +114,27 @@ impl Policy {
     }
 
     /// For how long after it was stored something that this workload signed, a
-    /// message or a user's token, may still have to be verified: nothing unless
-    /// it may append, mints tokens that others may append under, or may be a hop
-    /// of a proven chain that a stream stores.
+    /// message, a value or a user's token, may still have to be verified: nothing
+    /// unless it may append, writes keys of a bucket, mints tokens that others may
+    /// do so under, or may be a hop of a proven chain that a stream stores.
     #[must_use]
     pub fn late_readers_of(&self, workload: &WorkloadId) -> Duration {
-        let signs = self.workload_by_id(workload).is_some_and(Workload::mints)
-            // Whoever sends may be a hop of a chain that is stored.
-            || self.stores_chains()
-            || self
-                .grants(workload)
-                .any(|g| g.effect == Effect::Allow && g.verb == Verb::Append);
-        let longest = self.streams.iter().map(Stream::longest_use).max();
-        longest.filter(|_| signs).unwrap_or_default()
+        let mints = self.workload_by_id(workload).is_some_and(Workload::mints);
+        let may = |verb| {
+            let mut grants = self.grants(workload);
+            grants.any(|g| g.effect == Effect::Allow && g.verb == verb)
+        };
+        let mut longest = Duration::default();
+        // Whoever sends may be a hop of a chain that is stored.
+        if mints || self.stores_chains() || may(Verb::Append) {
+            let uses = self.streams.iter().map(Stream::longest_use);
+            longest = longest.max(uses.max().unwrap_or_default());
+        }
+        if mints || may(Verb::Write) {
+            let uses = self.buckets.iter().map(Bucket::max_age);
+            longest = longest.max(uses.max().unwrap_or_default());
+        }
+        longest
     }
 
     fn stores_chains(&self) -> bool {

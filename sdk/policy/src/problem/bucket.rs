@@ -1,6 +1,5 @@
 //! What can be wrong about buckets.
 
-use crate::rule::Verb;
 use crate::source::Place;
 
 /// One kind of error about buckets, their keys, and streams by their names.
@@ -59,12 +58,6 @@ pub enum BucketProblem {
         /// The name.
         name: String,
     },
-    /// A condition on the user that nobody enforces yet.
-    #[error(
-        "a condition on the user of `{}` is not supported in this version",
-        Verb::Write
-    )]
-    ConditionOnWrite,
     /// A right to read whose last token is open.
     #[error(
         "rule `{rule}` lets `{workload}` read `{pattern}`: nats-server would also give it what lies beneath, `{opened}`"
@@ -110,7 +103,6 @@ impl BucketProblem {
             Self::Store { .. } => "store_name",
             Self::Unknown { .. } => "unknown_bucket",
             Self::UnknownStore { .. } => "unknown_store",
-            Self::ConditionOnWrite => "condition_on_write",
             Self::OpenRead { .. } => "open_read",
             Self::ReadCut { .. } => "read_cut",
         }
@@ -134,9 +126,6 @@ impl BucketProblem {
             Self::Unknown { .. } => "declare it, [bucket.NAME], or mend its spelling",
             Self::UnknownStore { .. } => {
                 "declare it, [stream.NAME] or [bucket.NAME], or mend its spelling"
-            }
-            Self::ConditionOnWrite => {
-                "leave it out: values are not sealed yet, so nobody could check whose behalf one was written on"
             }
             Self::OpenRead { .. } => {
                 "end the pattern in `>` or in a literal token, such as \"carts.{user}.items\": who may ask for the newest of `carts.*` may ask for the newest of `carts.>`"
