@@ -27,6 +27,7 @@ use bulla_policy::{Decision, Permit, Request, Verb};
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::client::Client;
 use crate::clock;
 use crate::decision_log;
 use crate::error::{BucketError, LinkError};
@@ -96,6 +97,16 @@ pub struct Bucket {
     pub(super) shared: Arc<Shared>,
     pub(super) name: Arc<str>,
     pub(super) memory: Arc<Memory>,
+}
+
+impl Client {
+    /// The bucket of the policy with this name: keys and their newest values.
+    ///
+    /// # Errors
+    /// [`BucketError::NotDeclared`].
+    pub fn bucket(&self, name: &str) -> Result<Bucket, BucketError> {
+        Bucket::bind(self.shared(), name)
+    }
 }
 
 impl Bucket {

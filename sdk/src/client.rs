@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::answers::ReplySender;
 use crate::append::Appended;
 use crate::audit::{AuditLog, AuditParts};
-use crate::bucket::{Bucket, Memories};
+use crate::bucket::Memories;
 use crate::claims::Claims;
 use crate::clock;
 use crate::connect_proof::ConnectProof;
@@ -28,8 +28,8 @@ use crate::consumer::{Consumer, StreamReader};
 use crate::control::{Control, ControlParts, PolicyState, Revocations, Standing};
 use crate::decision_log::Decisions;
 use crate::error::{
-    AppendError, BucketError, ConnectError, ConsumeError, FlushError, PublishError, RequestError,
-    ServiceError, SubscribeError,
+    AppendError, ConnectError, ConsumeError, FlushError, PublishError, RequestError, ServiceError,
+    SubscribeError,
 };
 use crate::kems::OwnKems;
 use crate::layers::Caller;
@@ -326,14 +326,6 @@ impl Client {
         StreamReader::bind(&self.shared, stream, consumer).await
     }
 
-    /// The bucket of the policy with this name: keys and their newest values.
-    ///
-    /// # Errors
-    /// [`BucketError::NotDeclared`].
-    pub fn bucket(&self, name: &str) -> Result<Bucket, BucketError> {
-        Bucket::bind(&self.shared, name)
-    }
-
     /// Starts a message for everything that `publish` and `request` do not say:
     /// raw bytes, headers, another user, a time-out.
     pub fn message(&self, subject: &str) -> Outgoing<'_> {
@@ -487,8 +479,9 @@ impl Client {
     }
 
     /// Flushes what was published, ends all subscriptions after what has
-    /// arrived in this process, and closes the connection. Takes at most about
-    /// two seconds when nats-server is gone.
+    /// arrived in this process, and closes the connection: when it returns, each
+    /// subscription still gives what it holds and then ends. Takes at most some
+    /// seconds when nats-server is gone.
     pub async fn drain(&self) {
         // Bounded: a server that is gone takes and confirms nothing.
         let limit = Duration::from_secs(2);
@@ -499,8 +492,7 @@ impl Client {
         };
         let _ = tokio::time::timeout(limit, flush).await;
         self.shared.decisions.audit.close(limit).await;
-        let drain = self.shared.connection.link().drain();
-        let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
+        self.shared.connection.close(limit).await;
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

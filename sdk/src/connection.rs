@@ -76,6 +76,13 @@ struct Refusals {
     unreported: Mutex<BTreeMap<String, u64>>,
     /// Whether there are any of them, for the publishers, who ask each time.
     has_unreported: AtomicBool,
+    /// Whether the connection has ended for good.
+    closed: watch::Sender<bool>,
+    /// Messages that were dropped because their subscription was full, by the number
+    /// that the NATS client gives it.
+    overflows: Mutex<BTreeMap<u64, u64>>,
+    /// Whether there are any of them, for the subscriptions, which ask each time.
+    has_overflows: AtomicBool,
     stats: Stats,
 }
 
@@ -87,7 +94,20 @@ impl Refusals {
             waiting: broadcast::channel(VIOLATION_CHANNEL).0,
             unreported: Mutex::default(),
             has_unreported: AtomicBool::new(false),
+            closed: watch::channel(false).0,
+            overflows: Mutex::default(),
+            has_overflows: AtomicBool::new(false),
             stats,
+        }
+    }
+
+    fn overflow(&self, subscription: u64) {
+        self.stats.count_slow_consumer();
+        let mut overflows = self.overflows.lock();
+        if overflows.len() < MAX_PENDING_REFUSALS || overflows.contains_key(&subscription) {
+            let count = overflows.entry(subscription).or_default();
+            *count = count.saturating_add(1);
+            self.has_overflows.store(true, Ordering::Release);
         }
     }
 
@@ -255,6 +275,45 @@ impl Connection {
         self.link.is_connected()
     }
 
+    /// Ends all subscriptions and the connection, and waits until that is done.
+    pub(crate) async fn close(&self, limit: Duration) {
+        let mut closed = self.refusals.closed.subscribe();
+        let close = async {
+            self.link.drain().await;
+            // It only queues the wish.
+            if self.link.is_connected() {
+                let _ = closed.wait_for(|closed| *closed).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, close).await;
+    }
+
+    /// Resolves when there has been no connection for so long.
+    pub(crate) async fn is_gone_for(&self, patience: Duration) {
+        let mut since: Option<tokio::time::Instant> = None;
+        loop {
+            match (self.is_connected(), since) {
+                (true, _) => since = None,
+                (false, None) => since = Some(tokio::time::Instant::now()),
+                (false, Some(since)) if since.elapsed() >= patience => return,
+                (false, Some(_)) => {}
+            }
+            tokio::time::sleep(patience / 2).await;
+        }
+    }
+
+    /// Takes how many messages one subscription is known to have lost.
+    pub(crate) fn take_overflows(&self, subscription: u64) -> u64 {
+        if !self.refusals.has_overflows.load(Ordering::Acquire) {
+            return 0;
+        }
+        let mut overflows = self.refusals.overflows.lock();
+        let count = overflows.remove(&subscription).unwrap_or(0);
+        let any = !overflows.is_empty();
+        self.refusals.has_overflows.store(any, Ordering::Release);
+        count
+    }
+
     /// Returns when nats-server has processed everything sent before: a request
     /// to a subject that nobody can serve is answered in order.
     pub(crate) async fn barrier(&self, timeout: Duration) -> Result<(), LinkError> {
@@ -375,8 +434,9 @@ fn on_event(refusals: &Refusals, event: Event) {
             }
             None => warn!(error = %text, "nats-server reported an error"),
         },
-        Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
-            refusals.stats.count_slow_consumer();
+        Event::SlowConsumer(subscription)
+        | Event::ServerError(ServerError::SlowConsumer(subscription)) => {
+            refusals.overflow(subscription);
             refusals
                 .disturbances
                 .send_modify(|count| *count = count.wrapping_add(1));
@@ -392,6 +452,9 @@ fn on_event(refusals: &Refusals, event: Event) {
                 count.send_modify(|count| *count = count.wrapping_add(1));
             }
             info!("connected to nats-server");
+        }
+        Event::Closed => {
+            refusals.closed.send_replace(true);
         }
         Event::Disconnected => warn!("lost the connection to nats-server"),
         other => debug!(event = %other, "connection event"),

@@ -110,6 +110,16 @@ impl Context {
         self
     }
 
+    /// Spawns a task that runs in this context: what it sends is sent for the same
+    /// user, with the same trace and deadline. `tokio::spawn` alone starts without one.
+    pub fn spawn<F>(self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        tokio::spawn(self.scope(future))
+    }
+
     /// Runs `future` in this context: for a task that a handler spawns.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
         CURRENT.scope(self, future).await

@@ -319,6 +319,18 @@ pub enum SendError {
     /// policy by another key has come.
     #[error("the policy in force is signed by a key that the trust bundle names no more")]
     PolicyUnvouched,
+    /// The subject is not open: nothing goes there plain.
+    #[error("the policy does not call `{subject}` open: publish it sealed")]
+    NotOpen {
+        /// The subject.
+        subject: String,
+    },
+    /// Not connected, and what may wait for the connection is full. It was not sent;
+    /// what was accepted before goes out once nats-server is back.
+    #[error(
+        "not connected to nats-server, and no more may wait for it: nothing was sent, try again when it is back"
+    )]
+    BufferFull,
     /// Not connected.
     #[error("cannot reach nats-server")]
     Link(#[from] LinkError),
@@ -487,6 +499,25 @@ pub enum SubscribeError {
     /// No answer.
     #[error("cannot reach nats-server")]
     Link(#[from] LinkError),
+}
+
+/// Why a subscription gave no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// It was full, and messages were dropped, before what is given next. The
+    /// subscription goes on.
+    #[error(
+        "the subscription was full: at least {at_least} NATS message(s) were dropped; take them faster, or give it more room (`subscription_capacity`)"
+    )]
+    Lagged {
+        /// How many NATS messages, each of which may have carried several events.
+        /// It may have been more: of very many at once the NATS client tells a part.
+        at_least: u64,
+    },
+    /// It has ended.
+    #[error("the subscription has ended")]
+    Ended,
 }
 
 /// An error that a handler answers with. Code and message travel to the caller

@@ -70,6 +70,23 @@
 //! # }
 //! ```
 //!
+//! What has to be known rather than heard lies in buckets, each value sealed under its
+//! key ([`Bucket`]):
+//!
+//! ```no_run
+//! # use bulla_sdk::Client;
+//! # async fn run(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let rates = client.bucket("rates")?;
+//! rates.put("eur.usd", &108).await?;
+//! let rate: Option<u32> = match rates.get("eur.usd").await? {
+//!     Some(entry) => Some(entry.decode()?),
+//!     None => None,
+//! };
+//! # drop(rate);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A subject that asks for encryption is encrypted to whom the policy lets
 //! receive there; a missing key is an error, never plaintext.
 //!
@@ -88,12 +105,17 @@
 //! installs its own `tracing` subscriber keeps the target `async_nats` at DEBUG or
 //! above, as `bulla_process::init_tracing` does.
 
+#[cfg(doctest)]
+#[doc = include_str!("../MIGRATION.md")]
+mod migration {}
+
 mod agreement;
 mod alarm;
 mod answers;
 mod append;
 pub mod audit;
 mod bucket;
+mod builder;
 mod certificate;
 mod chains;
 mod claims;
@@ -107,6 +129,7 @@ mod content;
 mod context;
 mod control;
 pub mod decision_log;
+mod discovery;
 mod endpoint;
 pub mod enforcer_report;
 mod error;
@@ -119,6 +142,7 @@ mod letter;
 mod link;
 mod message;
 mod once;
+mod open;
 mod options;
 mod original;
 mod origins;
@@ -158,6 +182,7 @@ pub use alarm::TARGET as ALARM_TARGET;
 pub use answers::ReplySender;
 pub use append::Appended;
 pub use bucket::{Bucket, Entry, Revision, Watch, Write};
+pub use builder::{Builder, Bulla, StartError};
 pub use bulla_envelope::{
     DecisionId, LeafHash, Limits, LimitsError, MessageId, Stale, TraceParent,
 };
@@ -176,12 +201,13 @@ pub use decision_log::TARGET as DECISION_TARGET;
 pub use endpoint::Endpoint;
 pub use error::{
     AppendError, BucketError, ConnectError, ConsumeError, ControlError, CredentialError,
-    FlushError, LinkError, PublishError, ReplyError, RequestError, SendError, ServiceError,
-    ServiceErrorCode, SubscribeError,
+    FlushError, LinkError, PublishError, ReceiveError, ReplyError, RequestError, SendError,
+    ServiceError, ServiceErrorCode, SubscribeError,
 };
 pub use exchange::{Exchange, ExchangeError};
 pub use layers::{Ask, Caller, EndpointService, layered};
 pub use message::{IntoReply, Message, Reply, Response, Sender};
+pub use open::{OpenMessage, OpenSubscription, PlainMessage};
 pub use options::{ConnectOptions, OptionsError, variables};
 pub use original::OriginalToken;
 pub use outgoing::Outgoing;

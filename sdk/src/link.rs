@@ -179,6 +179,21 @@ impl Link {
 }
 
 impl Feed {
+    /// The number by which the NATS client tells that a subscription is full. It
+    /// shows it nowhere else; without it losses are counted for the whole client alone.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Nats(feed) => {
+                let shown = format!("{feed:?}");
+                let (_, rest) = shown.split_once("sid: ")?;
+                let end = rest.find(|c: char| !c.is_ascii_digit())?;
+                rest.get(..end)?.parse().ok()
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Stops new messages; those that have arrived are still given.
     pub(crate) async fn drain(&mut self) -> Result<(), LinkError> {
         match self {

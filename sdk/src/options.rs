@@ -1,5 +1,7 @@
 //! What a service says to connect: who it is, where the bus is, whom it trusts.
 
+mod read;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,11 +11,13 @@ use bulla_envelope::Bounds;
 use bulla_identity::WorkloadId;
 use bulla_keyring::SigningKey;
 
-use crate::audit::{AuditOptions, RecordUsers};
+use crate::audit::AuditOptions;
 use crate::certificate::CertificateFiles;
 use crate::content::ContentType;
 use crate::enforcer_report::EnforcerKind;
 use crate::telemetry::Recorder;
+
+pub use read::OptionsError;
 
 /// Variables that [`ConnectOptions::from_env`] reads.
 pub mod variables {
@@ -52,6 +56,15 @@ pub mod variables {
     pub const AUDIT_SAMPLE: &str = "BULLA_AUDIT_SAMPLE";
     /// Optional: what the audit log keeps of users, `names`, `pseudonyms` or `nothing`.
     pub const AUDIT_USERS: &str = "BULLA_AUDIT_USERS";
+    /// Optional: for how many seconds a request waits for its reply.
+    pub const REQUEST_TIMEOUT: &str = "BULLA_REQUEST_TIMEOUT_SECONDS";
+    /// Optional: for how many seconds connecting waits for everything that it needs.
+    pub const CONNECT_TIMEOUT: &str = "BULLA_CONNECT_TIMEOUT_SECONDS";
+    /// Optional: how many requests one endpoint handles at once.
+    pub const MAX_IN_FLIGHT: &str = "BULLA_MAX_IN_FLIGHT";
+    /// Optional: a TOML file with what other variables do not say, see
+    /// [`ConnectOptions::from_file`](super::ConnectOptions::from_file).
+    pub const CONFIG: &str = "BULLA_CONFIG";
 }
 
 /// How to connect. Secrets are named by file, never by value.
@@ -185,138 +198,6 @@ impl ConnectOptions {
         let mut options = Self::new(nats_url, workload, PathBuf::new(), trust_root_file);
         options.seed_file = None;
         options.certificate(chain, key)
-    }
-
-    /// Reads the variables named in [`variables`].
-    ///
-    /// # Errors
-    /// [`OptionsError`] lists everything that is missing or malformed at once.
-    pub fn from_env() -> Result<Self, OptionsError> {
-        Self::from_lookup(|name| std::env::var(name).ok())
-    }
-
-    pub(crate) fn from_lookup(
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, OptionsError> {
-        let mut problems = Vec::new();
-        let mut required = |name: &'static str| {
-            lookup(name).filter(|v| !v.is_empty()).unwrap_or_else(|| {
-                problems.push(format!("`{name}` is not set"));
-                String::new()
-            })
-        };
-        let nats_url = required(variables::NATS_URL);
-        let workload = required(variables::WORKLOAD);
-        // Something has to prove it; an nkey is what is asked for.
-        let has_other = [variables::TOKEN_FILE, variables::CERTIFICATE_FILE]
-            .iter()
-            .any(|name| lookup(name).is_some_and(|path| !path.is_empty()));
-        let seed_file = if has_other {
-            lookup(variables::SEED_FILE).unwrap_or_default()
-        } else {
-            required(variables::SEED_FILE)
-        };
-        let trust_root = lookup(variables::TRUST_ROOT).filter(|keys| !keys.trim().is_empty());
-        let trust_root_file = match &trust_root {
-            Some(_) => String::new(),
-            None => required(variables::TRUST_ROOT_FILE),
-        };
-        let workload = match WorkloadId::parse(&workload) {
-            Ok(id) => Some(id),
-            Err(_) if workload.is_empty() => None,
-            Err(e) => {
-                problems.push(format!("`{}`: {e}", variables::WORKLOAD));
-                None
-            }
-        };
-        let kem_version = match lookup(variables::KEM_VERSION) {
-            Some(text) if !text.is_empty() => {
-                text.parse().ok().filter(|v| *v >= 1).unwrap_or_else(|| {
-                    problems.push(format!(
-                        "`{}` is not a whole number from 1",
-                        variables::KEM_VERSION
-                    ));
-                    1
-                })
-            }
-            _ => 1,
-        };
-        let mut seconds = |name: &'static str| {
-            let text = lookup(name).filter(|text| !text.is_empty())?;
-            let seconds = text.parse().ok().filter(|seconds| *seconds >= 1);
-            if seconds.is_none() {
-                problems.push(format!("`{name}` is not a whole number from 1"));
-            }
-            seconds.map(Duration::from_secs)
-        };
-        let (revocations, policy) = (
-            seconds(variables::REVOCATIONS_BOUND),
-            seconds(variables::POLICY_BOUND),
-        );
-        let path = |name: &str| {
-            lookup(name)
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from)
-        };
-        let (chain, key) = (
-            path(variables::CERTIFICATE_FILE),
-            path(variables::CERTIFICATE_KEY_FILE),
-        );
-        if chain.is_some() != key.is_some() {
-            problems.push(format!(
-                "`{}` and `{}` come together",
-                variables::CERTIFICATE_FILE,
-                variables::CERTIFICATE_KEY_FILE
-            ));
-        }
-        let mut audit = AuditOptions::default();
-        match lookup(variables::AUDIT_SAMPLE).as_deref() {
-            None | Some("") => {}
-            Some(text) => match text.parse() {
-                Ok(every) if every >= 1 => audit = audit.sample(every),
-                _ => problems.push(format!(
-                    "`{}` is not a whole number from 1",
-                    variables::AUDIT_SAMPLE
-                )),
-            },
-        }
-        match lookup(variables::AUDIT_USERS).as_deref() {
-            None | Some("" | "pseudonyms") => {}
-            Some("names") => audit = audit.users(RecordUsers::Names),
-            Some("nothing") => audit = audit.users(RecordUsers::Nothing),
-            Some(_) => problems.push(format!(
-                "`{}` is none of `names`, `pseudonyms` and `nothing`",
-                variables::AUDIT_USERS
-            )),
-        }
-        match workload {
-            Some(workload) if problems.is_empty() => {
-                let mut options = Self::new(nats_url, workload, seed_file, trust_root_file);
-                options.seed_file = options.seed_file.filter(|p| !p.as_os_str().is_empty());
-                options.token_file = path(variables::TOKEN_FILE);
-                options.tls_ca_file = lookup(variables::TLS_CA_FILE)
-                    .filter(|path| !path.is_empty())
-                    .map(PathBuf::from);
-                options.state_dir = lookup(variables::STATE_DIR)
-                    .filter(|path| !path.is_empty())
-                    .map(PathBuf::from);
-                options.trust_root =
-                    trust_root.map(|keys| keys.split_whitespace().collect::<Vec<_>>().join("\n"));
-                options.kem_version = kem_version;
-                if let (Some(chain), Some(key)) = (chain, key) {
-                    options = options.certificate(chain, key);
-                }
-                options.audit = audit;
-                if let Some(bound) = revocations {
-                    options = options.revocations_bound(bound);
-                }
-                if let Some(bound) = policy {
-                    options = options.policy_bound(bound);
-                }
-                Ok(options)
-            }
-            _ => Err(OptionsError { problems }),
-        }
     }
 
     /// Connects with the token in this file, read at each connection, instead of the
@@ -512,99 +393,5 @@ impl ConnectOptions {
     pub fn danger_allow_plaintext(mut self) -> Self {
         self.danger_plaintext = true;
         self
-    }
-}
-
-/// Everything that is wrong with the environment, at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OptionsError {
-    problems: Vec<String>,
-}
-
-impl fmt::Display for OptionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the environment does not say how to connect: {}",
-            self.problems.join("; ")
-        )
-    }
-}
-
-impl std::error::Error for OptionsError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_missing_variable_is_named_at_once() {
-        let error = ConnectOptions::from_lookup(|name| {
-            (name == variables::WORKLOAD).then(|| "orders".to_owned())
-        })
-        .unwrap_err()
-        .to_string();
-        for name in [
-            variables::NATS_URL,
-            variables::WORKLOAD,
-            variables::SEED_FILE,
-            variables::TRUST_ROOT_FILE,
-        ] {
-            assert!(error.contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn roots_are_pinned_by_file_or_by_value() {
-        let options = ConnectOptions::from_lookup(|name| match name {
-            variables::WORKLOAD => Some("spiffe://acme.example/orders".to_owned()),
-            variables::TRUST_ROOT => Some(" one two\nthree ".to_owned()),
-            variables::NATS_URL | variables::SEED_FILE => Some("x".to_owned()),
-            _ => None,
-        });
-        assert_eq!(options.unwrap().trust_root.unwrap(), "one\ntwo\nthree");
-    }
-
-    #[test]
-    fn a_certificate_comes_with_its_key() {
-        let error = ConnectOptions::from_lookup(|name| match name {
-            variables::WORKLOAD => Some("spiffe://acme.example/orders".to_owned()),
-            variables::CERTIFICATE_KEY_FILE => None,
-            _ => Some("x".to_owned()),
-        });
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains(variables::CERTIFICATE_KEY_FILE), "{error}");
-    }
-
-    #[test]
-    fn a_complete_environment_is_taken() {
-        let options = ConnectOptions::from_lookup(|name| {
-            Some(match name {
-                variables::WORKLOAD => "spiffe://acme.example/orders".to_owned(),
-                variables::KEM_VERSION => "3".to_owned(),
-                variables::TRUST_ROOT => String::new(),
-                variables::REVOCATIONS_BOUND => "7".to_owned(),
-                variables::POLICY_BOUND => "8".to_owned(),
-                variables::AUDIT_SAMPLE => "10".to_owned(),
-                variables::AUDIT_USERS => "names".to_owned(),
-                other => format!("value-of-{other}"),
-            })
-        })
-        .unwrap();
-        assert_eq!(options.workload.path(), "orders");
-        assert_eq!(options.kem_version, 3);
-        assert_eq!(options.audit.sample, 10);
-        assert_eq!(options.audit.users, RecordUsers::Names);
-        assert_eq!(options.bounds.revocations, Duration::from_secs(7));
-        assert_eq!(options.bounds.policy, Duration::from_secs(8));
-        let seed_file = PathBuf::from("value-of-BULLA_SEED_FILE");
-        assert_eq!(options.seed_file, Some(seed_file));
-        let token_file = PathBuf::from("value-of-BULLA_TOKEN_FILE");
-        assert_eq!(options.token_file, Some(token_file));
-        let certificate = options.certificate.unwrap();
-        assert_eq!(
-            certificate.key,
-            PathBuf::from("value-of-BULLA_CERTIFICATE_KEY_FILE")
-        );
     }
 }

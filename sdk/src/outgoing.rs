@@ -27,6 +27,9 @@ use crate::trial;
 use crate::unlock::kem_of;
 use crate::user::User;
 
+/// How long a publish waits for room while there is no connection: none will come.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// A message that is being put together; [`Client::message`] starts one.
 ///
 /// [`Client::message`]: crate::Client::message
@@ -225,7 +228,8 @@ impl<'a> Outgoing<'a> {
     /// Returns once the message is accepted: everything about it was found
     /// right, and it is handed to the connection or, while others are being
     /// sealed, waits to be sealed with them. Messages of one task leave in the
-    /// order of its calls. When too much waits, this waits too.
+    /// order of its calls. When too much waits, this waits too; while nats-server is
+    /// gone nothing of it would leave, and it is [`SendError::BufferFull`].
     ///
     /// What goes wrong later is told by the next publish on the same subject,
     /// which is then not sent itself, and by [`Client::flush`](crate::Client::flush):
@@ -249,7 +253,16 @@ impl<'a> Outgoing<'a> {
         };
         match shared.signer.post_at_once(letter)? {
             None => Ok(()),
-            Some(waits) => Ok(Box::pin(shared.signer.post(waits)).await?),
+            Some(waits) => {
+                let sent = Box::pin(async {
+                    tokio::select! {
+                        biased;
+                        sent = shared.signer.post(waits) => sent,
+                        () = shared.connection.is_gone_for(PATIENCE) => Err(SendError::BufferFull),
+                    }
+                });
+                Ok(sent.await?)
+            }
         }
     }
 
@@ -285,6 +298,12 @@ impl<'a> Outgoing<'a> {
         let span = telemetry::asking(letter.to.subject().as_str(), letter.traceparent);
         letter.traceparent = telemetry::of_span(&span).or(letter.traceparent);
         span
+    }
+
+    /// Where it goes and what it says, for who sends it without an envelope.
+    pub(crate) fn into_plain(self) -> Result<(&'a Arc<Shared>, Subject, Bytes), SendError> {
+        let letter = self.letter.map_err(|error| *error)?;
+        Ok((self.shared, letter.to.subject().clone(), letter.body))
     }
 
     /// How long whoever caused it waits, if somebody does.

@@ -27,6 +27,7 @@ struct Inner {
     would_deny: AtomicU64,
     would_allow: AtomicU64,
     given_up: AtomicU64,
+    plain: AtomicU64,
     dead_letters_unsent: AtomicU64,
     deadlines_passed: AtomicU64,
     stale: Mutex<BTreeMap<&'static str, u64>>,
@@ -118,6 +119,13 @@ impl Stats {
     #[must_use]
     pub fn newest_head(&self) -> UnixMillis {
         UnixMillis::from_millis(self.0.newest_head.load(Ordering::Relaxed))
+    }
+
+    /// Messages that came plain, on open subjects: nobody has proven anything about
+    /// them. Zero means that everybody there has moved.
+    #[must_use]
+    pub fn plain(&self) -> u64 {
+        self.0.plain.load(Ordering::Relaxed)
     }
 
     /// Stored messages that a consumer gave up: terminated because they did not pass
@@ -235,6 +243,10 @@ impl Stats {
 
     pub(crate) fn count_id_taken(&self) {
         self.0.ids_taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_plain(&self) {
+        self.0.plain.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_given_up(&self) {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use bulla_envelope::ErrorCode;
+use bulla_envelope::{ErrorCode, SealedEnvelope};
 use bulla_identity::SubjectPattern;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -25,7 +25,8 @@ use crate::clock;
 use crate::connection::Violation;
 use crate::content::ContentType;
 use crate::decision_log;
-use crate::error::{LinkError, ReplyError, SendError, ServiceError, SubscribeError};
+use crate::discovery::Tallies;
+use crate::error::{LinkError, ReceiveError, ReplyError, SendError, ServiceError, SubscribeError};
 use crate::incoming::{Current, Opener, Received, Refused, Role};
 use crate::link::Feed;
 use crate::message::{IntoReply, Message, Reply};
@@ -47,6 +48,9 @@ const CLAIMS_AHEAD: usize = 64;
 ///
 /// Dropping it unsubscribes.
 pub struct Subscription {
+    shared: Arc<Shared>,
+    /// What the NATS client calls it, if it says so.
+    number: Option<u64>,
     opener: Opener,
     raw: Feed,
     /// What was taken from the bus and is not yet given in whole, in the order
@@ -62,6 +66,8 @@ impl Subscription {
     ) -> Result<Self, SubscribeError> {
         let (opener, raw) = listen(shared, pattern, Role::Subscriber, group).await?;
         Ok(Self {
+            shared: Arc::clone(shared),
+            number: raw.number(),
             opener,
             raw,
             taken: VecDeque::new(),
@@ -96,6 +102,52 @@ impl Subscription {
                 return Some(message);
             }
         }
+    }
+
+    /// The next event that passes every check, or what is no envelope at all, as it
+    /// came.
+    pub(crate) async fn next_or_plain(&mut self) -> Option<Result<Message, async_nats::Message>> {
+        loop {
+            if self.taken.is_empty() {
+                let raw = self.raw.next().await?;
+                if SealedEnvelope::decode(raw.payload.clone()).is_err() {
+                    return Some(Err(raw));
+                }
+                self.taken.push_back(Current::new(raw));
+            }
+            let Some(current) = self.taken.front_mut() else {
+                continue;
+            };
+            let message = self.opener.next(current).await;
+            if current.is_done() {
+                self.taken.pop_front();
+            }
+            if let Ok(message) = message {
+                return Some(Ok(message));
+            }
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// As [`Subscription::next`], and tells what was lost: messages that were dropped
+    /// because this subscription was full, before those that it still holds.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Lagged`] once for each loss; [`ReceiveError::Ended`] at the end.
+    pub async fn recv(&mut self) -> Result<Message, ReceiveError> {
+        let connection = &self.shared.connection;
+        let lost = self
+            .number
+            .map_or(0, |number| connection.take_overflows(number));
+        if lost > 0 {
+            return Err(ReceiveError::Lagged { at_least: lost });
+        }
+        self.next().await.ok_or(ReceiveError::Ended)
     }
 
     /// In a queue group a claim goes to a stream and back. While it is under
@@ -146,6 +198,16 @@ impl Service {
         pattern: &str,
         handler: H,
     ) -> Result<Self, SubscribeError> {
+        Self::open_counted(shared, pattern, handler, Arc::default()).await
+    }
+
+    /// The same, and counts what is handled there.
+    pub(crate) async fn open_counted<H: Handler>(
+        shared: &Arc<Shared>,
+        pattern: &str,
+        handler: H,
+        tallies: Arc<Tallies>,
+    ) -> Result<Self, SubscribeError> {
         let (opener, mut raw) = listen(shared, pattern, Role::Server, true).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -155,6 +217,7 @@ impl Service {
             shared: Arc::clone(shared),
             opener,
             handler,
+            tallies,
         });
         tasks.spawn({
             let (stop, tasks) = (stop.clone(), tasks.clone());
@@ -240,6 +303,7 @@ struct Worker<H> {
     shared: Arc<Shared>,
     opener: Opener,
     handler: H,
+    tallies: Arc<Tallies>,
 }
 
 impl<H: Handler> Worker<H> {
@@ -275,6 +339,12 @@ impl<H: Handler> Worker<H> {
                 if let Some(recorder) = &self.shared.options.recorder {
                     recorder.0.handled(&self.endpoint, what, began.elapsed());
                 }
+                let error = match &outcome {
+                    Ok(Ok(outcome)) => Tallies::code_of(outcome),
+                    Ok(Err(_)) => Some("panicked"),
+                    Err(_) => Some("deadline"),
+                };
+                self.tallies.count(began.elapsed(), error);
                 let Ok(outcome) = outcome else {
                     self.shared.stats.count_deadline_passed();
                     let decision = decision_log::fresh_id();

@@ -17,6 +17,7 @@
 //! | `$BULLA.AUDIT.<tag>.<instance>` | that workload writes what it decided; nobody but operators reads |
 //! | `$KV.<bucket>.<key>` | who may write that key of a bucket of the policy |
 //! | `$JS.API.DIRECT.GET.KV_<bucket>.$KV.<bucket>.<key>`, `$BULLA.KV.<bucket>.<key>` | who may read it: asks for its value, hears of its changes |
+//! | `$SRV.PING`, `$SRV.INFO`, `$SRV.STATS`, and beneath | who discovers asks, who is discoverable answers: in plain JSON |
 //! | `$BULLA.TXN` | every workload asks, the one that exchanges tokens serves; if there is one |
 //! | `$BULLA.BARRIER` | every workload may publish, nobody ever listens |
 //! | `_INBOX.<tag>.p.>` | that workload listens; its peers may reply there |
@@ -108,6 +109,9 @@ pub const BUCKETS_ALL: &str = "$KV.>";
 pub const BUCKET_NEWS_ALL: &str = "$BULLA.KV.>";
 /// Direct gets on every stream.
 pub const DIRECT_GETS_ALL: &str = "$JS.API.DIRECT.GET.>";
+/// Where NATS's own tools ask which services there are (ADR-32); beneath each, of a
+/// service of some name, and of one instance of it.
+pub const DISCOVERY: [&str; 3] = ["$SRV.PING", "$SRV.INFO", "$SRV.STATS"];
 /// Every request to a broker.
 pub const BROKER_ALL: &str = "$BULLA.BROKER.>";
 

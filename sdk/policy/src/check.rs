@@ -18,6 +18,7 @@ use crate::error::Sink;
 use crate::parse::{Parsed, RuleSpec, SubjectSpec};
 use crate::problem::Problem;
 use crate::requirements::{Protect, UserRule};
+use crate::rule::About;
 use crate::trie::Trie;
 use crate::warning::Warning;
 
@@ -83,7 +84,11 @@ pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {
         }
     }
 
-    for RuleSpec { rule, on_spans, .. } in parsed.rules.iter().filter(|s| s.rule.user.is_some()) {
+    // Keys of buckets may read like subjects, and have demands of their own.
+    let is_asked = |spec: &&RuleSpec| {
+        spec.rule.user.is_some() && spec.rule.verbs.about() == Some(About::Subjects)
+    };
+    for RuleSpec { rule, on_spans, .. } in parsed.rules.iter().filter(is_asked) {
         for (pattern, span) in rule.on.iter().zip(on_spans) {
             let around = neighbours(pattern.tokens());
             let shielded = around.iter().any(|(_, s)| {

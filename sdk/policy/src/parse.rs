@@ -59,6 +59,9 @@ pub(crate) struct WorkloadSpec {
     pub(crate) exchanges: bool,
     pub(crate) starts: Option<Starts>,
     pub(crate) starts_at: Option<Range<usize>>,
+    /// Whether it answers discovery, and asks.
+    pub(crate) discoverable: bool,
+    pub(crate) discovers: bool,
     pub(crate) place: Place,
     pub(crate) allow_lint: Vec<Allowance>,
     /// From where it may connect, if not from everywhere.

@@ -280,6 +280,7 @@ impl<'p> Compiler<'p> {
     /// Compiles, and tells `report` of every grant that cannot be expressed.
     fn compile(&self, report: &mut dyn FnMut(Entry, Problem)) -> Lists {
         let mut lists = Lists::base(self.workload);
+        lists.discovery(self.policy, self.workload);
         for held in self.held() {
             lists.for_rule(held.entry.rule);
             match held.verb {

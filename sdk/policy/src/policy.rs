@@ -239,6 +239,8 @@ impl Policy {
                 reach: spec.reach,
                 exchanges: spec.exchanges,
                 starts: spec.starts,
+                discoverable: spec.discoverable,
+                discovers: spec.discovers,
             });
         }
         for spec in &parsed.subjects {

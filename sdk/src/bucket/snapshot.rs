@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use async_nats::message::OutboundMessage;
 use bulla_identity::reserved;
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -58,26 +59,26 @@ impl Bucket {
         next: &mut u64,
         mut take: impl FnMut(Stored),
     ) -> Result<u64, BucketError> {
-        let nats = self.shared.connection.nats();
+        let link = self.shared.connection.link();
         let malformed = || BucketError::Malformed {
             bucket: self.name.to_string(),
         };
-        let gone = |_| LinkError::Disconnected;
         // Where no peer can publish, and under a name that none can guess.
-        let inbox = nats.new_inbox();
-        let mut answers = nats
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|_| LinkError::Disconnected)?;
+        let inbox = link.new_inbox();
+        let mut answers = link.subscribe(inbox.clone()).await?;
         let question = json!({
             "seq": *next,
             "next_by_subj": reserved::bucket_key(&self.name, pattern),
             "batch": AT_ONCE,
         });
         let ask = reserved::bucket_direct_gets(&self.name);
-        nats.publish_with_reply(ask, inbox, question.to_string().into())
-            .await
-            .map_err(gone)?;
+        let ask = OutboundMessage {
+            subject: ask.into(),
+            reply: Some(inbox.into()),
+            payload: question.to_string().into(),
+            headers: None,
+        };
+        link.publish_message(ask).await?;
         loop {
             let answer = timeout(ANSWER, answers.next()).await;
             let answer = answer.ok().flatten().ok_or(LinkError::Timeout)?;

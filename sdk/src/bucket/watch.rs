@@ -17,6 +17,7 @@ use super::entry::{Entry, Revision};
 use super::{Bucket, Stored};
 use crate::connection::Violation;
 use crate::error::{BucketError, LinkError};
+use crate::link::Feed;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ pub struct Watch {
     whole: SubjectPattern,
     /// How the news of the bucket's keys begin.
     news_of: String,
-    news: async_nats::Subscriber,
+    news: Feed,
     disturbances: watch::Receiver<u64>,
     /// Whether it may be listed.
     is_listable: bool,
@@ -49,6 +50,8 @@ pub struct Watch {
     is_due: HashSet<String>,
     /// What was given last of each key, also where it was refused.
     known: HashMap<String, Revision>,
+    /// The right to read is gone.
+    is_over: bool,
 }
 
 impl Watch {
@@ -71,11 +74,7 @@ impl Watch {
         let disturbances = connection.disturbances();
         let mut refusals = connection.watch();
         let subject = reserved::bucket_news(&bucket.name, pattern);
-        let news = connection
-            .nats()
-            .subscribe(subject.clone())
-            .await
-            .map_err(|_| LinkError::Disconnected)?;
+        let news = connection.link().subscribe(subject.clone()).await?;
         connection.barrier(CONFIRM).await?;
         let refusal = Violation::Subscribe { subject };
         if connection.refused_since(&mut refusals, &refusal).await {
@@ -94,20 +93,30 @@ impl Watch {
             due: VecDeque::new(),
             is_due: HashSet::new(),
             known: HashMap::new(),
+            is_over: false,
         };
         watch.disturbances.mark_unchanged();
         watch.look_again().await?;
         Ok(watch)
     }
 
-    /// The next entry, of a deleted key too; `None` when the connection has ended.
+    /// The next entry, of a deleted key too; `None` when the connection has ended, and
+    /// after it was told that this workload may not read here any more.
     ///
     /// An entry that does not pass the checks is an error, and the watch goes on:
     /// what the key had before may be too old by now, and only whoever reads it can
     /// say what is better. Cancel safe: what was not given is given next.
     pub async fn next(&mut self) -> Option<Result<Entry, BucketError>> {
         loop {
+            if self.is_over {
+                return None;
+            }
             if let Err(error) = self.bucket.may_read_pattern(&self.pattern) {
+                match &error {
+                    BucketError::Denied { .. } => self.is_over = true,
+                    // It may come back: whoever asks in a loop is not to spin.
+                    _ => tokio::time::sleep(PAUSE).await,
+                }
                 return Some(Err(error));
             }
             if let Some(stored) = self.read.front() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulla_policy::Denial;
 
-use super::{LinkError, SendError, humantime};
+use super::{LinkError, SendError, ServiceError, ServiceErrorCode, humantime};
 use crate::bucket::Revision;
 use crate::control::Standing;
 use crate::decision_log::DecisionId;
@@ -138,5 +138,54 @@ impl BucketError {
 
     pub(crate) const fn is_older(&self) -> bool {
         matches!(self, Self::Refused { is_older: true, .. })
+    }
+}
+
+/// What a handler's caller learns of it: that somebody was faster, that the user may
+/// not, or that a dependency is missing. Nothing of the inner error travels outward.
+impl From<BucketError> for ServiceError {
+    fn from(error: BucketError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a bucket inside a handler failed"
+        );
+        match error {
+            BucketError::Conflict { .. } => Self::new(
+                ServiceErrorCode::Conflict,
+                "it was changed by somebody else meanwhile",
+            ),
+            BucketError::Send(SendError::Denied { .. }) => {
+                Self::new(ServiceErrorCode::Forbidden, "this may not be written")
+            }
+            _ => Self::new(ServiceErrorCode::Unavailable, "a value could not be had"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handlers_caller_learns_the_kind_and_nothing_else() {
+        let key = || "carts.secret".to_owned();
+        for (error, code) in [
+            (
+                BucketError::Conflict { key: key() },
+                ServiceErrorCode::Conflict,
+            ),
+            (
+                BucketError::Key { key: key() },
+                ServiceErrorCode::Unavailable,
+            ),
+            (
+                BucketError::Link(LinkError::Timeout),
+                ServiceErrorCode::Unavailable,
+            ),
+        ] {
+            let told = ServiceError::from(error);
+            assert_eq!(told.code(), code);
+            assert!(!told.to_string().contains("secret"), "{told}");
+        }
     }
 }

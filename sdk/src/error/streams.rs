@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulla_policy::Denial;
 
-use super::{LinkError, SendError, humantime};
+use super::{LinkError, SendError, ServiceError, ServiceErrorCode, humantime};
 use crate::decision_log::DecisionId;
 
 /// Why an append failed.
@@ -78,6 +78,20 @@ pub enum AppendError {
         /// The subject.
         subject: String,
     },
+}
+
+/// What a handler's caller learns of it: a dependency is missing.
+impl From<AppendError> for ServiceError {
+    fn from(error: AppendError) -> Self {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "an append inside a handler failed"
+        );
+        Self::new(
+            ServiceErrorCode::Unavailable,
+            "an event could not be stored",
+        )
+    }
 }
 
 /// Why nothing can be consumed.

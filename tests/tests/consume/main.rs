@@ -12,6 +12,7 @@
 mod attacks;
 mod edge;
 mod late;
+mod outage;
 mod settings;
 mod values;
 mod work;

@@ -153,9 +153,12 @@ async fn values_are_written_read_followed_and_deleted() {
 
     // Ordinary clients see that a key is deleted.
     let context = async_nats::jetstream::new(bus.js_client().await);
-    let store = context.get_key_value("carts").await.unwrap();
-    assert!(store.get(key).await.unwrap().is_none());
-    assert!(store.get("us.1").await.unwrap().is_some());
+    let stream = context.get_stream("KV_carts").await.unwrap();
+    for (revision, operation) in [(gone, Some("DEL")), (second, None)] {
+        let stored = stream.get_raw_message(revision.0).await.unwrap();
+        let header = stored.headers.get("KV-Operation").map(|v| v.as_str());
+        assert_eq!(header, operation);
+    }
 
     // What may not be said, known before anything is sent.
     for (outcome, code) in [
@@ -192,6 +195,26 @@ async fn a_watch_misses_nothing_that_came_while_it_was_cut_off() {
     let entry = changed(&mut watch).await.unwrap();
     assert_eq!(entry.revision(), last);
     assert_eq!(entry.decode::<u8>().unwrap(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_with_the_right_to_read() {
+    let bus = Bus::start(VALUES).await;
+    let (shop, mail) = pair(&bus).await;
+    let carts = shop.bucket("carts").unwrap();
+    carts.put("eu.17", &1).await.unwrap();
+    let read = mail.bucket("carts").unwrap();
+    let mut watch = read.watch("eu.17").await.unwrap();
+    changed(&mut watch).await.unwrap();
+    let lost = VALUES.replace("who = [\"mail\"]", "who = [\"clerk\"]");
+    bus.publish_policy(&lost).await;
+    eventually(async || {
+        let now = read.get("eu.17").await;
+        now.is_err_and(|error| error.code() == "not_granted")
+    })
+    .await;
+    assert_eq!(changed(&mut watch).await.unwrap_err().code(), "not_granted");
+    assert!(timeout(LIMIT, watch.next()).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,12 @@
     missing_docs
 )]
 
+mod discovery;
+mod flow;
 mod limits;
 mod messages;
+mod mistakes;
+mod opened;
 mod policy;
 mod services;
 mod streams;

@@ -317,6 +317,10 @@ async fn the_user_is_dropped_where_the_handler_says_so_and_nowhere_else() {
                         async move { elsewhere.request::<_, Seen>("back.echo", "x").await },
                     );
                 assert_eq!(spawned.await.unwrap()?, None);
+                let elsewhere = client.clone();
+                let given = Context::current()
+                    .spawn(async move { elsewhere.request::<_, Seen>("back.echo", "x").await });
+                assert_eq!(given.await.unwrap()?.as_deref(), Some("alice"));
                 // Where one is demanded, dropping it is a refusal.
                 let error = client
                     .message("back.quote")

@@ -164,6 +164,8 @@ fn workload(workload: &Workload) -> Vec<(&'static str, String)> {
         ("reach", reach),
         ("exchanges", workload.exchanges().to_string()),
         ("starts", starts.unwrap_or_default()),
+        ("discoverable", workload.discoverable().to_string()),
+        ("discovers", workload.discovers().to_string()),
     ]
 }
 
@@ -197,7 +199,7 @@ fn buckets(policy: &Policy) -> Tables {
         vec![
             ("history", bucket.history().to_string()),
             ("ttl", bucket.ttl().map(duration).unwrap_or_default()),
-            ("max_age", duration(bucket.max_age())),
+            ("max_age", bucket.max_age.map(duration).unwrap_or_default()),
             ("max_bytes", number(bucket.max_bytes())),
             ("replicas", bucket.replicas().to_string()),
         ]

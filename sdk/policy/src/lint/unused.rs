@@ -68,7 +68,7 @@ fn workloads(parsed: &Parsed) -> Vec<Found> {
     }
     let workloads = parsed.workloads.iter().enumerate().zip(0u32..);
     workloads
-        .filter(|((_, spec), index)| !spec.exchanges && !named.contains(index))
+        .filter(|((_, spec), index)| !spec.exchanges && !spec.discovers && !named.contains(index))
         .map(|((at, spec), _)| Found {
             code: LintCode::UnusedWorkload,
             span: spec.span.clone(),

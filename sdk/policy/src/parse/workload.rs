@@ -48,15 +48,21 @@ pub(super) fn workloads(
             "starts",
             "network",
             "protocol",
+            "discoverable",
+            "discovers",
             "allow_lint",
         ];
         let fields = Fields::new(table, key.span(), what, KEYS, LATER, sink);
         let attest = fields.need("attest", sink);
         let attestors = attest.map(|node| attest::read(name, node, known, &mut owners, sink));
-        let mints = fields
-            .get("mints")
-            .and_then(|n| reader::boolean("mints", n, sink))
-            .unwrap_or(false);
+        let flag = |key, sink: &mut Sink<'_>| {
+            fields
+                .get(key)
+                .and_then(|n| reader::boolean(key, n, sink))
+                .unwrap_or(false)
+        };
+        let mints = flag("mints", sink);
+        let (discoverable, discovers) = (flag("discoverable", sink), flag("discovers", sink));
         let reach = fields.get("reach").map(|node| {
             if !mints {
                 sink.report(&node.span(), Problem::ReachWithoutMint);
@@ -90,6 +96,8 @@ pub(super) fn workloads(
                 exchanges,
                 starts,
                 starts_at: starts_node.map(|node| node.span()),
+                discoverable,
+                discovers,
                 allow_lint: lint::allowed(&fields, sink),
                 place: sink.place_of(key.span().start),
                 networks,

@@ -69,6 +69,31 @@ impl Lists {
         self.publish(reserved::taken_direct_get_of(workload.tag()));
     }
 
+    /// POL-190, POL-191: to answer who asks which services there are, and to ask.
+    /// An answer goes to the inboxes of those that may ask and to nobody else's,
+    /// because the reply subject of a question is not checked by nats-server.
+    pub(super) fn discovery(&mut self, policy: &Policy, workload: &Workload) {
+        for verb in reserved::DISCOVERY {
+            if workload.discovers() {
+                self.publish(verb.to_owned());
+                self.publish(format!("{verb}.>"));
+            }
+            if workload.discoverable() {
+                let own = format!("{verb}.{}", workload.name());
+                self.subscribe(verb.to_owned(), workload);
+                self.subscribe(own.clone(), workload);
+                self.subscribe(format!("{own}.*"), workload);
+                // The server takes `*` at the end for `>` too.
+                self.deny_subscribe(format!("{own}.*.>"));
+            }
+        }
+        if workload.discoverable() {
+            for asker in policy.workloads().iter().filter(|w| w.discovers()) {
+                self.publish(format!("{}.>", reserved::inbox_peers(asker.tag())));
+            }
+        }
+    }
+
     /// What comes now is due to this rule.
     pub(super) fn for_rule(&mut self, rule: u32) {
         self.rule = Some(rule);

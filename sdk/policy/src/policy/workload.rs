@@ -28,6 +28,8 @@ pub struct Workload {
     pub(super) reach: Option<Vec<Box<str>>>,
     pub(super) exchanges: bool,
     pub(super) starts: Option<Starts>,
+    pub(super) discoverable: bool,
+    pub(super) discovers: bool,
 }
 
 impl Workload {
@@ -96,6 +98,18 @@ impl Workload {
     #[must_use]
     pub fn exchanges(&self) -> bool {
         self.exchanges
+    }
+
+    /// Whether its services answer the discovery of NATS (POL-190).
+    #[must_use]
+    pub fn discoverable(&self) -> bool {
+        self.discoverable
+    }
+
+    /// Whether it may ask which services there are, and gets their plain answers.
+    #[must_use]
+    pub fn discovers(&self) -> bool {
+        self.discovers
     }
 
     /// On whose behalf it may start a chain of calls, if at all.

@@ -415,3 +415,39 @@ fn conflicts_are_reported_together_and_where_the_pattern_stands() {
     let open = |at: &str| ("open_end", format!("\"{at}\""));
     assert_eq!(found, [open("a.*"), open("b.*")], "{errors}");
 }
+
+#[test]
+fn pol_190_who_is_discoverable_answers_who_discovers_and_nobody_else() {
+    let asks = "workload.mail.discovers = true\n";
+    let both = format!("{asks}workload.orders.discoverable = true\n");
+    let (plain, found) = (parse(asks), parse(&both));
+    let (before, after) = (permissions(&plain, "orders"), permissions(&found, "orders"));
+    let new = |before: &[String], after: &[String]| -> Vec<String> {
+        let after = after.iter().filter(|entry| !before.contains(entry));
+        after.cloned().collect()
+    };
+    let inbox = format!("_INBOX.{}.p.>", id("mail").tag());
+    assert_eq!(new(&before.publish_allow, &after.publish_allow), [inbox]);
+    let heard = new(&before.subscribe_allow, &after.subscribe_allow);
+    for entry in [
+        "$SRV.PING",
+        "$SRV.PING orders",
+        "$SRV.STATS.orders",
+        "$SRV.INFO.orders.*",
+        "$SRV.INFO.orders.* orders",
+    ] {
+        assert!(heard.iter().any(|e| e == entry), "no {entry} in {heard:?}");
+    }
+    assert_eq!(heard.len(), 18);
+    let closed = "$SRV.PING.orders.*.>".to_owned();
+    assert!(after.subscribe_deny.contains(&closed));
+    // Who asks may ask all, and hears no questions.
+    let asker = permissions(&found, "mail");
+    for verb in ["PING", "INFO", "STATS"] {
+        assert!(asker.publish_allow.contains(&format!("$SRV.{verb}")));
+        assert!(asker.publish_allow.contains(&format!("$SRV.{verb}.>")));
+    }
+    let is_discovery = |entry: &String| entry.starts_with("$SRV");
+    assert!(!asker.subscribe_allow.iter().any(is_discovery));
+    assert!(!before.publish_allow.iter().any(is_discovery));
+}
