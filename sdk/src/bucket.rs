@@ -299,7 +299,7 @@ impl Bucket {
     }
 
     /// An entry that passes every check and is not older than what was read before.
-    pub(super) async fn judge(&self, stored: Stored) -> Result<Entry, BucketError> {
+    async fn judge(&self, stored: Stored) -> Result<Entry, BucketError> {
         self.judge_by(stored, &self.memory).await
     }
 
