@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use bulla_examples::{hello, hops, layers, mailer, quotes, tenants};
-use bulla_sdk::{AppendError, RequestError, SendError, ServiceErrorCode};
+use bulla_examples::{hello, hops, layers, mailer, moving, quotes, switches, tenants};
+use bulla_sdk::{AppendError, BucketError, RequestError, SendError, ServiceErrorCode};
 use bulla_testing::{Bus, Minter};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -30,6 +30,8 @@ async fn every_example_does_what_it_says() {
     mail_is_sent_or_mourned(&bus).await;
     tenants_keep_to_themselves(&bus).await;
     layers_limit_and_retry(&bus).await;
+    switches_are_set_and_followed(&bus).await;
+    who_moves_hears_both(&bus).await;
 }
 
 async fn hello_is_heard(bus: &Bus) {
@@ -156,4 +158,53 @@ async fn layers_limit_and_retry(bus: &Bus) {
     let (one, two) = tokio::join!(layers::ask(&shop, "one"), layers::ask(&shop, "two"));
     assert_eq!(one.unwrap(), "<h1>one</h1>");
     assert_eq!(two.unwrap(), "<h1>two</h1>");
+}
+
+async fn switches_are_set_and_followed(bus: &Bus) {
+    let (billing, shop) = (bus.client("billing").await, bus.client("shop").await);
+    let key = "shop.search";
+    let mut changes = switches::follow(&shop, key).await.unwrap();
+    for percent in [1, 10, 100, 100] {
+        let set = switches::widen(&billing, key).await.unwrap();
+        assert_eq!(set.percent, percent);
+        let seen = timeout(LIMIT, switches::next(&mut changes)).await.unwrap();
+        assert_eq!(seen.unwrap(), Some(("billing".to_owned(), Some(set))));
+    }
+    billing
+        .bucket("switches")
+        .unwrap()
+        .delete(key)
+        .await
+        .unwrap();
+    let seen = timeout(LIMIT, switches::next(&mut changes)).await.unwrap();
+    assert_eq!(seen.unwrap(), Some(("billing".to_owned(), None)));
+    // Who may only follow its own switch neither sets it nor reads others.
+    let denied = switches::widen(&shop, key).await.unwrap_err();
+    assert!(
+        matches!(
+            denied,
+            switches::SwitchError::Bucket(BucketError::Denied { .. } | BucketError::Send(_))
+        ),
+        "{denied:?}"
+    );
+    switches::follow(&shop, "shop.>").await.unwrap_err();
+}
+
+async fn who_moves_hears_both(bus: &Bus) {
+    let (greeter, listener) = (bus.client("greeter").await, bus.client("listener").await);
+    let mut news = listener.subscribe_open("moving.news").await.unwrap();
+    moving::say_plainly(&greeter, "half way").await.unwrap();
+    let heard = timeout(LIMIT, moving::hear(&mut news)).await.unwrap();
+    let plain = moving::Heard::Plain {
+        perhaps: vec!["greeter".to_owned()],
+        text: "\"half way\"".to_owned(),
+    };
+    assert_eq!(heard, Some(plain));
+    moving::say(&greeter, "there").await.unwrap();
+    let heard = timeout(LIMIT, moving::hear(&mut news)).await.unwrap();
+    let proven = moving::Heard::Proven {
+        by: "greeter".to_owned(),
+        text: "there".to_owned(),
+    };
+    assert_eq!(heard, Some(proven));
 }
