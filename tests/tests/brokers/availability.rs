@@ -262,6 +262,30 @@ async fn a_broker_that_stops_answers_what_it_was_asked() {
     drop(second);
 }
 
+/// Questions that nats-server had handed over when the broker was told to stop: nobody
+/// else has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_a_broker_stops_is_answered() {
+    let bus = bus(Duration::from_secs(60)).await;
+    let mut first = BrokerProcess::start(&bus, Group::A).await;
+    let _second = BrokerProcess::start(&bus, Group::A).await;
+    first.signal(Signal::STOP);
+    let asked: Vec<_> = (0..16)
+        .map(|_| {
+            let (url, seed) = (bus.nats_url().to_owned(), bus.seed("shop"));
+            tokio::spawn(async move { comes_in(&url, &seed).await })
+        })
+        .collect();
+    // Half of the questions lie before a broker that does not read them yet.
+    sleep(Duration::from_millis(300)).await;
+    first.signal(Signal::TERM);
+    first.signal(Signal::CONT);
+    for asked in asked {
+        assert!(asked.await.unwrap(), "a question was lost");
+    }
+    assert!(first.ended().await.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_broker_what_exists_goes_on_and_what_is_new_waits() {
     let bus = bus(Duration::from_secs(60)).await;
