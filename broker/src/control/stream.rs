@@ -122,3 +122,41 @@ impl ControlStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+
+    /// POL-161: what an operator signs as the next revision is not published over what
+    /// somebody else has published meanwhile.
+    #[tokio::test]
+    async fn of_two_who_replace_one_record_the_later_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let store = at("streams");
+        let text = format!(
+            "host: 127.0.0.1\nport: -1\njetstream {{ store_dir: \"{}\" }}\n",
+            store.display()
+        );
+        std::fs::write(at("nats.conf"), text).unwrap();
+        let config = EngineConfig {
+            config_file: at("nats.conf"),
+            log_file: at("nats.log"),
+            run_dir: dir.path().to_owned(),
+        };
+        let engine = Engine::locate(&|line| eprintln!("{line}")).await.unwrap();
+        let server = engine.start(&config).await.unwrap();
+        let client = async_nats::connect(server.client_url()).await.unwrap();
+        let stream = ControlStream::open(client, 1).await.unwrap();
+        let subject = reserved::CTL_POLICY;
+
+        assert!(stream.replace(subject, "one".into(), 0).await.unwrap());
+        let base = stream.last(subject).await.unwrap().unwrap().sequence;
+        assert!(stream.replace(subject, "two".into(), base).await.unwrap());
+        assert!(!stream.replace(subject, "three".into(), base).await.unwrap());
+        assert!(!stream.replace(subject, "three".into(), 0).await.unwrap());
+        let last = stream.last(subject).await.unwrap().unwrap();
+        assert_eq!(last.payload, "two");
+    }
+}
