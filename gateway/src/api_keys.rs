@@ -10,6 +10,8 @@
 //! key good. A key is random and long, so a plain hash of it cannot be turned round.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -122,10 +124,26 @@ impl KeyFile {
             source,
         };
         let text = serde_json::to_string_pretty(self).map_err(|e| failed(e.into()))?;
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(".new");
-        std::fs::write(&beside, text + "\n").map_err(failed)?;
+        let beside = beside(file, ".new");
+        let mut new = File::create(&beside).map_err(failed)?;
+        new.write_all(text.as_bytes()).map_err(failed)?;
+        new.write_all(b"\n").map_err(failed)?;
+        // A key that was revoked must not come back after a crash.
+        new.sync_all().map_err(failed)?;
         std::fs::rename(&beside, file).map_err(failed)
+    }
+
+    /// Keeps other commands from the file until what it gives is dropped: whoever reads
+    /// it to write it again would lose what somebody else wrote in between, a revocation
+    /// too.
+    pub(crate) fn lock(file: &Path) -> Result<File, KeyFileError> {
+        let failed = |source| KeyFileError::File {
+            file: file.to_owned(),
+            source,
+        };
+        let lock = File::create(beside(file, ".lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(lock)
     }
 
     /// The usable keys by their ids.
@@ -144,6 +162,12 @@ impl KeyFile {
         }
         Ok(keys)
     }
+}
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }
 
 /// A key of the file, as a user.

@@ -67,6 +67,7 @@ pub(crate) fn run(command: &KeyCommand, file: &Path) -> Result<Outcome, KeyFileE
             comment,
             json,
         } => {
+            let _lock = KeyFile::lock(file)?;
             let mut keys = read_or_begin(file)?;
             let (record, key) = make((user, scope, comment), clock::now(), *expires)?;
             let text = if *json {
@@ -90,6 +91,7 @@ pub(crate) fn run(command: &KeyCommand, file: &Path) -> Result<Outcome, KeyFileE
             }))
         }
         KeyCommand::Revoke { id } => {
+            let _lock = KeyFile::lock(file)?;
             let mut keys = KeyFile::read(file)?;
             let Some(record) = keys.keys.iter_mut().find(|k| k.id == *id) else {
                 return Ok(Outcome::No(format!("there is no key `{id}`")));
@@ -200,5 +202,30 @@ mod tests {
         }
         assert_eq!(day(784_111_777), "1994-11-06");
         assert_eq!(date(784_111_777), "1994-11-06T08:49:37Z");
+    }
+
+    #[test]
+    fn commands_at_the_same_moment_lose_nothing_of_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keys.json");
+        let new = || KeyCommand::New {
+            user: "ci".to_owned(),
+            scope: String::new(),
+            expires: None,
+            comment: String::new(),
+            json: false,
+        };
+        run(&new(), &file).unwrap();
+        let id = KeyFile::read(&file).unwrap().keys.remove(0).id;
+        let revoke = KeyCommand::Revoke { id };
+        std::thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| (0..5).for_each(|_| drop(run(&new(), &file).unwrap())));
+            }
+            threads.spawn(|| drop(run(&revoke, &file).unwrap()));
+        });
+        let keys = KeyFile::read(&file).unwrap().keys;
+        assert_eq!(keys.len(), 41);
+        assert!(keys.first().is_some_and(|first| first.revoked.is_some()));
     }
 }
