@@ -10,6 +10,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use crate::routes::RouteTable;
+use crate::under_policy::Objection;
+
 /// A message to send: what is left of an HTTP request.
 #[derive(Clone)]
 pub struct BusMessage {
@@ -152,6 +155,12 @@ pub trait Bus: Send + Sync + 'static {
 
     /// The revision of the policy that decides at this moment.
     fn policy_revision(&self) -> u64;
+
+    /// What the policy that is in force has against these routes; nothing where there is
+    /// no policy.
+    fn objections(&self, _routes: &RouteTable) -> Vec<Objection> {
+        Vec::new()
+    }
 
     /// Whether the user is revoked: nothing is minted for him then.
     fn is_user_revoked(&self, principal: &str) -> bool;

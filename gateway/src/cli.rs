@@ -16,6 +16,7 @@ use crate::document::ConfigErrors;
 use crate::explain::{Explanation, Question, explain};
 use crate::key_cli::{self, KeyCommand};
 use crate::openapi::describe;
+use crate::under_policy::{objections, read_policy};
 
 /// Exit code when the answer is no.
 const NO: u8 = 1;
@@ -51,10 +52,16 @@ pub struct GatewayArgs {
 #[derive(Debug, clap::Subcommand)]
 pub enum GatewayCommand {
     /// Say everything that is wrong with the configuration and the routes
-    #[command(after_help = "Exit code 0 if it is good, 2 if not.\n\nExamples:\n  \
+    #[command(
+        after_help = "Exit code 0 if it is good, 2 if not. With a policy it also says what of the routes\n\
+        that policy would never let happen.\n\nExamples:\n  \
         gateway check --config gateway.toml\n  \
-        gateway check --json")]
+        gateway check --policy policy/ --json"
+    )]
     Check {
+        /// A file of the policy, or a folder that stands for the `.toml` files in it.
+        #[arg(long, value_name = "PATH")]
+        policy: Vec<PathBuf>,
         /// Answer in JSON.
         #[arg(long)]
         json: bool,
@@ -117,7 +124,7 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
         let schema = config_schema(file);
         return say(&serde_json::to_string_pretty(&schema).unwrap_or_default());
     }
-    let as_json = matches!(args.command, Some(GatewayCommand::Check { json: true }));
+    let as_json = matches!(args.command, Some(GatewayCommand::Check { json: true, .. }));
     let config = match GatewayConfig::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
@@ -140,7 +147,12 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
             }
         },
         Some(GatewayCommand::Key { command }) => manage_keys(&config, command),
-        Some(GatewayCommand::Check { json }) => {
+        Some(GatewayCommand::Check { policy, json }) => {
+            if !policy.is_empty()
+                && let Err(code) = check_policy(&config, policy, *json)
+            {
+                return code;
+            }
             let routes = config.routes.iter().count();
             let issuers = config.issuers.len();
             say(&if *json {
@@ -181,6 +193,25 @@ pub fn run(args: &GatewayArgs) -> ExitCode {
             answer(&config, &question, *json)
         }
     }
+}
+
+/// Holds the routes against a policy, and says what it has against them.
+fn check_policy(config: &GatewayConfig, paths: &[PathBuf], as_json: bool) -> Result<(), ExitCode> {
+    let policy = read_policy(paths).map_err(|error| {
+        complain(&format!("error: {}", chain(&error)));
+        ExitCode::from(FAILED)
+    })?;
+    let found = objections(&config.routes, &policy, &config.bus.workload);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let errors = ConfigErrors::new(found.into_iter().map(|o| o.problem).collect());
+    if as_json {
+        say(&problems_json(&errors));
+    } else {
+        complain(&with_carets(&errors));
+    }
+    Err(ExitCode::from(FAILED))
 }
 
 fn manage_keys(config: &GatewayConfig, command: &KeyCommand) -> ExitCode {

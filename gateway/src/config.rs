@@ -363,7 +363,8 @@ fn route_files(paths: &[PathBuf]) -> (Vec<RouteFile>, Vec<ConfigProblem>) {
     (files, problems)
 }
 
-fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The `.toml` files of a folder by name.
+pub(crate) fn toml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -32,6 +33,26 @@ impl fmt::Display for ConfigProblem {
                 "{}:{}:{}: {}",
                 self.file, self.line, self.column, self.message
             )
+        }
+    }
+}
+
+/// Where something stands in a configuration, for what is found out about it later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    file: Arc<str>,
+    line: usize,
+    column: usize,
+}
+
+impl Place {
+    /// A mistake that stands here.
+    pub(crate) fn problem(&self, message: impl Into<String>) -> ConfigProblem {
+        ConfigProblem {
+            file: self.file.to_string(),
+            line: self.line,
+            column: self.column,
+            message: message.into(),
         }
     }
 }
@@ -176,20 +197,24 @@ impl<'s> Document<'s> {
         self.learned.borrow().clone()
     }
 
-    /// Tells a mistake, once.
-    pub(crate) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
-        let Some(file) = self.files.iter().rev().find(|f| f.begin <= at.start) else {
-            return;
-        };
+    /// In which file, line and column something stands.
+    pub(crate) fn place(&self, at: &Range<usize>) -> Option<Place> {
+        let file = self.files.iter().rev().find(|f| f.begin <= at.start)?;
         let before = file.text.get(..at.start - file.begin).unwrap_or(file.text);
         let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-        let column = before.get(line_start..).unwrap_or("").chars().count() + 1;
-        let problem = ConfigProblem {
-            file: file.name.to_owned(),
+        Some(Place {
+            file: file.name.into(),
             line: before.matches('\n').count() + 1,
-            column,
-            message: message.into(),
+            column: before.get(line_start..).unwrap_or("").chars().count() + 1,
+        })
+    }
+
+    /// Tells a mistake, once.
+    pub(crate) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
+        let Some(place) = self.place(at) else {
+            return;
         };
+        let problem = place.problem(message);
         let mut problems = self.problems.borrow_mut();
         // A profile's mistake would come again with each route that has it.
         if !problems.contains(&problem) {

@@ -19,6 +19,7 @@ use crate::admission::Admission;
 use crate::bus::Bus;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, Limits};
+use crate::document::ConfigErrors;
 use crate::handle::{Edge, Streams};
 use crate::loaded::{LoadError, Loaded};
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ use crate::mint::Minter;
 use crate::reload::{Fixed, Reloader};
 use crate::server::{BindError, Door, bind, serve};
 use crate::tls::{Tls, TlsError};
+use crate::under_policy::heed;
 
 /// An edge whose addresses are bound and which answers as soon as it runs.
 pub struct Gateway<B> {
@@ -38,6 +40,8 @@ pub struct Gateway<B> {
     clients: Arc<ArcSwap<ClientsConfig>>,
     file: PathBuf,
     fixed: Fixed,
+    /// The revision of the policy that the routes were held against.
+    policy: u64,
     metrics: Metrics,
     readiness: Readiness,
 }
@@ -57,6 +61,9 @@ pub enum StartError {
     /// An issuer could never be asked.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A route would do with a secret what the policy does not protect.
+    #[error("a route does not go with the policy: {0}")]
+    Policy(ConfigErrors),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random(getrandom::Error),
@@ -87,6 +94,8 @@ impl<B: Bus> Gateway<B> {
             .map(Tls::new)
             .transpose()?
             .map(Arc::new);
+        let policy = bus.policy_revision();
+        heed(bus.objections(&config.routes)).map_err(StartError::Policy)?;
         let loaded = Loaded::new(&config, &metrics)?;
         let fixed = Fixed::of(&config);
         let (listener, address) = bind(config.listen.address).await?;
@@ -115,6 +124,7 @@ impl<B: Bus> Gateway<B> {
             clients: Arc::new(ArcSwap::from_pointee(config.clients)),
             file: config.file,
             fixed,
+            policy,
             metrics,
             readiness: Readiness::new(),
         })
@@ -139,7 +149,7 @@ impl<B: Bus> Gateway<B> {
     }
 
     /// Answers requests until `stop`; returns when all that ran has ended. At each SIGHUP
-    /// it reads its configuration again.
+    /// and with each new policy it reads its configuration again.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
             edge,
@@ -151,6 +161,7 @@ impl<B: Bus> Gateway<B> {
             clients,
             file,
             fixed,
+            policy,
             metrics,
             readiness,
         } = self;
@@ -191,7 +202,7 @@ impl<B: Bus> Gateway<B> {
         reloader.keep(edge.loaded.load().authenticator.issuers());
         reloader.follow_keys(edge.loaded.load().api_keys.as_ref());
         reloader.hear_changes(&edge.loaded.load().routes);
-        background.spawn(reloader.follow(stop.clone()));
+        background.spawn(reloader.follow(policy, stop.clone()));
         background.spawn(watch_readiness(
             Arc::clone(&edge),
             readiness.clone(),

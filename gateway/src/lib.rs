@@ -104,6 +104,7 @@ mod server;
 mod shared_rate;
 mod tls;
 mod trace;
+mod under_policy;
 mod user;
 mod visit;
 mod websocket;
@@ -148,6 +149,7 @@ pub use schema::Schema;
 pub use sealed::SealedBus;
 pub use server::BindError;
 pub use tls::TlsError;
+pub use under_policy::{Objection, objections};
 
 /// Connects to the bus and serves until `stop`; returns when everything has drained.
 ///

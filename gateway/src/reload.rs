@@ -1,7 +1,12 @@
 //! Reading the configuration again while it runs: all of it takes effect, or nothing.
+//!
+//! It is read at each SIGHUP, and with each new policy: routes that were written for a
+//! policy may lie there before it comes, and routes that go with no policy any more are
+//! said to be so at once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -18,6 +23,7 @@ use crate::handle::Edge;
 use crate::loaded::LoadError;
 use crate::routes::RouteTable;
 use crate::tls::{Tls, TlsError};
+use crate::under_policy::heed;
 use bulla_issuer::IssuerKeys;
 
 /// Why a configuration did not take effect. The one before goes on.
@@ -32,7 +38,13 @@ pub enum ReloadError {
     /// An issuer could never be asked.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A route would do with a secret what the policy does not protect.
+    #[error("a route does not go with the policy: {0}")]
+    Policy(ConfigErrors),
 }
+
+/// How often it is looked whether there is a new policy.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What it takes to read the configuration again.
 pub(crate) struct Reloader<B> {
@@ -103,39 +115,60 @@ impl Fixed {
 }
 
 impl<B: Bus> Reloader<B> {
-    /// Reads everything again at each SIGHUP, until `stop`.
-    pub(crate) async fn follow(self: Arc<Self>, stop: CancellationToken) {
+    /// Reads everything again at each SIGHUP, and whenever another policy is in force than
+    /// the one of revision `policy`, until `stop`.
+    pub(crate) async fn follow(self: Arc<Self>, mut policy: u64, stop: CancellationToken) {
         let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => hangups,
+            Ok(hangups) => Some(hangups),
             Err(error) => {
-                tracing::warn!(%error, "SIGHUP cannot be heard: nothing is reloaded");
-                return;
+                tracing::warn!(%error, "SIGHUP cannot be heard");
+                None
             }
         };
         loop {
-            tokio::select! {
+            let hangup = async {
+                match &mut hangups {
+                    Some(hangups) => hangups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let why = tokio::select! {
                 () = stop.cancelled() => return,
-                heard = hangups.recv() => if heard.is_none() { return },
-            }
+                heard = hangup => match heard {
+                    Some(()) => "SIGHUP",
+                    None => return,
+                },
+                () = self.other_policy(policy) => "a new policy",
+            };
+            // Before anything is held against it: one that comes meanwhile is another.
+            policy = self.edge.bus.policy_revision();
             // Files are read and schemas compiled: not on a thread that answers.
             let this = Arc::clone(&self);
             let outcome = tokio::task::spawn_blocking(move || this.reload()).await;
             let good = matches!(outcome, Ok(Ok(())));
             self.edge.metrics.reloaded(good);
             match outcome {
-                Ok(Ok(())) => tracing::info!("the configuration was read again"),
+                Ok(Ok(())) => tracing::info!(why, "the configuration was read again"),
                 Ok(Err(error)) => {
                     let error: &(dyn std::error::Error + 'static) = &error;
-                    tracing::error!(error, "nothing was changed");
+                    tracing::error!(error, why, "nothing was changed");
                 }
-                Err(error) => tracing::error!(%error, "nothing was changed"),
+                Err(error) => tracing::error!(%error, why, "nothing was changed"),
             }
+        }
+    }
+
+    /// Returns when another policy is in force than that of `revision`.
+    async fn other_policy(&self, revision: u64) {
+        while self.edge.bus.policy_revision() == revision {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Reads everything again. On an error nothing changes.
     pub(crate) fn reload(&self) -> Result<(), ReloadError> {
         let config = GatewayConfig::load(&self.file)?;
+        heed(self.edge.bus.objections(&config.routes)).map_err(ReloadError::Policy)?;
         let before = self.edge.loaded.load_full();
         let next = before.next(&config, &self.edge.metrics)?;
         if let Some(tls) = &self.tls {

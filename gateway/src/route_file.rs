@@ -315,10 +315,15 @@ impl<'d> RouteReader<'_, 'd> {
         if mode == Some(Mode::Aggregate) && s.has("canary") {
             s.problem(&s.span(), "`canary` is not for an aggregate");
         }
+        let place = match &subject_text {
+            Some(text) => s.place(&text.span),
+            None => s.place(&s.span()),
+        };
         s.finish();
         let breaker = subject_text.and_then(|text| self.breaker(&text.value));
         let (method, path) = (method?, path?);
         Some(Route {
+            place: place?,
             id: match &version {
                 None => format!("{method} {path}"),
                 Some(version) => format!("{method} {path} ({version})"),
@@ -408,13 +413,14 @@ impl<'d> RouteReader<'_, 'd> {
             }
             let Some(path) = path else { continue };
             match SubjectTemplate::parse(&keys.subject.value, path) {
-                Ok(subject) => parts.push(Part {
+                Ok(subject) => parts.extend(s.place(&keys.subject.span).map(|place| Part {
                     name: keys.name.value,
+                    place,
                     subject,
                     optional: keys.optional,
                     timeout: keys.timeout.unwrap_or(timeout),
                     breaker: self.breaker(&keys.subject.value),
-                }),
+                })),
                 Err(why) => s.problem(&keys.subject.span, format!("`subject`: {why}")),
             }
         }
@@ -429,6 +435,7 @@ impl<'d> RouteReader<'_, 'd> {
     ) -> Option<Canary> {
         match SubjectTemplate::parse(&keys.subject.value, path) {
             Ok(subject) => Some(Canary {
+                place: s.place(&keys.subject.span)?,
                 subject,
                 weight: keys.weight,
                 breaker: self.breaker(&keys.subject.value),

@@ -1,5 +1,6 @@
 //! Routes: which request becomes which message, and what it takes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::admission::Priority;
 use crate::breaker::Breaker;
 use crate::cache::CacheConfig;
 use crate::client_address::NetworkRules;
+use crate::document::Place;
 use crate::events::StreamConfig;
 use crate::idempotency::IdempotencyConfig;
 use crate::invalidation::Invalidation;
@@ -32,6 +34,8 @@ pub struct RouteTable {
 pub struct Route {
     /// Method and path: the name of the route in logs and metrics.
     pub id: String,
+    /// Where its subject is written.
+    pub(crate) place: Place,
     /// The method.
     pub method: Method,
     /// The path.
@@ -99,6 +103,7 @@ pub struct Route {
 pub(crate) struct Part {
     /// The member of the answer.
     pub(crate) name: String,
+    pub(crate) place: Place,
     pub(crate) subject: SubjectTemplate,
     /// Whether the answer is good without it.
     pub(crate) optional: bool,
@@ -109,6 +114,7 @@ pub(crate) struct Part {
 /// Part of the requests of a route, that go elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Canary {
+    pub(crate) place: Place,
     pub(crate) subject: SubjectTemplate,
     /// How many of 10,000.
     pub(crate) weight: u32,
@@ -271,8 +277,8 @@ pub(crate) enum SubjectTemplate {
 #[derive(Debug, Clone)]
 pub(crate) enum SubjectToken {
     Literal(String),
-    /// The index of the capture in the path.
-    Capture(usize),
+    /// The index of the capture in the path, and its name.
+    Capture(usize, String),
 }
 
 impl SubjectTemplate {
@@ -295,7 +301,7 @@ impl SubjectTemplate {
             match token.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
                 None => tokens.push(SubjectToken::Literal(token.to_owned())),
                 Some(name) => match captures.iter().position(|c| *c == name) {
-                    Some(index) => tokens.push(SubjectToken::Capture(index)),
+                    Some(index) => tokens.push(SubjectToken::Capture(index, name.to_owned())),
                     None => return Err(format!("the path has no capture `{{{name}}}`")),
                 },
             }
@@ -304,6 +310,20 @@ impl SubjectTemplate {
             return Err("the first token of a subject is fixed".to_owned());
         }
         Ok(Self::Tokens(tokens))
+    }
+
+    /// A subject with captures that no policy names: what holds of it holds of all that
+    /// are not named.
+    pub(crate) fn sample(&self) -> Option<Subject> {
+        let tokens = match self {
+            Self::Fixed(subject) => return Some(subject.clone()),
+            Self::Tokens(tokens) => tokens,
+        };
+        let texts = tokens.iter().map(|token| match token {
+            SubjectToken::Literal(literal) => literal.as_str(),
+            SubjectToken::Capture(..) => "-any-capture-",
+        });
+        Subject::parse(&texts.collect::<Vec<_>>().join(".")).ok()
     }
 
     /// The subject for these captures. `None` if a value is not one plain token,
@@ -320,11 +340,31 @@ impl SubjectTemplate {
             }
             match token {
                 SubjectToken::Literal(literal) => text.push_str(literal),
-                SubjectToken::Capture(index) => {
+                SubjectToken::Capture(index, _) => {
                     text.push_str(captures.get(*index).filter(|v| is_capture_value(v))?);
                 }
             }
         }
         Subject::parse(&text).ok()
+    }
+}
+
+impl fmt::Display for SubjectTemplate {
+    /// As the route has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens = match self {
+            Self::Fixed(subject) => return f.write_str(subject.as_str()),
+            Self::Tokens(tokens) => tokens,
+        };
+        for (i, token) in tokens.iter().enumerate() {
+            if i > 0 {
+                f.write_str(".")?;
+            }
+            match token {
+                SubjectToken::Literal(literal) => f.write_str(literal)?,
+                SubjectToken::Capture(_, name) => write!(f, "{{{name}}}")?,
+            }
+        }
+        Ok(())
     }
 }

@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 use crate::bus::{Bus, BusError, BusEvent, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
 use crate::following::Following;
+use crate::routes::RouteTable;
+use crate::under_policy::{Objection, objections};
 
 /// The sealed bus of one client.
 pub struct SealedBus {
@@ -177,6 +179,11 @@ impl Bus for SealedBus {
 
     fn policy_revision(&self) -> u64 {
         self.client.policy().revision()
+    }
+
+    fn objections(&self, routes: &RouteTable) -> Vec<Objection> {
+        let policy = self.client.policy();
+        objections(routes, policy.policy(), self.client.workload())
     }
 
     fn is_user_revoked(&self, principal: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::document::{Document, Kind, Located};
+use crate::document::{Document, Kind, Located, Place};
 use crate::quantities::{parse_duration, parse_size};
 
 /// A table whose keys are taken one by one; what is left is unknown.
@@ -162,6 +162,11 @@ impl<'a> Section<'a> {
 
     pub(crate) fn problem(&self, at: &Range<usize>, message: impl Into<String>) {
         self.document.problem(at, message);
+    }
+
+    /// In which file, line and column something stands.
+    pub(crate) fn place(&self, at: &Range<usize>) -> Option<Place> {
+        self.document.place(at)
     }
 
     fn missing(&self, key: &str, remedy: &str) {

@@ -32,3 +32,4 @@ mod sockets;
 mod streams;
 mod tls;
 mod tokens;
+mod under_policy;

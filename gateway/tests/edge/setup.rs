@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bulla_gateway::{
-    Bus, BusError, BusEvent, BusMessage, BusReply, Gateway, GatewayConfig, TokenKey,
+    Bus, BusError, BusEvent, BusMessage, BusReply, Gateway, GatewayConfig, Objection, RouteTable,
+    TokenKey, objections,
 };
-use bulla_identity::{Subject, TrustDomain, UnixMillis};
+use bulla_identity::{Subject, TrustDomain, UnixMillis, WorkloadId};
+use bulla_policy::Policy;
 use bulla_token::{TokenSigningKey, TransactionToken, verify_transaction_token};
 use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD as B64;
@@ -189,6 +191,8 @@ pub struct TestBus {
     pub resumed: Arc<Mutex<Vec<Option<u64>>>>,
     /// Who listens to what.
     pub listeners: Arc<Mutex<Vec<Listener>>>,
+    /// What routes are held against, if anything.
+    pub policy: Arc<Mutex<Option<Policy>>>,
 }
 
 pub fn json_reply(body: &str) -> BusReply {
@@ -221,7 +225,15 @@ impl TestBus {
             ids: Arc::default(),
             resumed: Arc::default(),
             listeners: Arc::default(),
+            policy: Arc::default(),
         }
+    }
+
+    /// Another policy is in force.
+    pub fn apply(&self, policy: &str) {
+        let policy = Policy::parse("policy.toml", policy).unwrap_or_else(|e| panic!("{e}"));
+        *self.policy.lock() = Some(policy);
+        self.revision.fetch_add(1, Ordering::SeqCst);
     }
 
     pub fn answer(&self, outcome: Result<BusReply, BusError>) {
@@ -343,6 +355,14 @@ impl Bus for TestBus {
         self.revision.load(Ordering::SeqCst)
     }
 
+    fn objections(&self, routes: &RouteTable) -> Vec<Objection> {
+        let policy = self.policy.lock();
+        policy
+            .as_ref()
+            .map(|policy| objections(routes, policy, &edge_id()))
+            .unwrap_or_default()
+    }
+
     fn is_user_revoked(&self, principal: &str) -> bool {
         principal == "revoked" || self.revoked.lock().iter().any(|r| r == principal)
     }
@@ -371,6 +391,10 @@ impl Bus for TestBus {
     async fn flush(&self) {
         self.flushed.store(true, Ordering::SeqCst);
     }
+}
+
+pub fn edge_id() -> WorkloadId {
+    WorkloadId::parse("spiffe://acme.example/gateway").unwrap()
 }
 
 pub fn transaction(message: &BusMessage) -> TransactionToken {
