@@ -15,6 +15,7 @@ use crate::access_log::AccessLog;
 use crate::api::ApiConfig;
 use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
+use crate::certificates::CertificateClients;
 use crate::client_address::ClientsConfig;
 use crate::cors::CorsConfig;
 use crate::document::{ConfigErrors, ConfigProblem, Document};
@@ -45,6 +46,8 @@ pub struct GatewayConfig {
     pub issuers: Vec<IssuerConfig>,
     /// Where the API keys are.
     pub api_keys: Option<ApiKeysConfig>,
+    /// Who is known by the certificate of his connection.
+    pub certificates: CertificateClients,
     /// What stands for the user on the bus.
     pub transaction: TransactionConfig,
     /// What the `type` of a problem begins with.
@@ -287,6 +290,7 @@ impl GatewayConfig {
             default_rates: &parts.default_rates,
             breaker: parts.breaker,
             has_api_keys: parts.api_keys.is_some(),
+            has_certificates: !parts.certificates.is_empty(),
             limits: parts.limits.as_ref().unwrap_or(&default_limits),
         };
         let (files, unreadable) = route_files(&parts.routes_files);
@@ -308,6 +312,7 @@ impl GatewayConfig {
                     limits,
                     issuers: parts.issuers,
                     api_keys: parts.api_keys,
+                    certificates: parts.certificates,
                     transaction: parts.transaction,
                     problem_base: parts.problem_base,
                     clients: parts.clients,

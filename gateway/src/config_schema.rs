@@ -17,13 +17,14 @@ const ROUTES: &str = include_str!("../examples/full/routes.toml");
 
 /// The keys that nobody can leave out, by their table. Of a route everything else may come
 /// from its profile.
-const REQUIRED: [(&str, &[&str]); 11] = [
+const REQUIRED: [(&str, &[&str]); 12] = [
     ("", &["routes", "bus", "listen"]),
     ("bus", &["url", "workload", "seed_file", "trust_root_file"]),
     ("listen", &["address"]),
     ("admin", &["address"]),
     ("api_keys", &["file"]),
     ("issuer", &["issuer"]),
+    ("certificate", &["name", "user"]),
     ("introspection", &["url", "client_id", "client_secret_file"]),
     ("rate", &["name", "by", "quota", "window"]),
     ("cors", &["origins"]),
@@ -64,6 +65,7 @@ pub fn config_schema(file: ConfigFile) -> Value {
                 default_rates: &[],
                 breaker: None,
                 has_api_keys: true,
+                has_certificates: true,
                 limits: &limits,
             };
             let routes = RouteFile {

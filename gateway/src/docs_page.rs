@@ -119,20 +119,28 @@ fn article(page: &mut String, path: &str, method: &str, operation: &Value) {
 }
 
 fn access(page: &mut String, operation: &Value) {
+    let schemes = [
+        ("accessToken", "an access token"),
+        ("apiKey", "an API key"),
+        ("certificate", "a client certificate"),
+    ];
     let security = operation.get("security").and_then(Value::as_array);
-    let scopes = security.and_then(|s| s.first()?.get("accessToken")?.as_array());
-    match scopes {
-        None => page.push_str("<p class=\"note\">For everybody.</p>"),
-        Some(scopes) if scopes.is_empty() => {
-            page.push_str("<p class=\"note\">With an access token.</p>");
+    let Some(first) = security.and_then(|s| s.first()) else {
+        page.push_str("<p class=\"note\">For everybody.</p>");
+        return;
+    };
+    for (scheme, words) in schemes {
+        let Some(scopes) = first.get(scheme).and_then(Value::as_array) else {
+            continue;
+        };
+        let _ = write!(page, "<p class=\"note\">With {words}");
+        if !scopes.is_empty() {
+            page.push_str(" that has");
         }
-        Some(scopes) => {
-            page.push_str("<p class=\"note\">With an access token that has");
-            for scope in scopes.iter().filter_map(Value::as_str) {
-                let _ = write!(page, " <code>{}</code>", escape(scope));
-            }
-            page.push_str(".</p>");
+        for scope in scopes.iter().filter_map(Value::as_str) {
+            let _ = write!(page, " <code>{}</code>", escape(scope));
         }
+        page.push_str(".</p>");
     }
 }
 

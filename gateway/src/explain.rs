@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::api_keys::KeyError;
 use crate::authenticate::AuthError;
+use crate::certificates::CertificateError;
 use crate::clock;
 use crate::config::GatewayConfig;
 use crate::loaded::Loaded;
@@ -126,10 +127,14 @@ async fn refusal(
     let (policies, scopes) = match &route.access {
         Access::Public => return bad_query,
         // A key is given to the edge and to no command.
-        Access::Key { .. } => return Some((401, KeyError::Missing.code().to_owned())),
+        Access::Key(_) => return Some((401, KeyError::Missing.code().to_owned())),
+        // It counts with its connection alone.
+        Access::Certificate(_) => {
+            return Some((403, CertificateError::NotShown.code().to_owned()));
+        }
         Access::Jwt {
-            policies, scopes, ..
-        } => (policies, scopes),
+            policies, rights, ..
+        } => (policies, &rights.scopes),
     };
     let Some(token) = &question.token else {
         return Some((401, AuthError::NoToken.code().to_owned()));
@@ -158,19 +163,9 @@ fn notes(config: &GatewayConfig, route: &Route) -> Vec<(String, String)> {
     );
     match &route.access {
         Access::Public => note("who", "everybody, without a user".to_owned()),
-        Access::Key { scopes, .. } => {
-            note("who", "whoever brings an API key".to_owned());
-            if !scopes.is_empty() {
-                note("scope", scopes.join(" "));
-            }
-        }
-        Access::Jwt {
-            policies,
-            scopes,
-            optional_scopes,
-            reach,
-            carries_original,
-        } => {
+        Access::Key(_) => note("who", "whoever brings an API key".to_owned()),
+        Access::Certificate(_) => note("who", "whoever shows a listed certificate".to_owned()),
+        Access::Jwt { policies, .. } => {
             for policy in policies
                 .iter()
                 .filter_map(|p| config.routes.policies().get(*p))
@@ -179,19 +174,20 @@ fn notes(config: &GatewayConfig, route: &Route) -> Vec<(String, String)> {
                 let audiences = policy.audiences.join(" or ");
                 note("who", format!("users of {} for {audiences}", policy.issuer));
             }
-            if !scopes.is_empty() {
-                note("scope", scopes.join(" "));
-            }
-            if !optional_scopes.is_empty() {
-                note("optional", optional_scopes.join(" "));
-            }
-            if let Some(reach) = reach {
-                note("reach", reach.join(" "));
-            }
-            if *carries_original {
-                note("carry", "the client's own token travels on".to_owned());
-            }
         }
+    }
+    if let Some(rights) = route.access.rights() {
+        let mut list = |word: &str, names: &[String]| {
+            if !names.is_empty() {
+                note(word, names.join(" "));
+            }
+        };
+        list("scope", &rights.scopes);
+        list("optional", &rights.optional_scopes);
+        list("reach", rights.reach.as_deref().unwrap_or_default());
+    }
+    if route.access.carries_original() {
+        note("carry", "the client's own token travels on".to_owned());
     }
     for rate in route.rates.iter().filter_map(|r| config.rates.get(*r)) {
         note(

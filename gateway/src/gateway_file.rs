@@ -13,6 +13,7 @@ use crate::access_log::AccessLog;
 use crate::api::{ApiConfig, DOCS_PATH};
 use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
+use crate::certificates::{CertificateClients, read_certificates};
 use crate::client_address::ClientsConfig;
 use crate::config::{
     BusConfig, ISSUER_CONTEXT, IssuerConfig, Limits, ListenConfig, TlsFiles, TransactionConfig,
@@ -53,6 +54,7 @@ pub(crate) struct Parts {
     pub(crate) routes_files: Vec<PathBuf>,
     pub(crate) api: ApiConfig,
     pub(crate) api_keys: Option<ApiKeysConfig>,
+    pub(crate) certificates: CertificateClients,
 }
 
 pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
@@ -105,6 +107,19 @@ pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
             file: base.join(file.value),
         })
     });
+    let certificates = read_certificates(&mut root);
+    let asks_for_one = listen.as_ref().is_some_and(|listen| {
+        listen
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some())
+    });
+    if !certificates.is_empty() && listen.is_some() && !asks_for_one {
+        root.problem(
+            &root.span(),
+            "`[[certificate]]` needs `client_ca_file` in `[listen]`: no client is asked for one",
+        );
+    }
     let api = root
         .section("api")
         .map_or_else(ApiConfig::default, read_api);
@@ -158,6 +173,7 @@ pub(crate) fn read_gateway(mut root: Section<'_>, base: &Path) -> Parts {
         routes_files,
         api,
         api_keys,
+        certificates,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::access_log::Outcome;
 use crate::admission::Admission;
 use crate::body::Answered;
 use crate::bus::Bus;
+use crate::certificates::Shown;
 use crate::clock;
 use crate::connections::Open;
 use crate::identity::Identity;
@@ -71,13 +72,13 @@ impl Streams {
 }
 
 /// The connection that a request came over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Peer {
     /// Its other end, or who that says that it is.
     pub(crate) address: SocketAddr,
     pub(crate) tls: bool,
-    /// SHA-256 of the certificate that it showed.
-    pub(crate) certificate: Option<[u8; 32]>,
+    /// The certificate that it showed.
+    pub(crate) certificate: Option<Arc<Shown>>,
 }
 
 /// What is known of a request so far, for its log line and its answer.
@@ -105,17 +106,19 @@ impl Known {
 }
 
 impl<B: Bus> Edge<B> {
-    /// Whether a user may go on with what he began: he is not revoked, nor his key.
+    /// Whether a user may go on with what he began: he is not revoked, nor his key, and his
+    /// certificate is still listed.
     pub(crate) fn still_allows(&self, user: &Identity) -> bool {
-        let key_is_good = match user {
+        let loaded = self.loaded.load();
+        let proof_is_good = match user {
             Identity::Token(_) => true,
             Identity::Key(key) => {
-                let loaded = self.loaded.load();
                 let keys = loaded.api_keys.as_ref();
                 keys.is_some_and(|keys| keys.is_good(&key.id, clock::now()))
             }
+            Identity::Certificate(known) => loaded.certificates.still_allows(known, clock::now()),
         };
-        key_is_good && !self.bus.is_user_revoked(user.principal())
+        proof_is_good && !self.bus.is_user_revoked(user.principal())
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer too.
@@ -142,7 +145,7 @@ impl<B: Bus> Edge<B> {
                     place,
                 };
                 let span = trace::entrance(request.method(), request.headers());
-                let answer = visit.answer(request, peer, &mut known);
+                let answer = visit.answer(request, &peer, &mut known);
                 answer.instrument(span).await
             }
             None => {

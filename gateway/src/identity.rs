@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bulla_identity::{Claims, UnixMillis};
 use bulla_token::ValidatedToken;
 
-use crate::api_keys::{ApiKey, ISSUER};
+use crate::api_keys::{self, ApiKey};
+use crate::certificates::{self, CertifiedClient};
 
 /// Who a client is.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub(crate) enum Identity {
     Token(Arc<ValidatedToken>),
     /// The user of an API key.
     Key(Arc<ApiKey>),
+    /// The user of a certificate.
+    Certificate(CertifiedClient),
 }
 
 impl Identity {
@@ -21,7 +24,8 @@ impl Identity {
     pub(crate) fn issuer(&self) -> &str {
         match self {
             Self::Token(token) => token.issuer(),
-            Self::Key(_) => ISSUER,
+            Self::Key(_) => api_keys::ISSUER,
+            Self::Certificate(_) => certificates::ISSUER,
         }
     }
 
@@ -30,6 +34,7 @@ impl Identity {
         match self {
             Self::Token(token) => token.principal(),
             Self::Key(key) => &key.user,
+            Self::Certificate(known) => &known.client.user,
         }
     }
 
@@ -38,6 +43,7 @@ impl Identity {
         match self {
             Self::Token(token) => token.claims(),
             Self::Key(key) => &key.claims,
+            Self::Certificate(known) => &known.client.claims,
         }
     }
 
@@ -46,6 +52,7 @@ impl Identity {
         match self {
             Self::Token(token) => Some(token.expires()),
             Self::Key(key) => key.ends(),
+            Self::Certificate(known) => Some(known.ends()),
         }
     }
 }

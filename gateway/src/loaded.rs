@@ -6,6 +6,7 @@ use crate::access_log::AccessLog;
 use crate::api_keys::ApiKeys;
 use crate::authenticate::Authenticator;
 use crate::cache::Answers;
+use crate::certificates::CertificateClients;
 use crate::client_address::ClientsConfig;
 use crate::config::{GatewayConfig, IssuerConfig, Limits};
 use crate::cors::CorsConfig;
@@ -43,6 +44,7 @@ pub(crate) struct Loaded {
     pub(crate) presentation: Presentation,
     pub(crate) access_log: AccessLog,
     pub(crate) api_keys: Option<Arc<ApiKeys>>,
+    pub(crate) certificates: CertificateClients,
     /// Replies that are given again. Anew with each state: routes may mean something else.
     pub(crate) answers: Answers,
     /// What the rates and the issuers were made of, to tell what a reload changes.
@@ -111,6 +113,7 @@ impl Loaded {
                 (Some(keys), _) => Some(Arc::new(ApiKeys::new(keys))),
                 (None, _) => None,
             },
+            certificates: config.certificates.clone(),
             answers: Answers::new(config.limits.cache),
             presentation: Presentation::new(&config.api, &config.routes),
             rate_configs: config.rates.clone(),

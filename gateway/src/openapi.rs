@@ -46,7 +46,14 @@ pub(crate) fn describe(routes: &RouteTable, api: &ApiConfig, version: Option<&st
         });
         set(&mut schemes, "accessToken", scheme);
     }
-    if some(|access| matches!(access, Access::Key { .. })) {
+    if some(|access| matches!(access, Access::Certificate(_))) {
+        let scheme = json!({
+            "type": "mutualTLS",
+            "description": "A client certificate that is known here.",
+        });
+        set(&mut schemes, "certificate", scheme);
+    }
+    if some(|access| matches!(access, Access::Key(_))) {
         let scheme = json!({
             "type": "apiKey", "in": "header", "name": "X-API-Key",
             "description": "A key for this API.",
@@ -99,8 +106,9 @@ fn operation(route: &Route, api: &ApiConfig, schemas: &mut Map<String, Value>) -
     }
     let security = match &route.access {
         Access::Public => json!([]),
-        Access::Jwt { scopes, .. } => json!([{ "accessToken": scopes }]),
-        Access::Key { scopes, .. } => json!([{ "apiKey": scopes }]),
+        Access::Jwt { rights, .. } => json!([{ "accessToken": rights.scopes }]),
+        Access::Key(rights) => json!([{ "apiKey": rights.scopes }]),
+        Access::Certificate(rights) => json!([{ "certificate": rights.scopes }]),
     };
     set(&mut operation, "security", security);
     operation
@@ -212,7 +220,7 @@ fn own_statuses(route: &Route) -> Vec<u16> {
     let mut statuses = vec![
         400, 403, 404, 405, 408, 409, 413, 414, 422, 500, 502, 503, 504,
     ];
-    if !matches!(route.access, Access::Public) {
+    if matches!(route.access, Access::Jwt { .. } | Access::Key(_)) {
         statuses.push(401);
     }
     if route.body > 0 {

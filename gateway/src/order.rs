@@ -14,7 +14,7 @@ use crate::cache::{Answer, KeyMaker};
 use crate::mapping::{Given, Source};
 use crate::problem::Problem;
 use crate::refusal::{Refusal, deny, refuse};
-use crate::routes::{Access, Mode, Route};
+use crate::routes::{Mode, Route};
 use crate::user::User;
 use crate::visit::Visit;
 use crate::{exchange, trace};
@@ -74,7 +74,7 @@ impl<B: Bus> Visit<'_, B> {
         let answer = self.send(order, message).await?;
         Ok(match route.cache {
             Some(cache) => answer
-                .kept(cache, matches!(route.access, Access::Public))
+                .kept(cache, route.access.is_public())
                 .varying(&route.forward_headers),
             None => answer,
         })

@@ -77,14 +77,15 @@ impl<B: Bus> Visit<'_, B> {
     pub(crate) async fn check_possession(
         &self,
         head: &Parts,
-        peer: Peer,
+        peer: &Peer,
         brought: Brought<'_>,
         now: UnixMillis,
     ) -> Result<(), Refusal> {
         let invalid = |reason| deny(Problem::InvalidToken, reason);
         let binding = Binding::of(brought.claims).ok_or_else(|| invalid("unknown_confirmation"))?;
         if let Some(certificate) = binding.certificate {
-            let shown = peer.certificate.map(|hash| BASE64URL_NOPAD.encode(&hash));
+            let shown = peer.certificate.as_ref();
+            let shown = shown.map(|shown| BASE64URL_NOPAD.encode(&shown.hash));
             if shown.as_deref() != Some(certificate) {
                 return Err(invalid("other_certificate"));
             }

@@ -35,6 +35,10 @@ pub(crate) enum Problem {
     NoKey,
     /// The API key is refused.
     InvalidKey,
+    /// The connection showed no certificate.
+    NoCertificate,
+    /// Nobody here is known by the certificate.
+    InvalidCertificate,
     /// The token lacks a scope.
     InsufficientScope(String),
     /// A policy says no.
@@ -100,6 +104,8 @@ impl Problem {
             Self::InvalidProof => "invalid-proof",
             Self::NoKey => "api-key-required",
             Self::InvalidKey => "invalid-api-key",
+            Self::NoCertificate => "certificate-required",
+            Self::InvalidCertificate => "invalid-certificate",
             Self::InsufficientScope(_) => "insufficient-scope",
             Self::Forbidden => "forbidden",
             Self::NotFound | Self::ResourceNotFound(_) => "not-found",
@@ -134,7 +140,11 @@ impl Problem {
             | Self::InvalidProof
             | Self::NoKey
             | Self::InvalidKey => StatusCode::UNAUTHORIZED,
-            Self::InsufficientScope(_) | Self::Forbidden => StatusCode::FORBIDDEN,
+            // No scheme of HTTP authentication could ask for one.
+            Self::NoCertificate
+            | Self::InvalidCertificate
+            | Self::InsufficientScope(_)
+            | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::ResourceNotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -165,6 +175,8 @@ impl Problem {
             Self::InvalidProof => "The proof of possession is not valid",
             Self::NoKey => "An API key is required",
             Self::InvalidKey => "The API key is not valid",
+            Self::NoCertificate => "A client certificate is required",
+            Self::InvalidCertificate => "The client certificate is not known",
             Self::InsufficientScope(_) => "The access token lacks a scope",
             Self::Forbidden => "This is not allowed",
             Self::NotFound => "There is nothing here",
@@ -202,6 +214,8 @@ impl Problem {
             | Self::InvalidProof
             | Self::NoKey
             | Self::InvalidKey
+            | Self::NoCertificate
+            | Self::InvalidCertificate
             | Self::InsufficientScope(_)
             | Self::Forbidden
             | Self::NotFound
@@ -324,6 +338,8 @@ impl Problem {
                 set(RETRY_AFTER, whole_seconds(*wait).max(1).to_string());
             }
             Self::BadRequest(_)
+            | Self::NoCertificate
+            | Self::InvalidCertificate
             | Self::Forbidden
             | Self::NotFound
             | Self::UnknownVersion
@@ -360,6 +376,8 @@ mod tests {
             Problem::InvalidProof,
             Problem::NoKey,
             Problem::InvalidKey,
+            Problem::NoCertificate,
+            Problem::InvalidCertificate,
             Problem::InsufficientScope(String::new()),
             Problem::Forbidden,
             Problem::NotFound,

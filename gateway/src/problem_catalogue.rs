@@ -12,7 +12,7 @@ pub(crate) struct ProblemType {
 }
 
 /// All of them, by status.
-pub(crate) const CATALOGUE: [ProblemType; 27] = [
+pub(crate) const CATALOGUE: [ProblemType; 29] = [
     kind(
         "bad-request",
         400,
@@ -48,6 +48,18 @@ pub(crate) const CATALOGUE: [ProblemType; 27] = [
         401,
         "The API key is not valid",
         "It has ended, was revoked, or was never one. Ask for a new one.",
+    ),
+    kind(
+        "certificate-required",
+        403,
+        "A client certificate is required",
+        "Show the certificate by which you are known here when you connect. In a browser, ask from a page that may.",
+    ),
+    kind(
+        "invalid-certificate",
+        403,
+        "The client certificate is not known",
+        "Nobody here is known by it, or it has expired. Ask the operator to list it.",
     ),
     kind(
         "insufficient-scope",

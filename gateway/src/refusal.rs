@@ -3,6 +3,7 @@
 use crate::api_keys::KeyError;
 use crate::authenticate::AuthError;
 use crate::bus::{BusError, ServiceFault};
+use crate::certificates::CertificateError;
 use crate::problem::Problem;
 
 /// Why a request got no further.
@@ -68,6 +69,16 @@ pub(crate) fn refused_key(error: KeyError) -> Problem {
         | KeyError::Revoked
         | KeyError::Expired => Problem::InvalidKey,
         KeyError::Unavailable => Problem::Unavailable,
+    }
+}
+
+/// The same for certificates.
+pub(crate) fn refused_certificate(error: CertificateError) -> Problem {
+    match error {
+        CertificateError::NotShown => Problem::NoCertificate,
+        CertificateError::Expired | CertificateError::Unknown | CertificateError::Ambiguous => {
+            Problem::InvalidCertificate
+        }
     }
 }
 

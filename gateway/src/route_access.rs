@@ -7,88 +7,62 @@ use bulla_token::{AccessTokenValidator, ValidationPolicy};
 use crate::document::Located;
 use crate::route_fields::{read_reach, read_scopes};
 use crate::route_file::RouteReader;
-use crate::routes::{Access, TokenPolicy};
+use crate::routes::{Access, Rights, TokenPolicy};
 use crate::section::Section;
+
+/// The keys that mean nothing where there is no user.
+const OF_USERS: [&str; 6] = [
+    "issuer",
+    "audience",
+    "scope",
+    "optional_scope",
+    "reach",
+    "carry",
+];
+/// Those of them that mean nothing where he brings no token.
+const OF_TOKENS: [&str; 3] = ["issuer", "audience", "carry"];
 
 impl RouteReader<'_, '_> {
     /// `auth` and what belongs to it.
     pub(crate) fn access(&mut self, s: &mut Section<'_>) -> Option<Access> {
         let auth = s.required_text(
             "auth",
-            "write `auth = \"jwt\"` or `auth = \"key\"`, or `auth = \"public\"` if everybody may call it",
+            "write `auth = \"jwt\"`, `\"key\"` or `\"certificate\"`, or `auth = \"public\"` if everybody may call it",
         );
-        let only_jwt = [
-            "issuer",
-            "audience",
-            "scope",
-            "optional_scope",
-            "reach",
-            "carry",
-        ];
         match auth {
             Some(auth) if auth.value == "jwt" => self.jwt(s),
-            Some(auth) if auth.value == "key" => self.key(s, &auth),
+            Some(auth) if auth.value == "key" => {
+                let missing = "`auth = \"key\"` needs `[api_keys]` in gateway.toml, which says where the keys are";
+                let has_keys = needs(s, &auth, self.around.has_api_keys, missing);
+                let rights = without_token(s, "an API key has none");
+                rights.filter(|_| has_keys).map(Access::Key)
+            }
+            Some(auth) if auth.value == "certificate" => {
+                let missing = "`auth = \"certificate\"` needs `[[certificate]]`s in gateway.toml, which say whose they are";
+                let has_some = needs(s, &auth, self.around.has_certificates, missing);
+                let rights = without_token(s, "a certificate is none");
+                rights.filter(|_| has_some).map(Access::Certificate)
+            }
             Some(auth) if auth.value == "public" => {
-                let mut clean = true;
-                for key in only_jwt {
-                    for text in s.texts(key).unwrap_or_default() {
-                        s.problem(
-                            &text.span,
-                            format!("`{key}` means nothing on a public route: remove it, or write `auth = \"jwt\"`"),
-                        );
-                        clean = false;
-                    }
-                }
-                clean.then_some(Access::Public)
+                let why = "means nothing on a public route: remove it, or write `auth = \"jwt\"`";
+                is_free_of(s, &OF_USERS, why).then_some(Access::Public)
             }
             Some(auth) => {
                 s.problem(
                     &auth.span,
                     format!(
-                        "`auth` is `{}`: possible are `jwt`, `key` and `public`",
+                        "`auth` is `{}`: possible are `jwt`, `key`, `certificate` and `public`",
                         auth.value
                     ),
                 );
-                for key in only_jwt {
-                    let _ = s.texts(key);
-                }
+                ignore(s, &OF_USERS);
                 None
             }
             None => {
-                for key in only_jwt {
-                    let _ = s.texts(key);
-                }
+                ignore(s, &OF_USERS);
                 None
             }
         }
-    }
-
-    fn key(&self, s: &mut Section<'_>, auth: &Located<String>) -> Option<Access> {
-        let mut clean = true;
-        if !self.around.has_api_keys {
-            s.problem(
-                &auth.span,
-                "`auth = \"key\"` needs `[api_keys]` in gateway.toml, which says where the keys are",
-            );
-            clean = false;
-        }
-        for key in ["issuer", "audience", "carry"] {
-            for text in s.texts(key).unwrap_or_default() {
-                s.problem(
-                    &text.span,
-                    format!("`{key}` is of tokens: an API key has none"),
-                );
-                clean = false;
-            }
-        }
-        let scopes = read_scopes(s, "scope");
-        let optional_scopes = read_scopes(s, "optional_scope");
-        let reach = read_reach(s);
-        clean.then_some(Access::Key {
-            scopes,
-            optional_scopes,
-            reach,
-        })
     }
 
     fn jwt(&mut self, s: &mut Section<'_>) -> Option<Access> {
@@ -97,9 +71,7 @@ impl RouteReader<'_, '_> {
             "audience",
             "what `aud` must contain: without it tokens for other services would pass",
         );
-        let scopes = read_scopes(s, "scope");
-        let optional_scopes = read_scopes(s, "optional_scope");
-        let reach = read_reach(s);
+        let rights = read_rights(s);
         let carry = s.text("carry");
         if let Some(other) = carry.as_ref().filter(|carry| carry.value != "original") {
             s.problem(
@@ -144,9 +116,7 @@ impl RouteReader<'_, '_> {
         }
         Some(Access::Jwt {
             policies,
-            scopes,
-            optional_scopes,
-            reach,
+            rights,
             carries_original: carry.is_some(),
         })
     }
@@ -185,5 +155,47 @@ impl RouteReader<'_, '_> {
                 None
             }
         }
+    }
+}
+
+fn read_rights(s: &mut Section<'_>) -> Rights {
+    Rights {
+        scopes: read_scopes(s, "scope"),
+        optional_scopes: read_scopes(s, "optional_scope"),
+        reach: read_reach(s),
+    }
+}
+
+/// What a user must be allowed who brings no token.
+fn without_token(s: &mut Section<'_>, why: &str) -> Option<Rights> {
+    let clean = is_free_of(s, &OF_TOKENS, &format!("is of tokens: {why}"));
+    let rights = read_rights(s);
+    clean.then_some(rights)
+}
+
+/// Whether the gateway has what a way of authentication needs.
+fn needs(s: &Section<'_>, auth: &Located<String>, has: bool, missing: &str) -> bool {
+    if !has {
+        s.problem(&auth.span, missing);
+    }
+    has
+}
+
+/// Whether none of these keys is there; says of each that it should not be.
+fn is_free_of(s: &mut Section<'_>, keys: &[&'static str], why: &str) -> bool {
+    let mut clean = true;
+    for key in keys {
+        for text in s.texts(key).unwrap_or_default() {
+            s.problem(&text.span, format!("`{key}` {why}"));
+            clean = false;
+        }
+    }
+    clean
+}
+
+/// Keys that belong to what is wrong already are not unknown.
+fn ignore(s: &mut Section<'_>, keys: &[&'static str]) {
+    for key in keys {
+        let _ = s.texts(key);
     }
 }

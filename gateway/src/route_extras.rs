@@ -175,11 +175,7 @@ pub(crate) fn read_cache(
             "`cache` is for `GET` that is answered by a reply",
         );
     }
-    if let Some(Access::Jwt {
-        carries_original: true,
-        ..
-    }) = access
-    {
+    if access.is_some_and(Access::carries_original) {
         s.problem(
             &s.span(),
             "`cache` with `carry`: the service is to see each token",
@@ -201,7 +197,7 @@ pub(crate) fn read_idempotency(
     if mode.is_some_and(|mode| mode != Mode::Publish) {
         s.problem(&s.span(), "`idempotency` is for mode `publish`");
     }
-    if matches!(access, Some(Access::Public)) {
+    if access.is_some_and(Access::is_public) {
         s.problem(
             &s.span(),
             "`idempotency` on a public route: whoever names the same key would take it from others",
@@ -332,7 +328,7 @@ pub(crate) fn read_require(
     let Some(mut table) = s.section("require") else {
         return Vec::new();
     };
-    if matches!(access, Some(Access::Public)) {
+    if access.is_some_and(Access::is_public) {
         table.problem(
             &table.span(),
             "`require` compares with the token, and a public route has none",

@@ -47,6 +47,7 @@ pub(crate) struct Surroundings<'c> {
     pub(crate) default_rates: &'c [usize],
     pub(crate) breaker: Option<BreakerConfig>,
     pub(crate) has_api_keys: bool,
+    pub(crate) has_certificates: bool,
     pub(crate) limits: &'c Limits,
 }
 
@@ -256,7 +257,7 @@ impl<'d> RouteReader<'_, 'd> {
         let forward_headers = read_headers(&mut s, "forward_headers", is_forwardable);
         let claims = match &access {
             Some(Access::Public) => &[],
-            Some(Access::Jwt { .. } | Access::Key { .. }) | None => self.around.claims,
+            _ => self.around.claims,
         };
         let given = Mappable {
             path: path.as_ref(),
@@ -365,7 +366,7 @@ impl<'d> RouteReader<'_, 'd> {
     /// asked for where there is none.
     fn rates(&self, s: &mut Section<'_>, access: Option<&Access>) -> Vec<usize> {
         let (rates, complete) = (self.around.rates, self.around.rates_complete);
-        let is_public = matches!(access, Some(Access::Public));
+        let is_public = access.is_some_and(Access::is_public);
         let without_user = |rate: &usize| !rates.get(*rate).is_some_and(RateConfig::needs_user);
         match read_rate_names(s, rates, complete) {
             Some(named) => {

@@ -176,25 +176,58 @@ pub enum Access {
     Jwt {
         /// Which token policies, one for each issuer.
         policies: Vec<usize>,
-        /// The scopes that the token must have, all of them.
-        scopes: Vec<String>,
-        /// Scopes that travel on if the token has them.
-        optional_scopes: Vec<String>,
-        /// The verticals that the user's token may be spent in; where nothing is
-        /// said, those of the route's own subject.
-        reach: Option<Vec<String>>,
+        /// What the token must allow.
+        rights: Rights,
         /// Whether the client's own token travels beside the user's.
         carries_original: bool,
     },
     /// Whoever brings an API key.
-    Key {
-        /// The scopes that the key must have, all of them.
-        scopes: Vec<String>,
-        /// Scopes that travel on if the key has them.
-        optional_scopes: Vec<String>,
-        /// As of tokens.
-        reach: Option<Vec<String>>,
-    },
+    Key(Rights),
+    /// Whoever shows a certificate that is listed.
+    Certificate(Rights),
+}
+
+/// What a user must be allowed, and what of it travels on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The scopes that he must have, all of them.
+    pub scopes: Vec<String>,
+    /// Scopes that travel on if he has them.
+    pub optional_scopes: Vec<String>,
+    /// The verticals that his transaction token may be spent in; where nothing is
+    /// said, those of the route's own subject.
+    pub reach: Option<Vec<String>>,
+}
+
+impl Access {
+    /// What a user must be allowed; nothing where there is none.
+    #[must_use]
+    pub fn rights(&self) -> Option<&Rights> {
+        match self {
+            Self::Public => None,
+            Self::Jwt { rights, .. } | Self::Key(rights) | Self::Certificate(rights) => {
+                Some(rights)
+            }
+        }
+    }
+
+    /// Whether everybody may call it, without a user.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        matches!(self, Self::Public)
+    }
+
+    /// Whether the client's own token travels on.
+    #[must_use]
+    pub fn carries_original(&self) -> bool {
+        matches!(
+            self,
+            Self::Jwt {
+                carries_original: true,
+                ..
+            }
+        )
+    }
 }
 
 /// How tokens of one issuer are validated for one set of audiences.

@@ -16,7 +16,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Answered;
+use crate::certificates::Shown;
 use crate::client_address::ClientsConfig;
 use crate::client_stream::ClientStream;
 use crate::config::Limits;
@@ -216,12 +216,11 @@ impl Connection {
             () = stop.cancelled() => {}
             accepted = tokio::time::timeout(self.patience, tls.accept(stream)) => match accepted {
                 Ok(Ok(stream)) => {
-                    let shown = stream.get_ref().1.peer_certificates();
-                    let leaf = shown.and_then(|chain| chain.first());
+                    let chain = stream.get_ref().1.peer_certificates();
                     let peer = Peer {
                         address,
                         tls: true,
-                        certificate: leaf.map(|leaf| Sha256::digest(leaf).into()),
+                        certificate: chain.and_then(Shown::of).map(Arc::new),
                     };
                     self.speak(stream, peer, answer).await;
                 }
@@ -288,7 +287,7 @@ impl Connection {
                 begun.store(true, Ordering::Relaxed);
                 // On the heap, and gone with its answer: the connection would keep room for
                 // it as long as it is open.
-                let answered = Box::pin(answer(request, peer));
+                let answered = Box::pin(answer(request, peer.clone()));
                 async move { Ok::<_, Infallible>(answered.await) }
             }
         });

@@ -12,7 +12,7 @@ use bulla_policy::{Policy, Protect, UserRule, Verb, Workload};
 
 use crate::document::{ConfigErrors, ConfigProblem, Place};
 use crate::mapping::Source;
-use crate::routes::{Access, Mode, Route, RouteTable, SubjectTemplate};
+use crate::routes::{Mode, Rights, Route, RouteTable, SubjectTemplate};
 
 /// Something of a route that the policy would never let happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,13 +119,7 @@ impl Judge<'_> {
                 continue;
             };
             let demands = self.policy.requirements(&sample);
-            let carries = matches!(
-                route.access,
-                Access::Jwt {
-                    carries_original: true,
-                    ..
-                }
-            );
+            let carries = route.access.carries_original();
             if carries && (demands.protect != Protect::Encrypted || demands.open_token) {
                 object(
                     true,
@@ -141,7 +135,7 @@ impl Judge<'_> {
                     format!("the policy does not let `{edge}` {verb} `{subject}`"),
                 );
             }
-            if matches!(route.access, Access::Public) {
+            let Some(rights) = route.access.rights() else {
                 if demands.user == UserRule::Required {
                     object(
                         false,
@@ -151,8 +145,8 @@ impl Judge<'_> {
                     );
                 }
                 continue;
-            }
-            for audience in self.out_of_reach(route, &sample) {
+            };
+            for audience in self.out_of_reach(rights, &sample) {
                 object(
                     false,
                     format!("the policy lets the edge mint no token that reaches `{audience}`"),
@@ -197,12 +191,8 @@ impl Judge<'_> {
     }
 
     /// The audiences that the users' tokens are to reach and would not.
-    fn out_of_reach(&self, route: &Route, subject: &Subject) -> Vec<String> {
-        let named = match &route.access {
-            Access::Public => return Vec::new(),
-            Access::Jwt { reach, .. } | Access::Key { reach, .. } => reach.clone(),
-        };
-        let wanted = named.unwrap_or_else(|| {
+    fn out_of_reach(&self, rights: &Rights, subject: &Subject) -> Vec<String> {
+        let wanted = rights.reach.clone().unwrap_or_else(|| {
             let audiences = self.policy.requirements(subject).audiences;
             let names = self.policy.audience_names(audiences);
             names.map(str::to_owned).collect()

@@ -12,9 +12,10 @@ use crate::authenticate::{AuthError, Scheme, access_token};
 use crate::bus::Bus;
 use crate::handle::{Known, Peer};
 use crate::identity::Identity;
+use crate::origin::check_origin;
 use crate::possession::Brought;
 use crate::problem::Problem;
-use crate::refusal::{Refusal, deny, refused_key, refused_token};
+use crate::refusal::{Refusal, deny, refused_certificate, refused_key, refused_token};
 use crate::routes::{Access, Route};
 use crate::visit::Visit;
 use crate::websocket;
@@ -24,27 +25,25 @@ impl<B: Bus> Visit<'_, B> {
     pub(crate) async fn user(
         &self,
         route: &Route,
-        (head, peer): (&Parts, Peer),
+        (head, peer): (&Parts, &Peer),
         known: &mut Known,
         now: UnixMillis,
     ) -> Result<Option<User>, Refusal> {
-        let (proven, scopes, optional_scopes) = match &route.access {
+        let Some(rights) = route.access.rights() else {
+            return Ok(None);
+        };
+        let proven = match &route.access {
             Access::Public => return Ok(None),
             Access::Jwt {
                 policies,
-                scopes,
-                optional_scopes,
                 carries_original,
                 ..
             } => {
-                let proven = self.bearer(route, (head, peer), (policies, *carries_original), now);
-                (proven.await?, scopes, optional_scopes)
+                let policies = (&**policies, *carries_original);
+                self.bearer(route, (head, peer), policies, now).await?
             }
-            Access::Key {
-                scopes,
-                optional_scopes,
-                ..
-            } => (self.holder(head, now)?, scopes, optional_scopes),
+            Access::Key(_) => self.holder(head, now)?,
+            Access::Certificate(_) => self.certified(head, peer, now)?,
         };
         let identity = &proven.identity;
         identity.principal().clone_into(&mut known.user);
@@ -53,13 +52,15 @@ impl<B: Bus> Visit<'_, B> {
             return Err(deny(Problem::Forbidden, "user_revoked"));
         }
         let claims = identity.claims();
-        if !scopes.iter().all(|scope| claims.has_scope(scope)) {
-            let problem = Problem::InsufficientScope(scopes.join(" "));
+        if !rights.scopes.iter().all(|scope| claims.has_scope(scope)) {
+            let problem = Problem::InsufficientScope(rights.scopes.join(" "));
             return Err(deny(problem, "insufficient_scope"));
         }
-        let kept = scopes
+        let optional = rights.optional_scopes.iter();
+        let kept = rights
+            .scopes
             .iter()
-            .chain(optional_scopes.iter().filter(|s| claims.has_scope(s)))
+            .chain(optional.filter(|s| claims.has_scope(s)))
             .cloned()
             .collect();
         Ok(Some(User {
@@ -72,7 +73,7 @@ impl<B: Bus> Visit<'_, B> {
     async fn bearer(
         &self,
         route: &Route,
-        (head, peer): (&Parts, Peer),
+        (head, peer): (&Parts, &Peer),
         (policies, carries_original): (&[usize], bool),
         now: UnixMillis,
     ) -> Result<User, Refusal> {
@@ -120,6 +121,20 @@ impl<B: Bus> Visit<'_, B> {
         })
     }
 
+    /// Whoever showed a certificate that is listed, and no page of another origin.
+    fn certified(&self, head: &Parts, peer: &Peer, now: UnixMillis) -> Result<User, Refusal> {
+        check_origin(&head.headers, self.loaded)?;
+        let clients = &self.loaded.certificates;
+        let known = clients.find(peer.certificate.as_ref(), now);
+        let known = known.map_err(|error| deny(refused_certificate(error), error.code()))?;
+        Ok(User {
+            identity: Identity::Certificate(known),
+            scopes: Vec::new(),
+            leeway: Duration::ZERO,
+            original: None,
+        })
+    }
+
     /// The token that travels instead of the client's; none on a public route.
     pub(crate) async fn mint(
         &self,
@@ -130,17 +145,11 @@ impl<B: Bus> Visit<'_, B> {
     ) -> Result<Option<Minted>, Refusal> {
         let Some(user) = user else { return Ok(None) };
         let bus = &self.edge.bus;
-        let reach = match &route.access {
-            Access::Jwt {
-                reach: Some(reach), ..
-            }
-            | Access::Key {
-                reach: Some(reach), ..
-            } => reach.clone(),
-            Access::Jwt { reach: None, .. } | Access::Key { reach: None, .. } | Access::Public => {
-                bus.audiences(subject)
-            }
-        };
+        let reach = route
+            .access
+            .rights()
+            .and_then(|rights| rights.reach.clone());
+        let reach = reach.unwrap_or_else(|| bus.audiences(subject));
         let key = bus.token_key().ok_or(Problem::Unavailable)?;
         let scopes: Vec<&str> = user.scopes.iter().map(String::as_str).collect();
         let refuse = |error| match error {

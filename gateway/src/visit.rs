@@ -43,7 +43,7 @@ impl<B: Bus> Visit<'_, B> {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: &Peer,
         known: &mut Known,
     ) -> Result<Response<Answered>, Refusal> {
         let now = clock::now();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::header::{
-    CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
@@ -33,6 +33,7 @@ use crate::body::Answered;
 use crate::bus::BusEvent;
 use crate::events::{End, Events, Step};
 use crate::loaded::Loaded;
+use crate::origin::check_origin;
 use crate::problem::Problem;
 use crate::refusal::{Refusal, deny};
 
@@ -144,24 +145,6 @@ impl Handshake {
             }
         };
         (response, talk)
-    }
-}
-
-/// Pages of other origins have what the browser sends along by itself, as client
-/// certificates: only those that `[cors]` names, or the API's own, may listen.
-fn check_origin(headers: &HeaderMap, loaded: &Loaded) -> Result<(), Refusal> {
-    let mut origins = headers.get_all(ORIGIN).iter();
-    let Some(origin) = origins.next() else {
-        return Ok(());
-    };
-    let cors = loaded.cors.as_ref();
-    let named = cors.is_some_and(|cors| cors.allows(origin));
-    let own = loaded.presentation.public_url();
-    let is_own = own.is_some_and(|own| own.as_bytes() == origin.as_bytes());
-    if (named || is_own) && origins.next().is_none() {
-        Ok(())
-    } else {
-        Err(deny(Problem::Forbidden, "origin_denied"))
     }
 }
 

@@ -75,7 +75,7 @@ fn absent_auth_does_not_load() {
     assert_eq!(
         changed("auth = \"jwt\"\n", ""),
         [
-            "routes.toml:1:1: `auth` is missing in `route`: write `auth = \"jwt\"` or `auth = \"key\"`, or `auth = \"public\"` if everybody may call it"
+            "routes.toml:1:1: `auth` is missing in `route`: write `auth = \"jwt\"`, `\"key\"` or `\"certificate\"`, or `auth = \"public\"` if everybody may call it"
         ]
     );
 }
@@ -688,4 +688,55 @@ fn a_stream_has_no_keys_of_other_modes_and_others_none_of_its() {
     }
     let posted = stream.replace("\"GET\"", "\"POST\"");
     assert!(route_errors(&posted)[0].contains("a stream is for `GET`"));
+}
+
+#[test]
+fn certificates_need_authorities_names_and_users() {
+    let listed = "[[certificate]]\nname = \"dns:a.example\"\nuser = \"a\"\n";
+    let asks = GATEWAY.replace(
+        "[[issuer]]",
+        "tls_cert_file = \"c.pem\"\ntls_key_file = \"k.pem\"\nclient_ca_file = \"ca.pem\"\n[[issuer]]",
+    );
+    let route = "[[route]]\nmethod = \"GET\"\npath = \"/a\"\nsubject = \"a.b\"\nmode = \"request\"\nauth = \"certificate\"\n";
+    let good = errors(&format!("{asks}{listed}"), route);
+    assert_eq!(good, [""; 0]);
+    for (gateway, routes, wanted) in [
+        (
+            format!("{GATEWAY}{listed}"),
+            route.to_owned(),
+            "needs `client_ca_file`",
+        ),
+        (asks.clone(), route.to_owned(), "needs `[[certificate]]`s"),
+        (
+            format!("{asks}{listed}{listed}"),
+            route.to_owned(),
+            "there twice",
+        ),
+        (
+            format!("{asks}{listed}"),
+            format!("{route}issuer = \"x\"\n"),
+            "is of tokens",
+        ),
+        (
+            asks.clone() + &listed.replace("dns:a.example", "a.example"),
+            route.to_owned(),
+            "names no certificate",
+        ),
+        (
+            asks.clone() + &listed.replace("dns:a.example", "dns:*.example"),
+            route.to_owned(),
+            "names no certificate",
+        ),
+        (
+            asks.clone() + &listed.replace("user = \"a\"", ""),
+            route.to_owned(),
+            "`user` is missing",
+        ),
+    ] {
+        let found = errors(&gateway, &routes);
+        assert!(
+            found.iter().any(|e| e.contains(wanted)),
+            "{wanted}: {found:?}"
+        );
+    }
 }

@@ -12,6 +12,7 @@
 mod aggregate;
 mod api_keys;
 mod cache;
+mod certificates;
 mod command;
 mod configuration;
 mod decisions;

@@ -450,7 +450,7 @@ fn may_issue(certificate: &X509Certificate<'_>) -> Option<bool> {
 }
 
 /// From when until when it is valid, both included.
-fn validity(certificate: &X509Certificate<'_>) -> (UnixMillis, UnixMillis) {
+pub(crate) fn validity(certificate: &X509Certificate<'_>) -> (UnixMillis, UnixMillis) {
     let millis = |seconds: i64| {
         let seconds = u64::try_from(seconds).unwrap_or_default();
         UnixMillis::from_millis(seconds.saturating_mul(1_000))

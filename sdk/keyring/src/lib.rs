@@ -35,6 +35,7 @@ mod anchors;
 mod at_rest;
 mod authority;
 mod certificate;
+mod certificate_names;
 mod certified_key;
 mod curve;
 mod data_key;
@@ -57,6 +58,7 @@ pub use certificate::{
     AuthoritiesError, CertificateAuthorities, CertificateChain, CertificateError, ChainSize,
     MAX_AUTHORITIES, MAX_CHAIN, MAX_CHAIN_BYTES, VerifiedLeaf,
 };
+pub use certificate_names::CertificateNames;
 pub use certified_key::{CertifiedKey, CertifiedKeyError, SigningError};
 pub use curve::{BoxError, CurveSeed};
 pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
