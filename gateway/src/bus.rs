@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use crate::event_content::EventContent;
 use crate::routes::RouteTable;
 use crate::under_policy::Objection;
 
@@ -33,12 +34,22 @@ pub struct BusMessage {
 }
 
 /// A verified event of a subject that somebody listens to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BusEvent {
-    /// The body.
-    pub payload: Bytes,
-    /// Its number in the stream that stores it; none of what is not stored.
-    pub place: Option<u64>,
+    pub(crate) content: EventContent,
+    pub(crate) place: Option<u64>,
+}
+
+impl BusEvent {
+    /// An event with this body; `place` is its number in the stream that stores it, none
+    /// of what is not stored.
+    #[must_use]
+    pub fn new(content_type: &str, payload: Bytes, place: Option<u64>) -> Self {
+        Self {
+            content: EventContent::of(content_type, payload),
+            place,
+        }
+    }
 }
 
 /// A verified reply.

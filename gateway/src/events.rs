@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use data_encoding::BASE64;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::sync::mpsc;
@@ -25,6 +26,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::body::Answered;
 use crate::bus::BusEvent;
 use crate::connections::Counted;
+use crate::event_content::EventContent;
 use crate::metrics::Metrics;
 
 /// How soon a browser comes back.
@@ -180,17 +182,20 @@ impl Drop for Events {
     }
 }
 
-/// One event: its lines each as a field of their own. What is not text becomes a remark,
-/// since a client could not read it.
+/// One event: its lines each as a field of their own. The format has only text, so what is
+/// none is in base64 and of the type `base64`, which nobody who listens to text hears.
 fn encode(event: &BusEvent) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(event.payload.len() + 40);
+    let text = match &event.content {
+        EventContent::Text(text) => String::from_utf8_lossy(text),
+        EventContent::Binary(bytes) => BASE64.encode(bytes).into(),
+    };
+    let mut bytes = BytesMut::with_capacity(text.len() + 40);
     if let Some(place) = event.place {
         bytes.extend_from_slice(format!("id: {place}\n").as_bytes());
     }
-    let Ok(text) = std::str::from_utf8(&event.payload) else {
-        bytes.extend_from_slice(b": not text\n\n");
-        return bytes.freeze();
-    };
+    if matches!(event.content, EventContent::Binary(_)) {
+        bytes.extend_from_slice(b"event: base64\n");
+    }
     // Every way in which the format ends a line.
     for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
         bytes.extend_from_slice(b"data: ");
@@ -206,11 +211,7 @@ mod tests {
     use super::*;
 
     fn encoded(text: &'static [u8]) -> Vec<u8> {
-        encode(&BusEvent {
-            payload: Bytes::from_static(text),
-            place: None,
-        })
-        .to_vec()
+        encode(&BusEvent::new("text/plain", Bytes::from_static(text), None)).to_vec()
     }
 
     #[test]
@@ -221,11 +222,12 @@ mod tests {
             b"data: a\ndata: \ndata: event: evil\ndata: id: 1\ndata: b\n\n"
         );
         assert_eq!(encoded(b""), b"data: \n\n");
-        assert_eq!(encoded(b"\xff"), b": not text\n\n");
-        let stored = encode(&BusEvent {
-            payload: Bytes::from_static(b"a"),
-            place: Some(7),
-        });
+        assert_eq!(encoded(b"\xff"), b"event: base64\ndata: /w==\n\n");
+        let stored = encode(&BusEvent::new(
+            "text/plain",
+            Bytes::from_static(b"a"),
+            Some(7),
+        ));
         assert_eq!(&*stored, b"id: 7\ndata: a\n\n");
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::BusEvent;
+use crate::sealed::event;
 
 /// Between two looks at a stream that had nothing new.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -108,10 +109,7 @@ impl Tail {
         if let Some(message) = stored.into_message() {
             let mut live = self.live.lock();
             if let Some(sender) = live.get(message.subject()) {
-                let event = BusEvent {
-                    payload: message.payload().clone(),
-                    place: Some(sequence),
-                };
+                let event = event(&message, Some(sequence));
                 if sender.send(event).is_err() {
                     live.remove(message.subject());
                 }
@@ -199,11 +197,7 @@ impl Listener {
                 Ok(Some(stored)) => {
                     let sequence = stored.sequence();
                     if let Some(message) = stored.into_message() {
-                        let event = BusEvent {
-                            payload: message.payload().clone(),
-                            place: Some(sequence),
-                        };
-                        self.pass(event).await?;
+                        self.pass(event(&message, Some(sequence))).await?;
                     }
                     self.at = self.at.max(sequence);
                 }

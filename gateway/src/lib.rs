@@ -58,6 +58,7 @@ mod connections;
 mod cors;
 mod docs_page;
 mod document;
+mod event_content;
 mod events;
 mod exchange;
 mod explain;

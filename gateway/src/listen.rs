@@ -26,6 +26,7 @@ pub(crate) struct Listener<'a> {
     /// Whose streams are counted together.
     pub(crate) whose: String,
     pub(crate) now: UnixMillis,
+    pub(crate) query: &'a [(String, String)],
 }
 
 impl<B: Bus> Visit<'_, B> {
@@ -37,8 +38,8 @@ impl<B: Bus> Visit<'_, B> {
         listener: Listener<'_>,
     ) -> Result<Response<Answered>, Refusal> {
         let Listener { config, user, .. } = listener;
-        let after = last_event(&head.headers)?;
-        let handshake = if config.websocket && websocket::is_asked(&head.headers) {
+        let after = last_event(&head.headers, listener.query)?;
+        let handshake = if config.websocket && websocket::is_asked(head) {
             Some(Handshake::read(head, self.loaded)?)
         } else {
             None
@@ -78,21 +79,31 @@ impl<B: Bus> Visit<'_, B> {
     }
 }
 
-/// After which event the client goes on: a number that the edge gave it.
-fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+/// The parameter that says the same where a browser can set no header. An `EventSource`
+/// keeps it when it comes back, and sends the header beside it, which then is newer.
+pub(crate) const LAST_EVENT_PARAMETER: &str = "last_event_id";
+
+/// After which event the client goes on: a number that the edge gave it. It is no secret,
+/// and what somebody may hear does not depend on it.
+fn last_event(headers: &HeaderMap, query: &[(String, String)]) -> Result<Option<u64>, Refusal> {
+    let unknown = || Problem::BadRequest("`Last-Event-ID` is none that was given here");
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
+    let header = values.next().map(|v| v.to_str().map_err(|_| unknown()));
+    if values.next().is_some() {
+        return Err(unknown().into());
+    }
+    let mut parameters = query.iter().filter(|(n, _)| n == LAST_EVENT_PARAMETER);
+    let parameter = parameters.next().map(|(_, value)| value.as_str());
+    let read = |text: &str| -> Result<Option<u64>, Problem> {
+        // A browser that has seen no number says nothing in its place.
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.map(Some).ok_or_else(unknown)
     };
-    let text = value.to_str().unwrap_or_default();
-    // A browser that has seen no number says nothing in its place.
-    if text.is_empty() && values.next().is_none() {
-        return Ok(None);
-    }
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| digits);
-    match (number, values.next()) {
-        (Some(number), None) => Ok(Some(number)),
-        _ => Err(Problem::BadRequest("`Last-Event-ID` is none that was given here").into()),
-    }
+    let (header, parameter) = (header.transpose()?, parameter.map(read).transpose()?);
+    let header = header.map(read).transpose()?;
+    Ok(header.flatten().or(parameter.flatten()))
 }

@@ -15,6 +15,7 @@ use crate::config::{IssuerConfig, Limits};
 use crate::document::{ConfigProblem, Document, Keys};
 use crate::invalidation::Invalidation;
 use crate::json::is_json;
+use crate::listen::LAST_EVENT_PARAMETER;
 use crate::path::PathTemplate;
 use crate::profiles::Profiles;
 use crate::protection_file::{read_network_rules, read_rate_names};
@@ -243,7 +244,16 @@ impl<'d> RouteReader<'_, 'd> {
         let body = s.size("body", 0..(64 << 20) + 1);
         let body = body.unwrap_or(if bodyless { 0 } else { self.around.limits.body });
         let content_types = read_content_types(&mut s);
-        let query = read_query(&mut s);
+        let mut query = read_query(&mut s);
+        if mode == Some(Mode::Stream) {
+            if query.iter().any(|name| name == LAST_EVENT_PARAMETER) {
+                s.problem(
+                    &s.span(),
+                    format!("`{LAST_EVENT_PARAMETER}` is a parameter of every stream already"),
+                );
+            }
+            query.push(LAST_EVENT_PARAMETER.to_owned());
+        }
         if let Some(both) = path
             .iter()
             .flat_map(PathTemplate::captures)

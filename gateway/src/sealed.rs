@@ -6,8 +6,8 @@ use std::time::Duration;
 use bulla_identity::Subject;
 use bulla_sdk::audit::AuditLog;
 use bulla_sdk::{
-    AgreeError, Agreed, AppendError, Client, ConsumeError, ContentType, LinkError, MessageId,
-    Outgoing, PublishError, RequestError, SendError, ServiceError, ServiceErrorCode,
+    AgreeError, Agreed, AppendError, Client, ConsumeError, ContentType, LinkError, Message,
+    MessageId, Outgoing, PublishError, RequestError, SendError, ServiceError, ServiceErrorCode,
     SubscribeError, TraceParent,
 };
 
@@ -62,10 +62,7 @@ impl SealedBus {
                     message = subscription.next() => message,
                 };
                 let Some(message) = message else { return };
-                let event = BusEvent {
-                    payload: message.payload().clone(),
-                    place: None,
-                };
+                let event = event(&message, None);
                 // A client that is this far behind is cut: waiting for it would hold up
                 // the subscription.
                 if events.try_send(event).is_err() {
@@ -229,6 +226,12 @@ impl Bus for SealedBus {
         }
         self.client.drain().await;
     }
+}
+
+/// A message as an event, with its number in the stream that stores it.
+pub(crate) fn event(message: &Message, place: Option<u64>) -> BusEvent {
+    let content_type = message.content_type().as_str();
+    BusEvent::new(content_type, message.payload().clone(), place)
 }
 
 fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {

@@ -168,7 +168,9 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(u32::try_from(limits.streams).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.header_timeout)
-        .keep_alive_timeout(limits.header_timeout);
+        .keep_alive_timeout(limits.header_timeout)
+        // For streams over WebSocket.
+        .enable_connect_protocol();
     builder
 }
 

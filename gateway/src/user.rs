@@ -179,7 +179,7 @@ impl<B: Bus> Visit<'_, B> {
 /// The client's token: in `Authorization`, or where a browser cannot set that, among the
 /// protocols of a WebSocket.
 fn token<'h>(route: &Route, head: &'h Parts) -> Result<(Scheme, &'h str), AuthError> {
-    let is_socket = route.stream.is_some_and(|s| s.websocket) && websocket::is_asked(&head.headers);
+    let is_socket = route.stream.is_some_and(|s| s.websocket) && websocket::is_asked(head);
     let offered = if is_socket {
         websocket::token(&head.headers)?
     } else {

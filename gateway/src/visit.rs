@@ -8,7 +8,7 @@ use bulla_sdk::DecisionId;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, VARY};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -29,7 +29,7 @@ use crate::rate::Requester;
 use crate::refusal::{Refusal, deny, refuse};
 use crate::routes::{Found, Mode, Route};
 use crate::user::User;
-use crate::{clock, compress, exchange, json};
+use crate::{clock, compress, exchange, json, websocket};
 
 /// A request in work, under one state of the configuration.
 pub(crate) struct Visit<'e, B> {
@@ -68,7 +68,17 @@ impl<B: Bus> Visit<'_, B> {
         let version = presentation
             .version(&head.headers)
             .ok_or_else(|| deny(Problem::UnknownVersion, "unknown_version"))?;
-        let (route, captures) = match self.loaded.routes.find(&head.method, &path, version) {
+        // What opens a WebSocket on a connection of HTTP/2 asks for what `GET` would.
+        let opens = websocket::is_stream(&head);
+        let method = if opens { &Method::GET } else { &head.method };
+        let (route, captures) = match self.loaded.routes.find(method, &path, version) {
+            // Any other answer would say that there is a WebSocket.
+            Found::Route(route, _) if opens && !route.stream.is_some_and(|s| s.websocket) => {
+                self.count(&self.loaded.default_rates, None, known, now)
+                    .await?;
+                let methods = vec![route.method.clone()];
+                return Err(deny(Problem::MethodNotAllowed(methods), "unknown_method"));
+            }
             Found::Route(route, captures) => (route, captures),
             other => {
                 // Whoever looks for routes is counted too.
@@ -120,6 +130,7 @@ impl<B: Bus> Visit<'_, B> {
                 user: user.as_ref(),
                 whose: known.requester(),
                 now,
+                query: &query,
             };
             return self.stream(&mut head, listener).await;
         }

@@ -204,10 +204,7 @@ pub fn json_reply(body: &str) -> BusReply {
 }
 
 fn event(payload: &str, place: Option<u64>) -> BusEvent {
-    BusEvent {
-        payload: Bytes::from(payload.to_owned()),
-        place,
-    }
+    BusEvent::new("text/plain", Bytes::from(payload.to_owned()), place)
 }
 
 impl TestBus {
@@ -267,6 +264,16 @@ impl TestBus {
         for (listened, sender) in self.listeners.lock().iter() {
             if listened.as_str() == subject {
                 let _ = sender.try_send(event(payload, Some(place)));
+            }
+        }
+    }
+
+    /// The same of one whose content is what a service says that it is.
+    pub fn emit_as(&self, subject: &str, content_type: &str, payload: &[u8]) {
+        let event = BusEvent::new(content_type, Bytes::copy_from_slice(payload), None);
+        for (listened, sender) in self.listeners.lock().iter() {
+            if listened.as_str() == subject {
+                let _ = sender.try_send(event.clone());
             }
         }
     }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::setup::*;
 use futures_util::{SinkExt as _, StreamExt as _};
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -26,6 +29,13 @@ websocket = true
 
 [route.require]
 user = "claim.sub"
+
+[[route]]
+method = "GET"
+path = "/once"
+mode = "request"
+subject = "plain.get"
+auth = "public"
 
 [[route]]
 method = "GET"
@@ -63,6 +73,19 @@ async fn connect(edge: &Edge, headers: &[(&str, String)]) -> Result<(Socket, Hea
 
 fn bearer(edge: &Edge) -> (&'static str, String) {
     ("authorization", format!("Bearer {}", edge.issuer.token()))
+}
+
+/// Offers a protocol, and says which was chosen.
+async fn speaking(edge: &Edge, path: &str, protocols: &str) -> (Socket, String) {
+    let url = format!("ws://{}{path}", edge.address);
+    let mut request = url.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", bearer(edge).1.parse().unwrap());
+    headers.insert("sec-websocket-protocol", protocols.parse().unwrap());
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let (socket, response) = client_async(request, stream).await.unwrap();
+    let chosen = response.headers()["sec-websocket-protocol"].to_str();
+    (socket, chosen.unwrap().to_owned())
 }
 
 async fn open(edge: &Edge) -> Socket {
@@ -267,4 +290,153 @@ async fn any_bytes_after_the_handshake_leave_the_edge_alive() {
     };
     edge.bus.emit("users.alice.changed", "still here");
     assert_eq!(heard(&mut socket).await, Message::text("still here"));
+}
+
+#[tokio::test]
+async fn a_page_goes_on_where_it_stopped_by_the_numbers_of_events() {
+    let edge = edge().await;
+    let path = "/v1/users/alice/events?last_event_id=18446744073709551615";
+    let (mut socket, chosen) = speaking(&edge, path, "events.numbered, events").await;
+    assert_eq!(chosen, "events.numbered");
+    assert_eq!(*edge.bus.resumed.lock(), [Some(u64::MAX)]);
+    edge.bus
+        .emit_stored("users.alice.changed", "a \"b\"", u64::MAX);
+    let said = json!({"id": u64::MAX.to_string(), "data": "a \"b\""});
+    assert_eq!(next_object(&mut socket).await, said);
+    let octets = "application/octet-stream";
+    edge.bus.emit_as("users.alice.changed", octets, b"\x00\xff");
+    assert_eq!(next_object(&mut socket).await, json!({"base64": "AP8="}));
+    // The one that the client would rather have.
+    let (_, chosen) = speaking(
+        &edge,
+        "/v1/users/alice/events",
+        "x, events, events.numbered",
+    )
+    .await;
+    assert_eq!(chosen, "events");
+}
+
+async fn next_object(socket: &mut Socket) -> serde_json::Value {
+    loop {
+        if let Message::Text(text) = heard(socket).await {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn message_pack_comes_as_json_and_bytes_as_bytes() {
+    let edge = edge().await;
+    let mut socket = open(&edge).await;
+    let packed = b"\x81\xa1a\x92\x01\xc3";
+    edge.bus
+        .emit_as("users.alice.changed", "application/msgpack", packed);
+    assert_eq!(heard(&mut socket).await, Message::text("{\"a\":[1,true]}"));
+    edge.bus.emit_as("users.alice.changed", "image/png", b"png");
+    assert_eq!(heard(&mut socket).await, Message::binary(&b"png"[..]));
+}
+
+/// A connection of HTTP/2 that knows that the edge opens WebSockets on it.
+async fn http2(edge: &Edge) -> hyper::client::conn::http2::SendRequest<Full<bytes::Bytes>> {
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // With the first answer the client knows the edge's settings.
+    let request = hyper::Request::get(edge.url("/once"));
+    let answer = sender.send_request(request.body(Full::default()).unwrap());
+    assert_eq!(answer.await.unwrap().status(), 200);
+    sender
+}
+
+fn connecting(edge: &Edge, path: &str) -> hyper::http::request::Builder {
+    hyper::Request::connect(edge.url(path))
+        .extension(hyper::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+}
+
+#[tokio::test]
+async fn a_websocket_is_a_stream_of_an_http2_connection() {
+    let edge = edge().await;
+    let mut sender = http2(&edge).await;
+    let path = "/v1/users/alice/events";
+    let request = connecting(&edge, path)
+        .header("authorization", bearer(&edge).1)
+        .header("sec-websocket-protocol", "events")
+        .body(Full::default())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "events");
+    let upgraded = hyper::upgrade::on(answer).await.unwrap();
+    let stream = TokioIo::new(upgraded);
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    edge.bus.emit("users.alice.changed", "over two");
+    let said = tokio::time::timeout(Duration::from_secs(10), socket.next());
+    assert_eq!(
+        said.await.unwrap().unwrap().unwrap(),
+        Message::text("over two")
+    );
+    // Other requests go on beside it.
+    let request = hyper::Request::get(edge.url("/once"));
+    let beside = sender.send_request(request.body(Full::default()).unwrap());
+    assert_eq!(beside.await.unwrap().status(), 200);
+
+    // The same rules as everywhere.
+    let token = bearer(&edge).1;
+    for (path, headers, status) in [
+        (path, vec![], 401),
+        (
+            "/v1/users/bob/events",
+            vec![("authorization", &*token)],
+            403,
+        ),
+        (
+            path,
+            vec![
+                ("authorization", &*token),
+                ("origin", "https://evil.example"),
+            ],
+            403,
+        ),
+        // Where there is no WebSocket no answer may say that there is one.
+        ("/plain", vec![], 405),
+        ("/once", vec![], 405),
+        ("/none", vec![], 404),
+    ] {
+        let mut request = connecting(&edge, path);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::default()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    // A version that nobody speaks, and another protocol.
+    let request = connecting(&edge, path)
+        .header("authorization", &token)
+        .header("sec-websocket-version", "12")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 400);
+    let request = hyper::Request::connect(edge.url(path))
+        .extension(hyper::ext::Protocol::from_static("connect-udp"))
+        .header("authorization", &token)
+        .body(Full::default())
+        .unwrap();
+    let other = sender.send_request(request).await.unwrap();
+    assert!(other.status().is_client_error(), "{}", other.status());
+
+    edge.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Close(frame) = message {
+                return frame.unwrap().code.into();
+            }
+        }
+        0_u16
+    });
+    assert_eq!(ended.await.unwrap(), 1001);
+    drop((socket, sender));
+    edge.running.await.unwrap();
 }

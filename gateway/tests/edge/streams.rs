@@ -121,6 +121,44 @@ async fn a_client_that_comes_back_says_after_which_event() {
         assert_eq!(back(bad).await, 400, "{bad}");
     }
     assert_eq!(*edge.bus.resumed.lock(), [None, Some(41)]);
+    // Where a page can set no header, and the browser adds one when it comes back.
+    let begin = async |query: &str, header: Option<&str>| {
+        let request = edge.get(&format!("/v1/users/alice/events?{query}"));
+        let mut request = request.bearer_auth(edge.issuer.token());
+        if let Some(header) = header {
+            request = request.header("last-event-id", header);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(begin("last_event_id=7", None).await, 200);
+    assert_eq!(begin("last_event_id=7", Some("9")).await, 200);
+    assert_eq!(begin("last_event_id=", None).await, 200);
+    for bad in [
+        "last_event_id=x",
+        "last_event_id=-1",
+        "last_event_id=1&last_event_id=2",
+        "after=7",
+    ] {
+        assert_eq!(begin(bad, None).await, 400, "{bad}");
+    }
+    let resumed = edge.bus.resumed.lock().clone();
+    assert_eq!(resumed[2..], [Some(7), Some(9), None]);
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_told_as_text_all_the_same() {
+    let edge = edge().await;
+    let mut stream = open(&edge).await;
+    read_until(&mut stream, "retry").await;
+    let packed = b"\x82\xa1a\x01\xa1b\xc0";
+    edge.bus
+        .emit_as("users.alice.changed", "application/msgpack", packed);
+    let text = read_until(&mut stream, "\n\n").await;
+    assert_eq!(text, "data: {\"a\":1,\"b\":null}\n\n");
+    edge.bus
+        .emit_as("users.alice.changed", "image/png", b"\n\n\x00");
+    let text = read_until(&mut stream, "\n\n").await;
+    assert_eq!(text, "event: base64\ndata: CgoA\n\n");
 }
 
 #[tokio::test]
