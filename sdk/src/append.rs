@@ -168,7 +168,12 @@ impl Attempts<'_> {
                     let subject = self.subject.to_owned();
                     return Err(AppendError::RefusedByServer { subject });
                 }
-                Err(LinkError::Timeout | LinkError::Disconnected | LinkError::BarrierServed) => {
+                Err(
+                    LinkError::Timeout
+                    | LinkError::Disconnected
+                    | LinkError::BarrierServed
+                    | LinkError::Deaf,
+                ) => {
                     is_open = true;
                 }
             }

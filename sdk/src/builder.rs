@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::client::Client;
 use crate::error::ConnectError;
+use crate::lent::Ears;
 use crate::options::{ConnectOptions, OptionsError};
 
 /// The way in.
@@ -32,6 +33,7 @@ impl Bulla {
     pub fn builder() -> Builder {
         Builder {
             file: None,
+            loan: None,
             changes: Vec::new(),
         }
     }
@@ -43,6 +45,7 @@ type Change = Box<dyn FnOnce(ConnectOptions) -> ConnectOptions + Send>;
 #[must_use = "nothing is connected before `connect`"]
 pub struct Builder {
     file: Option<PathBuf>,
+    loan: Option<(async_nats::Client, Option<Ears>)>,
     changes: Vec<Change>,
 }
 
@@ -62,25 +65,36 @@ impl Builder {
         self
     }
 
+    /// Uses a connection that the program has made itself, see [`Client::over`]; then no
+    /// address has to be set.
+    pub fn over(mut self, nats: async_nats::Client, ears: impl Into<Option<Ears>>) -> Self {
+        self.loan = Some((nats, ears.into()));
+        self
+    }
+
     /// The options, without connecting.
     ///
     /// # Errors
     /// [`OptionsError`] lists everything that is missing or malformed at once.
     pub fn options(self) -> Result<ConnectOptions, OptionsError> {
-        let options = match &self.file {
-            Some(path) => ConnectOptions::from_file(path)?,
-            None => ConnectOptions::from_env()?,
-        };
+        let needs_url = self.loan.is_none();
+        let options = ConnectOptions::read(self.file.as_deref(), needs_url)?;
         let changes = self.changes.into_iter();
         Ok(changes.fold(options, |options, change| change(options)))
     }
 
-    /// Reads the settings and connects, as [`Client::connect`] does.
+    /// Reads the settings and connects, as [`Client::connect`] does, or over the
+    /// connection that was lent, as [`Client::over`].
     ///
     /// # Errors
     /// [`StartError`].
     pub async fn connect(self) -> Result<Client, StartError> {
-        Ok(Client::connect(self.options()?).await?)
+        let loan = self.loan.clone();
+        let options = self.options()?;
+        Ok(match loan {
+            Some((nats, ears)) => Client::over(nats, ears, options).await?,
+            None => Client::connect(options).await?,
+        })
     }
 }
 

@@ -33,6 +33,7 @@ use crate::error::{
 };
 use crate::kems::OwnKems;
 use crate::layers::Caller;
+use crate::lent::{Ears, Loan};
 use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
@@ -78,6 +79,38 @@ impl Client {
     /// # Errors
     /// [`ConnectError`] says what is missing and what to do about it.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        Self::begin(options, None).await
+    }
+
+    /// The same over a connection that the program has made itself and keeps: for one
+    /// that has other work to do on it, while it moves to Bulla. The options say who the
+    /// workload is and what vouches for it; where nats-server is they need not say.
+    ///
+    /// The connection has to be one of this workload, let in by a broker; that, and the
+    /// ears, are tried before anything else. Without [`Ears`] nobody hears of
+    /// nats-server's refusals, so that what nobody answers is not begun
+    /// ([`LinkError::Deaf`](crate::LinkError::Deaf)): publishing, subscribing, serving,
+    /// watching a bucket. [`Client::drain`] leaves the connection open. When the policy
+    /// permits more, nats-server knows it from the next connection on, which is the
+    /// program's to make; brokers end one that is behind for a minute.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Lent`] says what is wrong with the connection.
+    ///
+    /// # Security
+    /// Whether TLS protects it is known from nats-server's word alone: whether it
+    /// demands TLS, and as which address it sees this process. What else is sent on the
+    /// connection is not sealed.
+    pub async fn over(
+        nats: async_nats::Client,
+        ears: impl Into<Option<Ears>>,
+        options: ConnectOptions,
+    ) -> Result<Self, ConnectError> {
+        let ears = ears.into();
+        Self::begin(options, Some(Loan { nats, ears })).await
+    }
+
+    async fn begin(options: ConnectOptions, loan: Option<Loan>) -> Result<Self, ConnectError> {
         let seed = read_seed(&options)?.map(Arc::new);
         let roots = read_roots(&options)?;
         if let Some(files) = &options.certificate {
@@ -85,9 +118,15 @@ impl Client {
             files.read().await?;
         }
         let proof = ConnectProof::of(&options, seed.clone())?;
-        let stats = Stats::default();
         let deadline = Instant::now() + options.connect_timeout;
-        let connection = Connection::open(&options, proof.clone(), stats.clone()).await?;
+        let (connection, stats) = match loan {
+            Some(loan) => Connection::over(loan, &options).await?,
+            None => {
+                let stats = Stats::default();
+                let opened = Connection::open(&options, proof.clone(), stats.clone());
+                (opened.await?, stats)
+            }
+        };
         let start = Start {
             seed,
             proof,
@@ -239,12 +278,15 @@ impl Client {
         };
         tokio::spawn(reporter.run(stop.clone()));
         let shared = Arc::downgrade(&client.shared);
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = admitted.keep(shared) => {}
-            }
-        });
+        // One that was lent is not ours to make anew.
+        if !admitted.connection.is_lent() {
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = admitted.keep(shared) => {}
+                }
+            });
+        }
         Ok(client)
     }
 
@@ -479,7 +521,8 @@ impl Client {
     }
 
     /// Flushes what was published, ends all subscriptions after what has
-    /// arrived in this process, and closes the connection: when it returns, each
+    /// arrived in this process, and closes the connection, unless it was lent
+    /// ([`Client::over`]): when it returns, each
     /// subscription still gives what it holds and then ends. Takes at most some
     /// seconds when nats-server is gone.
     pub async fn drain(&self) {

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::connect_proof::ConnectProof;
 use crate::error::{ConnectError, LinkError};
-use crate::link::Link;
+use crate::link::{Feed, Link};
 use crate::options::ConnectOptions;
 use crate::stats::Stats;
 
@@ -39,6 +39,15 @@ pub(crate) enum Violation {
 }
 
 impl Violation {
+    /// How the subjects begin on which it is tried whether refusals are heard: beneath
+    /// the barrier, where nobody may publish.
+    pub(crate) const TRIED: &str = "$BULLA.BARRIER.";
+
+    /// Whether it was brought about, to see whether it is heard.
+    fn is_tried(&self) -> bool {
+        matches!(self, Self::Publish { subject } if subject.starts_with(Self::TRIED))
+    }
+
     /// Reads the text of a `-ERR`, for example
     /// `Permissions Violation for Subscription to "a.b" using queue "q"`.
     fn parse(text: &str) -> Option<Self> {
@@ -66,7 +75,7 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
         .flatten()
 }
 
-struct Refusals {
+pub(crate) struct Refusals {
     /// Counts the moments at which something that the server sent may have been
     /// missed: a (re)connection, a full subscription.
     disturbances: watch::Sender<u64>,
@@ -83,11 +92,11 @@ struct Refusals {
     overflows: Mutex<BTreeMap<u64, u64>>,
     /// Whether there are any of them, for the subscriptions, which ask each time.
     has_overflows: AtomicBool,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 impl Refusals {
-    fn new(stats: Stats) -> Self {
+    pub(crate) fn new(stats: Stats) -> Self {
         Self {
             disturbances: watch::channel(0).0,
             admissions: watch::channel(0).0,
@@ -113,6 +122,7 @@ impl Refusals {
 
     fn record(&self, violation: Violation) {
         match &violation {
+            _ if violation.is_tried() => {}
             // A reply subject is used once: nobody will publish there again and
             // learn of it.
             Violation::Publish { subject } if reserved::is_reserved(subject) => {
@@ -191,6 +201,8 @@ async fn first_connection(
 pub(crate) struct Connection {
     link: Link,
     refusals: Arc<Refusals>,
+    /// Nobody hears of refusals.
+    is_deaf: bool,
 }
 
 impl Connection {
@@ -237,7 +249,30 @@ impl Connection {
         Ok(Self {
             link: Link::Nats(nats),
             refusals,
+            is_deaf: false,
         })
+    }
+
+    /// One that somebody else has made.
+    pub(crate) fn lent(link: Link, refusals: Arc<Refusals>, is_deaf: bool) -> Self {
+        Self {
+            link,
+            refusals,
+            is_deaf,
+        }
+    }
+
+    /// Whether somebody else has made it, and keeps it.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self.link, Link::Lent(_))
+    }
+
+    /// What nobody answers is begun only where a refusal would be heard.
+    pub(crate) fn check_heard(&self) -> Result<(), LinkError> {
+        match self.is_deaf {
+            true => Err(LinkError::Deaf),
+            false => Ok(()),
+        }
     }
 
     /// A connection to a bus within this process.
@@ -246,6 +281,7 @@ impl Connection {
         Self {
             link: Link::Memory(socket),
             refusals: Arc::new(Refusals::new(stats)),
+            is_deaf: false,
         }
     }
 
@@ -280,8 +316,8 @@ impl Connection {
         let mut closed = self.refusals.closed.subscribe();
         let close = async {
             self.link.drain().await;
-            // It only queues the wish.
-            if self.link.is_connected() {
+            // It only queues the wish; and one that was lent stays.
+            if self.link.is_connected() && !self.is_lent() {
                 let _ = closed.wait_for(|closed| *closed).await;
             }
         };
@@ -325,6 +361,18 @@ impl Connection {
             Ok(_) => Err(LinkError::BarrierServed),
             Err(error) => Err(error),
         }
+    }
+
+    /// Ends a subscription without losing what is on its way: nats-server is told to send
+    /// no more, and what it had sent is here before its answer to what comes after.
+    ///
+    /// The subscription ends in any case; an error says that something may have been
+    /// lost.
+    pub(crate) async fn end(&self, feed: &mut Feed, limit: Duration) -> Result<(), LinkError> {
+        let stopped = feed.stop().await;
+        let answered = self.barrier(limit).await;
+        feed.drain().await?;
+        stopped.and(answered)
     }
 
     /// Whether a refusal of `wanted` arrives after `watch` was made, within the
@@ -425,9 +473,11 @@ impl Watch {
     }
 }
 
-fn on_event(refusals: &Refusals, event: Event) {
+/// What the NATS client tells of the connection.
+pub(crate) fn on_event(refusals: &Refusals, event: Event) {
     match event {
         Event::ServerError(ServerError::Other(text)) => match Violation::parse(&text) {
+            Some(violation) if violation.is_tried() => refusals.record(violation),
             Some(violation) => {
                 warn!(?violation, "nats-server refused");
                 refusals.record(violation);

@@ -12,6 +12,7 @@ use crate::connect_proof::TokenFileError;
 use crate::content::PayloadError;
 use crate::control::Standing;
 use crate::decision_log::DecisionId;
+use crate::lent::LentError;
 use crate::user::MissingScope;
 
 mod buckets;
@@ -151,6 +152,9 @@ pub enum ConnectError {
         /// Who.
         workload: WorkloadId,
     },
+    /// The connection that was lent cannot be used.
+    #[error("the connection that was lent cannot be used")]
+    Lent(#[from] LentError),
     /// The connection was lost on the way.
     #[error("the connection to nats-server failed")]
     Link(#[from] LinkError),
@@ -232,6 +236,13 @@ pub enum LinkError {
     /// Somebody answers where nobody may: the accounts are misconfigured.
     #[error("somebody serves the barrier subject: the accounts are misconfigured")]
     BarrierServed,
+    /// The connection was lent without ears, and nobody answers what was asked for: a
+    /// refusal by nats-server would be heard by nobody. Requests, appends, streams and
+    /// reading buckets work without.
+    #[error(
+        "nobody would hear of a refusal by nats-server on the connection that was lent: make it with `Ears`"
+    )]
+    Deaf,
 }
 
 /// What can go wrong before a message leaves. Shared by publish and request.

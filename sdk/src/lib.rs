@@ -138,6 +138,7 @@ mod incoming;
 mod jetstream;
 mod kems;
 mod layers;
+mod lent;
 mod letter;
 mod link;
 mod message;
@@ -206,6 +207,7 @@ pub use error::{
 };
 pub use exchange::{Exchange, ExchangeError};
 pub use layers::{Ask, Caller, EndpointService, layered};
+pub use lent::{Ears, LentError};
 pub use message::{IntoReply, Message, Reply, Response, Sender};
 pub use open::{OpenMessage, OpenSubscription, PlainMessage};
 pub use options::{ConnectOptions, OptionsError, variables};

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::error::LinkError;
+use crate::lent::{Lent, LentFeed};
 #[cfg(feature = "testing")]
 use crate::testing::hub;
 
@@ -23,6 +24,8 @@ use crate::testing::hub;
 pub(crate) enum Link {
     /// To nats-server.
     Nats(async_nats::Client),
+    /// To nats-server too; whoever made it keeps it.
+    Lent(Lent),
     /// Within this process.
     #[cfg(feature = "testing")]
     Memory(hub::Socket),
@@ -31,6 +34,7 @@ pub(crate) enum Link {
 /// What arrives on a subscription. Dropping it unsubscribes.
 pub(crate) enum Feed {
     Nats(async_nats::Subscriber),
+    Lent(Box<LentFeed>),
     #[cfg(feature = "testing")]
     Memory(hub::Feed),
 }
@@ -41,6 +45,10 @@ impl Link {
             Self::Nats(nats) => {
                 let feed = nats.subscribe(subject.into()).await;
                 feed.map(Feed::Nats).map_err(|_| LinkError::Disconnected)
+            }
+            Self::Lent(lent) => {
+                let feed = lent.subscribe(subject.into(), None).await?;
+                Ok(Feed::Lent(Box::new(feed)))
             }
             #[cfg(feature = "testing")]
             Self::Memory(socket) => Ok(Feed::Memory(socket.subscribe(subject.into(), None)?)),
@@ -56,6 +64,10 @@ impl Link {
             Self::Nats(nats) => {
                 let feed = nats.queue_subscribe(subject.into(), group).await;
                 feed.map(Feed::Nats).map_err(|_| LinkError::Disconnected)
+            }
+            Self::Lent(lent) => {
+                let feed = lent.subscribe(subject.into(), Some(group)).await?;
+                Ok(Feed::Lent(Box::new(feed)))
             }
             #[cfg(feature = "testing")]
             Self::Memory(socket) => {
@@ -86,6 +98,7 @@ impl Link {
                 let sent = nats.publish_message(message).await;
                 sent.map_err(|_| LinkError::Disconnected)
             }
+            Self::Lent(lent) => lent.publish(message).await,
             #[cfg(feature = "testing")]
             Self::Memory(socket) => socket.publish(message),
         }
@@ -114,6 +127,7 @@ impl Link {
                     _ => LinkError::Disconnected,
                 })
             }
+            Self::Lent(lent) => lent.request(subject, headers, payload, timeout).await,
             #[cfg(feature = "testing")]
             Self::Memory(socket) => socket.request(subject, headers, payload, timeout).await,
         }
@@ -123,6 +137,7 @@ impl Link {
     pub(crate) fn new_inbox(&self) -> String {
         match self {
             Self::Nats(nats) => nats.new_inbox(),
+            Self::Lent(lent) => lent.new_inbox(),
             #[cfg(feature = "testing")]
             Self::Memory(socket) => socket.new_inbox(),
         }
@@ -132,6 +147,7 @@ impl Link {
     pub(crate) fn max_payload(&self) -> usize {
         match self {
             Self::Nats(nats) => nats.max_payload(),
+            Self::Lent(lent) => lent.nats().max_payload(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => hub::MAX_PAYLOAD,
         }
@@ -140,6 +156,7 @@ impl Link {
     pub(crate) fn is_connected(&self) -> bool {
         match self {
             Self::Nats(nats) => nats.connection_state() == async_nats::connection::State::Connected,
+            Self::Lent(lent) => lent.is_connected(),
             #[cfg(feature = "testing")]
             Self::Memory(socket) => socket.is_open(),
         }
@@ -152,6 +169,8 @@ impl Link {
                 let renewed = nats.force_reconnect().await;
                 renewed.map_err(|_| LinkError::Disconnected)
             }
+            // Others may be in the middle of something on it.
+            Self::Lent(_) => Err(LinkError::Refused),
             // It admits everybody whom the policy names, and knows no other rights.
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(()),
@@ -163,6 +182,7 @@ impl Link {
         match self {
             // What cannot be written is lost, as with every lost connection.
             Self::Nats(nats) => drop(nats.flush().await),
+            Self::Lent(lent) => drop(lent.nats().flush().await),
             #[cfg(feature = "testing")]
             Self::Memory(_) => {}
         }
@@ -172,6 +192,7 @@ impl Link {
     pub(crate) async fn drain(&self) {
         match self {
             Self::Nats(nats) => drop(nats.drain().await),
+            Self::Lent(lent) => lent.close().await,
             #[cfg(feature = "testing")]
             Self::Memory(socket) => socket.close(),
         }
@@ -181,23 +202,45 @@ impl Link {
 impl Feed {
     /// The number by which the NATS client tells that a subscription is full. It
     /// shows it nowhere else; without it losses are counted for the whole client alone.
-    pub(crate) fn number(&self) -> Option<u64> {
-        match self {
-            Self::Nats(feed) => {
-                let shown = format!("{feed:?}");
-                let (_, rest) = shown.split_once("sid: ")?;
-                let end = rest.find(|c: char| !c.is_ascii_digit())?;
-                rest.get(..end)?.parse().ok()
-            }
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        let shown = match self {
+            Self::Nats(feed) => format!("{feed:?}"),
+            Self::Lent(feed) => format!("{:?}", feed.subscriber()?),
             #[cfg(feature = "testing")]
-            Self::Memory(_) => None,
-        }
+            Self::Memory(_) => return None,
+        };
+        let (_, rest) = shown.split_once("sid: ")?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        rest.get(..end)?.parse().ok()
     }
 
-    /// Stops new messages; those that have arrived are still given.
+    /// Lets nats-server send no more; what it has sent already still arrives, until
+    /// [`Feed::drain`].
+    pub(crate) async fn stop(&mut self) -> Result<(), LinkError> {
+        let feed = match self {
+            Self::Nats(feed) => feed,
+            Self::Lent(feed) => match feed.subscriber() {
+                Some(feed) => feed,
+                None => return Ok(()),
+            },
+            #[cfg(feature = "testing")]
+            Self::Memory(feed) => {
+                feed.stop();
+                return Ok(());
+            }
+        };
+        let told = feed.unsubscribe_after(NEVER).await;
+        told.map_err(|_| LinkError::Disconnected)
+    }
+
+    /// Takes nothing more; what has arrived is still given.
     pub(crate) async fn drain(&mut self) -> Result<(), LinkError> {
         match self {
             Self::Nats(feed) => feed.drain().await.map_err(|_| LinkError::Disconnected),
+            Self::Lent(feed) => match feed.subscriber() {
+                Some(feed) => feed.drain().await.map_err(|_| LinkError::Disconnected),
+                None => Ok(()),
+            },
             #[cfg(feature = "testing")]
             Self::Memory(feed) => {
                 feed.stop();
@@ -207,12 +250,19 @@ impl Feed {
     }
 }
 
+/// After how many messages a subscription ends that is to end now. nats-server reads
+/// such a number up to nine digits, and takes a longer one for none: it ends the
+/// subscription at once, while the NATS client still takes what is on its way. A
+/// server that read it would send on until [`Feed::drain`].
+const NEVER: u64 = u64::MAX;
+
 impl Stream for Feed {
     type Item = Message;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         match self.get_mut() {
             Self::Nats(feed) => Pin::new(feed).poll_next(cx),
+            Self::Lent(feed) => feed.poll_next(cx),
             #[cfg(feature = "testing")]
             Self::Memory(feed) => feed.poll_next(cx),
         }

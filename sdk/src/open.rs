@@ -106,9 +106,8 @@ impl Client {
     /// connection, and nats-server holds it to what the policy lets this workload do.
     /// Nothing on a bus within this process, which has no NATS client.
     ///
-    /// An existing NATS client cannot be used in its place: how the workload proves
-    /// itself, where its inboxes lie and who hears of refusals is settled when the
-    /// connection is made.
+    /// The other way round, a connection that the program has made itself can be lent:
+    /// [`Client::over`].
     ///
     /// # Security
     /// What is sent with it is not sealed, and what it receives nobody has verified:
@@ -117,6 +116,7 @@ impl Client {
     pub fn danger_nats(&self) -> Option<async_nats::Client> {
         match self.shared().connection.link() {
             Link::Nats(nats) => Some(nats.clone()),
+            Link::Lent(lent) => Some(lent.nats().clone()),
             #[cfg(feature = "testing")]
             Link::Memory(_) => None,
         }
@@ -220,6 +220,7 @@ impl Outgoing<'_> {
     pub async fn publish_plain(self) -> Result<(), PublishError> {
         let (shared, subject, body) = self.into_plain()?;
         let now = clock::now();
+        shared.connection.check_heard().map_err(SendError::from)?;
         shared.control.check(now).map_err(SendError::from)?;
         let policy = shared.control.policy();
         if policy.policy().requirements(&subject).protect != Protect::Open {

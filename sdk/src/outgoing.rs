@@ -268,6 +268,8 @@ impl<'a> Outgoing<'a> {
 
     /// What went wrong with earlier messages to this subject.
     fn tell_earlier_losses(&self) -> Result<(), PublishError> {
+        let heard = self.shared.connection.check_heard();
+        heard.map_err(SendError::from)?;
         // One that cannot be sent had none before it.
         let Ok(letter) = &self.letter else {
             return Ok(());

@@ -36,7 +36,8 @@ use crate::telemetry;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
-/// How long a draining service waits until its last answers are sent.
+/// How long a draining subscription or service waits for what is on its way, and a
+/// service until its last answers are sent.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long a draining service waits for the end of what has arrived.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -64,7 +65,7 @@ impl Subscription {
         pattern: &str,
         group: bool,
     ) -> Result<Self, SubscribeError> {
-        let (opener, raw) = listen(shared, pattern, Role::Subscriber, group).await?;
+        let (opener, mut raw) = listen(shared, pattern, Role::Subscriber, group).await?;
         Ok(Self {
             shared: Arc::clone(shared),
             number: raw.number(),
@@ -170,14 +171,15 @@ impl Subscription {
         }
     }
 
-    /// Stops new messages; [`Subscription::next`] still gives what has arrived
-    /// in this process and then ends. What is on its way from nats-server at
-    /// this moment is lost, as the NATS client does not wait for it.
+    /// Ends it without losing anything: nats-server is told to send no more, what it had
+    /// sent until then arrives, and [`Subscription::next`] gives all of it and then ends.
+    /// Of a queue group the other processes get everything else.
     ///
     /// # Errors
-    /// [`LinkError::Disconnected`] if the connection is gone.
+    /// [`LinkError`] if nats-server does not answer: it ends all the same, and what was
+    /// on its way may be lost.
     pub async fn drain(&mut self) -> Result<(), LinkError> {
-        self.raw.drain().await
+        self.shared.connection.end(&mut self.raw, SETTLE).await
     }
 }
 
@@ -245,8 +247,9 @@ impl Service {
                             biased;
                             () = stop.cancelled() => {
                                 draining = true;
-                                if raw.drain().await.is_err() {
-                                    break;
+                                let connection = &worker.shared.connection;
+                                if let Err(error) = connection.end(&mut raw, SETTLE).await {
+                                    warn!(%error, "requests on their way to a service that stops may be lost");
                                 }
                                 continue;
                             }
@@ -279,11 +282,11 @@ impl Service {
         })
     }
 
-    /// Stops new requests and waits until those that have arrived in this
-    /// process are answered: for as long as their handlers take, so bound it
-    /// where a handler may hang. A request that is on its way from nats-server
-    /// at this moment is lost, as the NATS client does not wait for it; its
-    /// caller runs into its time-out.
+    /// Ends it without losing a request: nats-server is told to send no more, what it had
+    /// sent until then arrives, and everything is answered before this returns. That
+    /// takes as long as the handlers do, so bound it where one may hang. If nats-server
+    /// does not answer, what was on its way is lost with a warning, and its callers run
+    /// into their time-outs.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
@@ -504,6 +507,7 @@ async fn listen(
         pattern: text.to_owned(),
         source,
     })?;
+    shared.connection.check_heard()?;
     let verb = role.own_verb();
     let policy = shared.control.policy();
     let asked = policy

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,7 @@ pub struct Cable {
     address: SocketAddr,
     whole: watch::Sender<bool>,
     frozen: watch::Sender<Option<usize>>,
+    delay: watch::Sender<Duration>,
     seen: Seen,
     task: JoinHandle<()>,
 }
@@ -29,6 +31,7 @@ impl Cable {
         let address = listener.local_addr().expect("an address");
         let (whole, state) = watch::channel(true);
         let (frozen, ice) = watch::channel(None);
+        let (delay, late) = watch::channel(Duration::ZERO);
         let seen = Seen::default();
         let task = tokio::spawn({
             let seen = Arc::clone(&seen);
@@ -38,9 +41,9 @@ impl Cable {
                     let (ice, own) = (ice.clone(), number);
                     number += 1;
                     let (target, state) = (target.clone(), state.clone());
-                    let seen = Arc::clone(&seen);
+                    let (seen, late) = (Arc::clone(&seen), late.clone());
                     tokio::spawn(async move {
-                        forward(client, &target, state, (ice, own), seen).await;
+                        forward(client, &target, state, (ice, own), late, seen).await;
                     });
                 }
             }
@@ -49,6 +52,7 @@ impl Cable {
             address,
             whole,
             frozen,
+            delay,
             seen,
             task,
         }
@@ -79,6 +83,11 @@ impl Cable {
         self.frozen.send_replace(Some(number));
     }
 
+    /// From now on what nats-server sends is so much longer on its way.
+    pub fn delay(&self, by: Duration) {
+        self.delay.send_replace(by);
+    }
+
     /// Lets connections through again.
     pub fn mend(&self) {
         self.whole.send_replace(true);
@@ -96,6 +105,7 @@ async fn forward(
     target: &str,
     mut state: watch::Receiver<bool>,
     (mut ice, number): (watch::Receiver<Option<usize>>, usize),
+    late: watch::Receiver<Duration>,
     seen: Seen,
 ) {
     if !*state.borrow() {
@@ -108,8 +118,8 @@ async fn forward(
     let (from_server, to_server) = server.into_split();
     let both = async {
         tokio::select! {
-            () = copy(from_client, to_server, &seen) => {}
-            () = copy(from_server, to_client, &seen) => {}
+            () = copy(from_client, to_server, None, &seen) => {}
+            () = copy(from_server, to_client, Some(late), &seen) => {}
         }
     };
     let mut both = std::pin::pin!(both);
@@ -124,13 +134,22 @@ async fn forward(
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, seen: &Seen) {
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    late: Option<watch::Receiver<Duration>>,
+    seen: &Seen,
+) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let bytes = buffer.get(..read).expect("as many as were read");
         seen.lock()
             .expect("nobody panics with it")
             .extend_from_slice(bytes);
+        let delay = late.as_ref().map(|late| *late.borrow());
+        if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
+            tokio::time::sleep(delay).await;
+        }
         if to.write_all(bytes).await.is_err() {
             return;
         }

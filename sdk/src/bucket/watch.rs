@@ -71,6 +71,7 @@ impl Watch {
             )
             .is_ok();
         let connection = &bucket.shared.connection;
+        connection.check_heard()?;
         let disturbances = connection.disturbances();
         let mut refusals = connection.watch();
         let subject = reserved::bucket_news(&bucket.name, pattern);

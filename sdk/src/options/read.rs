@@ -57,10 +57,20 @@ impl ConnectOptions {
     /// # Errors
     /// [`OptionsError`] lists everything that is missing or malformed at once.
     pub fn from_env() -> Result<Self, OptionsError> {
+        Self::read(None, true)
+    }
+
+    /// Reads this file, or the one that the environment names, and the environment.
+    pub(crate) fn read(file: Option<&Path>, needs_url: bool) -> Result<Self, OptionsError> {
         let lookup = |name: &str| std::env::var(name).ok();
-        let file = lookup(variables::CONFIG).filter(|path| !path.is_empty());
-        let file = file.map(|path| File::read(Path::new(&path))).transpose()?;
-        Self::from_sources(lookup, file.as_ref())
+        let named = || lookup(variables::CONFIG).filter(|path| !path.is_empty());
+        let file = match file {
+            Some(path) => Some(File::read(path)?),
+            None => named()
+                .map(|path| File::read(Path::new(&path)))
+                .transpose()?,
+        };
+        Self::from_sources(lookup, file.as_ref(), needs_url)
     }
 
     /// Reads a TOML file, and the variables named in [`variables`], which come before
@@ -78,18 +88,18 @@ impl ConnectOptions {
     /// # Errors
     /// [`OptionsError`] lists everything that is missing or malformed at once.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, OptionsError> {
-        let file = File::read(path.as_ref())?;
-        Self::from_sources(|name| std::env::var(name).ok(), Some(&file))
+        Self::read(Some(path.as_ref()), true)
     }
 
     #[cfg(test)]
     fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, OptionsError> {
-        Self::from_sources(lookup, None)
+        Self::from_sources(lookup, None, true)
     }
 
     fn from_sources(
         env: impl Fn(&str) -> Option<String>,
         file: Option<&File>,
+        needs_url: bool,
     ) -> Result<Self, OptionsError> {
         let is_set = |text: &String| !text.trim().is_empty();
         let lookup = |name: &str| {
@@ -118,7 +128,11 @@ impl ConnectOptions {
                 String::new()
             })
         };
-        let nats_url = required(variables::NATS_URL);
+        let nats_url = if needs_url {
+            required(variables::NATS_URL)
+        } else {
+            lookup(variables::NATS_URL).unwrap_or_default()
+        };
         let workload = required(variables::WORKLOAD);
         // Something has to prove it; an nkey is what is asked for.
         let has_other = [variables::TOKEN_FILE, variables::CERTIFICATE_FILE]
@@ -437,7 +451,7 @@ mod tests {
     #[test]
     fn a_file_says_what_the_environment_does_not() {
         let (dir, file) = file(COMPLETE).unwrap();
-        let options = ConnectOptions::from_sources(|_| None, Some(&file)).unwrap();
+        let options = ConnectOptions::from_sources(|_| None, Some(&file), true).unwrap();
         assert_eq!(options.seed_file, Some(dir.path().join("orders.nk")));
         assert_eq!(options.trust_root.unwrap(), "one\ntwo");
         assert_eq!(options.request_timeout, Duration::from_secs(3));
@@ -447,7 +461,7 @@ mod tests {
             variables::TRUST_ROOT_FILE => Some("pins".to_owned()),
             _ => None,
         };
-        let options = ConnectOptions::from_sources(env, Some(&file)).unwrap();
+        let options = ConnectOptions::from_sources(env, Some(&file), true).unwrap();
         assert_eq!(options.nats_url, "tls://elsewhere");
         assert_eq!(options.trust_root_file, PathBuf::from("pins"));
         assert_eq!(options.trust_root, None);
@@ -459,7 +473,7 @@ mod tests {
             "nats_url = 7\nseed = \"SUA…\"\nworkload = \"orders\"\nstorage = 1\nkem_version = 0\n",
         )
         .unwrap();
-        let error = ConnectOptions::from_sources(|_| None, Some(&wrong)).unwrap_err();
+        let error = ConnectOptions::from_sources(|_| None, Some(&wrong), true).unwrap_err();
         let text = error.to_string();
         for part in [
             "`nats_url` of `",

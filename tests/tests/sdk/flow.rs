@@ -1,8 +1,10 @@
 //! What waits, what is dropped, and who is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bulla_sdk::{Client, PublishError, ReceiveError, SendError};
+use bulla_sdk::{Client, Message, PublishError, ReceiveError, SendError, ServiceError};
 use bulla_tests::{Bus, Cable};
 use tokio::time::timeout;
 
@@ -100,4 +102,78 @@ async fn a_drained_client_has_given_what_it_took_and_ends() {
     back.drain().await;
     let end = timeout(Duration::from_millis(100), events.recv()).await;
     assert_eq!(end.expect("it has ended").unwrap_err(), ReceiveError::Ended);
+}
+
+/// Two replicas share events and requests; one of them is drained while they come as
+/// fast as they can. Between the two of them everything has arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_drains_under_load_loses_nothing_that_was_on_its_way() {
+    let quick = "[subject.\"events.>\"]\nframes = \"off\"\nreplay = \"window\"\n\
+                 [subject.\"back.echo\"]\nreplay = \"window\"\n\n[[allow]]";
+    let bus = Bus::start(&POLICY.replacen("[[allow]]", quick, 1)).await;
+    let front = bus.client("front").await;
+    // The one that leaves is far away: much is on its way to it.
+    let cable = Cable::to(bus.nats_url()).await;
+    let leaves = bus.client_behind(&cable, "back").await;
+    let stays = bus.client("back").await;
+
+    let mut first = leaves.queue_subscribe("events.*.done").await.unwrap();
+    let mut second = stays.queue_subscribe("events.*.done").await.unwrap();
+    cable.delay(Duration::from_millis(5));
+    let enough = Arc::new(AtomicBool::new(false));
+    let sender = tokio::spawn({
+        let (front, enough) = (front.clone(), Arc::clone(&enough));
+        async move {
+            let mut number = 0_u32;
+            while !enough.load(Ordering::Relaxed) {
+                front.publish("events.x.done", &number).await.unwrap();
+                number += 1;
+            }
+            front.flush().await.unwrap();
+            number
+        }
+    });
+    let collect = async |events: &mut bulla_sdk::Subscription| {
+        let mut seen = Vec::new();
+        while let Ok(Some(event)) = timeout(Duration::from_millis(800), events.next()).await {
+            seen.push(event.decode::<u32>().unwrap());
+        }
+        seen
+    };
+    let mut seen = Vec::new();
+    while seen.len() < 1_000 {
+        seen.push(first.next().await.unwrap().decode::<u32>().unwrap());
+    }
+    first.drain().await.unwrap();
+    enough.store(true, Ordering::Relaxed);
+    let (rest, others) = tokio::join!(collect(&mut first), collect(&mut second));
+    assert_eq!(first.recv().await.unwrap_err(), ReceiveError::Ended);
+    let all = sender.await.unwrap();
+    seen.extend(rest);
+    seen.extend(others);
+    seen.sort_unstable();
+    let missing = (0..all).filter(|n| seen.binary_search(n).is_err()).count();
+    assert_eq!(missing, 0, "of {all}, {} came", seen.len());
+
+    let echo = async |number: Message<u32>| Ok::<_, ServiceError>(number.into_payload());
+    let leaving = leaves.serve("back.echo", echo).await.unwrap();
+    let _staying = stays.serve("back.echo", echo).await.unwrap();
+    let callers: Vec<_> = (0..16_u32)
+        .map(|caller| {
+            let front = front.clone();
+            tokio::spawn(async move {
+                for number in 0..150 {
+                    let asked = caller * 1_000 + number;
+                    let said: u32 = front.request("back.echo", &asked).await.unwrap();
+                    assert_eq!(said, asked);
+                }
+            })
+        })
+        .collect();
+    let before = leaves.stats().delivered();
+    eventually(|| leaves.stats().delivered() > before + 100).await;
+    leaving.drain().await;
+    for caller in callers {
+        caller.await.expect("no request is lost");
+    }
 }

@@ -10,6 +10,7 @@
 
 mod discovery;
 mod flow;
+mod lent;
 mod limits;
 mod messages;
 mod mistakes;
