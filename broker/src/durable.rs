@@ -16,7 +16,7 @@ use async_nats::jetstream::stream::{
     RetentionPolicy, Source, StorageType,
 };
 use async_nats::jetstream::{self, Context, ErrorCode};
-use bulla_policy::{Consumer, Policy, Retention, Stream};
+use bulla_policy::{Consumer, Policy, Retention, Stream, Workload};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -53,11 +53,12 @@ impl Durable {
     pub(crate) async fn make(&mut self, policy: &Policy, revision: u64) {
         let mut all = true;
         let forgets = |stream: &Stream| stream.retention() != Retention::Limits;
-        if policy.streams().iter().any(forgets)
+        // Edges remember there for long what was asked of them.
+        if (policy.streams().iter().any(forgets) || policy.workloads().iter().any(Workload::mints))
             && let Err(error) = control::open_taken(&self.client, self.replicas).await
         {
             all = false;
-            tracing::warn!(error = %error, "nobody can consume a stream that forgets ids");
+            tracing::warn!(error = %error, "nobody can consume a stream that forgets ids, and no edge remembers for long");
         }
         all &= self.buckets.make(policy).await;
         // What is copied before its copies.

@@ -68,7 +68,7 @@ pub(crate) async fn open_history(client: &Client, replicas: usize) -> Result<(),
 }
 
 /// The same for the stream of claims about what other streams stored, which is
-/// needed only where one of them forgets ids.
+/// needed only where one of them forgets ids or an edge remembers for long.
 pub(crate) async fn open_taken(client: &Client, replicas: usize) -> Result<(), StreamError> {
     open(client.clone(), taken(), replicas).await.map(drop)
 }

@@ -5,7 +5,7 @@ use bulla_gateway::{Gateway, GatewayConfig, SealedBus};
 use bulla_identity::SubjectPattern;
 use bulla_keyring::SigningKey;
 use bulla_process::CancellationToken;
-use bulla_sdk::StreamReader;
+use bulla_sdk::{Agreed, StreamReader};
 use bulla_tests::{KID, now, signing_input};
 use bulla_token::TokenSigningKey;
 use data_encoding::BASE64URL_NOPAD;
@@ -341,4 +341,29 @@ async fn a_stream_is_read_by_number_under_the_checks_of_a_consumer() {
     eventually(async || edge.policy().revision() == 2).await;
     let gone = reader.after(&everything, 0).await.unwrap_err();
     assert!(matches!(gone, ConsumeError::Denied { .. }), "{gone}");
+}
+
+#[tokio::test]
+async fn edges_remember_for_long_where_no_stream_forgets() {
+    let bus = Bus::start(
+        r#"
+version = 1
+trust_domain = "acme.example"
+[workload.edge]
+attest = [{ nkey = "@edge@" }]
+mints = true
+"#,
+    )
+    .await;
+    let client = bus.client("edge").await;
+    let remembering = async {
+        let day = Duration::from_secs(24 * 60 * 60);
+        // A broker makes the stream beside what else it begins with.
+        while client.agree("asked", &[b"key"], b"1", day).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        client.agree("asked", &[b"key"], b"2", day).await
+    };
+    let agreed = timeout(LIMIT, remembering).await.expect("it remembers");
+    assert!(matches!(agreed, Ok(Agreed::Before(value)) if &value[..] == b"1"));
 }
