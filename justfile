@@ -62,6 +62,10 @@ chart:
     target/chart/bin/pip -q install helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 pyyaml
     target/chart/bin/python broker/deploy/helm/check.py
 
+# The edge, shot at by tools that are not ours: openapi, browser, slow, tls; or serve.
+edge WHAT *ARGS:
+    tests/edge/run {{WHAT}} {{ARGS}}
+
 # Sealed messages beside raw NATS, in one run.
 bench:
     cargo bench -p bulla-benches

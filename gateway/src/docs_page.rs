@@ -20,6 +20,10 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:t
 padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line)}\
 .method{display:inline-block;min-width:4.2rem;padding:.1rem .4rem;border-radius:.3rem;\
 background:#2563eb;color:#fff;text-align:center;font-weight:600}\
+nav ul{list-style:none;padding:0;margin:1rem 0 2rem}nav li{margin:.3rem 0}\
+nav a{text-decoration:none;color:inherit}nav .method{font-size:.75rem;min-width:3.6rem}\
+nav small{opacity:.75;margin-left:.6rem}.path{font-size:1.05rem;font-weight:600}\
+th{width:9rem;font-weight:600}td code{overflow-wrap:anywhere}\
 .post{background:#15803d}.put,.patch{background:#b45309}.delete{background:#b91c1c}\
 .gone{opacity:.6}.note{opacity:.75}\
 article{margin:1.5rem 0;padding:1rem;border:1px solid var(--line);border-radius:.6rem}\
@@ -46,6 +50,7 @@ pub(crate) fn page(description: &Value) -> String {
         let _ = write!(page, "<p>{}</p>", escape(about));
     }
     page.push_str("</header><main><h2 id=\"operations\">Operations</h2>");
+    index(&mut page, description);
     for (path, methods) in members(description.get("paths")) {
         for (method, operation) in members(Some(methods)) {
             article(&mut page, path, method, operation);
@@ -66,15 +71,35 @@ pub(crate) fn content_security_policy() -> HeaderValue {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
 
+/// What there is, at a glance.
+fn index(page: &mut String, description: &Value) {
+    page.push_str("<nav><ul>");
+    for (path, methods) in members(description.get("paths")) {
+        for (method, operation) in members(Some(methods)) {
+            let field = |name: &str| operation.get(name).and_then(Value::as_str);
+            let _ = write!(
+                page,
+                "<li><a href=\"#{}\"><span class=\"method {method}\">{}</span> <code>{}</code>\
+                 <small>{}</small></a></li>",
+                escape(field("operationId").unwrap_or_default()),
+                method.to_uppercase(),
+                escape(path),
+                escape(field("summary").unwrap_or_default()),
+            );
+        }
+    }
+    page.push_str("</ul></nav>");
+}
+
 fn article(page: &mut String, path: &str, method: &str, operation: &Value) {
     let field = |name: &str| operation.get(name).and_then(Value::as_str);
     let id = escape(field("operationId").unwrap_or_default());
     let gone = operation.get("deprecated") == Some(&Value::Bool(true));
     let _ = write!(
         page,
-        "<article id=\"{id}\"><div><span class=\"method {method}\">{}</span> <code{}>{}</code></div>",
+        "<article id=\"{id}\"><div><span class=\"method {method}\">{}</span> <code class=\"path{}\">{}</code></div>",
         method.to_uppercase(),
-        if gone { " class=\"gone\"" } else { "" },
+        if gone { " gone" } else { "" },
         escape(path),
     );
     if gone {
@@ -98,9 +123,10 @@ fn article(page: &mut String, path: &str, method: &str, operation: &Value) {
         page.push_str("</p>");
     }
     page.push_str("<h3>Answers</h3><table>");
+    let mut refused: Vec<&str> = Vec::new();
     for (status, response) in members(operation.get("responses")) {
-        let own = response.get("$ref").is_none();
-        if !own {
+        if response.get("$ref").is_some() {
+            refused.push(status);
             continue;
         }
         let about = response.get("description").and_then(Value::as_str);
@@ -112,6 +138,15 @@ fn article(page: &mut String, path: &str, method: &str, operation: &Value) {
         );
         if let Some(content) = response.pointer("/content/application~1json") {
             link(page, content);
+        }
+        page.push_str("</td></tr>");
+    }
+    if !refused.is_empty() {
+        page.push_str("<tr><th><a href=\"#problems\">Problems</a></th><td>");
+        for status in refused {
+            let first = CATALOGUE.iter().find(|p| p.status.to_string() == status);
+            let name = first.map_or("problems", |problem| problem.name);
+            let _ = write!(page, "<a href=\"#{name}\">{}</a> ", escape(status));
         }
         page.push_str("</td></tr>");
     }
@@ -152,17 +187,36 @@ fn parameters(page: &mut String, operation: &Value) {
     for parameter in parameters {
         let field = |name: &str| parameter.get(name).and_then(Value::as_str);
         let required = parameter.get("required") == Some(&Value::Bool(true));
-        let schema = parameter.get("schema").map(Value::to_string);
         let _ = write!(
             page,
-            "<tr><th><code>{}</code></th><td>{}{}</td><td><code>{}</code></td></tr>",
+            "<tr><th><code>{}</code></th><td>{}{} · <code>{}</code>",
             escape(field("name").unwrap_or_default()),
             escape(field("in").unwrap_or_default()),
             if required { ", required" } else { "" },
-            escape(&schema.unwrap_or_default()),
+            escape(&in_short(parameter.get("schema"))),
         );
+        if let Some(about) = field("description") {
+            let _ = write!(page, "<br>{}", escape(about).replace('`', ""));
+        }
+        page.push_str("</td></tr>");
     }
     page.push_str("</table>");
+}
+
+/// The type and the pattern, where a schema says no more; else all of it.
+fn in_short(schema: Option<&Value>) -> String {
+    let Some(schema) = schema else {
+        return String::new();
+    };
+    let member = |name: &str| schema.get(name).and_then(Value::as_str);
+    let members = schema.as_object().map_or(0, serde_json::Map::len);
+    match (member("type"), member("pattern"), members) {
+        (Some(kind), None, 1) => kind.to_owned(),
+        (Some(kind), Some(pattern), 2) if pattern.len() <= 40 => format!("{kind} {pattern}"),
+        // Nobody reads such a pattern; the description has it.
+        (Some(kind), Some(_), 2) => kind.to_owned(),
+        _ => schema.to_string(),
+    }
 }
 
 /// A link to the schema of a content, if it has one.

@@ -104,7 +104,7 @@ pub(crate) fn message_headers(
         let text = value
             .to_str()
             .ok()
-            .filter(|t| t.len() <= MAX_VALUE && values.next().is_none())
+            .filter(|t| t.len() <= MAX_VALUE && !t.contains('\t') && values.next().is_none())
             .ok_or(Problem::BadRequest(
                 "a header is repeated, too long or not printable",
             ))?;

@@ -32,6 +32,15 @@ pub(crate) fn check_head(head: &Parts, max_uri: usize) -> Result<(), Refusal> {
         {
             return Err(malformed("the only transfer encoding is `chunked`"));
         }
+    } else if let Some(authority) = head.uri.authority() {
+        // HTTP/2 says the host where HTTP/1.1 says the target's; `Host` may repeat it.
+        let authority = authority.as_str();
+        let mut hosts = head.headers.get_all(HOST).iter();
+        if authority.contains('@') || hosts.any(|host| host.as_bytes() != authority.as_bytes()) {
+            return Err(malformed(
+                "the authority names a user, or `Host` is another one",
+            ));
+        }
     }
     let from_bus = |name: &HeaderName| {
         let name = name.as_str();

@@ -1,7 +1,8 @@
 //! The description of the API, OpenAPI 3.1, made from the routes. It says what a client
 //! has to know and nothing of what is behind.
 
-use http::{Method, StatusCode};
+use http::header::{AGE, CACHE_CONTROL, ETAG};
+use http::{HeaderName, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::api::ApiConfig;
@@ -11,6 +12,9 @@ use crate::schema::Schema;
 
 /// What a capture takes, as a JSON Schema.
 const CAPTURE_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
+/// What a client may call its request, with quotes or without.
+const IDEMPOTENCY_KEY_PATTERN: &str =
+    r#"^([!#-+\--:<-\[\]-~]{1,255}|"[!#-+\--:<-\[\]-~]{1,255}")$"#;
 
 /// The description for clients that ask for `version`, or say nothing about it.
 pub(crate) fn describe(routes: &RouteTable, api: &ApiConfig, version: Option<&str>) -> Value {
@@ -145,6 +149,22 @@ fn parameters(route: &Route, api: &ApiConfig) -> Vec<Value> {
         parameters.push(json!({"name": name.as_str(), "in": "header",
             "schema": {"type": "string"}}));
     }
+    if let Some(config) = &route.idempotency {
+        parameters.push(json!({"name": "Idempotency-Key", "in": "header",
+            "required": config.is_required,
+            "description": "A name of your own for this request. Repeated under it, it is done once.",
+            "schema": {"type": "string", "pattern": IDEMPOTENCY_KEY_PATTERN}}));
+    }
+    if route.mode == Mode::Stream {
+        parameters.push(json!({"name": "Last-Event-ID", "in": "header",
+            "description": "The `id` of the event that you saw last, to go on after it.",
+            "schema": {"type": "string", "pattern": "^[0-9]{0,19}$"}}));
+    }
+    if route.cache.is_some() {
+        parameters.push(json!({"name": "If-None-Match", "in": "header",
+            "description": "The `ETag` of an answer that you have.",
+            "schema": {"type": "string"}}));
+    }
     if let (Some(header), Some(version)) = (&api.version_header, &route.version) {
         let required = api.default_version.as_ref() != Some(version);
         parameters.push(
@@ -172,6 +192,10 @@ fn responses(route: &Route, name: &str, schemas: &mut Map<String, Value>) -> Val
                 response(route, *status, name, schemas),
             );
         }
+    }
+    if route.cache.is_some() {
+        let unchanged = json!({"description": "You have the present answer."});
+        responses.insert("304".to_owned(), unchanged);
     }
     for status in own_statuses(route) {
         responses
@@ -212,6 +236,17 @@ fn response(
         })
     };
     set(&mut response, "content", content);
+    let named = |name: &HeaderName| {
+        let header = json!({"schema": {"type": "string"}});
+        (name.as_str().to_owned(), header)
+    };
+    let mut headers: Map<String, Value> = route.response_headers.iter().map(named).collect();
+    if route.cache.is_some() && status == StatusCode::OK {
+        headers.extend([named(&ETAG), named(&CACHE_CONTROL), named(&AGE)]);
+    }
+    if !headers.is_empty() {
+        set(&mut response, "headers", Value::Object(headers));
+    }
     response
 }
 

@@ -28,6 +28,8 @@ mod presentation;
 mod protection;
 mod reload;
 mod setup;
+mod smuggled;
+mod smuggled_h2;
 mod smuggling;
 mod sockets;
 mod streams;
