@@ -176,6 +176,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Whether the user is revoked: nothing is minted for him then.
     fn is_user_revoked(&self, principal: &str) -> bool;
 
+    /// Whether a token is revoked by its own id, whoever its user is.
+    fn is_token_revoked(&self, id: &str) -> bool;
+
     /// Takes the claims that the policy calls private out of `claims`, and gives them
     /// encrypted to their readers, for the token of `txn` and `user`.
     fn hide_claims(

@@ -106,12 +106,15 @@ impl Known {
 }
 
 impl<B: Bus> Edge<B> {
-    /// Whether a user may go on with what he began: he is not revoked, nor his key, and his
-    /// certificate is still listed.
+    /// Whether a user may go on with what he began: he is not revoked, nor his token or key,
+    /// and his certificate is still listed.
     pub(crate) fn still_allows(&self, user: &Identity) -> bool {
         let loaded = self.loaded.load();
         let proof_is_good = match user {
-            Identity::Token(_) => true,
+            Identity::Token(_) => {
+                let id = user.token_id();
+                !id.is_some_and(|id| self.bus.is_token_revoked(id))
+            }
             Identity::Key(key) => {
                 let keys = loaded.api_keys.as_ref();
                 keys.is_some_and(|keys| keys.is_good(&key.id, clock::now()))

@@ -47,6 +47,14 @@ impl Identity {
         }
     }
 
+    /// The id of the token itself; nothing of what has none.
+    pub(crate) fn token_id(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => token.claims().get("jti")?.as_str(),
+            Self::Key(_) | Self::Certificate(_) => None,
+        }
+    }
+
     /// When it ends, without leeway; nothing for what does not end by itself.
     pub(crate) fn ends(&self) -> Option<UnixMillis> {
         match self {

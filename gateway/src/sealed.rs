@@ -187,6 +187,10 @@ impl Bus for SealedBus {
         self.client.revocations().is_user_revoked(principal)
     }
 
+    fn is_token_revoked(&self, id: &str) -> bool {
+        self.client.revocations().is_token_revoked(id)
+    }
+
     async fn hide_claims(
         &self,
         txn: &str,

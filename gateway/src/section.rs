@@ -110,16 +110,7 @@ impl<'a> Section<'a> {
     /// The text under a name that is not known beforehand.
     pub(crate) fn named_text(&mut self, name: &str) -> Option<Located<String>> {
         let value = self.named(name)?;
-        match value.get().as_str() {
-            Some(text) => Some(Located {
-                value: text.to_owned(),
-                span: value.span(),
-            }),
-            None => {
-                self.wrong(value, name, "a string");
-                None
-            }
-        }
+        self.as_text(value, name, "a string")
     }
 
     /// The table under a name that is not known beforehand.
@@ -132,6 +123,17 @@ impl<'a> Section<'a> {
         let entry = self.entries.iter_mut().find(|e| e.key == name)?;
         entry.taken = true;
         Some(entry.value)
+    }
+
+    fn as_text(&self, value: Value<'_>, key: &str, expected: &str) -> Option<Located<String>> {
+        let text = value.get().as_str();
+        if text.is_none() {
+            self.wrong(value, key, expected);
+        }
+        text.map(|text| Located {
+            value: text.to_owned(),
+            span: value.span(),
+        })
     }
 
     fn as_section(&self, value: Value<'a>, name: &str) -> Option<Section<'a>> {
@@ -204,16 +206,7 @@ impl<'a> Section<'a> {
 
     pub(crate) fn text(&mut self, key: &'static str) -> Option<Located<String>> {
         let value = self.take(key, Kind::Text)?;
-        match value.get().as_str() {
-            Some(text) => Some(Located {
-                value: text.to_owned(),
-                span: value.span(),
-            }),
-            None => {
-                self.wrong(value, key, "a string");
-                None
-            }
-        }
+        self.as_text(value, key, "a string")
     }
 
     pub(crate) fn required_text(
@@ -227,27 +220,16 @@ impl<'a> Section<'a> {
     /// A string, or an array of strings.
     pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<Located<String>>> {
         let value = self.take(key, Kind::Texts)?;
-        if let Some(text) = value.get().as_str() {
-            return Some(vec![Located {
-                value: text.to_owned(),
-                span: value.span(),
-            }]);
-        }
         let Some(items) = value.get().as_array() else {
-            self.wrong(value, key, "a string or an array of strings");
-            return None;
+            let only = self.as_text(value, key, "a string or an array of strings");
+            return only.map(|text| vec![text]);
         };
-        let mut texts = Vec::new();
-        for item in items.iter().map(|item| value.item(item)) {
-            match item.get().as_str() {
-                Some(text) => texts.push(Located {
-                    value: text.to_owned(),
-                    span: item.span(),
-                }),
-                None => self.wrong(item, key, "a string"),
-            }
-        }
-        Some(texts)
+        let items = items.iter().map(|item| value.item(item));
+        Some(
+            items
+                .filter_map(|item| self.as_text(item, key, "a string"))
+                .collect(),
+        )
     }
 
     pub(crate) fn required_texts(
@@ -278,21 +260,9 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn count(&mut self, key: &'static str, range: Range<usize>) -> Option<usize> {
-        let value = self.take(key, Kind::Number)?;
-        let number = integer(value.get()).and_then(|n| usize::try_from(n).ok());
-        match number {
-            Some(n) if range.contains(&n) => Some(n),
-            Some(n) => {
-                let last = range.end.saturating_sub(1);
-                let message = format!("`{key}` is {n}, {} to {last} is possible", range.start);
-                self.problem(&value.span(), message);
-                None
-            }
-            None => {
-                self.wrong(value, key, "a whole number");
-                None
-            }
-        }
+        let last = range.end.saturating_sub(1);
+        self.whole(key, range.start as u64..=last as u64)
+            .and_then(|n| usize::try_from(n).ok())
     }
 
     pub(crate) fn flag(&mut self, key: &'static str) -> Option<bool> {
@@ -304,15 +274,19 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+        self.whole(key, u64::from(*range.start())..=u64::from(*range.end()))
+            .and_then(|n| u32::try_from(n).ok())
+    }
+
+    /// A whole number within a range.
+    fn whole(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.take(key, Kind::Number)?;
-        match integer(value.get()).map(u32::try_from) {
-            Some(Ok(n)) if range.contains(&n) => Some(n),
-            Some(_) => {
-                let message = format!(
-                    "`{key}` is out of range: {} to {} is possible",
-                    range.start(),
-                    range.end()
-                );
+        match integer(value.get()) {
+            Some(n) if range.contains(&n) => Some(n),
+            Some(n) => {
+                let (first, last) = (range.start(), range.end());
+                let message =
+                    format!("`{key}` is {n}, out of range: {first} to {last} is possible");
                 self.problem(&value.span(), message);
                 None
             }

@@ -51,6 +51,10 @@ impl<B: Bus> Visit<'_, B> {
         if self.edge.bus.is_user_revoked(identity.principal()) {
             return Err(deny(Problem::Forbidden, "user_revoked"));
         }
+        let is_revoked = |id| self.edge.bus.is_token_revoked(id);
+        if identity.token_id().is_some_and(is_revoked) {
+            return Err(deny(Problem::InvalidToken, "token_revoked"));
+        }
         let claims = identity.claims();
         if !rights.scopes.iter().all(|scope| claims.has_scope(scope)) {
             let problem = Problem::InsufficientScope(rights.scopes.join(" "));

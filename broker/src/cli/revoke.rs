@@ -57,7 +57,8 @@ pub(crate) enum RevokeCommand {
             The edge mints no more tokens for this user, and no receiver takes those that there are.")]
     User(Target),
     /// Revoke one transaction token, by its `txn`: the whole chain of calls that it is for
-    #[command(after_help = "Example:\n  bulla revoke token 3f1c0a…")]
+    #[command(after_help = "Example:\n  bulla revoke token 3f1c0a…\n\n\
+            The edge also looks for the `jti` of a client's access token there.")]
     Token(Target),
     /// Take a revocation back: it is believed again
     #[command(after_help = "Example:\n  bulla revoke lift workload orders")]

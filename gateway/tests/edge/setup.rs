@@ -374,6 +374,10 @@ impl Bus for TestBus {
         principal == "revoked" || self.revoked.lock().iter().any(|r| r == principal)
     }
 
+    fn is_token_revoked(&self, id: &str) -> bool {
+        self.revoked.lock().iter().any(|r| r == id)
+    }
+
     /// No policy here calls a claim private.
     async fn hide_claims(
         &self,

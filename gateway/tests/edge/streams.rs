@@ -321,3 +321,28 @@ fn a_thousand_idle_streams_fit_into_40_mib() {
     println!("{}", line.unwrap_or(&text));
     assert!(output.status.success(), "{text}");
 }
+
+#[tokio::test]
+async fn a_token_that_is_revoked_by_its_id_counts_no_more_and_ends_its_streams() {
+    let edge = edge().await;
+    let asks = async |id: &str| {
+        let token = edge.issuer.token_with(json!({ "jti": id }));
+        let request = edge.get("/v1/users/alice/events").bearer_auth(token);
+        request.send().await.unwrap()
+    };
+    let (stolen, good) = (asks("stolen").await, asks("good").await);
+    assert_eq!(
+        (stolen.status().as_u16(), good.status().as_u16()),
+        (200, 200)
+    );
+    edge.bus.revoked.lock().push("stolen".into());
+    assert!(ended(stolen).await < Duration::from_secs(1));
+    let refused = asks("stolen").await;
+    let challenge = refused.headers()["www-authenticate"].to_str().unwrap();
+    assert!(challenge.contains("invalid_token"), "{challenge}");
+    assert_eq!(refused.status(), 401);
+    // The same user's other token.
+    assert_eq!(open_streams(&edge).await, "bulla_gateway_streams 1");
+    assert_eq!(asks("other").await.status(), 200);
+    drop(good);
+}
