@@ -467,9 +467,10 @@ async fn publish<T: Succession>(
     loop {
         let previous = match stream.last(subject).await? {
             None => 0,
+            // What was read once is not read again.
+            Some(Record { payload, .. }) if payload == *ours.bytes() => return Ok(ours),
             Some(Record { sequence, payload }) => match open(&payload) {
                 Ok(stored) => match ours.check_succession(&stored) {
-                    Ok(()) if *stored.bytes() == *ours.bytes() => return Ok(ours),
                     Ok(()) => sequence,
                     // A newer one by a root that was replaced is no newer one.
                     Err(SuccessionError::Rollback { held, offered })

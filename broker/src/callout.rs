@@ -18,10 +18,12 @@ mod attest;
 mod decide;
 mod deny_reason;
 mod joining;
+mod kept;
 mod nonces;
 mod proof;
 mod questions;
 mod request;
+mod servers;
 mod token_keys;
 mod tokens;
 

@@ -1,6 +1,5 @@
 //! Who may connect, and with which permissions.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use bulla_policy::{
 };
 use data_encoding::HEXLOWER;
 
+use super::kept::{Entries, Kept};
 use super::proof::Proof;
 use super::tokens::Issuers;
 use crate::buckets::{self, Found};
@@ -32,7 +32,7 @@ pub struct Admissions {
     /// What proves each workload.
     by_name: HashMap<WorkloadName, Vec<Proof>>,
     /// What connections may do that earlier policies admitted.
-    former: HashMap<Mark, (Proof, Arc<Permissions>)>,
+    former: HashMap<Mark, (Proof, Arc<Kept>)>,
 }
 
 /// One proof of a workload.
@@ -84,8 +84,8 @@ impl Grants {
     /// The same, for a connection by this proof.
     fn marked_for(&self, proof: &Proof) -> Self {
         match self {
-            Self::Fixed(permissions, fingerprint) => {
-                Self::Fixed(Arc::clone(permissions), mark(*fingerprint, proof))
+            Self::Fixed(kept, fingerprint) => {
+                Self::Fixed(Arc::clone(kept), mark(*fingerprint, proof))
             }
             Self::Circumstantial(policy) => Self::Circumstantial(Arc::clone(policy)),
         }
@@ -96,7 +96,7 @@ impl Grants {
 #[derive(Clone, Debug)]
 enum Grants {
     /// Always and from everywhere the same.
-    Fixed(Arc<Permissions>, Mark),
+    Fixed(Arc<Kept>, Mark),
     /// Compiled when one connects, because it depends on when and from where.
     Circumstantial(Arc<Policy>),
 }
@@ -105,11 +105,7 @@ impl Admission {
     /// The name under which nats-server knows a connection with these
     /// permissions.
     pub(super) fn user(&self, permissions: &Permissions) -> String {
-        let mark = match &self.grants {
-            // Not less than all of it, for want of a bucket.
-            Grants::Fixed(all, mark) if std::ptr::eq(&**all, permissions) => *mark,
-            _ => mark(permissions.fingerprint(), &self.proof),
-        };
+        let mark = self.marked(permissions.fingerprint());
         format!("{}{MARK}{}", self.workload, HEXLOWER.encode(&mark))
     }
 
@@ -140,13 +136,13 @@ impl Admission {
     pub(super) fn permissions(
         &self,
         circumstances: &Circumstances,
-    ) -> Result<(Cow<'_, Permissions>, Option<UnixMillis>), PermissionError> {
+    ) -> Result<(Permissions, Option<UnixMillis>), PermissionError> {
         match &self.grants {
-            Grants::Fixed(permissions, _) => Ok((Cow::Borrowed(&**permissions), None)),
+            Grants::Fixed(kept, _) => Ok((kept.permissions(), None)),
             Grants::Circumstantial(policy) => {
                 let permissions = policy.permissions(&self.id, circumstances)?;
                 let until = policy.next_change_of(&self.id, circumstances.now);
-                Ok((Cow::Owned(permissions), until))
+                Ok((permissions, until))
             }
         }
     }
@@ -168,6 +164,7 @@ impl Admissions {
         let mut admissions = Self::new();
         let buckets = policy.buckets().iter().map(|b| b.name().to_owned());
         admissions.buckets = buckets.collect();
+        let mut entries = Entries::default();
         for workload in policy.workloads() {
             let grants = if policy.depends_on_circumstances(workload.id()) {
                 Grants::Circumstantial(Arc::clone(policy))
@@ -175,7 +172,8 @@ impl Admissions {
                 let any = Circumstances::at(UnixMillis::default());
                 let permissions = policy.permissions(workload.id(), &any)?;
                 let fingerprint = permissions.fingerprint();
-                Grants::Fixed(Arc::new(permissions), fingerprint)
+                let kept = entries.keep(&permissions, workload);
+                Grants::Fixed(Arc::new(kept), fingerprint)
             };
             admissions.register(workload, &grants)?;
         }
@@ -231,10 +229,10 @@ impl Admissions {
     /// so that what they lose can be told from what they gain.
     pub(super) fn after(mut self, before: &Self) -> Self {
         let own = before.by_proof.iter().filter_map(|(proof, held)| {
-            let Grants::Fixed(permissions, mark) = &held.grants else {
+            let Grants::Fixed(kept, mark) = &held.grants else {
                 return None;
             };
-            Some((*mark, (*proof, Arc::clone(permissions))))
+            Some((*mark, (*proof, Arc::clone(kept))))
         });
         self.former = own.collect();
         if self.former.len() + before.former.len() <= MAX_FORMER {
@@ -315,7 +313,7 @@ impl Admissions {
         let Ok((new, _)) = admission.permissions(circumstances) else {
             return Standing::Lost("permissions_changed");
         };
-        match new.change_from(old) {
+        match new.change_from(&old.permissions()) {
             AdmissionChange::Same => Standing::Current,
             AdmissionChange::Gains => Standing::Behind,
             AdmissionChange::Loses => Standing::Lost("permissions_changed"),

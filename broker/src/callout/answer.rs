@@ -4,7 +4,7 @@ use bulla_identity::UnixMillis;
 use bulla_keyring::NkeySeed;
 use bulla_policy::Permissions;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::request::CalloutRequest;
 
@@ -34,28 +34,30 @@ pub(super) fn allow(
         permissions,
         until,
     } = welcome;
-    let mut user = json!({
-            "aud": ACCOUNT,
-            "iat": now.as_secs(),
-            "iss": issuer.public().to_string(),
-            "jti": HEXLOWER.encode(&inner_id),
-            "name": name,
-            "sub": request.user_nkey.to_string(),
-            "nats": {
-                "pub": list(&permissions.publish_allow, &permissions.publish_deny),
-                "sub": list(&permissions.subscribe_allow, &permissions.subscribe_deny),
-                "subs": -1,
-                "data": -1,
-                "payload": -1,
-                "type": "user",
-                "version": 2,
-            },
-    });
-    if let (Some(until), Value::Object(user)) = (until, &mut user) {
-        user.insert("exp".to_owned(), until.as_millis().div_ceil(1000).into());
-    }
-    let user = sign(issuer, &user);
-    respond(issuer, request, now, outer_id, "jwt", &user)
+    let user = Claims {
+        aud: ACCOUNT,
+        exp: until.map(|until| until.as_millis().div_ceil(1000)),
+        iat: now.as_secs(),
+        iss: issuer.public().to_string(),
+        jti: HEXLOWER.encode(&inner_id),
+        name: Some(name),
+        nats: User {
+            publish: Direction::of(&permissions.publish_allow, &permissions.publish_deny),
+            subscribe: Direction::of(&permissions.subscribe_allow, &permissions.subscribe_deny),
+            subs: -1,
+            data: -1,
+            payload: -1,
+            kind: "user",
+            version: 2,
+        },
+        sub: request.user_nkey.to_string(),
+    };
+    let jwt = sign(issuer, &user);
+    let said = Response {
+        jwt: Some(&jwt),
+        ..Response::default()
+    };
+    respond(issuer, request, now, outer_id, said)
 }
 
 /// The answer that turns a connection away. `text` reaches the server's log;
@@ -67,7 +69,11 @@ pub(super) fn deny(
     now: UnixMillis,
     id: [u8; 16],
 ) -> String {
-    respond(issuer, request, now, id, "error", text)
+    let said = Response {
+        error: Some(text),
+        ..Response::default()
+    };
+    respond(issuer, request, now, id, said)
 }
 
 fn respond(
@@ -75,41 +81,106 @@ fn respond(
     request: &CalloutRequest,
     now: UnixMillis,
     id: [u8; 16],
-    key: &str,
-    value: &str,
+    said: Response<'_>,
 ) -> String {
-    sign(
-        issuer,
-        &json!({
-            "aud": request.server.to_string(),
-            "iat": now.as_secs(),
-            "iss": issuer.public().to_string(),
-            "jti": HEXLOWER.encode(&id),
-            "sub": request.user_nkey.to_string(),
-            "nats": {
-                key: value,
-                "type": "authorization_response",
-                "version": 2,
-            },
-        }),
-    )
+    let server = request.server.to_string();
+    let claims = Claims {
+        aud: &server,
+        exp: None,
+        iat: now.as_secs(),
+        iss: issuer.public().to_string(),
+        jti: HEXLOWER.encode(&id),
+        name: None,
+        nats: said,
+        sub: request.user_nkey.to_string(),
+    };
+    sign(issuer, &claims)
 }
 
-/// nats-server reads an empty or absent list as *everything*, so a direction
-/// without grants is written as a deny of everything.
-fn list(allow: &[String], deny: &[String]) -> Value {
-    if allow.is_empty() {
-        return json!({ "deny": [">"] });
+/// What a JWT says, in NATS's own dialect.
+#[derive(Serialize)]
+struct Claims<'a, N> {
+    aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<u64>,
+    iat: u64,
+    iss: String,
+    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    nats: N,
+    sub: String,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    #[serde(rename = "pub")]
+    publish: Direction<'a>,
+    #[serde(rename = "sub")]
+    subscribe: Direction<'a>,
+    subs: i8,
+    data: i8,
+    payload: i8,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u8,
+}
+
+#[derive(Serialize)]
+struct Response<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u8,
+}
+
+impl Default for Response<'_> {
+    fn default() -> Self {
+        Self {
+            jwt: None,
+            error: None,
+            kind: "authorization_response",
+            version: 2,
+        }
     }
-    json!({ "allow": allow, "deny": deny })
 }
 
-fn sign(issuer: &NkeySeed, claims: &Value) -> String {
-    let mut token = format!(
-        "{}.{}",
-        BASE64URL_NOPAD.encode(HEADER.as_bytes()),
-        BASE64URL_NOPAD.encode(claims.to_string().as_bytes())
-    );
+/// What may be published, or subscribed to.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum Direction<'a> {
+    Listed {
+        allow: &'a [String],
+        deny: &'a [String],
+    },
+    Nothing {
+        deny: [&'static str; 1],
+    },
+}
+
+impl<'a> Direction<'a> {
+    /// nats-server reads an empty or absent list as *everything*, so a direction
+    /// without grants is written as a deny of everything.
+    fn of(allow: &'a [String], deny: &'a [String]) -> Self {
+        if allow.is_empty() {
+            return Self::Nothing { deny: [">"] };
+        }
+        Self::Listed { allow, deny }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "texts and numbers under fixed names can always be written as JSON"
+)]
+fn sign(issuer: &NkeySeed, claims: &impl Serialize) -> String {
+    let claims = serde_json::to_vec(claims).expect("claims");
+    let mut token = BASE64URL_NOPAD.encode(HEADER.as_bytes());
+    token.push('.');
+    BASE64URL_NOPAD.encode_append(&claims, &mut token);
     let signature = issuer.sign_text(&token);
     token.push('.');
     BASE64URL_NOPAD.encode_append(signature.as_bytes(), &mut token);
@@ -123,15 +194,20 @@ const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_direction_without_grants_denies_everything() {
-        assert_eq!(list(&[], &[]), json!({ "deny": [">"] }));
-        assert_eq!(list(&[], &["a".to_owned()]), json!({ "deny": [">"] }));
-        assert_eq!(
-            list(&["a.b".to_owned()], &[]),
-            json!({ "allow": ["a.b"], "deny": [] })
-        );
+        let json = |allow: &[&str], deny: &[&str]| {
+            let owned = |list: &[&str]| -> Vec<String> {
+                list.iter().map(|entry| (*entry).to_owned()).collect()
+            };
+            serde_json::to_value(Direction::of(&owned(allow), &owned(deny))).unwrap()
+        };
+        assert_eq!(json(&[], &[]), json!({ "deny": [">"] }));
+        assert_eq!(json(&[], &["a"]), json!({ "deny": [">"] }));
+        assert_eq!(json(&["a.b"], &[]), json!({ "allow": ["a.b"], "deny": [] }));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
-use bulla_keyring::{CurveSeed, NkeySeed, sha256};
+use bulla_keyring::{CurveBox, CurveSeed, NkeySeed, sha256};
 use bulla_policy::Circumstances;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::deny_reason::DenyReason;
 use super::joining::{self, AskInviters, JOINING};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
+use super::servers::Servers;
 use super::token_keys::TokenKeys;
 use crate::buckets::{self, Served};
 use crate::control::Inviters;
@@ -33,7 +34,7 @@ use crate::trial::Trial;
 #[derive(Debug)]
 pub struct Callout {
     issuer: NkeySeed,
-    xkey: CurveSeed,
+    servers: Servers,
     admissions: ArcSwapOption<Admissions>,
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
@@ -54,7 +55,7 @@ impl Callout {
     pub fn new(issuer: NkeySeed, xkey: CurveSeed) -> Self {
         Self {
             issuer,
-            xkey,
+            servers: Servers::new(xkey, SERVER_CAPACITY),
             admissions: ArcSwapOption::empty(),
             outcasts: ArcSwap::default(),
             seen: None,
@@ -189,11 +190,17 @@ impl Callout {
             .and_then(|text| Nkey::parse(text).ok())
             .filter(|nkey| nkey.kind() == NkeyKind::Curve)
             .ok_or(Silence::NotEncrypted)?;
-        let token = self
-            .xkey
-            .open(sealed, &sender)
-            .map_err(|_| Silence::DoesNotOpen)?;
-        let request = request::decode(&token)?;
+        // Every question comes twice to a broker in both groups. The name of the key
+        // is part of it: a copy under another name must not stand in for the question.
+        let digest = sha256(&[sender.bytes().as_slice(), sealed]);
+        if !self.recent.lock().is_new(digest) {
+            return Err(Silence::SameRequest);
+        }
+        let server = self.servers.by_xkey(&sender);
+        let server = server.map_err(|_| Silence::DoesNotOpen)?;
+        let token = server.shared.open(sealed);
+        let token = token.map_err(|_| Silence::DoesNotOpen)?;
+        let request = request::decode(&token, |name| server.key_of(name))?;
         if request.server_xkey != Some(sender) {
             return Err(Silence::ForeignSender);
         }
@@ -203,13 +210,11 @@ impl Callout {
         if request.expires_at > now.saturating_add(LONGEST_WAIT) {
             return Err(Silence::FarExpiry);
         }
+        self.servers
+            .remember(&server, request.server, request.server_key);
         let patience = request.expires_at.saturating_since(now).as_millis();
         let patience = u64::try_from(patience).unwrap_or(u64::MAX);
         self.patience.fetch_max(patience, Ordering::Relaxed);
-        let digest = sha256(&[sealed]);
-        if !self.recent.lock().is_new(digest) {
-            return Err(Silence::SameRequest);
-        }
         let decision = |workload| Decision {
             workload,
             verb: "connect",
@@ -238,7 +243,7 @@ impl Callout {
                     self.refuse(&decision, &reason, &request, now, random)
                 }
             };
-            return self.seal(&answer, &sender, random);
+            return seal(&answer, &server.shared, random);
         }
         let decided = self.decide(&admissions, &request, digest, now)?;
         let who = match &decided {
@@ -287,7 +292,7 @@ impl Callout {
                 self.refuse(&decision, &reason, &request, now, random)
             }
         };
-        self.seal(&answer, &sender, random)
+        seal(&answer, &server.shared, random)
     }
 
     fn refuse(
@@ -303,12 +308,6 @@ impl Callout {
         // One text for every reason: it lands in the server's log.
         let text = format!("refused, decision {}", HEXLOWER.encode(&random.decision));
         answer::deny(&self.issuer, request, &text, now, id)
-    }
-
-    fn seal(&self, answer: &str, to: &Nkey, random: &Random) -> Result<Vec<u8>, Silence> {
-        self.xkey
-            .seal(answer.as_bytes(), to, random.box_nonce)
-            .map_err(|_| Silence::DoesNotOpen)
     }
 
     /// Who is let in to join, if anybody is.
@@ -382,6 +381,11 @@ impl Callout {
             NonceUse::Full => Ok(Err(DenyReason::NoncesFull)),
         }
     }
+}
+
+fn seal(answer: &str, shared: &CurveBox, random: &Random) -> Result<Vec<u8>, Silence> {
+    let sealed = shared.seal(answer.as_bytes(), random.box_nonce);
+    sealed.map_err(|_| Silence::DoesNotOpen)
 }
 
 /// A reason that names the workload.
@@ -463,6 +467,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 /// Requests that may come between the two deliveries of one.
 const RECENT_CAPACITY: usize = 4_096;
+
+/// Servers that are known at once.
+const SERVER_CAPACITY: usize = 1_024;
 
 /// Connections that may be remembered at once.
 const NONCE_CAPACITY: usize = 65_536;

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use nkeys::XKey;
+use crypto_box::aead::Aead as _;
+use crypto_box::{PublicKey, SalsaBox, SecretKey};
 use zeroize::Zeroizing;
 
 use bulla_identity::{Nkey, NkeyKind};
@@ -15,10 +16,20 @@ use crate::seed_text::{self, SecretBytes, SeedError};
 /// A secret xkey, `SX…`.
 ///
 /// The library's key is made for each use and not kept: crypto_box 0.9 leaves
-/// the secret's bytes behind when its key is dropped.
+/// the secret's bytes behind when its key is dropped. What two keys share may be
+/// kept, see [`CurveSeed::shared_with`].
 pub struct CurveSeed {
     seed: SecretBytes,
     public: Nkey,
+}
+
+/// What a secret xkey and one peer's public one share: it seals to that peer and
+/// opens what the peer sealed, without the curve. Both peers have the same, so a box
+/// does not tell which of the two made it. Wiped on drop.
+pub struct CurveBox {
+    // On the heap, so that moving it leaves no copy behind.
+    shared: Box<SalsaBox>,
+    peer: Nkey,
 }
 
 /// Why a box was not made or not opened.
@@ -57,18 +68,10 @@ impl CurveSeed {
         }
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "the nkeys crate prints the public key of a pair, and its own text parses"
-    )]
     fn new(seed: SecretBytes) -> Self {
-        let key = XKey::new_from_raw(**seed);
-        let public = Nkey::parse(&key.public_key()).expect("a public xkey");
+        let public = SecretKey::from_bytes(**seed).public_key();
+        let public = Nkey::from_bytes(NkeyKind::Curve, *public.as_bytes());
         Self { seed, public }
-    }
-
-    fn key(&self) -> XKey {
-        XKey::new_from_raw(**self.seed)
     }
 
     /// The public nkey, `X…`.
@@ -77,18 +80,39 @@ impl CurveSeed {
         self.public
     }
 
-    /// Seals `plain` to a peer.
+    /// What this key shares with a peer's: one multiplication on the curve, for any
+    /// number of boxes.
     ///
     /// # Errors
     /// [`BoxError::NotCurve`], [`BoxError::SmallOrder`] for an unusable peer.
     ///
     /// # Security
-    /// `nonce` must be random or otherwise never used before between these two
-    /// keys.
+    /// It opens all boxes between the two, for as long as it is kept. The seed does
+    /// so too, and more: whoever holds the one may hold the other.
+    pub fn shared_with(&self, peer: &Nkey) -> Result<CurveBox, BoxError> {
+        if peer.kind() != NkeyKind::Curve {
+            return Err(BoxError::NotCurve);
+        }
+        if is_small_order(peer.bytes()) {
+            return Err(BoxError::SmallOrder);
+        }
+        let secret = SecretKey::from_bytes(**self.seed);
+        let public = PublicKey::from(*peer.bytes());
+        Ok(CurveBox {
+            shared: Box::new(SalsaBox::new(&public, &secret)),
+            peer: *peer,
+        })
+    }
+
+    /// Seals `plain` to a peer.
+    ///
+    /// # Errors
+    /// As [`CurveSeed::shared_with`].
+    ///
+    /// # Security
+    /// As [`CurveBox::seal`].
     pub fn seal(&self, plain: &[u8], to: &Nkey, nonce: [u8; 24]) -> Result<Vec<u8>, BoxError> {
-        self.key()
-            .seal_with_nonce(plain, &peer(to)?, nonce.into())
-            .map_err(|_| BoxError::DoesNotOpen)
+        self.shared_with(to)?.seal(plain, nonce)
     }
 
     /// Opens a box that a peer sealed to this key.
@@ -96,10 +120,7 @@ impl CurveSeed {
     /// # Errors
     /// [`BoxError`] if it was not sealed by `from` to this key, or was changed.
     pub fn open(&self, sealed: &[u8], from: &Nkey) -> Result<Zeroizing<Vec<u8>>, BoxError> {
-        self.key()
-            .open(sealed, &peer(from)?)
-            .map(Zeroizing::new)
-            .map_err(|_| BoxError::DoesNotOpen)
+        self.shared_with(from)?.open(sealed)
     }
 
     /// The seed's text, for a key file.
@@ -118,18 +139,60 @@ impl fmt::Debug for CurveSeed {
     }
 }
 
-fn peer(key: &Nkey) -> Result<XKey, BoxError> {
-    if key.kind() != NkeyKind::Curve {
-        return Err(BoxError::NotCurve);
+impl CurveBox {
+    /// Whose key it is shared with.
+    #[must_use]
+    pub const fn peer(&self) -> Nkey {
+        self.peer
     }
-    if is_small_order(key.bytes()) {
-        return Err(BoxError::SmallOrder);
+
+    /// Seals `plain` to the peer.
+    ///
+    /// # Errors
+    /// None that a plain text of less than 256 GiB can cause.
+    ///
+    /// # Security
+    /// `nonce` must be random or otherwise never used before between these two
+    /// keys, by either of them.
+    pub fn seal(&self, plain: &[u8], nonce: [u8; 24]) -> Result<Vec<u8>, BoxError> {
+        let sealed = self.shared.encrypt(&nonce.into(), plain);
+        let sealed = sealed.map_err(|_| BoxError::DoesNotOpen)?;
+        let mut whole = Vec::with_capacity(VERSION.len() + nonce.len() + sealed.len());
+        whole.extend_from_slice(VERSION);
+        whole.extend_from_slice(&nonce);
+        whole.extend_from_slice(&sealed);
+        Ok(whole)
     }
-    XKey::from_public_key(&key.to_string()).map_err(|_| BoxError::NotCurve)
+
+    /// Opens a box of the two.
+    ///
+    /// # Errors
+    /// [`BoxError::DoesNotOpen`] if neither of them made it, or it was changed.
+    pub fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        let (nonce, sealed) = sealed
+            .strip_prefix(VERSION)
+            .and_then(|rest| rest.split_first_chunk::<24>())
+            .ok_or(BoxError::DoesNotOpen)?;
+        self.shared
+            .decrypt(nonce.into(), sealed)
+            .map(Zeroizing::new)
+            .map_err(|_| BoxError::DoesNotOpen)
+    }
 }
+
+impl fmt::Debug for CurveBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CurveBox(with {})", self.peer)
+    }
+}
+
+/// The version of such boxes, which begins each.
+const VERSION: &[u8] = b"xkv1";
 
 #[cfg(test)]
 mod tests {
+    use nkeys::XKey;
+
     use super::*;
     use crate::montgomery::SMALL_ORDER_U;
 
@@ -156,6 +219,29 @@ mod tests {
         for len in 0..sealed.len() {
             assert!(b.open(&sealed[..len], &a.public()).is_err());
         }
+    }
+
+    /// A hundred boxes by one multiplication, the same as by a hundred.
+    #[test]
+    fn what_is_shared_makes_and_opens_the_same_boxes() {
+        let (a, b) = pair();
+        let (ours, theirs) = (
+            a.shared_with(&b.public()).unwrap(),
+            b.shared_with(&a.public()).unwrap(),
+        );
+        assert_eq!(ours.peer(), b.public());
+        for nonce in 0..100 {
+            let sealed = ours.seal(b"callout", [nonce; 24]).unwrap();
+            assert_eq!(
+                a.seal(b"callout", &b.public(), [nonce; 24]),
+                Ok(sealed.clone())
+            );
+            assert_eq!(*theirs.open(&sealed).unwrap(), b"callout");
+            assert_eq!(*b.open(&sealed, &a.public()).unwrap(), b"callout");
+        }
+        let c = CurveSeed::from_random(&[3; 32]);
+        let sealed = c.seal(b"callout", &b.public(), [7; 24]).unwrap();
+        assert_eq!(theirs.open(&sealed), Err(BoxError::DoesNotOpen));
     }
 
     /// A box made by the Go nkeys library, which nats-server uses: we open it,

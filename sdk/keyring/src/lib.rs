@@ -9,6 +9,7 @@
 //!     └──────── sign_text(text) ───► Signature ──► VerifyingKey::verify_text          NATS nonces, JWTs
 //! NkeySeed  = a SigningKey in NATS's textual form (`SU…`, `SA…`, …)
 //! CurveSeed = an X25519 key (`SX…`) for the auth callout's sealed boxes
+//!     └─ shared_with(a server's) ─► CurveBox: seal, open, as often as that server asks
 //!
 //! DataKey ── seal_in_place(Nonce of a NonceLane) ──► open_in_place          bodies
 //!    └────── KemPublic::wrap ──► KemSecret::unwrap                           to each recipient
@@ -60,7 +61,7 @@ pub use certificate::{
 };
 pub use certificate_names::CertificateNames;
 pub use certified_key::{CertifiedKey, CertifiedKeyError, SigningError};
-pub use curve::{BoxError, CurveSeed};
+pub use curve::{BoxError, CurveBox, CurveSeed};
 pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
 pub use exchange::{BadMac, ExchangeError, ExchangePublic, ExchangeSecret, MacKey};
 pub use hash::{DataKeyId, KemKeyId, KeyId, constant_time_eq, sha256};

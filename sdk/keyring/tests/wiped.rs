@@ -119,6 +119,20 @@ fn dropped_keys_are_gone_from_the_heap() {
         assert!(key.seal(b"answer", &peer.public(), [2; 24]).is_ok());
         key
     });
+    // Which X25519 and HSalsa20 make of the two, by another program.
+    let mut shared = [0; 32];
+    let text = b"20c24bba57453015274c1f085e79698d2f1123c0391379993cc3806af6bfccf5";
+    data_encoding::HEXLOWER
+        .decode_mut(text, &mut shared)
+        .unwrap();
+    assert_wiped("CurveBox", &shared, |_| {
+        let peer = CurveSeed::from_random(&[9; 32]);
+        let both = CurveSeed::from_random(&seed).shared_with(&peer.public());
+        let both = both.unwrap();
+        let sealed = both.seal(b"answer", [1; 24]).unwrap();
+        assert!(both.open(&sealed).is_ok());
+        both
+    });
     assert_wiped("AuthoritySeed", &seed, |seed| {
         let key = AuthoritySeed::from_random(AuthorityRole::Policy, seed);
         AuthoritySeed::parse(AuthorityRole::Policy, &key.to_secret_text()).unwrap()

@@ -232,7 +232,11 @@ const KEYS: &[&str] = &[
 fn read_toml<'d>(source: &Source<'d>, sink: &mut Sink<'_>) -> Option<DeTable<'d>> {
     let (text, start) = (source.text, source.span.start);
     let first = match DeTable::parse(text) {
-        Ok(document) => return Some(document.into_inner()),
+        Ok(document) => {
+            let mut table = document.into_inner();
+            merge::sort(&mut table);
+            return Some(table);
+        }
         Err(e) => e,
     };
     let first_at = report_syntax(&first, start, text.len(), sink);

@@ -105,7 +105,11 @@ impl Scene {
 
     fn seal_text(&self, token: &str) -> Vec<u8> {
         self.server_xkey
-            .seal(token.as_bytes(), &self.callout.xkey.public(), [9; 24])
+            .seal(
+                token.as_bytes(),
+                &self.callout.servers.xkey().public(),
+                [9; 24],
+            )
             .unwrap()
     }
 
@@ -113,7 +117,9 @@ impl Scene {
         let sender = self.server_xkey.public().to_string();
         let random = Random::fresh().unwrap();
         let answer = self.callout.answer(sealed, Some(&sender), NOW, &random)?;
-        let token = self.server_xkey.open(&answer, &self.callout.xkey.public());
+        let token = self
+            .server_xkey
+            .open(&answer, &self.callout.servers.xkey().public());
         Ok(read(std::str::from_utf8(&token.unwrap()).unwrap()))
     }
 
@@ -226,6 +232,50 @@ fn a_nonce_is_good_for_one_request() {
     scene.refused(&replay);
 }
 
+/// What is shared with a server is kept once its question has proven who it is, and
+/// not before: whoever sends questions that prove nothing fills no memory.
+#[test]
+fn a_server_is_known_once_it_has_proven_itself() {
+    let scene = Scene::new();
+    let (header, rest) = (scene.token(&scene.claims()), "x");
+    let forged = scene.seal_text(&format!("{header}{rest}"));
+    assert!(scene.ask_sealed(&forged).is_err());
+    let mut late = scene.claims();
+    late["exp"] = NOW.as_secs().into();
+    assert_eq!(scene.ask(&late).unwrap_err(), Silence::TooLate);
+    let random = Random::fresh().unwrap();
+    let other = CurveSeed::from_random(&[11; 32]);
+    let token = scene.token(&scene.claims());
+    let ours = scene.callout.servers.xkey().public();
+    let sealed = other.seal(token.as_bytes(), &ours, [1; 24]).unwrap();
+    let name = other.public().to_string();
+    let answer = scene.callout.answer(&sealed, Some(&name), NOW, &random);
+    assert_eq!(answer.unwrap_err(), Silence::ForeignSender);
+    assert_eq!(scene.callout.servers.known(), 0);
+
+    assert!(scene.ask(&scene.claims()).is_ok());
+    assert_eq!(scene.callout.servers.known(), 1);
+    // The next one is opened, verified and answered by what is known.
+    let mut claims = scene.claims();
+    claims["nats"]["client_info"]["nonce"] = "another".into();
+    scene.refused(&claims);
+    claims["iss"] = user_nkey().into();
+    assert!(scene.ask(&claims).is_err());
+    assert_eq!(scene.callout.servers.known(), 1);
+}
+
+/// Otherwise whoever sees a question could have it passed over.
+#[test]
+fn a_copy_under_another_key_does_not_stand_in_for_a_question() {
+    let scene = Scene::new();
+    let sealed = scene.seal(&scene.claims());
+    let random = Random::fresh().unwrap();
+    let other = CurveSeed::from_random(&[11; 32]).public().to_string();
+    let answer = scene.callout.answer(&sealed, Some(&other), NOW, &random);
+    assert_eq!(answer.unwrap_err(), Silence::DoesNotOpen);
+    assert!(scene.ask_sealed(&sealed).unwrap()["nats"]["jwt"].is_string());
+}
+
 #[test]
 fn a_revoked_workload_is_turned_away_until_it_is_not() {
     let scene = Scene::new();
@@ -293,11 +343,12 @@ fn what_no_nats_server_sends_is_not_answered() {
     assert_eq!(answer(&sealed, Some(&name)), Silence::DoesNotOpen);
     let token = scene
         .callout
-        .xkey
+        .servers
+        .xkey()
         .open(&sealed, &scene.server_xkey.public())
         .unwrap();
     let by_other = other
-        .seal(&token, &scene.callout.xkey.public(), [1; 24])
+        .seal(&token, &scene.callout.servers.xkey().public(), [1; 24])
         .unwrap();
     assert_eq!(answer(&by_other, Some(&name)), Silence::ForeignSender);
 

@@ -93,6 +93,32 @@ fn arrays<'d>(held: &mut DeArray<'d>, more: DeArray<'d>) {
     }
 }
 
+/// Brings keys into one order, whatever order the text has: nothing of a policy may
+/// depend on that.
+pub(super) fn sort(table: &mut DeTable<'_>) {
+    for (_, node) in table.iter_mut() {
+        sort_value(node.get_mut());
+    }
+    if table.len() > 1 {
+        let mut all: Vec<_> = std::mem::take(table).into_iter().collect();
+        all.sort_by(|(one, _), (other, _)| one.get_ref().cmp(other.get_ref()));
+        *table = all.into_iter().collect();
+    }
+}
+
+// As deep as the TOML parser lets values nest.
+fn sort_value(value: &mut DeValue<'_>) {
+    match value {
+        DeValue::Table(table) => sort(table),
+        DeValue::Array(array) => {
+            for node in array.iter_mut() {
+                sort_value(node.get_mut());
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The same table with every place `by` bytes further on.
 pub(super) fn shifted(table: DeTable<'_>, by: usize) -> DeTable<'_> {
     if by == 0 {

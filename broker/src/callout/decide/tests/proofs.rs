@@ -92,7 +92,7 @@ impl Scene {
 
     /// The code of the reason for which this is refused.
     fn why(&self, claims: &Value) -> &'static str {
-        let request = request::decode(self.token(claims).as_bytes())
+        let request = request::decode(self.token(claims).as_bytes(), |_| None)
             .unwrap_or_else(|error| panic!("{error}"));
         let admissions = self.callout.admissions.load_full().unwrap();
         let attested = admissions.attest(&request, &self.callout.token_keys, NOW);
