@@ -20,7 +20,8 @@ pub(crate) const ROOM_FOR_ONE: usize = 16;
 /// The same for a request for many.
 pub(crate) const ROOM_FOR_MANY: usize = 1_024;
 
-type Waiting = Arc<Mutex<HashMap<String, mpsc::Sender<async_nats::Message>>>>;
+/// Boxed, because a channel has room for 32 at once from its start.
+type Waiting = Arc<Mutex<HashMap<String, mpsc::Sender<Box<async_nats::Message>>>>>;
 
 /// The reply inbox of one connection.
 pub(crate) struct Replies {
@@ -53,7 +54,7 @@ impl Replies {
                         .and_then(|(_, token)| waiting.lock().get(token).cloned());
                     match sender {
                         Some(sender) => {
-                            if sender.try_send(message).is_err() {
+                            if sender.try_send(Box::new(message)).is_err() {
                                 stats.count_refused("reply_overflow");
                             }
                         }
@@ -98,7 +99,7 @@ impl Replies {
 pub(crate) struct ExpectedReply {
     subject: String,
     token: String,
-    receiver: mpsc::Receiver<async_nats::Message>,
+    receiver: mpsc::Receiver<Box<async_nats::Message>>,
     waiting: Waiting,
     stats: Stats,
 }
@@ -110,7 +111,7 @@ impl ExpectedReply {
 
     /// The next message on the reply subject; nothing of it is checked. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<async_nats::Message> {
-        self.receiver.recv().await
+        self.receiver.recv().await.map(|message| *message)
     }
 }
 

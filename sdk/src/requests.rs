@@ -1,5 +1,6 @@
 //! Asking: a request leaves, and its replies are waited for, opened and judged.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,12 @@ impl Outgoing<'_> {
     pub async fn request(mut self) -> Result<Response, RequestError> {
         let (shared, began) = (Arc::clone(self.shared), Instant::now());
         let span = self.begin_span();
-        let outcome = self.ask_once().instrument(span.clone()).await;
+        let outcome = if span.is_none() {
+            // Where it stands: what is instrumented is moved first, in whole.
+            self.ask_once().await
+        } else {
+            Box::pin(self.ask_once()).instrument(span.clone()).await
+        };
         let what = telemetry::of_asking(&outcome);
         telemetry::conclude(&span, what);
         if let Some(recorder) = &shared.options.recorder {
@@ -65,7 +71,8 @@ impl Outgoing<'_> {
         let refused = asked.violation();
         let subject = asked.subject.clone();
         let shared = Arc::clone(&asked.shared);
-        let wait = async {
+        // Pinned where it stands, and not moved into what bounds it.
+        let wait = pin!(async {
             asked.send(letter).await?;
             let first = asked.next().await?;
             match first.outcome {
@@ -74,7 +81,7 @@ impl Outgoing<'_> {
                     subject: asked.subject.as_str().to_owned(),
                 }),
             }
-        };
+        });
         tokio::select! {
             outcome = tokio::time::timeout(timeout, wait) => {
                 outcome.unwrap_or_else(|_| Err(RequestError::Timeout {
@@ -126,7 +133,10 @@ impl Outgoing<'_> {
         patience: Option<Duration>,
     ) -> Result<(Asked, Box<Letter>), RequestError> {
         let shared = Arc::clone(self.shared);
-        let mut letter = self.address(Verb::Request).await?;
+        let mut letter = match self.address_at_once(Verb::Request)? {
+            Ok(letter) => letter,
+            Err(outgoing) => Box::pin(outgoing.address(Verb::Request)).await?,
+        };
         if let Some(patience) = patience {
             if patience.is_zero() {
                 return Err(RequestError::DeadlinePassed {

@@ -53,6 +53,10 @@ use crate::stats::Stats;
 const WAITING: u32 = 4_096;
 /// How often the sealing task lets others run before it takes what waits.
 const YIELDS: usize = 2;
+/// The same while each time more has come.
+const MOST_YIELDS: usize = 6;
+/// So many messages share a signature at hardly any price each.
+const WORTH_IT: usize = 64;
 /// Subjects for which lost messages are counted until somebody asks.
 const MAX_UNSENT: usize = 1_024;
 
@@ -478,16 +482,27 @@ impl<P: Post> Inner<P> {
                 () = stop.cancelled() => true,
             };
             loop {
-                // Who is about to send gets into this batch.
-                for _ in 0..YIELDS {
-                    tokio::task::yield_now().await;
-                }
+                self.gather().await;
                 if !self.take(&mut taken) {
                     break;
                 }
                 self.send_all(&mut taken).await;
             }
             if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Lets others run: who is about to send gets into this batch. For longer
+    /// while more and more do, as when many callers were answered at once.
+    async fn gather(&self) {
+        let mut waiting = 0;
+        for round in 0..MOST_YIELDS {
+            tokio::task::yield_now().await;
+            let before = waiting;
+            waiting = self.queue.lock().waiting.len();
+            if round + 1 >= YIELDS && (waiting <= before || waiting >= WORTH_IT) {
                 return;
             }
         }

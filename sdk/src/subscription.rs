@@ -226,6 +226,8 @@ impl Service {
             let mut draining = false;
             // Taken from the subscription to see whether something waits there.
             let mut waiting = None;
+            // Whether the last request did not come alone.
+            let mut is_crowded = false;
             async move {
                 loop {
                     // A place first: what waits, waits in the subscription,
@@ -257,15 +259,26 @@ impl Service {
                         }
                     };
                     let Some(request) = request else { break };
+                    // Counted from here on, so that each of several that came
+                    // together knows that it is not alone.
+                    let handled = Handled::begin(&worker.shared);
                     let worker = Arc::clone(&worker);
                     let mut work = Box::pin(async move {
                         worker.work(request).await;
+                        drop(handled);
                         drop(place);
                     });
                     // Most handlers finish in one go, and a task of their own
                     // would cost more than they do. But nobody is to wait for
-                    // one that does not: only while nothing else has come.
+                    // one that does not: only while nothing else has come. Under
+                    // load what came with it is still being read: it is let in
+                    // first, so that the answers share a signature.
                     waiting = raw.next().now_or_never().flatten();
+                    if waiting.is_none() && is_crowded {
+                        tokio::task::yield_now().await;
+                        waiting = raw.next().now_or_never().flatten();
+                    }
+                    is_crowded = waiting.is_some();
                     let is_done = waiting.is_none()
                         && poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
                     if !is_done {
@@ -311,7 +324,6 @@ struct Worker<H> {
 
 impl<H: Handler> Worker<H> {
     async fn work(&self, raw: async_nats::Message) {
-        let _handled = Handled::begin(&self.shared);
         let sent = match self.opener.receive(raw).await {
             Ok(Received { message, answer_to }) => {
                 // Every request has a reply subject [ENV-12].
@@ -389,16 +401,16 @@ impl<H: Handler> Worker<H> {
 }
 
 /// Counts a request while it is handled, however that ends.
-struct Handled<'a>(&'a Shared);
+struct Handled(Arc<Shared>);
 
-impl<'a> Handled<'a> {
-    fn begin(shared: &'a Shared) -> Self {
+impl Handled {
+    fn begin(shared: &Arc<Shared>) -> Self {
         shared.handling.fetch_add(1, Ordering::Relaxed);
-        Self(shared)
+        Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Handled<'_> {
+impl Drop for Handled {
     fn drop(&mut self) {
         self.0.handling.fetch_sub(1, Ordering::Relaxed);
     }
