@@ -419,7 +419,10 @@ impl<'a> Outgoing<'a> {
 
     /// The same if nothing has to be looked up, verified, shown or agreed on; if
     /// something has, gives itself back.
-    pub(crate) fn address_at_once(mut self, verb: Verb) -> Result<Result<Box<Letter>, Self>, SendError> {
+    pub(crate) fn address_at_once(
+        mut self,
+        verb: Verb,
+    ) -> Result<Result<Box<Letter>, Self>, SendError> {
         let shared = self.shared;
         let mut letter = self.letter.map_err(|error| *error)?;
         if let To::Route(route) = &letter.to

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bulla_identity::{WorkloadTag, reserved};
+use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -21,7 +22,10 @@ pub(crate) const ROOM_FOR_ONE: usize = 16;
 pub(crate) const ROOM_FOR_MANY: usize = 1_024;
 
 /// Boxed, because a channel has room for 32 at once from its start.
-type Waiting = Arc<Mutex<HashMap<String, mpsc::Sender<Box<async_nats::Message>>>>>;
+type Waiting = Arc<Mutex<HashMap<Token, mpsc::Sender<Box<async_nats::Message>>>>>;
+
+/// What makes a reply subject unguessable: its last part, in hexadecimal.
+type Token = [u8; 16];
 
 /// The reply inbox of one connection.
 pub(crate) struct Replies {
@@ -51,7 +55,8 @@ impl Replies {
                     let sender = message
                         .subject
                         .rsplit_once('.')
-                        .and_then(|(_, token)| waiting.lock().get(token).cloned());
+                        .and_then(|(_, text)| token_of(text))
+                        .and_then(|token| waiting.lock().get(&token).cloned());
                     match sender {
                         Some(sender) => {
                             if sender.try_send(Box::new(message)).is_err() {
@@ -82,11 +87,15 @@ impl Replies {
 
     /// A fresh reply subject and what arrives on it, until it is dropped.
     pub(crate) fn expect(&self, room: usize) -> ExpectedReply {
-        let token = format!("{:032x}", rand::random::<u128>());
+        let token: Token = rand::random();
         let (sender, receiver) = mpsc::channel(room);
-        self.waiting.lock().insert(token.clone(), sender);
+        self.waiting.lock().insert(token, sender);
+        let mut subject = String::with_capacity(self.prefix.len() + 1 + 2 * token.len());
+        subject.push_str(&self.prefix);
+        subject.push('.');
+        HEXLOWER.encode_append(&token, &mut subject);
         ExpectedReply {
-            subject: format!("{}.{token}", self.prefix),
+            subject,
             token,
             receiver,
             waiting: Arc::clone(&self.waiting),
@@ -95,10 +104,20 @@ impl Replies {
     }
 }
 
+/// The token that the last part of a subject says; each is written in one way only.
+fn token_of(text: &str) -> Option<Token> {
+    let mut token = Token::default();
+    if text.len() != 2 * token.len() {
+        return None;
+    }
+    HEXLOWER.decode_mut(text.as_bytes(), &mut token).ok()?;
+    Some(token)
+}
+
 /// A request's claim on its reply subject.
 pub(crate) struct ExpectedReply {
     subject: String,
-    token: String,
+    token: Token,
     receiver: mpsc::Receiver<Box<async_nats::Message>>,
     waiting: Waiting,
     stats: Stats,
