@@ -285,13 +285,15 @@ fn broker(args: BrokerArgs) -> Result<(), Box<dyn Error>> {
         broker_check::print(&file, &config.settings, &outlook, args.json)?;
         return Ok(());
     }
-    bulla_process::init_tracing(args.log)?;
-    on_runtime(async move {
+    let traces = bulla_process::init_tracing_with_traces(args.log, "bulla-broker")?;
+    let ended = on_runtime(async move {
         let stop = bulla_process::shutdown_signal(args.until_stdin_closes)?;
         let running = Box::pin(crate::run(config, Readiness::new(), stop.clone()));
         until_drained(running, &stop).await.transpose()?;
         Ok(())
-    })
+    });
+    traces.finish();
+    ended
 }
 
 /// What `running` gives, or nothing if it has not drained a while after `stop`:

@@ -46,6 +46,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::audit::BrokerAudit;
 use crate::callout::{DenyReason, TokenKeys, prove_workload};
@@ -54,6 +55,7 @@ use crate::decision::Decision;
 use crate::issuing::Issuers;
 use crate::metrics::Metrics;
 use crate::seen::Seen;
+use crate::spans;
 use crate::trust::{CLOCK_SKEW, Held};
 use challenge::{CHALLENGE_LIFE, Challenger};
 pub(crate) use join::Inviters;
@@ -419,7 +421,8 @@ impl Requests {
             return;
         };
         let (plane, client) = (Arc::clone(&self.plane), self.client.clone());
-        tokio::spawn(async move {
+        let span = spans::requested(verb_of(&message.subject));
+        let answer = async move {
             let began = Instant::now();
             // Requests come through the account import, whose replies the
             // server itself names; nothing else is answered.
@@ -434,7 +437,19 @@ impl Requests {
                 plane.metrics.control_answered(verb, began.elapsed());
             }
             drop(place);
-        });
+        };
+        tokio::spawn(answer.instrument(span));
+    }
+}
+
+/// What is asked for under such a subject.
+fn verb_of(subject: &str) -> &'static str {
+    match subject.split('.').nth(3) {
+        Some("challenge") => "challenge",
+        Some("credential") => "credential",
+        Some("kem") => "kem",
+        Some("join") => "join",
+        _ => "unknown",
     }
 }
 

@@ -8,6 +8,7 @@ use bulla_sdk::audit::AuditLog;
 use bulla_sdk::decision_log::{Attempt, DecisionLog};
 
 use crate::metrics::Metrics;
+use crate::spans;
 
 pub(crate) use bulla_sdk::decision_log::TARGET;
 
@@ -60,6 +61,7 @@ impl Decision<'_> {
     /// credential, not for each message.
     pub(crate) fn allow(&self, decisions: &Decisions) {
         decisions.metrics.decided(self.verb, None);
+        spans::decided(self, None);
         let id = DecisionId(self.id);
         decisions.log.allow_recorded(self.attempt(), id);
     }
@@ -67,6 +69,7 @@ impl Decision<'_> {
     /// A refusal: the reason's stable code, and the reason for people.
     pub(crate) fn deny(&self, decisions: &Decisions, code: &'static str, reason: &str) {
         decisions.metrics.decided(self.verb, Some(code));
+        spans::decided(self, Some(code));
         let id = DecisionId(self.id);
         decisions.log.deny(self.attempt(), code, &reason, id);
     }

@@ -29,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::buckets::Buckets;
 use crate::callout::{AdmissionError, Admissions, Callout};
@@ -38,6 +39,7 @@ use crate::files::Files;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::seen::Seen;
+use crate::spans;
 use crate::trial::Candidate;
 use crate::trust::{Anchor, Held, HeldPolicy, TrustFault};
 
@@ -109,6 +111,18 @@ impl Follower {
     }
 
     async fn hear(&self, subject: &str, record: Bytes, log: &mut Log) {
+        let what = match subject {
+            reserved::NEWS_REVOCATIONS => "revocation list",
+            reserved::NEWS_BUNDLE => "trust bundle",
+            reserved::NEWS_CANDIDATE => "policy on trial",
+            reserved::NEWS_POLICY => "policy",
+            _ => return,
+        };
+        let taking = self.take_heard(subject, record, log);
+        taking.instrument(spans::taking(what)).await;
+    }
+
+    async fn take_heard(&self, subject: &str, record: Bytes, log: &mut Log) {
         match subject {
             reserved::NEWS_REVOCATIONS => {
                 let taken = self.take_revocations(&record);
@@ -469,6 +483,7 @@ impl Log {
             Err(fault) => fault,
         };
         self.metrics.record(what, fault.outcome());
+        spans::failed(&Span::current(), fault.outcome());
         let reason = chain(&fault);
         if self.told.get(what) != Some(&reason) {
             tracing::warn!(

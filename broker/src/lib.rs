@@ -54,6 +54,7 @@ mod probe;
 pub mod provision;
 mod report;
 mod seen;
+mod spans;
 mod stored;
 mod trial;
 mod trust;

@@ -9,6 +9,9 @@
     missing_docs
 )]
 
+#[path = "dev/taker.rs"]
+mod taker;
+
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use taker::Taker;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -52,7 +56,13 @@ struct Dev {
 impl Dev {
     /// Starts one and waits for `dev.json`.
     async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[]).await
+    }
+
+    /// The same with more in its environment.
+    async fn start_with(dir: &Path, variables: &[(&str, &str)]) -> Self {
         let mut child = command(dir)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -240,7 +250,9 @@ async fn fails(mut command: Command) -> String {
 #[tokio::test]
 async fn one_command_carries_a_request_from_http_to_a_service_and_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path()).await;
+    let collector = Taker::start().await;
+    let traces = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.url)];
+    let mut dev = Dev::start_with(dir.path(), &traces).await;
 
     let token = dev.token("orders:write").await;
     let (status, location, order) = dev.order(Some(&token)).await;
@@ -286,6 +298,19 @@ async fn one_command_carries_a_request_from_http_to_a_service_and_back() {
     assert_eq!(dev.end(Signal::INT).await, Some(0));
     dev.nothing_is_left().await;
     assert!(!dir.path().join("dev.json").exists());
+    // Each process has sent its spans, at the latest when it ended.
+    for (process, span) in [
+        ("bulla-gateway", "HTTP POST"),
+        ("bulla-broker", "credential"),
+        ("orders", "request billing.quote"),
+        ("billing", "handle billing.quote"),
+    ] {
+        assert!(collector.has(process), "nothing of `{process}`");
+        assert!(collector.has(span), "no span `{span}`");
+    }
+    for secret in [token.as_str(), "alice"] {
+        assert!(!collector.has(secret), "a span tells `{secret}`");
+    }
 }
 
 /// Runs `bulla revoke …` and gives its exit code and what it prints.

@@ -323,15 +323,17 @@ fn with_carets(errors: &ConfigErrors) -> String {
 }
 
 fn start(args: &GatewayArgs, config: GatewayConfig) -> Result<(), Box<dyn StdError>> {
-    bulla_process::init_tracing(args.log)?;
+    let traces = bulla_process::init_tracing_with_traces(args.log, "bulla-gateway")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = bulla_process::shutdown_signal(args.until_stdin_closes)?;
         crate::run(config, stop).await?;
         Ok(())
-    })
+    });
+    traces.finish();
+    ended
 }
 
 /// An error and what it stands on, in one line.

@@ -31,13 +31,15 @@ pub fn broker_process() {
     let Some(config) = std::env::var_os(VARIABLE) else {
         return;
     };
-    bulla_process::init_tracing(LogFormat::Json).expect("the first subscriber");
+    let traces = bulla_process::init_tracing_with_traces(LogFormat::Json, "bulla-broker");
+    let traces = traces.expect("the first subscriber");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let ended = runtime.block_on(async move {
         let stop = bulla_process::shutdown_signal(true).expect("signal handlers");
         let config = BrokerConfig::load(&PathBuf::from(config)).expect("a sound configuration");
         Box::pin(bulla_broker::run(config, Readiness::new(), stop)).await
     });
+    traces.finish();
     if let Err(error) = ended {
         eprintln!("{error}");
         std::process::exit(2);
@@ -68,6 +70,14 @@ impl BrokerProcess {
         broker
     }
 
+    /// The same with more in its environment.
+    pub async fn start_with(bus: &Bus, group: Group, variables: &[(&str, &str)]) -> Self {
+        let provision = bus.provision();
+        let broker = Self::spawn_with(provision, "broker", group, "", variables).await;
+        broker.ready(LIMIT).await;
+        broker
+    }
+
     /// Starts one and waits until its admin listener listens.
     pub async fn spawn(bus: &Bus, group: Group) -> Self {
         Self::spawn_in(bus.provision(), "broker", group, "").await
@@ -75,6 +85,16 @@ impl BrokerProcess {
 
     /// The same by the `broker.toml` of this directory, and `more` of it.
     pub async fn spawn_in(provision: &Provision, name: &str, group: Group, more: &str) -> Self {
+        Self::spawn_with(provision, name, group, more, &[]).await
+    }
+
+    async fn spawn_with(
+        provision: &Provision,
+        name: &str,
+        group: Group,
+        more: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let group = match group {
             Group::A => "a",
             Group::B => "b",
@@ -89,6 +109,7 @@ impl BrokerProcess {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args([TEST, "--exact", "--nocapture"])
             .env(VARIABLE, &file)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -37,6 +37,11 @@ ALL = {
         "scrapeFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
         "natsTo": [{"podSelector": {"matchLabels": {"app": "nats"}}}],
     },
+    "traces": {
+        "endpoint": "http://collector.tracing:4318",
+        "share": 0.01,
+        "to": [{"namespaceSelector": {"matchLabels": {"name": "tracing"}}}],
+    },
     "serviceMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
     "dashboard": {"enabled": True},
@@ -104,12 +109,15 @@ def main():
     check(everything)
     policies = [each for each in least if each["kind"] == "NetworkPolicy"]
     assert len(policies) == 1 and policies[0]["spec"]["ingress"] == [], "nobody comes in"
+    assert "OTEL" not in str(least) and "4318" not in str(least), "nothing goes out unasked"
+    assert "http://collector.tracing:4318" in str(everything)
     assert not any(each["kind"] == "Service" for each in least)
     assert any(each["kind"] == "PrometheusRule" for each in everything)
     refused({})
     refused({**LEAST, "secret": ""})
     refused({**LEAST, "groups": {"a": {"replicas": 1}, "b": {"replicas": 0}}})
     refused({**LEAST, "unknown": 1})
+    refused({**LEAST, "traces": {"endpoint": "collector:4318"}})
     refused({**LEAST, "config": {**LEAST["config"], "streams": {"replicas": 2}}})
     import tomllib
 

@@ -7,6 +7,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde::Serialize;
 
 use super::request::CalloutRequest;
+use crate::spans;
 
 /// What a connection is told that is let in.
 pub(super) struct Welcome<'a> {
@@ -28,6 +29,7 @@ pub(super) fn allow(
     now: UnixMillis,
     ids: [[u8; 16]; 2],
 ) -> String {
+    let _answering = spans::answering().entered();
     let [inner_id, outer_id] = ids;
     let Welcome {
         user: name,
@@ -69,6 +71,7 @@ pub(super) fn deny(
     now: UnixMillis,
     id: [u8; 16],
 ) -> String {
+    let _answering = spans::answering().entered();
     let said = Response {
         error: Some(text),
         ..Response::default()

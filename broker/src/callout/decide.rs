@@ -28,6 +28,7 @@ use crate::decision::{Decision, Decisions};
 use crate::invitation::{Invitation, InvitationError, Shown};
 use crate::kick::Outcasts;
 use crate::seen::Seen;
+use crate::spans;
 use crate::trial::Trial;
 
 /// Everything that answering needs, in memory.
@@ -196,6 +197,33 @@ impl Callout {
         if !self.recent.lock().is_new(digest) {
             return Err(Silence::SameRequest);
         }
+        let question = Question {
+            sealed,
+            sender,
+            digest,
+        };
+        let span = spans::connecting().entered();
+        let answer = self.answer_once(&admissions, &question, now, random);
+        if let Err(silence) = &answer {
+            spans::failed(&span, silence.code());
+        }
+        answer
+    }
+
+    /// The same for a question that was not asked before.
+    fn answer_once(
+        &self,
+        admissions: &Admissions,
+        question: &Question<'_>,
+        now: UnixMillis,
+        random: &Random,
+    ) -> Result<Vec<u8>, Silence> {
+        let Question {
+            sealed,
+            sender,
+            digest,
+        } = *question;
+        let deciding = spans::deciding().entered();
         let server = self.servers.by_xkey(&sender);
         let server = server.map_err(|_| Silence::DoesNotOpen)?;
         let token = server.shared.open(sealed);
@@ -227,7 +255,9 @@ impl Callout {
             client: request.client,
         };
         if Shown::is_one(&request.token) {
-            let answer = match self.join(&request, digest, now)? {
+            let joined = self.join(&request, digest, now)?;
+            drop(deciding);
+            let answer = match joined {
                 Ok(invitation) => {
                     let (permissions, until) = joining::rights(&invitation, now);
                     decision(invitation.workload.as_str()).allow(&self.decisions);
@@ -245,7 +275,7 @@ impl Callout {
             };
             return seal(&answer, &server.shared, random);
         }
-        let decided = self.decide(&admissions, &request, digest, now)?;
+        let decided = self.decide(admissions, &request, digest, now)?;
         let who = match &decided {
             Ok(attested) => attested.admission.workload.as_str(),
             Err(reason) => reason.workload(),
@@ -268,6 +298,7 @@ impl Callout {
                 Err(_) => Err(DenyReason::NoPermissions(admission.workload.clone())),
             }
         });
+        drop(deciding);
         let answer = match decided {
             Ok((admission, permissions, until)) => {
                 let workload = admission.workload.as_str();
@@ -381,6 +412,14 @@ impl Callout {
             NonceUse::Full => Ok(Err(DenyReason::NoncesFull)),
         }
     }
+}
+
+/// What was asked, sealed.
+struct Question<'a> {
+    sealed: &'a [u8],
+    /// The server's xkey.
+    sender: Nkey,
+    digest: [u8; 32],
 }
 
 fn seal(answer: &str, shared: &CurveBox, random: &Random) -> Result<Vec<u8>, Silence> {

@@ -68,9 +68,17 @@ impl Questions {
             callout,
             metrics: metrics.clone(),
         };
+        let is_over = {
+            let callout = Arc::clone(&responder.callout);
+            move |waited| waited > callout.patience()
+        };
+        let answer = move |message, arrived| {
+            let responder = responder.clone();
+            async move { responder.respond(message, arrived).await }
+        };
         tokio::join!(
-            enqueue(messages, queue, metrics, stop),
-            answer_all(waiting, responder)
+            enqueue(messages, queue, metrics.clone(), stop),
+            answer_all(waiting, is_over, metrics, answer)
         );
     }
 }
@@ -83,16 +91,7 @@ async fn enqueue(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
-    let take = |message| {
-        let question = Question {
-            message,
-            arrived: Instant::now(),
-            waits: metrics.waits(),
-        };
-        if queue.try_send(question).is_err() {
-            metrics.unanswered("queue_full");
-        }
-    };
+    let take = |message| wait(message, &queue, &metrics);
     loop {
         tokio::select! {
             biased;
@@ -116,7 +115,26 @@ async fn enqueue(
     let _ = timeout(DRAIN_LIMIT, left).await;
 }
 
-async fn answer_all(mut waiting: mpsc::Receiver<Question>, responder: Responder) {
+/// Has a question wait, if there is room.
+fn wait(message: Message, queue: &mpsc::Sender<Question>, metrics: &Metrics) {
+    let question = Question {
+        message,
+        arrived: Instant::now(),
+        waits: metrics.waits(),
+    };
+    if queue.try_send(question).is_err() {
+        metrics.unanswered("queue_full");
+    }
+}
+
+/// Answers what waits, some at a time. What has waited for so long that it `is_over` is
+/// dropped.
+async fn answer_all<A: Future<Output = ()> + Send + 'static>(
+    mut waiting: mpsc::Receiver<Question>,
+    is_over: impl Fn(Duration) -> bool,
+    metrics: Metrics,
+    answer: impl Fn(Message, Instant) -> A,
+) {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let workers = cores.saturating_mul(2);
     let places = Arc::new(Semaphore::new(workers));
@@ -132,13 +150,13 @@ async fn answer_all(mut waiting: mpsc::Receiver<Question>, responder: Responder)
         drop(waits);
         // To see that costs nothing; to open the question and read its end costs about
         // as much as to answer it. Without this a broker that is behind stays behind.
-        if arrived.elapsed() > responder.callout.patience() {
-            responder.metrics.unanswered("waited_too_long");
+        if is_over(arrived.elapsed()) {
+            metrics.unanswered("waited_too_long");
             continue;
         }
-        let responder = responder.clone();
+        let answer = answer(message, arrived);
         tokio::spawn(async move {
-            responder.respond(message, arrived).await;
+            answer.await;
             drop(place);
         });
     }
@@ -204,3 +222,80 @@ pub(crate) const WAITING: usize = 256;
 
 /// How long what is on its way may take when the broker stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::metrics::Standing;
+
+    fn message(number: usize) -> Message {
+        Message {
+            subject: REQUEST_SUBJECT.into(),
+            reply: None,
+            payload: number.to_string().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    fn unanswered(metrics: &Metrics, reason: &str) -> f64 {
+        let text = metrics.text(&Standing::default());
+        let line = text
+            .lines()
+            .find(|line| line.contains(&format!(r#"unanswered_total{{reason="{reason}"}}"#)));
+        line.map_or(0.0, |line| {
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        })
+    }
+
+    /// Everything that waits is answered by this many at a time, each for so long.
+    async fn answered(asked: usize, each: Duration) -> (Vec<usize>, Metrics) {
+        let metrics = Metrics::new();
+        let (queue, waiting) = mpsc::channel(WAITING);
+        for number in 0..asked {
+            wait(message(number), &queue, &metrics);
+        }
+        drop(queue);
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let is_over = |waited| waited > Duration::from_millis(1_900);
+        let into = Arc::clone(&done);
+        let answer = move |message: Message, _| {
+            let into = Arc::clone(&into);
+            async move {
+                tokio::time::sleep(each).await;
+                let number = std::str::from_utf8(&message.payload).unwrap();
+                into.lock().push(number.parse().unwrap());
+            }
+        };
+        answer_all(waiting, is_over, metrics.clone(), answer).await;
+        let mut done = done.lock().clone();
+        done.sort_unstable();
+        (done, metrics)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_bound_nothing_waits() {
+        let (done, metrics) = answered(WAITING + 44, Duration::from_millis(1)).await;
+        assert_eq!(done, (0..WAITING).collect::<Vec<_>>());
+        assert_eq!(unanswered(&metrics, "queue_full"), 44.0);
+        assert_eq!(unanswered(&metrics, "waited_too_long"), 0.0);
+    }
+
+    /// A broker that is behind drops what nobody listens to any more, at no cost.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_too_long_is_not_even_opened() {
+        let (done, metrics) = answered(WAITING, Duration::from_secs(1)).await;
+        let workers = 2 * std::thread::available_parallelism().unwrap().get();
+        assert_eq!(
+            done.len(),
+            2 * workers.min(WAITING / 2),
+            "those of the first 1.9 s"
+        );
+        let dropped = unanswered(&metrics, "waited_too_long");
+        assert_eq!(dropped, (WAITING - done.len()) as f64);
+    }
+}

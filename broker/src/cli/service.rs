@@ -32,8 +32,12 @@ enum Service {
 }
 
 pub(super) fn run(args: ServiceArgs) -> Result<(), Box<dyn Error>> {
-    bulla_process::init_tracing(args.log)?;
-    super::on_runtime(async move {
+    let name = match args.service {
+        Service::Orders => "orders",
+        Service::Billing => "billing",
+    };
+    let traces = bulla_process::init_tracing_with_traces(args.log, name)?;
+    let ended = super::on_runtime(async move {
         let stop = bulla_process::shutdown_signal(args.until_stdin_closes)?;
         let options = ConnectOptions::new(
             args.nats_url,
@@ -49,5 +53,7 @@ pub(super) fn run(args: ServiceArgs) -> Result<(), Box<dyn Error>> {
         });
         super::until_drained(running, &stop).await.transpose()?;
         Ok(())
-    })
+    });
+    traces.finish();
+    ended
 }

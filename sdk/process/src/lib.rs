@@ -1,6 +1,6 @@
 //! Process plumbing shared by broker, gateway and services: logs, shutdown,
-//! readiness, secret files and directories, and, with the feature `admin`, the
-//! listener that operators and orchestrators ask.
+//! readiness, secret files and directories; with the feature `admin`, the listener
+//! that operators and orchestrators ask, and with `otlp` spans for a collector.
 //!
 //! What it deliberately does not do: it parses no configuration, opens no other
 //! socket and holds no key longer than the caller does.
@@ -23,15 +23,21 @@ mod private_dir;
 mod readiness;
 pub mod secret_file;
 mod shutdown;
+#[cfg(feature = "otlp")]
+mod traces;
 #[cfg(feature = "admin")]
 mod usage;
 
+#[cfg(feature = "otlp")]
+pub use logs::init_tracing_with_traces;
 pub use logs::{LOG_VARIABLE, LogFormat, LogsError, init_tracing, withheld};
 pub use private_dir::{PrivateDir, PrivateDirError};
 pub use readiness::{READY_TARGET, Readiness};
 pub use secret_file::SecretFileError;
 pub use shutdown::shutdown_signal;
 pub use tokio_util::sync::CancellationToken;
+#[cfg(feature = "otlp")]
+pub use traces::{TRACE_TARGET, Traces};
 #[cfg(feature = "admin")]
 pub use usage::Usage;
 pub use zeroize::Zeroizing;

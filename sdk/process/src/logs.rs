@@ -7,7 +7,10 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+#[cfg(feature = "otlp")]
+use crate::traces::{TRACE_TARGET, Traces};
 
 /// How log events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,37 +51,69 @@ impl std::fmt::Display for LogFormat {
 /// # Errors
 /// If the filter does not parse, or a subscriber is already installed.
 pub fn init_tracing(format: LogFormat) -> Result<(), LogsError> {
-    let filter = match std::env::var(LOG_VARIABLE) {
-        Ok(text) if !text.trim().is_empty() => {
-            EnvFilter::try_new(&text).map_err(|source| LogsError::Filter { text, source })?
-        }
-        _ => EnvFilter::new(DEFAULT_FILTER),
+    let lines = lines(format);
+    let subscriber = Registry::default().with(lines).with(filter()?);
+    let installed = subscriber.with(withheld()).try_init();
+    installed.map_err(|_| LogsError::AlreadyInstalled)
+}
+
+/// The same, and sends spans to the collector that the environment names, if it does:
+/// see [`Traces`]. `process` is the name by which the collector knows this process.
+/// Must be called before there is a runtime, and the answer kept until the end.
+///
+/// # Errors
+/// As [`init_tracing`], and if what the environment says of the collector is no address.
+#[cfg(feature = "otlp")]
+pub fn init_tracing_with_traces(
+    format: LogFormat,
+    process: &'static str,
+) -> Result<Traces, LogsError> {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+
+    let Some((traces, tracer)) = Traces::from_environment(process)? else {
+        init_tracing(format)?;
+        return Ok(Traces::default());
     };
-    // Internal errors are dropped: the reader of the pipe may have died, and
-    // complaining to a closed stderr would panic.
-    let installed = match format {
-        LogFormat::Json => tracing_subscriber::fmt()
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        // Places in the code are nobody's business, and cost.
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(Targets::new().with_target(TRACE_TARGET, LevelFilter::DEBUG));
+    let lines = lines(format).with_filter(filter()?);
+    let subscriber = Registry::default().with(lines).with(spans);
+    let installed = subscriber.with(withheld()).try_init();
+    installed.map_err(|_| LogsError::AlreadyInstalled)?;
+    Ok(traces)
+}
+
+fn filter() -> Result<EnvFilter, LogsError> {
+    match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => {
+            EnvFilter::try_new(&text).map_err(|source| LogsError::Filter { text, source })
+        }
+        _ => Ok(EnvFilter::new(DEFAULT_FILTER)),
+    }
+}
+
+/// Internal errors are dropped: the reader of the pipe may have died, and complaining
+/// to a closed stderr would panic.
+fn lines(format: LogFormat) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
+    match format {
+        LogFormat::Json => lines
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .log_internal_errors(false)
-            .with_env_filter(filter)
             .with_writer(std::io::stdout)
-            .finish()
-            .with(withheld())
-            .try_init(),
-        LogFormat::Pretty => tracing_subscriber::fmt()
+            .boxed(),
+        LogFormat::Pretty => lines
             .compact()
             .with_ansi(std::io::stderr().is_terminal())
-            .log_internal_errors(false)
-            .with_env_filter(filter)
             .with_writer(std::io::stderr)
-            .finish()
-            .with(withheld())
-            .try_init(),
-    };
-    installed.map_err(|_| LogsError::AlreadyInstalled)
+            .boxed(),
+    }
 }
 
 /// Leaves out what no filter may ask for: the NATS client's events at TRACE, which
@@ -112,6 +147,13 @@ pub enum LogsError {
         text: String,
         /// The parser's reason.
         source: tracing_subscriber::filter::ParseError,
+    },
+    /// No exporter could be made.
+    #[cfg(feature = "otlp")]
+    #[error("traces cannot be sent as the variables `OTEL_EXPORTER_OTLP_…` say: {reason}")]
+    Exporter {
+        /// The exporter's reason.
+        reason: String,
     },
     /// A process has one subscriber.
     #[error("logging is already set up in this process")]

@@ -10,6 +10,7 @@ use async_nats::jetstream;
 use bulla_broker::callout::Group;
 use bulla_sdk::{Client, Message, ServiceError};
 use bulla_tests::Cluster;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 const POLICY: &str = r#"
@@ -142,14 +143,15 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
             (good, bad, last_bad)
         }
     });
+    let (tell, told) = watch::channel(BTreeSet::new());
     let consumed = tokio::spawn({
-        let stop = Arc::clone(&stop);
         async move {
             let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
             let mut seen = BTreeSet::new();
             let mut quiet = 0;
-            // Until everything was sent, and for as long as something still comes.
-            while quiet < 4 {
+            // Until everything was sent, and for as long as something still comes: what
+            // was on its way from the node that died comes again after half a minute.
+            while quiet < 4 || (quiet < 90 && !told.borrow().is_subset(&seen)) {
                 match timeout(Duration::from_millis(500), consumer.next()).await {
                     Ok(Ok(delivery)) => {
                         seen.insert(delivery.message().decode::<u64>().unwrap());
@@ -157,7 +159,7 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
                         quiet = 0;
                     }
                     Ok(Err(error)) => println!("while it is led by nobody: {error}"),
-                    Err(_) => quiet += i32::from(stop.load(Ordering::Relaxed)),
+                    Err(_) => quiet += i32::from(!told.borrow().is_empty()),
                 }
             }
             seen
@@ -190,6 +192,7 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
     );
     stop.store(true, Ordering::Relaxed);
     let (acknowledged, sent, slowest) = appends.await.unwrap();
+    tell.send_replace(acknowledged.clone());
     let (good, bad, last_bad) = requests.await.unwrap();
     let seen = consumed.await.unwrap();
     println!(

@@ -2,85 +2,21 @@
 //! OTLP, HTTP and protobuf, on a real socket.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulla_tests::Shop;
+use bulla_tests::{Collector, Shop};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use prost::Message as _;
 use reqwest::StatusCode;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer as _, Registry};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
-
-/// What a collector has been sent.
-type Collected = Arc<Mutex<Vec<Span>>>;
-
-/// Takes what exporters send, and nothing but the path and content type of OTLP.
-async fn collector() -> (String, Collected) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
-    let collected = Collected::default();
-    let spans = Arc::clone(&collected);
-    tokio::spawn(async move {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let spans = Arc::clone(&spans);
-            tokio::spawn(async move {
-                let mut bytes = Vec::new();
-                loop {
-                    let Some((head, body)) = request(&bytes) else {
-                        let mut part = [0; 16 * 1024];
-                        match socket.read(&mut part).await {
-                            Ok(read) if read > 0 => bytes.extend_from_slice(&part[..read]),
-                            _ => return,
-                        }
-                        continue;
-                    };
-                    assert!(head.starts_with("post /v1/traces "), "{head}");
-                    assert!(
-                        head.contains("content-type: application/x-protobuf"),
-                        "{head}"
-                    );
-                    let sent = ExportTraceServiceRequest::decode(body).unwrap();
-                    let scopes = sent.resource_spans.into_iter().flat_map(|r| r.scope_spans);
-                    spans
-                        .lock()
-                        .unwrap()
-                        .extend(scopes.flat_map(|scope| scope.spans));
-                    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
-                    socket.write_all(answer.as_bytes()).await.unwrap();
-                    bytes.clear();
-                }
-            });
-        }
-    });
-    (url, collected)
-}
-
-/// Head, in small letters, and body of a request that is there in whole.
-fn request(bytes: &[u8]) -> Option<(String, &[u8])> {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let head = String::from_utf8(bytes[..end].to_vec())
-        .unwrap()
-        .to_lowercase();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))?;
-    let body = &bytes[end + 4..];
-    let length: usize = length.trim().parse().unwrap();
-    (body.len() == length).then_some((head, body))
-}
 
 /// Exports the spans of this process from now on.
 async fn export_to(url: String) -> SdkTracerProvider {
@@ -109,8 +45,8 @@ fn hex(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_goes_from_http_through_every_hop_to_a_collector() {
-    let (url, collected) = collector().await;
-    let provider = export_to(url).await;
+    let collector = Collector::start().await;
+    let provider = export_to(format!("{}/v1/traces", collector.url())).await;
     let shop = Shop::open().await;
     let token = shop.token("alice", "orders:write");
     let order = shop
@@ -125,7 +61,7 @@ async fn one_trace_goes_from_http_through_every_hop_to_a_collector() {
     let flush = tokio::task::spawn_blocking(move || provider.force_flush());
     flush.await.unwrap().unwrap();
 
-    let spans = collected.lock().unwrap().clone();
+    let spans: Vec<Span> = collector.spans().into_iter().map(|(_, s)| s).collect();
     let ours = spans.iter().filter(|span| hex(&span.trace_id) == TRACE);
     let by_name: HashMap<&str, &Span> = ours.map(|span| (span.name.as_str(), span)).collect();
     let mut parent = CALLER.to_owned();
