@@ -8,13 +8,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A collector that looks into nothing.
 #[derive(Clone)]
-pub struct Taker {
-    pub url: String,
+pub(crate) struct Taker {
+    pub(crate) url: String,
     taken: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Taker {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let taker = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -30,7 +30,7 @@ impl Taker {
     }
 
     /// Whether a text was sent.
-    pub fn has(&self, text: &str) -> bool {
+    pub(crate) fn has(&self, text: &str) -> bool {
         let taken = self.taken.lock().unwrap();
         taken.windows(text.len()).any(|at| at == text.as_bytes())
     }
