@@ -12,6 +12,7 @@ use bulla_token::{Algorithm, TypRule};
 use url::Url;
 
 use crate::access_log::AccessLog;
+use crate::acme_file::AcmeConfig;
 use crate::api::ApiConfig;
 use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
@@ -115,6 +116,9 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
     /// Whether TLS 1.2 is refused.
     pub only_tls13: bool,
+    /// Who issues the certificate, if the edge asks for it itself. Certificates and key
+    /// are one file then, which need not be there yet.
+    pub acme: Option<AcmeConfig>,
 }
 
 /// The `[limits]` section.

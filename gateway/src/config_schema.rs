@@ -2,6 +2,7 @@
 //! writes. They are made by reading the full example and noting which keys were asked
 //! for, so they cannot say anything else than the reader.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -13,14 +14,17 @@ use crate::route_file::{RouteFile, Surroundings, route_keys};
 use crate::section::Section;
 
 const GATEWAY: &str = include_str!("../examples/full/gateway.toml");
+/// What cannot stand beside certificates in files.
+const ACME: &str = include_str!("../examples/acme/gateway.toml");
 const ROUTES: &str = include_str!("../examples/full/routes.toml");
 
 /// The keys that nobody can leave out, by their table. Of a route everything else may come
 /// from its profile.
-const REQUIRED: [(&str, &[&str]); 12] = [
+const REQUIRED: [(&str, &[&str]); 13] = [
     ("", &["routes", "bus", "listen"]),
     ("bus", &["url", "workload", "seed_file", "trust_root_file"]),
     ("listen", &["address"]),
+    ("acme", &["directory", "domains", "folder", "accept_terms"]),
     ("admin", &["address"]),
     ("api_keys", &["file"]),
     ("issuer", &["issuer"]),
@@ -52,7 +56,11 @@ pub fn config_schema(file: ConfigFile) -> Value {
     };
     let parts = read_gateway(Section::root(&document, tree, *begin), base);
     let (keys, title) = match file {
-        ConfigFile::Gateway => (document.learned(), "gateway.toml"),
+        ConfigFile::Gateway => {
+            let mut keys = document.learned();
+            keys.extend(keys_of_acme());
+            (keys, "gateway.toml")
+        }
         ConfigFile::Routes => {
             let limits = Limits::default();
             let around = Surroundings {
@@ -87,6 +95,15 @@ pub fn config_schema(file: ConfigFile) -> Value {
         object.insert("title".to_owned(), json!(title));
     }
     schema
+}
+
+/// The keys of `[listen.acme]`.
+fn keys_of_acme() -> Option<(String, BTreeMap<&'static str, Kind>)> {
+    let document = Document::new("gateway.toml", ACME);
+    let trees = document.trees();
+    let (tree, begin) = trees.first()?;
+    read_gateway(Section::root(&document, tree, *begin), Path::new(""));
+    document.learned().remove_entry("acme")
 }
 
 fn table(keys: &Keys, name: &str) -> Value {
@@ -163,7 +180,7 @@ mod tests {
             assert_eq!(violations(file, text), [""; 0]);
             let schema = config_schema(file);
             for key in keys_of(&schema) {
-                let used = text.lines().any(|line| {
+                let used = text.lines().chain(ACME.lines()).any(|line| {
                     let line = line.trim_start_matches(['[', '#', ' ']);
                     line.starts_with(&key)
                         || line.contains(&format!("{{ {key} ="))
@@ -191,6 +208,13 @@ mod tests {
             }
         }
         keys
+    }
+
+    #[test]
+    fn the_example_of_acme_is_what_the_schema_says() {
+        assert_eq!(violations(ConfigFile::Gateway, ACME), [""; 0]);
+        let less = ACME.replace("accept_terms = true", "");
+        assert_ne!(violations(ConfigFile::Gateway, &less), [""; 0]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "acme")]
+use crate::acme::CertificateKeeper;
 use crate::admin::EdgeProbe;
 use crate::admission::Admission;
 use crate::bus::Bus;
@@ -212,6 +214,15 @@ impl<B: Bus> Gateway<B> {
             let (edge, stop) = (Arc::clone(&edge), stop.clone());
             let probe = EdgeProbe { edge, stop };
             background.spawn(listener.serve(Arc::new(probe), last.clone()));
+        }
+        #[cfg(feature = "acme")]
+        if let Some((tls, config)) = tls.as_ref().and_then(|tls| Some((tls, tls.acme()?))) {
+            let keeper = CertificateKeeper {
+                config: config.clone(),
+                tls: Arc::clone(tls),
+                metrics: metrics.clone(),
+            };
+            background.spawn(keeper.keep(stop.clone()));
         }
         let answer = {
             let edge = Arc::clone(&edge);

@@ -10,6 +10,7 @@ use bulla_token::is_reserved_context_name;
 use url::Url;
 
 use crate::access_log::AccessLog;
+use crate::acme_file::read_acme;
 use crate::api::{ApiConfig, DOCS_PATH};
 use crate::api_keys::ApiKeysConfig;
 use crate::breaker::BreakerConfig;
@@ -282,28 +283,43 @@ fn read_listen(mut s: Section<'_>, base: &Path) -> Option<ListenConfig> {
             false
         }
     };
-    let tls = match (certificates, key) {
-        (Some(certificates), Some(key)) => Some(TlsFiles {
-            only_tls13,
-            certificates: base.join(certificates.value),
-            key: base.join(key.value),
-            client_ca: client_ca.map(|f| base.join(f.value)),
-        }),
-        (None, None) => {
-            if let Some(ca) = client_ca {
+    let acme = s.section("acme");
+    if let Some(file) = certificates
+        .as_ref()
+        .or(key.as_ref())
+        .filter(|_| acme.is_some())
+    {
+        let also = "`[listen.acme]` brings certificate and key: leave `tls_cert_file` and `tls_key_file` out";
+        s.problem(&file.span, also);
+    }
+    let acme = acme.and_then(|section| read_acme(section, base));
+    let files = match (certificates, key, &acme) {
+        (_, _, Some(acme)) => Some((acme.certificate(), acme.certificate())),
+        (Some(certificates), Some(key), None) => {
+            Some((base.join(certificates.value), base.join(key.value)))
+        }
+        (Some(one), None, None) => {
+            s.problem(&one.span, "`tls_cert_file` needs `tls_key_file`");
+            None
+        }
+        (None, Some(one), None) => {
+            s.problem(&one.span, "`tls_key_file` needs `tls_cert_file`");
+            None
+        }
+        (None, None, None) => {
+            if let Some(ca) = client_ca.as_ref().filter(|_| !s.has("acme")) {
                 s.problem(&ca.span, "`client_ca_file` needs `tls_cert_file`");
             }
             None
         }
-        (Some(one), None) => {
-            s.problem(&one.span, "`tls_cert_file` needs `tls_key_file`");
-            None
-        }
-        (None, Some(one)) => {
-            s.problem(&one.span, "`tls_key_file` needs `tls_cert_file`");
-            None
-        }
     };
+    let tls = files.map(|(certificates, key)| TlsFiles {
+        only_tls13,
+        certificates,
+        key,
+        client_ca: client_ca.map(|f| base.join(f.value)),
+        acme,
+    });
     s.finish();
     Some(ListenConfig {
         address: address?,

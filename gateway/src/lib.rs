@@ -36,6 +36,9 @@
 //! ```
 
 mod access_log;
+#[cfg(feature = "acme")]
+mod acme;
+mod acme_file;
 mod admin;
 mod admission;
 mod aggregate;
@@ -119,6 +122,7 @@ use bulla_token::TokenSigningKey;
 use tokio_util::sync::CancellationToken;
 
 pub use access_log::AccessLog;
+pub use acme_file::AcmeConfig;
 pub use admission::Priority;
 pub use api::ApiConfig;
 pub use api_keys::{ApiKeysConfig, KeyFileError};

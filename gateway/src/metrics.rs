@@ -27,6 +27,8 @@ struct Inner {
     shed: Family<ReasonLabels, Counter>,
     reloads: Family<OutcomeLabels, Counter>,
     streams: Gauge<i64, AtomicI64>,
+    #[cfg(feature = "acme")]
+    certificates: Family<OutcomeLabels, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -84,6 +86,14 @@ impl Metrics {
         registry.register("reloads", "Configurations read again", reloads.clone());
         let streams = Gauge::default();
         registry.register("streams", "Open streams", streams.clone());
+        #[cfg(feature = "acme")]
+        let certificates = Family::default();
+        #[cfg(feature = "acme")]
+        registry.register(
+            "certificate_orders",
+            "Certificates asked for",
+            certificates.clone(),
+        );
         Self(Arc::new(Inner {
             registry,
             requests,
@@ -94,6 +104,8 @@ impl Metrics {
             shed,
             reloads,
             streams,
+            #[cfg(feature = "acme")]
+            certificates,
         }))
     }
 
@@ -147,6 +159,15 @@ impl Metrics {
         let outcome = if good { "ok" } else { "refused" };
         self.0
             .reloads
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    #[cfg(feature = "acme")]
+    pub(crate) fn certificate_ordered(&self, good: bool) {
+        let outcome = if good { "ok" } else { "failed" };
+        self.0
+            .certificates
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
     }

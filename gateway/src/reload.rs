@@ -172,7 +172,7 @@ impl<B: Bus> Reloader<B> {
         let before = self.edge.loaded.load_full();
         let next = before.next(&config, &self.edge.metrics)?;
         if let Some(tls) = &self.tls {
-            tls.reload()?;
+            tls.reload_if_there()?;
         }
         for part in self.fixed.differing(&Fixed::of(&config)) {
             tracing::warn!(part, "changed, which takes effect at the next start");

@@ -32,6 +32,7 @@ use crate::connections::{Counted, Open};
 use crate::handle::Peer;
 use crate::metrics::Metrics;
 use crate::networks::counted_as;
+use crate::tls::ACME;
 
 /// How long to wait after an error of `accept` that concerns the whole process, such
 /// as running out of file descriptors.
@@ -217,6 +218,8 @@ impl Connection {
         tokio::select! {
             () = stop.cancelled() => {}
             accepted = tokio::time::timeout(self.patience, tls.accept(stream)) => match accepted {
+                // An authority has seen what it wanted to see.
+                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {}
                 Ok(Ok(stream)) => {
                     let chain = stream.get_ref().1.peer_certificates();
                     let peer = Peer {

@@ -1,12 +1,15 @@
 //! TLS for clients: rustls on aws-lc, TLS 1.3 and, unless the configuration says
 //! otherwise, 1.2, post-quantum key exchange preferred, HTTP/2 and HTTP/1.1 by ALPN.
-//! Certificate and key are replaced while it runs.
+//! Certificate and key are replaced while it runs. Where an authority issues them, there may
+//! be none yet; then handshakes fail until it is there.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
+use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -47,13 +50,30 @@ pub enum TlsError {
 /// What clients' handshakes are answered with.
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
-    certificate: Arc<Certificate>,
+    shown: Arc<Shown>,
     files: TlsFiles,
 }
 
+/// The protocol in which an authority looks whether a host is ours ([RFC 8737]). Nothing is
+/// said in it.
+///
+/// [RFC 8737]: https://www.rfc-editor.org/rfc/rfc8737
+pub(crate) const ACME: &[u8] = b"acme-tls/1";
+
 impl Tls {
     pub(crate) fn new(files: &TlsFiles) -> Result<Self, TlsError> {
-        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(read(files)?)));
+        let first = match read(files) {
+            Err(error) if files.acme.is_some() => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::info!(error, "there is no certificate yet");
+                None
+            }
+            read => Some(Arc::new(read?)),
+        };
+        let shown = Arc::new(Shown {
+            certificate: ArcSwapOption::new(first),
+            challenges: RwLock::default(),
+        });
         let versions = if files.only_tls13 {
             &[&rustls::version::TLS13][..]
         } else {
@@ -63,28 +83,69 @@ impl Tls {
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                 .with_protocol_versions(versions)?
                 .with_client_cert_verifier(verifier(files)?)
-                .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+                .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if files.acme.is_some() {
+            config.alpn_protocols.push(ACME.to_vec());
+        }
         // Sessions are resumed by tickets, under keys that this process makes and
         // replaces: nothing is kept for each client.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            certificate,
+            shown,
             files: files.clone(),
         })
+    }
+
+    /// Who issues the certificate, if the edge asks for it itself.
+    #[cfg(feature = "acme")]
+    pub(crate) fn acme(&self) -> Option<&crate::acme_file::AcmeConfig> {
+        self.files.acme.as_ref()
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         self.acceptor.clone()
     }
 
+    /// The same as [`Tls::reload`], but that one which an authority has not issued yet need
+    /// not be there.
+    pub(crate) fn reload_if_there(&self) -> Result<(), TlsError> {
+        if self.files.acme.is_some() && !self.files.certificates.exists() {
+            return Ok(());
+        }
+        self.reload()
+    }
+
     /// Reads certificate and key again. Handshakes from now on get the new ones;
     /// on an error the old ones stay.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let new = read(&self.files)?;
-        self.certificate.0.store(Arc::new(new));
+        self.shown.certificate.store(Some(Arc::new(new)));
         Ok(())
+    }
+
+    /// Shows an authority what proves that a host is ours.
+    #[cfg(feature = "acme")]
+    pub(crate) fn show_challenge(
+        &self,
+        host: &str,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), TlsError> {
+        let provider = aws_lc_rs::default_provider();
+        let key = provider.key_provider.load_private_key(key)?;
+        // Not looked at: it has an extension that only an authority understands.
+        let key = CertifiedKey::new(vec![certificate], key);
+        let mut challenges = self.shown.challenges.write();
+        challenges.insert(host.to_owned(), Arc::new(key));
+        Ok(())
+    }
+
+    /// Shows no authority anything any more.
+    #[cfg(feature = "acme")]
+    pub(crate) fn forget_challenges(&self) {
+        self.shown.challenges.write().clear();
     }
 }
 
@@ -112,17 +173,27 @@ fn verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         .map_err(|_| TlsError::NoCertificate(file.clone()))
 }
 
-struct Certificate(ArcSwap<CertifiedKey>);
+/// What handshakes are shown.
+struct Shown {
+    certificate: ArcSwapOption<CertifiedKey>,
+    /// What an authority is shown, by host.
+    challenges: RwLock<HashMap<String, Arc<CertifiedKey>>>,
+}
 
-impl fmt::Debug for Certificate {
+impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate").finish_non_exhaustive()
+        f.debug_struct("Shown").finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut protocols = hello.alpn().into_iter().flatten();
+        if protocols.any(|protocol| protocol == ACME) {
+            let host = hello.server_name()?.to_ascii_lowercase();
+            return self.challenges.read().get(&host).map(Arc::clone);
+        }
+        self.certificate.load_full()
     }
 }
 

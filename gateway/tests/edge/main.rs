@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+mod acme;
+mod acme_authority;
 mod aggregate;
 mod api_keys;
 mod cache;

@@ -21,7 +21,9 @@ pub struct CertificateNames {
     pub hosts: Vec<String>,
     /// Its mail addresses, as they are written.
     pub mails: Vec<String>,
-    /// The last moment at which it is valid.
+    /// The first moment at which it is valid.
+    pub not_before: UnixMillis,
+    /// The last one.
     pub not_after: UnixMillis,
 }
 
@@ -32,8 +34,10 @@ impl CertificateNames {
     #[must_use]
     pub fn read(der: &[u8]) -> Option<Self> {
         let certificate = parse(der)?;
+        let (not_before, not_after) = validity(&certificate);
         let mut names = Self {
-            not_after: validity(&certificate).1,
+            not_before,
+            not_after,
             ..Self::default()
         };
         let Some(alternative) = certificate.subject_alternative_name().ok()? else {
