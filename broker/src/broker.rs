@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::BrokerAudit;
 use crate::buckets::Buckets;
-use crate::callout::{self, AdmissionError, Admissions, Callout, Questions};
+use crate::callout::{self, AdmissionError, Admissions, Callout, Placement, Questions};
 use crate::census::{self, Census};
 use crate::clock;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, OnChange};
 use crate::connection::{self, BusAddress, Connection, ConnectionError, TELL_AGAIN, WAITING};
 use crate::control::{
     self, AuditRetention, ControlPlane, ControlStream, Record, Requests, StreamError,
@@ -162,7 +162,7 @@ impl Entrance {
         self.probe.waits_for("nats-server, account JS");
         let js = Connection {
             account: "JS",
-            seed: Arc::new(config.keys.js),
+            user: Arc::new(config.keys.js),
             waiting: WAITING,
             disturbed: Arc::clone(&disturbed),
         };
@@ -190,6 +190,10 @@ impl Entrance {
         durable.make(&held.policy.policy, revision).await;
         let version = held.bundle.bundle.version;
 
+        let mode = config.operator_mode;
+        let in_place = mode.is_some_and(|mode| mode.on_change == OnChange::Reauthorise);
+        let placement =
+            mode.map_or_else(Placement::default, |mode| Placement::Vouched(mode.account));
         let seen = Arc::new(Seen::new(config.state_max_age, clock::now()));
         let outcasts = held.outcasts();
         let plane = ControlPlane::new(
@@ -199,6 +203,7 @@ impl Entrance {
             stream.clone(),
             Arc::clone(&seen),
             metrics.clone(),
+            in_place,
         );
         let plane = Arc::new(plane.map_err(BrokerError::Random)?);
         let audit = plane.audit().clone();
@@ -216,7 +221,7 @@ impl Entrance {
         self.probe.waits_for("nats-server, account SYS");
         let sys = Connection {
             account: "SYS",
-            seed: Arc::new(config.keys.sys),
+            user: Arc::new(config.keys.sys),
             waiting: WAITING,
             disturbed: Arc::default(),
         };
@@ -224,13 +229,14 @@ impl Entrance {
         self.probe.waits_for("nats-server, account AUTH");
         let auth = Connection {
             account: "AUTH",
-            seed: Arc::new(config.keys.auth),
+            user: Arc::new(config.keys.auth),
             waiting: callout::WAITING,
             // Whoever is not answered asks again: nothing is missed.
             disturbed: Arc::default(),
         };
         let auth = auth.make(url, &metrics).await;
         let callout = Callout::new(config.keys.issuer, config.keys.xkey)
+            .placing(placement)
             .while_seen(Arc::clone(&seen))
             .with_token_keys(plane.token_keys())
             .inviting({
@@ -261,6 +267,8 @@ impl Entrance {
         let kicker = Kicker {
             sys: sys.clone(),
             callout: Arc::clone(&callout),
+            account: placement.account(),
+            in_place,
             changes: plane.changes(),
             buckets: buckets.changes(),
             audit: audit.log(),

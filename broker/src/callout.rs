@@ -24,6 +24,7 @@ mod proof;
 mod questions;
 mod request;
 mod servers;
+mod ticket;
 mod token_keys;
 mod tokens;
 
@@ -31,7 +32,7 @@ use std::str::FromStr;
 
 pub use admissions::{AdmissionError, Admissions};
 pub(crate) use admissions::{MARK, Standing};
-pub use answer::ACCOUNT;
+pub use answer::{ACCOUNT, Placement};
 pub use decide::Callout;
 pub(crate) use deny_reason::DenyReason;
 pub(crate) use questions::{Questions, WAITING, subscribe};

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 mod broker_check;
 mod broker_init;
+mod broker_push;
 mod doctor;
 pub mod envelope;
 mod identity;
@@ -186,6 +187,7 @@ enum DevCommand {
 enum BrokerCommand {
     Init(broker_init::BrokerInitArgs),
     Key(broker_init::BrokerKeyArgs),
+    Push(broker_push::BrokerPushArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -248,6 +250,10 @@ pub fn main() -> ExitCode {
             command: Some(BrokerCommand::Key(args)),
             ..
         } => broker_init::key(&args),
+        Command::Broker {
+            command: Some(BrokerCommand::Push(args)),
+            ..
+        } => broker_push::run(&args),
         Command::Broker {
             command: None,
             args,

@@ -11,14 +11,15 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_identity::{NkeyKind, TrustDomain, WorkloadId};
+use bulla_identity::{Nkey, NkeyKind, TrustDomain, WorkloadId};
 use bulla_keyring::{AuthorityKey, AuthorityRole, CurveSeed, NkeySeed};
 use bulla_process::{Zeroizing, secret_file};
 use bytes::Bytes;
 
-use raw::{Raw, RawAudit, RawTls};
+use raw::{Raw, RawAudit, RawOperatorMode, RawTls};
 pub use settings::{Origin, Setting};
 
+use crate::bus_user::BusUser;
 use crate::callout::Group;
 use crate::cli::chain;
 use crate::control::AuditRetention;
@@ -53,6 +54,8 @@ pub struct BrokerConfig {
     pub credential_lifetime: Duration,
     /// For how long it goes by what it has read without reading it again.
     pub state_max_age: Duration,
+    /// What it has to know of a nats-server in operator mode.
+    pub operator_mode: Option<OperatorMode>,
     /// As whom it exchanges users' tokens, if it does.
     pub exchange: Option<ExchangeConfig>,
     /// How much of the audit log is kept.
@@ -63,6 +66,25 @@ pub struct BrokerConfig {
     pub admin: Option<SocketAddr>,
     /// Every setting as it counts, and who says so.
     pub settings: Vec<Setting>,
+}
+
+/// What a broker has to know of a nats-server whose accounts are an operator's JWTs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorMode {
+    /// The account `APP` (`A…`), of which [`BrokerKeys::issuer`] is a signing key.
+    pub account: Nkey,
+    /// What becomes of connections that a change of the policy concerns.
+    pub on_change: OnChange,
+}
+
+/// What becomes of a connection that may do more or less than when it was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnChange {
+    /// nats-server asks about all of its connections anew, and they go on.
+    #[default]
+    Reauthorise,
+    /// It is ended, as with a plain configuration, and connects anew.
+    Reconnect,
 }
 
 /// TLS to nats-server.
@@ -105,12 +127,12 @@ pub struct BrokerKeys {
     pub issuer: NkeySeed,
     /// Opens the callout's requests (`SX…`).
     pub xkey: CurveSeed,
-    /// The broker's user in the account `AUTH` (`SU…`).
-    pub auth: NkeySeed,
-    /// The broker's user in the account `JS` (`SU…`).
-    pub js: NkeySeed,
-    /// The broker's user in the account `SYS` (`SU…`).
-    pub sys: NkeySeed,
+    /// The broker's user in the account `AUTH`.
+    pub auth: BusUser,
+    /// The broker's user in the account `JS`.
+    pub js: BusUser,
+    /// The broker's user in the account `SYS`.
+    pub sys: BusUser,
     /// Sign message credentials.
     pub issuing: IssuingKeys,
 }
@@ -154,9 +176,9 @@ impl BrokerConfig {
         );
         let state_max_age = reader.within("state_max_age", &raw.state_max_age, &STATE_MAX_AGES);
         let issuer = reader.nkey("keys.issuer", &raw.keys.issuer, NkeyKind::Account);
-        let auth = reader.nkey("keys.auth", &raw.keys.auth, NkeyKind::User);
-        let js = reader.nkey("keys.js", &raw.keys.js, NkeyKind::User);
-        let sys = reader.nkey("keys.sys", &raw.keys.sys, NkeyKind::User);
+        let auth = reader.user("keys.auth", &raw.keys.auth);
+        let js = reader.user("keys.js", &raw.keys.js);
+        let sys = reader.user("keys.sys", &raw.keys.sys);
         let xkey = reader.secret("keys.xkey", &raw.keys.xkey, CurveSeed::parse);
         let issuing = IssuingKeys::read(&dir.join(&raw.keys.issuing));
         let issuing = reader.check("keys.issuing", issuing.map_err(|error| chain(&error)));
@@ -184,6 +206,10 @@ impl BrokerConfig {
                 tls: tls.clone(),
             })
         });
+        let operator_mode = raw
+            .operator_mode
+            .as_ref()
+            .and_then(|mode| mode.read(&mut reader));
         let audit = raw.audit.read(&mut reader);
         let replicas = raw.streams.replicas;
         if !REPLICAS.contains(&replicas) {
@@ -244,6 +270,7 @@ impl BrokerConfig {
                 revocations,
                 credential_lifetime,
                 state_max_age,
+                operator_mode,
                 exchange,
                 audit,
                 replicas,
@@ -297,6 +324,11 @@ impl Reader<'_> {
             return None;
         }
         Some(seed)
+    }
+
+    fn user(&mut self, key: &str, path: &Path) -> Option<BusUser> {
+        let read = BusUser::read(&self.dir.join(path)).map_err(|error| chain(&error));
+        self.check(key, read)
     }
 
     fn public(&mut self, key: &str, path: &Path) -> Option<Vec<AuthorityKey>> {
@@ -373,6 +405,28 @@ impl fmt::Display for ConfigError {
             write!(f, "\n  {problem}")?;
         }
         Ok(())
+    }
+}
+
+impl RawOperatorMode {
+    fn read(&self, reader: &mut Reader<'_>) -> Option<OperatorMode> {
+        let account = Nkey::parse(&self.account)
+            .ok()
+            .filter(|nkey| nkey.kind() == NkeyKind::Account)
+            .ok_or("no account's public nkey (`A…`)");
+        let account = reader.check("operator_mode.account", account);
+        let on_change = match &*self.on_change {
+            "reauthorise" => Ok(OnChange::Reauthorise),
+            "reconnect" => Ok(OnChange::Reconnect),
+            other => Err(format!(
+                "`{other}` is none of `reauthorise` and `reconnect`"
+            )),
+        };
+        let on_change = reader.check("operator_mode.on_change", on_change);
+        Some(OperatorMode {
+            account: account?,
+            on_change: on_change?,
+        })
     }
 }
 

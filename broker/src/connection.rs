@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Auth, AuthError, Client, ConnectError, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectOptions, Event};
 use bulla_identity::Nkey;
-use bulla_keyring::NkeySeed;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::bus_user::BusUser;
 use crate::config::BusTls;
 use crate::metrics::Metrics;
 
@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 pub(crate) struct Connection {
     /// The account, for logs and metrics.
     pub(crate) account: &'static str,
-    /// As whose holder.
-    pub(crate) seed: Arc<NkeySeed>,
+    /// As whom.
+    pub(crate) user: Arc<BusUser>,
     /// How many messages a subscription holds; what comes when it is full is dropped.
     pub(crate) waiting: usize,
     /// Told whenever messages may have been missed: at each new connection, and when
@@ -32,15 +32,15 @@ impl Connection {
     pub(crate) async fn make(self, bus: &BusAddress, metrics: &Metrics) -> Client {
         let Self {
             account,
-            seed,
+            user,
             waiting,
             disturbed,
         } = self;
-        let nkey = seed.public();
+        let nkey = user.public();
         let metrics = metrics.clone();
         let url = &*bus.url;
         let options = bus
-            .options(seed)
+            .options(user)
             .name(format!("bulla broker: {account}"))
             .reconnect_delay_callback(delay)
             .subscription_capacity(waiting)
@@ -81,11 +81,11 @@ impl Connection {
 /// told at once. Its inbox is one that nobody else of the account may read.
 pub(crate) async fn connect_once(
     url: &str,
-    seed: Arc<NkeySeed>,
+    user: Arc<BusUser>,
     ca_file: Option<PathBuf>,
 ) -> Result<Client, ConnectionError> {
-    let nkey = seed.public();
-    let mut options = prove_by(seed)
+    let nkey = user.public();
+    let mut options = prove_by(user)
         .name("bulla operator")
         .custom_inbox_prefix(operator_inbox(&nkey))
         .connection_timeout(ONCE_LIMIT)
@@ -119,8 +119,8 @@ pub(crate) struct BusAddress {
 }
 
 impl BusAddress {
-    fn options(&self, seed: Arc<NkeySeed>) -> ConnectOptions {
-        let mut options = prove_by(seed);
+    fn options(&self, user: Arc<BusUser>) -> ConnectOptions {
+        let mut options = prove_by(user);
         if let Some(ca) = &self.tls.ca {
             options = options.add_root_certificates(ca.clone()).require_tls(true);
         }
@@ -131,16 +131,10 @@ impl BusAddress {
     }
 }
 
-fn prove_by(seed: Arc<NkeySeed>) -> ConnectOptions {
+fn prove_by(user: Arc<BusUser>) -> ConnectOptions {
     ConnectOptions::with_auth_callback(move |nonce| {
-        let seed = Arc::clone(&seed);
-        async move {
-            let signature = seed.sign_nonce(&nonce).map_err(AuthError::new)?;
-            let mut auth = Auth::new();
-            auth.nkey = Some(seed.public().to_string());
-            auth.signature = Some(signature.as_bytes().to_vec());
-            Ok(auth)
-        }
+        let user = Arc::clone(&user);
+        async move { user.auth(&nonce) }
     })
     .ping_interval(Duration::from_secs(5))
 }

@@ -70,6 +70,8 @@ pub(crate) struct ControlPlane {
     challenger: Challenger,
     issuers: Issuers,
     lifetime: Duration,
+    /// Whether connections get what a policy gives them later as they are.
+    reauthorises: bool,
     held: ArcSwap<Held>,
     /// Since when it goes by this policy; told of whatever else it goes by.
     held_since: watch::Sender<UnixMillis>,
@@ -90,6 +92,7 @@ impl ControlPlane {
         stream: ControlStream,
         seen: Arc<Seen>,
         metrics: Metrics,
+        reauthorises: bool,
     ) -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret)?;
@@ -101,6 +104,7 @@ impl ControlPlane {
             challenger: Challenger::new(&secret),
             issuers,
             lifetime,
+            reauthorises,
             held: ArcSwap::from_pointee(held),
             held_since: watch::channel(clock::now()).0,
             quota: Mutex::new(Quota::new(QUOTA_CAPACITY)),
@@ -206,6 +210,7 @@ impl ControlPlane {
                 let challenge = Challenge {
                     broker_id: self.broker_id.clone(),
                     challenge: self.challenger.challenge(tag, now),
+                    reauthorises: self.reauthorises,
                 };
                 Some(("challenge", challenge.encode()))
             }

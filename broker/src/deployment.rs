@@ -9,6 +9,7 @@
 //! keys/  callout.nk xkey.nk  broker-auth.nk broker-js.nk broker-sys.nk  operator-js.nk
 //! broker.toml broker-b.toml        one for each broker
 //! policy.toml                      a policy to begin with
+//! nats/                            in operator mode: operator, accounts, what vouches for them
 //! trust/                           root, policy key, issuing keys, bundle: `bulla trust`
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! compared.
 
 mod certificates;
+mod operator;
 mod plan;
 
 use std::os::unix::fs::DirBuilderExt as _;
@@ -24,16 +26,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_envelope::MAX_ISSUING_LIFE;
-use bulla_identity::{Nkey, NkeyKind};
+use bulla_identity::{Nkey, NkeyKind, SubjectPattern};
 use bulla_keyring::{CurveSeed, NkeySeed, SeedError};
 use bulla_policy::{Policy, PolicyErrors};
 use bulla_process::{SecretFileError, Zeroizing, secret_file};
 
 use crate::clock;
-use crate::nats_config::{BrokerUsers, ClusterConfig, Listening, ServerConfig, ServerTls};
+use crate::nats_config::{
+    AccountsConfig, BrokerUsers, ClusterConfig, Listening, PlainAccounts, ServerConfig, ServerTls,
+};
+use crate::provision::{self, ProvisionError};
 use crate::trust_dir::{Init, NewKey, TrustDir, TrustDirError};
 pub(crate) use certificates::CertificatesError;
-pub(crate) use plan::{GivenTls, Node, Plan, PlanError};
+pub(crate) use plan::{GivenOperator, GivenTls, Node, OperatorPlan, Plan, PlanError};
 
 /// A deployment's directory.
 pub(crate) struct Deployment {
@@ -129,24 +134,31 @@ impl Deployment {
         let stored = policy.streams().iter().flat_map(|stream| stream.subjects());
         let stored: Vec<_> = stored.cloned().collect();
         let brokers = self.brokers();
-        let mut users = Vec::new();
-        for (name, _) in &brokers {
-            users.push(BrokerUsers {
-                auth: self.nkey(&format!("{name}-auth.nk"))?,
-                js: self.nkey(&format!("{name}-js.nk"))?,
-                sys: self.nkey(&format!("{name}-sys.nk"))?,
-            });
+        let operator = self.plan.operator.as_ref();
+        let vouched = operator.map(|plan| self.vouched(plan, &stored));
+        let mut vouched = vouched.transpose()?;
+        if let Some(vouched) = &mut vouched {
+            out.append(&mut vouched.files);
         }
-        for node in &self.plan.nodes {
+        let nodes = match self.plan.given_operator() {
+            Some(_) => &[][..],
+            None => &self.plan.nodes[..],
+        };
+        for node in nodes {
+            let accounts = match vouched.as_ref().and_then(|v| v.accounts.clone()) {
+                Some(mut accounts) => {
+                    let is_pushed = operator.is_some_and(|plan| plan.is_pushed);
+                    let dir = self.node_dir(node).join("jwt");
+                    accounts.resolver_dir = is_pushed.then_some(dir);
+                    AccountsConfig::Operator(accounts)
+                }
+                None => AccountsConfig::Plain(self.plain_accounts(&stored)?),
+            };
             let config = ServerConfig {
                 server_name: node.name.clone(),
                 listening: self.listening(node),
                 store_dir: self.node_dir(node).join("jetstream"),
-                issuer: self.nkey("callout.nk")?,
-                xkey: self.xkey()?,
-                brokers: users.clone(),
-                operators: vec![self.nkey("operator-js.nk")?],
-                stored: stored.clone(),
+                accounts,
             };
             out.push(Rendered {
                 path: self.node_dir(node).join("nats-server.conf"),
@@ -156,10 +168,28 @@ impl Deployment {
         for (index, (name, file)) in brokers.iter().enumerate() {
             out.push(Rendered {
                 path: self.dir.join(file),
-                text: self.broker_config(index, name),
+                text: self.broker_config(index, name, vouched.as_ref().map(|v| v.app)),
             });
         }
         Ok(out)
+    }
+
+    fn plain_accounts(&self, stored: &[SubjectPattern]) -> Result<PlainAccounts, DeploymentError> {
+        let mut brokers = Vec::new();
+        for (name, _) in self.brokers() {
+            brokers.push(BrokerUsers {
+                auth: self.nkey(&format!("{name}-auth.nk"))?,
+                js: self.nkey(&format!("{name}-js.nk"))?,
+                sys: self.nkey(&format!("{name}-sys.nk"))?,
+            });
+        }
+        Ok(PlainAccounts {
+            issuer: self.nkey("callout.nk")?,
+            xkey: self.xkey()?,
+            brokers,
+            operators: vec![self.nkey("operator-js.nk")?],
+            stored: stored.to_vec(),
+        })
     }
 
     /// Compares what lies there with what would be written.
@@ -178,6 +208,32 @@ impl Deployment {
             (file.path, drift)
         });
         Ok(compared.collect())
+    }
+
+    /// Writes anew what differs from what it is to be, never a key.
+    pub(crate) fn update(&self, policy: &Policy) -> Result<Vec<PathBuf>, DeploymentError> {
+        let mut written = Vec::new();
+        for file in self.configurations(policy)? {
+            if std::fs::read_to_string(&file.path).is_ok_and(|text| text == file.text) {
+                continue;
+            }
+            provision::write(&file.path, file.text.as_bytes())?;
+            written.push(file.path);
+        }
+        Ok(written)
+    }
+
+    /// What nats-servers are told of each account, in operator mode.
+    pub(crate) fn account_jwts(
+        &self,
+        policy: &Policy,
+    ) -> Result<Vec<(Nkey, String)>, DeploymentError> {
+        let Some(plan) = &self.plan.operator else {
+            return Err(DeploymentError::NoOperator);
+        };
+        let stored = policy.streams().iter().flat_map(|stream| stream.subjects());
+        let stored: Vec<_> = stored.cloned().collect();
+        Ok(self.vouched(plan, &stored)?.pushed)
     }
 
     /// The policy in the directory.
@@ -211,9 +267,14 @@ impl Deployment {
             self.dir.join("keys"),
             self.dir.join("tls"),
         ];
+        if self.plan.operator.is_some() {
+            out.push(self.dir.join("nats"));
+        }
         for node in &self.plan.nodes {
-            out.push(self.node_dir(node));
-            out.push(self.node_dir(node).join("jetstream"));
+            if self.plan.given_operator().is_none() {
+                out.push(self.node_dir(node));
+                out.push(self.node_dir(node).join("jetstream"));
+            }
         }
         out
     }
@@ -243,8 +304,14 @@ impl Deployment {
             (keys.join("xkey.nk"), None),
             (keys.join("operator-js.nk"), Some(NkeyKind::User)),
         ];
+        if let Some(operator) = &self.plan.operator {
+            out.extend(self.operator_keys(operator));
+        }
         for (name, _) in self.brokers() {
             for account in ["auth", "js", "sys"] {
+                if account == "sys" && self.plan.given_operator().is_some() {
+                    continue;
+                }
                 let path = keys.join(format!("{name}-{account}.nk"));
                 out.push((path, Some(NkeyKind::User)));
             }
@@ -337,7 +404,7 @@ impl Deployment {
         }
     }
 
-    fn broker_config(&self, index: usize, name: &str) -> String {
+    fn broker_config(&self, index: usize, name: &str, app: Option<Nkey>) -> String {
         let group = match (self.plan.brokers, index % 2) {
             (0 | 1, _) => "both",
             (_, 0) => "a",
@@ -352,11 +419,26 @@ impl Deployment {
             None => "tls/ca.pem".to_owned(),
         };
         let replicas = nodes.len().min(3);
+        let given = self.plan.given_operator();
+        let sys = match given {
+            Some(given) => given.system.display().to_string(),
+            None => format!("keys/{name}-sys.nk"),
+        };
+        let mode = app.map_or_else(String::new, |app| {
+            MODE.replace("@ACCOUNT@", &app.to_string())
+        });
+        let tls = match given.map(|given| &given.ca) {
+            Some(None) => String::new(),
+            Some(Some(ca)) => TLS.replace("@CA@", &ca.display().to_string()),
+            None => TLS.replace("@CA@", &ca),
+        };
         BROKER
+            .replace("@TLS@", &tls)
+            .replace("@MODE@", &mode)
+            .replace("@SYS@", &sys)
             .replace("@REPLICAS@", &replicas.to_string())
             .replace("@URL@", &url)
             .replace("@GROUP@", group)
-            .replace("@CA@", &ca)
             .replace("@NAME@", name)
             .replace("@DOMAIN@", self.plan.domain.as_str())
     }
@@ -435,6 +517,12 @@ pub(crate) enum DeploymentError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(
+        "nats-server is not in operator mode here: what it has to know stands in its configuration"
+    )]
+    NoOperator,
+    #[error(transparent)]
+    Write(#[from] ProvisionError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -462,3 +550,7 @@ const BUNDLE_LIFE: Duration = MAX_ISSUING_LIFE.saturating_mul(4);
 const POLICY: &str = include_str!("deployment/policy.toml");
 
 const BROKER: &str = include_str!("deployment/broker.toml");
+
+const TLS: &str = "\n[tls]\n# Who issues nats-server's certificate.\nca = \"@CA@\"\n";
+
+const MODE: &str = include_str!("deployment/operator_mode.toml");

@@ -26,6 +26,7 @@ use bulla_identity::{Verified, WorkloadId, WorkloadName};
 use bulla_keyring::NkeySeed;
 use bulla_policy::Policy;
 
+use crate::bus_user::BusUser;
 pub(crate) use findings::{Finding, Verdict};
 use insiders::Insider;
 use probe::Bus;
@@ -40,9 +41,9 @@ pub(crate) struct Patient {
     /// What is in force, as the control stream tells it.
     pub(crate) state: Option<State>,
     /// A broker's user in the account `JS`.
-    pub(crate) js: Option<NkeySeed>,
+    pub(crate) js: Option<BusUser>,
     /// A broker's user in the account `SYS`.
-    pub(crate) sys: Option<NkeySeed>,
+    pub(crate) sys: Option<BusUser>,
 }
 
 /// A workload as which the doctor may connect.
@@ -87,7 +88,7 @@ pub(crate) async fn examine(patient: &Patient) -> Result<Vec<Finding>, ProbeErro
     }
     findings.extend(insiders::examine(&bus, &mut pairs, policy).await);
     let mut js = match &patient.js {
-        Some(seed) => bus.log_in(seed).await.ok(),
+        Some(user) => bus.log_in_as(user).await.ok(),
         None => None,
     };
     let state = patient.state.as_ref();
@@ -95,7 +96,7 @@ pub(crate) async fn examine(patient: &Patient) -> Result<Vec<Finding>, ProbeErro
     findings.push(operators::server_replies(&bus, js.as_mut(), &mut pairs, policy).await);
     findings.push(operators::streams(js.as_mut(), policy).await);
     let mut sys = match &patient.sys {
-        Some(seed) => bus.log_in(seed).await.ok(),
+        Some(user) => bus.log_in_as(user).await.ok(),
         None => None,
     };
     findings.push(operators::brokers(sys.as_mut()).await);

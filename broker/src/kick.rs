@@ -11,8 +11,14 @@
 //! change, so that who slipped in meanwhile is found as well.
 //!
 //! Who would only get more is left time to choose the moment himself.
+//!
+//! In operator mode nats-server can ask about all connections anew, and gives them what
+//! they get now: nobody is disconnected. It does so at a reload, one connection after the
+//! other, and answers nothing else meanwhile; so whoever has to go is ended first, a
+//! server is asked once for all that changed, and who has not got what he should
+//! after that is ended as well.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +35,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::callout::{ACCOUNT, Callout, MARK, Standing};
+use crate::callout::{Callout, MARK, Standing};
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -40,6 +46,10 @@ pub(crate) type Outcasts = Arc<std::collections::BTreeSet<WorkloadName>>;
 pub(crate) struct Kicker<T> {
     pub(crate) sys: Client,
     pub(crate) callout: Arc<Callout>,
+    /// What nats-server calls the account of workloads.
+    pub(crate) account: String,
+    /// Whether connections are asked about anew, where that is enough.
+    pub(crate) in_place: bool,
     /// Told after each change of what the callout goes by.
     pub(crate) changes: watch::Receiver<T>,
     /// Told after each change of which buckets are fit.
@@ -53,11 +63,16 @@ impl<T> Kicker<T> {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let work = async {
             let mut behind = HashMap::new();
+            let mut losing = HashMap::new();
             let mut looks = 0;
             loop {
                 self.changes.mark_unchanged();
                 self.buckets.mark_unchanged();
-                self.look(&mut behind).await;
+                if self.in_place {
+                    // Another broker may ask a server for all of us.
+                    sleep(random_part(IN_STEP)).await;
+                }
+                self.look(&mut behind, &mut losing).await;
                 let pause = match SOON.get(looks) {
                     Some(pause) => *pause,
                     None if behind.is_empty() => AGAIN,
@@ -88,9 +103,16 @@ impl<T> Kicker<T> {
     }
 
     /// Looks at all connections once. `behind` says since when those would get
-    /// more that are not ended for it.
-    async fn look(&self, behind: &mut HashMap<Connection, Instant>) {
+    /// more that are not ended for it, `losing` since when those have too much whose
+    /// servers were told to ask about them.
+    async fn look(
+        &self,
+        behind: &mut HashMap<Connection, Instant>,
+        losing: &mut HashMap<Connection, Instant>,
+    ) {
         let mut still = HashMap::new();
+        let mut still_losing = HashMap::new();
+        let mut to_ask = BTreeSet::new();
         let mut offset = 0;
         let mut late = 0;
         // More than one answer holds: the next page, until there is none.
@@ -104,6 +126,15 @@ impl<T> Kicker<T> {
                     let user = &found.authorized_user;
                     match self.callout.standing(user, client, clock::now()) {
                         Standing::Current => {}
+                        Standing::Lost(reason)
+                            if self.in_place
+                                && MENDED_IN_PLACE.contains(&reason)
+                                && is_recent(losing.get(&connection)) =>
+                        {
+                            to_ask.insert(connection.server.clone());
+                            let since = losing.get(&connection).copied();
+                            still_losing.insert(connection, since.unwrap_or_else(Instant::now));
+                        }
                         Standing::Lost(reason) => {
                             ended.push(self.end(connection, user.clone(), reason));
                         }
@@ -118,6 +149,9 @@ impl<T> Kicker<T> {
                                     "permissions_gained",
                                 ));
                             } else {
+                                if self.in_place {
+                                    to_ask.insert(connection.server.clone());
+                                }
                                 still.insert(connection, since);
                             }
                         }
@@ -135,6 +169,34 @@ impl<T> Kicker<T> {
             offset += AT_ONCE;
         }
         *behind = still;
+        *losing = still_losing;
+        let asked = to_ask.into_iter().map(|server| self.reauthorise(server));
+        asked.collect::<FuturesUnordered<_>>().collect::<()>().await;
+    }
+
+    /// Has a server ask about each of its connections anew. It reads its configuration
+    /// for that, which is what a reload is.
+    async fn reauthorise(&self, server: String) {
+        let subject = format!("$SYS.REQ.SERVER.{server}.RELOAD");
+        let started = Instant::now();
+        let reload = self.sys.request(subject, "".into());
+        let answer = timeout(RELOAD_LIMIT, reload).await;
+        let is_done = match &answer {
+            Ok(Ok(answer)) => serde_json::from_slice::<Reloaded>(&answer.payload)
+                .is_ok_and(|reloaded| reloaded.error.is_none()),
+            _ => false,
+        };
+        self.metrics.reauthorised(is_done);
+        let took = started.elapsed();
+        if is_done {
+            tracing::info!(server, ?took, "asked for all its connections anew");
+        } else {
+            tracing::warn!(
+                server,
+                ?took,
+                "the server did not ask anew: who has too much is disconnected. Is its configuration sound?"
+            );
+        }
     }
 
     /// Asks all servers for one page, gives each answer to `take` and works at
@@ -149,7 +211,7 @@ impl<T> Kicker<T> {
             return false;
         };
         let question = json!({
-            "auth": true, "acc": ACCOUNT, "limit": AT_ONCE, "offset": offset,
+            "auth": true, "acc": self.account, "limit": AT_ONCE, "offset": offset,
         });
         let question = question.to_string().into();
         if self
@@ -216,13 +278,29 @@ impl<T> Kicker<T> {
     }
 }
 
+/// Whether a server may still be waited for.
+fn is_recent(since: Option<&Instant>) -> bool {
+    since.is_none_or(|since| since.elapsed() < MENDING_LIMIT)
+}
+
 /// Up to a fifth less, so that brokers do not look in step.
 fn jittered(pause: Duration) -> Duration {
+    pause - random_part(pause / 5)
+}
+
+/// Anything from nothing to this.
+fn random_part(whole: Duration) -> Duration {
     let mut random = [0; 1];
     // Without randomness there is no jitter, and no harm.
     let _ = getrandom::fill(&mut random);
     let [random] = random;
-    pause - pause / 5 * u32::from(random) / 256
+    whole * u32::from(random) / 256
+}
+
+/// What a server answers that was told to reload.
+#[derive(Deserialize)]
+struct Reloaded {
+    error: Option<serde_json::Value>,
 }
 
 /// A connection on one server.
@@ -292,6 +370,18 @@ const LONGEST_SEARCH: Duration = Duration::from_secs(2);
 
 /// How long another server may take after one has answered.
 const NEXT_ANSWER: Duration = Duration::from_millis(150);
+
+/// Why a connection has too much that may go on with less.
+const MENDED_IN_PLACE: [&str; 2] = ["permissions_changed", "bucket_unfit"];
+
+/// By how much brokers are apart when they look after a change.
+const IN_STEP: Duration = Duration::from_millis(100);
+
+/// How long a server may take to ask about everybody. It asks about one after the other.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a connection may have too much while its server is told to ask anew.
+const MENDING_LIMIT: Duration = Duration::from_millis(700);
 
 const KICK_LIMIT: Duration = Duration::from_secs(2);
 

@@ -26,6 +26,7 @@
 mod audit;
 mod broker;
 mod buckets;
+mod bus_user;
 pub mod callout;
 mod census;
 pub mod cli;
@@ -48,7 +49,9 @@ mod invitation;
 mod issuing;
 mod kick;
 mod metrics;
+mod nats_accounts;
 pub mod nats_config;
+mod nats_jwt;
 mod operator_client;
 mod probe;
 pub mod provision;
@@ -61,7 +64,10 @@ mod trust;
 pub mod trust_dir;
 
 pub use broker::{BrokerError, Outlook, run};
-pub use config::{BrokerConfig, BrokerKeys, ConfigError, Origin, Setting, TrustFiles};
+pub use bus_user::{BusUser, BusUserError};
+pub use config::{
+    BrokerConfig, BrokerKeys, ConfigError, OnChange, OperatorMode, Origin, Setting, TrustFiles,
+};
 pub use connection::ConnectionError;
 pub use control::{AuditRetention, StreamError};
 pub use issuing::{IssuingKeys, IssuingKeysError};

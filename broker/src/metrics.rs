@@ -30,6 +30,7 @@ struct Inner {
     callout_seconds: Histogram,
     control_seconds: Family<VerbLabels, Histogram>,
     ended: Family<EndedLabels, Counter>,
+    reauthorised: Family<OutcomeLabels, Counter>,
     records: Family<RecordLabels, Counter>,
     slow_consumers: Family<AccountLabels, Counter>,
     exchanger: Gauge,
@@ -59,6 +60,11 @@ struct VerbLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct EndedLabels {
     reason: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
@@ -161,6 +167,12 @@ impl Metrics {
             "Connections that this broker ended, by reason",
             ended.clone(),
         );
+        let reauthorised = Family::default();
+        broker.register(
+            "reauthorisations",
+            "How often a server was told to ask about all its connections anew",
+            reauthorised.clone(),
+        );
         let records = Family::default();
         broker.register(
             "records",
@@ -188,6 +200,7 @@ impl Metrics {
             callout_seconds,
             control_seconds,
             ended,
+            reauthorised,
             records,
             slow_consumers,
             exchanger,
@@ -217,6 +230,13 @@ impl Metrics {
         for reason in ["workload_revoked", "permissions_changed"] {
             let outcome = "ok";
             drop(self.0.ended.get_or_create(&EndedLabels { reason, outcome }));
+        }
+        for outcome in ["ok", "failed"] {
+            drop(
+                self.0
+                    .reauthorised
+                    .get_or_create(&OutcomeLabels { outcome }),
+            );
         }
         for record in ["policy", "trust bundle", "revocation list"] {
             for outcome in ["taken", "refused", "unreadable"] {
@@ -272,6 +292,15 @@ impl Metrics {
         let outcome = if is_done { "ok" } else { "failed" };
         let labels = EndedLabels { reason, outcome };
         self.0.ended.get_or_create(&labels).inc();
+    }
+
+    /// A server was told to ask about all its connections anew.
+    pub(crate) fn reauthorised(&self, is_done: bool) {
+        let outcome = if is_done { "ok" } else { "failed" };
+        self.0
+            .reauthorised
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// What became of a record that was new.

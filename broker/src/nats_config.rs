@@ -17,6 +17,9 @@
 //! aimed at an import writes nothing there was measured for that form alone; only
 //! two questions that change nothing, how a stream and a consumer are configured,
 //! have names of ours.
+//!
+//! Either the configuration itself says all of this, or an operator's JWTs do
+//! (`nats_accounts`), and the configuration names the operator.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -35,6 +38,22 @@ pub struct ServerConfig {
     pub listening: Listening,
     /// Where JetStream stores.
     pub store_dir: PathBuf,
+    /// Who says which accounts there are.
+    pub accounts: AccountsConfig,
+}
+
+/// Who says which accounts there are.
+#[derive(Clone, Debug)]
+pub enum AccountsConfig {
+    /// The configuration itself.
+    Plain(PlainAccounts),
+    /// An operator, by JWTs that he signed.
+    Operator(OperatorAccounts),
+}
+
+/// Accounts that stand in the configuration.
+#[derive(Clone, Debug)]
+pub struct PlainAccounts {
     /// The account key that signs the callout's answers.
     pub issuer: Nkey,
     /// The key that callout requests are encrypted to.
@@ -48,6 +67,22 @@ pub struct ServerConfig {
     /// messages once its subjects stand here: a changed configuration needs a
     /// reload, which ends every workload's connection once.
     pub stored: Vec<SubjectPattern>,
+}
+
+/// Accounts that an operator vouches for; what they may is in their JWTs.
+#[derive(Clone, Debug)]
+pub struct OperatorAccounts {
+    /// The operator's JWT.
+    pub operator: String,
+    /// The system account.
+    pub system: Nkey,
+    /// Every account, with its JWT.
+    pub accounts: Vec<(Nkey, String)>,
+    /// The JWT that stands for whoever shows none: of a user who may do nothing, in the
+    /// account whose callout is asked then.
+    pub sentinel: String,
+    /// Where nats-server keeps JWTs that are pushed to it; in memory, where there is none.
+    pub resolver_dir: Option<PathBuf>,
 }
 
 /// Where a server listens, and who it is together with.
@@ -123,6 +158,29 @@ impl ServerConfig {
     /// The configuration file's text.
     #[must_use]
     pub fn render(&self) -> String {
+        let listening = &self.listening;
+        // -1 is nats-server's word for any free port.
+        let port = listening.port.map_or(-1, i32::from);
+        let host = match &*listening.host {
+            "" => "127.0.0.1",
+            host => host,
+        };
+        let accounts = match &self.accounts {
+            AccountsConfig::Plain(plain) => plain.render(),
+            AccountsConfig::Operator(operator) => operator.render(),
+        };
+        TEMPLATE
+            .replace("@NAME@", &quoted(&self.server_name))
+            .replace("@HOST@", &quoted(host))
+            .replace("@PORT@", &port.to_string())
+            .replace("@LISTENING@", &listening.render())
+            .replace("@STORE@", &quoted(&self.store_dir.to_string_lossy()))
+            .replace("@ACCOUNTS@", &accounts)
+    }
+}
+
+impl PlainAccounts {
+    fn render(&self) -> String {
         let users = |key: fn(&BrokerUsers) -> Nkey| {
             let users = self.brokers.iter().map(|broker| {
                 let nkey = key(broker).to_string();
@@ -139,10 +197,14 @@ impl ServerConfig {
         let mut operators = String::new();
         for operator in &self.operators {
             auth_users.push(quoted(&operator.to_string()));
-            let inbox = connection::operator_inbox(operator);
+            let list = |subjects: Vec<String>| {
+                let quoted = subjects.iter().map(|subject| quoted(subject));
+                quoted.collect::<Vec<_>>().join(", ")
+            };
             let user = OPERATOR
                 .replace("@NKEY@", &quoted(&operator.to_string()))
-                .replace("@INBOX@", &quoted(&format!("{inbox}.>")));
+                .replace("@PUBLISH@", &list(operator_publishes(operator)))
+                .replace("@SUBSCRIBE@", &list(operator_subscribes(operator)));
             operators.push_str(&user);
         }
         let (mut exports, mut imports) = (String::new(), String::new());
@@ -157,21 +219,9 @@ impl ServerConfig {
                 "\n      {{ service: {{ account: JS, subject: {subject} }} }}"
             );
         }
-        let listening = &self.listening;
-        // -1 is nats-server's word for any free port.
-        let port = listening.port.map_or(-1, i32::from);
-        let host = match &*listening.host {
-            "" => "127.0.0.1",
-            host => host,
-        };
-        TEMPLATE
+        PLAIN
             .replace("@STORED_EXPORTS@", &exports)
             .replace("@STORED_IMPORTS@", &imports)
-            .replace("@NAME@", &quoted(&self.server_name))
-            .replace("@HOST@", &quoted(host))
-            .replace("@PORT@", &port.to_string())
-            .replace("@LISTENING@", &listening.render())
-            .replace("@STORE@", &quoted(&self.store_dir.to_string_lossy()))
             .replace("@ISSUER@", &quoted(&self.issuer.to_string()))
             .replace("@XKEY@", &quoted(&self.xkey.to_string()))
             .replace("@AUTH_USERS@", &auth_users.join(", "))
@@ -180,6 +230,63 @@ impl ServerConfig {
             .replace("@OPERATORS@", &operators)
             .replace("@SYS@", &users(|b| b.sys))
     }
+}
+
+impl OperatorAccounts {
+    fn render(&self) -> String {
+        let resolver = match &self.resolver_dir {
+            None => "resolver: MEMORY".to_owned(),
+            Some(dir) => FULL_RESOLVER.replace("@DIR@", &quoted(&dir.to_string_lossy())),
+        };
+        let preload = self.accounts.iter().map(|(account, jwt)| {
+            let (account, jwt) = (account.to_string(), jwt.as_str());
+            format!("  {account}: {}\n", quoted(jwt))
+        });
+        OPERATOR_MODE
+            .replace("@OPERATOR@", &quoted(&self.operator))
+            .replace("@SYSTEM@", &self.system.to_string())
+            .replace("@RESOLVER@", &resolver)
+            .replace("@PRELOAD@", &preload.collect::<String>())
+            .replace("@SENTINEL@", &quoted(&self.sentinel))
+    }
+}
+
+/// What an operator's user in the account `JS` may publish. The lists keep from
+/// mistakes: whoever may ask JetStream anything in this account could do harm there.
+/// What he writes counts by its signature.
+pub(crate) fn operator_publishes(operator: &Nkey) -> Vec<String> {
+    let own = format!("{}.>", connection::operator_inbox(operator));
+    let fixed = [
+        "$BULLA.CTL.POLICY",
+        "$BULLA.CTL.CANDIDATE",
+        "$BULLA.CTL.REVOCATIONS",
+        "$BULLA.HISTORY.>",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.INFO.>",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.STREAM.MSG.GET.>",
+        "$JS.API.CONSUMER.CREATE.BULLA_AUDIT",
+        "$JS.API.CONSUMER.CREATE.BULLA_AUDIT.>",
+        "$JS.API.CONSUMER.INFO.BULLA_AUDIT.>",
+        "$JS.API.CONSUMER.DELETE.BULLA_AUDIT.>",
+        "$JS.API.CONSUMER.MSG.NEXT.BULLA_AUDIT.>",
+        "$JS.ACK.BULLA_AUDIT.>",
+        "$JS.FC.BULLA_AUDIT.>",
+    ];
+    std::iter::once(own)
+        .chain(fixed.map(str::to_owned))
+        .collect()
+}
+
+/// What he may subscribe to.
+pub(crate) fn operator_subscribes(operator: &Nkey) -> Vec<String> {
+    let own = format!("{}.>", connection::operator_inbox(operator));
+    let fixed = ["$BULLA.NEWS.>", "$BULLA.STATUS.>", "$BULLA.AUDIT.>"];
+    std::iter::once(own)
+        .chain(fixed.map(str::to_owned))
+        .collect()
 }
 
 impl Listening {
@@ -261,21 +368,13 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// One operator. The lists keep from mistakes: whoever may ask JetStream anything
-/// in this account could do harm there. What he writes counts by its signature.
+/// One operator.
 const OPERATOR: &str = r#"
       {
         nkey: @NKEY@
         permissions: {
-          publish: { allow: [
-            @INBOX@, "$BULLA.CTL.POLICY", "$BULLA.CTL.CANDIDATE", "$BULLA.CTL.REVOCATIONS", "$BULLA.HISTORY.>"
-            "$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.>"
-            "$JS.API.DIRECT.GET.>", "$JS.API.STREAM.MSG.GET.>"
-            "$JS.API.CONSUMER.CREATE.BULLA_AUDIT", "$JS.API.CONSUMER.CREATE.BULLA_AUDIT.>"
-            "$JS.API.CONSUMER.INFO.BULLA_AUDIT.>", "$JS.API.CONSUMER.DELETE.BULLA_AUDIT.>"
-            "$JS.API.CONSUMER.MSG.NEXT.BULLA_AUDIT.>", "$JS.ACK.BULLA_AUDIT.>", "$JS.FC.BULLA_AUDIT.>"
-          ] }
-          subscribe: { allow: [ @INBOX@, "$BULLA.NEWS.>", "$BULLA.STATUS.>", "$BULLA.AUDIT.>" ] }
+          publish: { allow: [ @PUBLISH@ ] }
+          subscribe: { allow: [ @SUBSCRIBE@ ] }
         }
       }
    "#;
@@ -297,7 +396,9 @@ jetstream {
   store_dir: @STORE@
 }
 
-system_account: SYS
+@ACCOUNTS@"#;
+
+const PLAIN: &str = r#"system_account: SYS
 
 accounts {
   # Only brokers, and only for the callout: who could listen here would read
@@ -367,6 +468,34 @@ authorization {
 }
 "#;
 
+const OPERATOR_MODE: &str = r#"# Who signs the accounts.
+operator: @OPERATOR@
+system_account: @SYSTEM@
+
+# Where the accounts' JWTs are: which there are, what they exchange, and that AUTH asks
+# the callout.
+@RESOLVER@
+resolver_preload: {
+@PRELOAD@}
+
+# Whoever shows no JWT is taken for this user of AUTH, who may do nothing: so the callout
+# is asked who he is.
+default_sentinel: @SENTINEL@
+
+authorization {
+  # A callout that does not answer in time is a refusal.
+  timeout: 2
+}
+"#;
+
+/// For accounts that are pushed to running servers.
+const FULL_RESOLVER: &str = r#"resolver {
+  type: full
+  dir: @DIR@
+  allow_delete: false
+  interval: "2m"
+}"#;
+
 #[cfg(test)]
 mod tests {
     use bulla_identity::NkeyKind;
@@ -385,15 +514,17 @@ mod tests {
             server_name: "n1".to_owned(),
             listening: Listening::loopback(Some(4222)),
             store_dir: "/tmp/x".into(),
-            issuer: nkey(NkeyKind::Account, 1),
-            xkey: nkey(NkeyKind::Curve, 2),
-            brokers: vec![BrokerUsers {
-                auth: nkey(NkeyKind::User, 3),
-                js: nkey(NkeyKind::User, 4),
-                sys: nkey(NkeyKind::User, 5),
-            }],
-            operators: vec![nkey(NkeyKind::User, 6)],
-            stored: vec![SubjectPattern::parse("orders.{id}.>").unwrap()],
+            accounts: AccountsConfig::Plain(PlainAccounts {
+                issuer: nkey(NkeyKind::Account, 1),
+                xkey: nkey(NkeyKind::Curve, 2),
+                brokers: vec![BrokerUsers {
+                    auth: nkey(NkeyKind::User, 3),
+                    js: nkey(NkeyKind::User, 4),
+                    sys: nkey(NkeyKind::User, 5),
+                }],
+                operators: vec![nkey(NkeyKind::User, 6)],
+                stored: vec![SubjectPattern::parse("orders.{id}.>").unwrap()],
+            }),
         }
         .render();
         for line in [
@@ -407,6 +538,74 @@ mod tests {
         let operator = nkey(NkeyKind::User, 6);
         assert!(text.contains(&format!("nkey: \"{operator}\"")), "{text}");
         assert!(text.contains(&format!("\"_INBOX.operator.{operator}.>\"")));
+    }
+
+    #[test]
+    fn an_operator_s_accounts_are_preloaded_and_nobody_is_let_in_without_the_callout() {
+        let nkey = |byte| Nkey::from_bytes(NkeyKind::Account, [byte; 32]);
+        let render = |resolver_dir: Option<&str>| {
+            ServerConfig {
+                server_name: "n1".to_owned(),
+                listening: Listening::loopback(None),
+                store_dir: "/tmp/x".into(),
+                accounts: AccountsConfig::Operator(OperatorAccounts {
+                    operator: "op.er.ator".to_owned(),
+                    system: nkey(1),
+                    accounts: vec![(nkey(1), "s.y.s".to_owned())],
+                    sentinel: "sen.ti.nel".to_owned(),
+                    resolver_dir: resolver_dir.map(PathBuf::from),
+                }),
+            }
+            .render()
+        };
+        let text = render(None);
+        for line in [
+            "operator: \"op.er.ator\"",
+            "resolver: MEMORY",
+            &format!("  {}: \"s.y.s\"", nkey(1)),
+            "default_sentinel: \"sen.ti.nel\"",
+            "max_control_line: 32KB",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(
+            !text.contains('@') && !text.contains("auth_callout"),
+            "{text}"
+        );
+        assert!(render(Some("/tmp/j")).contains("type: full"));
+    }
+
+    /// What the configuration exports and imports, and what the accounts' JWTs do.
+    #[test]
+    fn both_modes_exchange_the_same_subjects() {
+        let (streams, services) = (
+            crate::nats_accounts::STREAMS,
+            crate::nats_accounts::SERVICES,
+        );
+        let exports = PLAIN.matches("accounts: [ APP ] }").count();
+        assert_eq!(exports, streams.len() + services.len());
+        for subject in streams {
+            let export = format!("{{ stream: \"{subject}\", accounts");
+            let import = format!("{{ stream: {{ account: JS, subject: \"{subject}\" }} }}");
+            assert!(
+                PLAIN.contains(&export) && PLAIN.contains(&import),
+                "{subject}"
+            );
+        }
+        for (subject, streams, local) in services {
+            let kind = if streams {
+                ", response_type: stream"
+            } else {
+                ""
+            };
+            let export = format!("{{ service: \"{subject}\"{kind}, accounts");
+            let to = local.map_or_else(String::new, |local| format!(", to: \"{local}\""));
+            let import = format!("{{ service: {{ account: JS, subject: \"{subject}\" }}{to} }}");
+            assert!(
+                PLAIN.contains(&export) && PLAIN.contains(&import),
+                "{subject}"
+            );
+        }
     }
 
     #[test]

@@ -14,10 +14,11 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, Subscriber};
 use bulla_envelope::{TrustBundle, TrustError};
 use bulla_identity::{TrustDomain, Verified, reserved};
-use bulla_keyring::{NkeySeed, VerifyingKey};
+use bulla_keyring::VerifyingKey;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 
+use crate::bus_user::BusUser;
 use crate::clock;
 use crate::connection::{self, ConnectionError};
 use crate::control::{ControlStream, StreamError};
@@ -49,11 +50,11 @@ pub(crate) struct OperatorClient {
 }
 
 impl OperatorClient {
-    /// Connects as the holder of `seed` and reads the trust bundle. Waits for
+    /// Connects as this user and reads the trust bundle. Waits for
     /// nothing that is not there now.
     pub(crate) async fn connect(
         place: OperatorPlace,
-        seed: NkeySeed,
+        user: BusUser,
     ) -> Result<Self, OperatorClientError> {
         let OperatorPlace {
             url,
@@ -61,7 +62,7 @@ impl OperatorClient {
             roots,
             domain,
         } = place;
-        let client = connection::connect_once(&url, Arc::new(seed), tls_ca_file).await?;
+        let client = connection::connect_once(&url, Arc::new(user), tls_ca_file).await?;
         let stream = ControlStream::attach(client.clone()).await?;
         let record = stream.last(reserved::CTL_BUNDLE).await?;
         let record = record.ok_or(OperatorClientError::NoBundle)?;

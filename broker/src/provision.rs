@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_envelope::{IssuingKey, MAX_ISSUING_LIFE, SignedPolicy, TrustBundle, TrustError};
-use bulla_identity::{IdentityError, Nkey, NkeyKind, TrustDomain, WorkloadName};
+use bulla_identity::{IdentityError, Nkey, NkeyKind, SubjectPattern, TrustDomain, WorkloadName};
 use bulla_keyring::{
     AuthorityKeyError, AuthorityRole, AuthoritySeed, CurveSeed, NkeySeed, SecretString, SeedError,
 };
@@ -31,12 +31,16 @@ use bulla_process::{SecretFileError, Zeroizing, secret_file};
 
 use crate::clock;
 use crate::engine::EngineConfig;
-use crate::nats_config::{BrokerUsers, Listening, ServerConfig};
+use crate::nats_accounts::{self, Accounts};
+use crate::nats_config::{
+    AccountsConfig, BrokerUsers, Listening, OperatorAccounts, PlainAccounts, ServerConfig,
+};
 
 /// A directory with the files of a deployment.
 #[derive(Clone, Debug)]
 pub struct Provision {
     dir: PathBuf,
+    is_operator_mode: bool,
 }
 
 impl Provision {
@@ -47,7 +51,10 @@ impl Provision {
     pub fn open(dir: &Path) -> Result<Self, ProvisionError> {
         // nats-server runs elsewhere, so its paths must not be relative.
         let absolute = std::path::absolute(dir).map_err(at(dir))?;
-        let this = Self { dir: absolute };
+        let this = Self {
+            dir: absolute,
+            is_operator_mode: false,
+        };
         for part in ["", "keys", "trust", "jetstream", "run", "logs"] {
             let path = this.dir.join(part);
             DirBuilder::new()
@@ -57,6 +64,13 @@ impl Provision {
                 .map_err(at(&path))?;
         }
         Ok(this)
+    }
+
+    /// The same, whose nats-server knows accounts by the JWTs of an operator.
+    #[must_use]
+    pub fn in_operator_mode(mut self) -> Self {
+        self.is_operator_mode = true;
+        self
     }
 
     /// The directory.
@@ -201,19 +215,32 @@ impl Provision {
         policy: &Policy,
     ) -> Result<EngineConfig, ProvisionError> {
         let stored = policy.streams().iter().flat_map(|s| s.subjects());
+        let stored = stored.cloned().collect::<Vec<_>>();
+        let user = |name: &str| Ok::<_, ProvisionError>(self.nkey(name, NkeyKind::User)?.public());
+        let broker = BrokerUsers {
+            auth: user("broker-auth.nk")?,
+            js: user("broker-js.nk")?,
+            sys: user("broker-sys.nk")?,
+        };
+        let operator = user("operator-js.nk")?;
+        let issuer = self.nkey("callout.nk", NkeyKind::Account)?.public();
+        let xkey = self.xkey()?.public();
+        let accounts = if self.is_operator_mode {
+            AccountsConfig::Operator(self.vouched(&stored, broker, operator, issuer, xkey)?)
+        } else {
+            AccountsConfig::Plain(PlainAccounts {
+                issuer,
+                xkey,
+                brokers: vec![broker],
+                operators: vec![operator],
+                stored,
+            })
+        };
         let config = ServerConfig {
             server_name: "bulla-dev".to_owned(),
             listening: Listening::loopback(port),
             store_dir: self.path("jetstream"),
-            issuer: self.nkey("callout.nk", NkeyKind::Account)?.public(),
-            xkey: self.xkey()?.public(),
-            brokers: vec![BrokerUsers {
-                auth: self.nkey("broker-auth.nk", NkeyKind::User)?.public(),
-                js: self.nkey("broker-js.nk", NkeyKind::User)?.public(),
-                sys: self.nkey("broker-sys.nk", NkeyKind::User)?.public(),
-            }],
-            operators: vec![self.nkey("operator-js.nk", NkeyKind::User)?.public()],
-            stored: stored.cloned().collect(),
+            accounts,
         };
         let config_file = self.path("nats-server.conf");
         write(&config_file, config.render().as_bytes())?;
@@ -221,6 +248,56 @@ impl Provision {
             config_file,
             log_file: self.path("logs/nats-server.log"),
             run_dir: self.path("run"),
+        })
+    }
+
+    /// Makes the accounts and users of an operator of our own.
+    fn vouched(
+        &self,
+        stored: &[SubjectPattern],
+        broker: BrokerUsers,
+        operator: Nkey,
+        issuer: Nkey,
+        xkey: Nkey,
+    ) -> Result<OperatorAccounts, ProvisionError> {
+        let now = clock::now();
+        let key = self.nkey("operator.nk", NkeyKind::Operator)?;
+        let [auth, js, app, sys] = ["AUTH", "JS", "APP", "SYS"]
+            .map(|name| self.nkey(&format!("{name}.nk"), NkeyKind::Account));
+        let (auth, js, app, sys) = (auth?, js?, app?.public(), sys?);
+        for (account, user, name) in [
+            (&auth, broker.auth, "broker-auth"),
+            (&js, broker.js, "broker-js"),
+            (&sys, broker.sys, "broker-sys"),
+        ] {
+            let jwt = nats_accounts::broker_user(account, user, name, None, now);
+            write(&self.path(&format!("keys/{name}.jwt")), jwt.as_bytes())?;
+        }
+        let jwt = nats_accounts::operator_user(&js, operator, None, now);
+        write(&self.path("keys/operator-js.jwt"), jwt.as_bytes())?;
+        let sentinel = self.nkey("sentinel.nk", NkeyKind::User)?.public();
+        let accounts = Accounts {
+            operator: &key,
+            auth: &auth,
+            js: &js,
+            app,
+            issuers: &[issuer],
+            xkey,
+            answering: &[broker.auth],
+            stored,
+        };
+        let system = sys.public();
+        Ok(OperatorAccounts {
+            operator: nats_accounts::operator(&key, key.public(), system, None, now),
+            system,
+            accounts: vec![
+                (system, nats_accounts::system(&key, system, None, now)),
+                (auth.public(), accounts.auth(None, now)),
+                (js.public(), accounts.js(None, now)),
+                (app, accounts.app(None, now)),
+            ],
+            sentinel: nats_accounts::sentinel(&auth, sentinel, None, now),
+            resolver_dir: None,
         })
     }
 
@@ -243,6 +320,12 @@ impl Provision {
                 workload.name()
             )
         });
+        let mode = if self.is_operator_mode {
+            let account = self.nkey("APP.nk", NkeyKind::Account)?.public();
+            format!("\n[operator_mode]\naccount = \"{account}\"\n")
+        } else {
+            String::new()
+        };
         let path = self.path("broker.toml");
         let lifetime = humantime::format_duration(credential_lifetime);
         let text = format!(
@@ -267,7 +350,7 @@ bundle = "trust/bundle"
 policy = "trust/policy"
 # Not there as long as nothing is revoked.
 revocations = "trust/revocations"
-{exchange}"#
+{exchange}{mode}"#
         );
         write(&path, text.as_bytes())?;
         Ok(path)
@@ -279,10 +362,10 @@ revocations = "trust/revocations"
         })?;
         let seed = NkeySeed::parse(&text).map_err(|source| self.seed_fault(name, source))?;
         if seed.kind() != kind {
-            let expected = if kind == NkeyKind::User {
-                "a user seed"
-            } else {
-                "an account seed"
+            let expected = match kind {
+                NkeyKind::User => "a user seed",
+                NkeyKind::Operator => "an operator's seed",
+                _ => "an account seed",
             };
             return Err(self.seed_fault(name, SeedError::WrongKind { expected }));
         }

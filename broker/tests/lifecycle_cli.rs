@@ -11,6 +11,8 @@
 
 #[path = "lifecycle_cli/deployment.rs"]
 mod deployment;
+#[path = "lifecycle_cli/operator_mode.rs"]
+mod operator_mode;
 
 use std::net::TcpListener;
 use std::path::Path;

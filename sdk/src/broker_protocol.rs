@@ -2,7 +2,7 @@
 //! its KEM record.
 //!
 //! ```text
-//! challenge  = [ 1, broker id, challenge (32 bytes) ]
+//! challenge  = [ 1, broker id, challenge (32 bytes), reauthorises ]
 //! credential = [ 1, credential | nil, reason | nil ]      exactly one of both
 //! kem        = [ 1, accepted, reason | nil ]              a reason if not accepted
 //! ```
@@ -23,6 +23,9 @@ pub struct Challenge {
     pub broker_id: String,
     /// 32 bytes that the request repeats.
     pub challenge: [u8; 32],
+    /// Whether a connection gets what the policy gives it later without being made
+    /// anew, as in operator mode.
+    pub reauthorises: bool,
 }
 
 /// What came of a request for a credential.
@@ -49,7 +52,7 @@ pub enum Registered {
 pub struct MalformedAnswer;
 
 #[derive(Serialize, Deserialize)]
-struct RawChallenge(u8, String, #[serde(with = "serde_bytes")] Vec<u8>);
+struct RawChallenge(u8, String, #[serde(with = "serde_bytes")] Vec<u8>, bool);
 
 #[derive(Serialize, Deserialize)]
 struct RawIssued(u8, Option<serde_bytes::ByteBuf>, Option<String>);
@@ -65,6 +68,7 @@ impl Challenge {
             VERSION,
             self.broker_id.clone(),
             self.challenge.to_vec(),
+            self.reauthorises,
         ))
     }
 
@@ -73,7 +77,7 @@ impl Challenge {
     /// # Errors
     /// [`MalformedAnswer`].
     pub fn decode(bytes: &[u8]) -> Result<Self, MalformedAnswer> {
-        let RawChallenge(version, broker_id, challenge) = from_slice(bytes)?;
+        let RawChallenge(version, broker_id, challenge, reauthorises) = from_slice(bytes)?;
         let token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let named = !broker_id.is_empty()
             && broker_id.len() <= MAX_BROKER_ID
@@ -82,6 +86,7 @@ impl Challenge {
             Ok(challenge) if version == VERSION && named => Ok(Self {
                 broker_id,
                 challenge,
+                reauthorises,
             }),
             _ => Err(MalformedAnswer),
         }
@@ -164,6 +169,7 @@ mod tests {
         let challenge = Challenge {
             broker_id: "b-1".into(),
             challenge: [7; 32],
+            reauthorises: true,
         };
         assert_eq!(Challenge::decode(&challenge.encode()), Ok(challenge));
         for issued in [
@@ -183,6 +189,7 @@ mod tests {
             let bytes = Challenge {
                 broker_id: broker_id.into(),
                 challenge: [7; 32],
+                reauthorises: false,
             }
             .encode();
             assert_eq!(

@@ -92,6 +92,8 @@ pub(crate) struct Refusals {
     overflows: Mutex<BTreeMap<u64, u64>>,
     /// Whether there are any of them, for the subscriptions, which ask each time.
     has_overflows: AtomicBool,
+    /// Whether this connection gets what the policy gives it later as it is.
+    reauthorises: AtomicBool,
     pub(crate) stats: Stats,
 }
 
@@ -106,6 +108,7 @@ impl Refusals {
             closed: watch::channel(false).0,
             overflows: Mutex::default(),
             has_overflows: AtomicBool::new(false),
+            reauthorises: AtomicBool::new(false),
             stats,
         }
     }
@@ -298,6 +301,17 @@ impl Connection {
     /// Changes with each connection that nats-server has admitted.
     pub(crate) fn admissions(&self) -> watch::Receiver<u64> {
         self.refusals.admissions.subscribe()
+    }
+
+    /// A broker says whether this connection gets what the policy gives it later as it
+    /// is, or only when it is made anew.
+    pub(crate) fn note_reauthorises(&self, it_does: bool) {
+        self.refusals.reauthorises.store(it_does, Ordering::Relaxed);
+    }
+
+    /// What a broker said last.
+    pub(crate) fn reauthorises(&self) -> bool {
+        self.refusals.reauthorises.load(Ordering::Relaxed)
     }
 
     /// Connects anew, after what was sent has been processed; subscriptions come

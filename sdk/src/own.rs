@@ -195,8 +195,10 @@ impl Applicant {
         let Challenge {
             broker_id,
             challenge,
+            reauthorises,
         } = Challenge::decode(&answer.payload).map_err(invalid)?;
 
+        self.connection.note_reauthorises(reauthorises);
         let certified = self.certified().await?;
         let (message, seeds) = (secret::fresh(), ProcessSeeds::fresh());
         let message_key = SigningKey::from_seed(&message);

@@ -2,6 +2,10 @@
 //! one: nats-server keeps the permissions that it was admitted with. So this
 //! process connects anew by itself, at a moment when it disturbs nobody. One that
 //! takes something away is not waited for: a broker ends the connection.
+//!
+//! In operator mode brokers have nats-server ask about the connection anew, and it goes on
+//! with what it gained. Then it is made anew only if it is refused something a while
+//! later that the policy gives.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -29,6 +33,8 @@ const AT_LAST: Duration = Duration::from_secs(30);
 /// Between two connections that are made for this.
 const BETWEEN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(25);
+/// How long brokers may take to have everybody asked about anew.
+const REAUTHORISED_AFTER: Duration = Duration::from_secs(5);
 const BARRIER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Keeps a connection's permissions up to date.
@@ -60,6 +66,12 @@ impl Admitted {
             let moment = async {
                 // Somebody needs it now: nats-server refuses what the policy allows.
                 let mut watch = self.connection.watch();
+                if self.connection.reauthorises() {
+                    sleep(REAUTHORISED_AFTER).await;
+                    watch = self.connection.watch();
+                    watch.any().await;
+                    return;
+                }
                 tokio::select! {
                     () = watch.any() => {}
                     () = async {

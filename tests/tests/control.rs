@@ -87,6 +87,7 @@ async fn challenge(client: &Client, asker: &WorkloadId) -> (String, [u8; 32]) {
     let Challenge {
         broker_id,
         challenge,
+        ..
     } = Challenge::decode(&answer.payload).unwrap();
     (broker_id, challenge)
 }

@@ -15,6 +15,7 @@ use data_encoding::HEXLOWER;
 
 use super::kept::{Entries, Kept};
 use super::proof::Proof;
+use super::ticket::{self, Ticket};
 use super::tokens::Issuers;
 use crate::buckets::{self, Found};
 
@@ -46,6 +47,8 @@ pub(super) struct Admission {
     pub(super) protocols: Protocols,
     grants: Grants,
     proof: Proof,
+    /// The nkey that proves it, if one does.
+    pub(super) nkey: Option<Nkey>,
 }
 
 /// Names the permissions of a connection and the proof that it was admitted by.
@@ -114,6 +117,11 @@ impl Admission {
         self.networks
             .as_ref()
             .is_none_or(|networks| client.is_some_and(|client| networks.contain(client)))
+    }
+
+    /// What it is admitted by.
+    pub(super) const fn proof(&self) -> &Proof {
+        &self.proof
     }
 
     fn marked(&self, fingerprint: [u8; 8]) -> Mark {
@@ -195,12 +203,12 @@ impl Admissions {
             })?;
             let proof = Proof::by_nkey(workload, nkey);
             self.by_nkey.insert(*nkey, (key, proof));
-            proofs.push(proof);
+            proofs.push((proof, Some(*nkey)));
         }
         for token in workload.tokens() {
             let proof = Proof::by_token(workload, token);
             self.by_token.add(token, proof);
-            proofs.push(proof);
+            proofs.push((proof, None));
         }
         let authorities = workload.anchors().authorities;
         if !authorities.is_empty() {
@@ -208,9 +216,9 @@ impl Admissions {
             let id = workload.id().as_str().to_owned();
             self.by_certificate
                 .insert(id, (authorities.to_vec(), proof));
-            proofs.push(proof);
+            proofs.push((proof, None));
         }
-        for proof in &proofs {
+        for (proof, nkey) in &proofs {
             let admission = Admission {
                 workload: workload.name().clone(),
                 id: workload.id().clone(),
@@ -218,9 +226,11 @@ impl Admissions {
                 protocols: workload.protocols(),
                 grants: grants.marked_for(proof),
                 proof: *proof,
+                nkey: *nkey,
             };
             self.by_proof.insert(*proof, admission);
         }
+        let proofs = proofs.into_iter().map(|(proof, _)| proof).collect();
         self.by_name.insert(workload.name().clone(), proofs);
         Ok(())
     }
@@ -241,6 +251,14 @@ impl Admissions {
             }
         }
         self
+    }
+
+    /// The proof of this workload that begins so.
+    pub(super) fn proven_by(&self, ticket: &Ticket) -> Option<&Admission> {
+        let name = WorkloadName::parse(&ticket.workload).ok()?;
+        let proofs = self.by_name.get(&name)?.iter();
+        let mut held = proofs.filter(|proof| ticket::start(proof) == ticket.proof);
+        self.by_proof.get(held.next()?)
     }
 
     /// How a connection stands by the buckets to which it has rights, if this mark
@@ -280,7 +298,12 @@ impl Admissions {
         circumstances: &Circumstances,
         found: &Found,
     ) -> Standing {
-        let (name, mark) = user.split_once(MARK).unwrap_or((user, ""));
+        // In operator mode a ticket follows.
+        let mut parts = user.split(MARK);
+        let (name, mark) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
         let proofs = WorkloadName::parse(name).ok();
         let Some(proofs) = proofs.and_then(|name| self.by_name.get(&name)) else {
             return Standing::Lost("workload_dropped");

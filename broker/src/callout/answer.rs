@@ -1,6 +1,6 @@
 //! The answer: a user JWT inside a response JWT, both signed by the issuer.
 
-use bulla_identity::UnixMillis;
+use bulla_identity::{Nkey, UnixMillis};
 use bulla_keyring::NkeySeed;
 use bulla_policy::Permissions;
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
@@ -14,8 +14,30 @@ pub(super) struct Welcome<'a> {
     /// Under which name nats-server knows the connection.
     pub(super) user: &'a str,
     pub(super) permissions: &'a Permissions,
+    /// In which account.
+    pub(super) placement: Placement,
     /// When the permissions change by time alone.
     pub(super) until: Option<UnixMillis>,
+}
+
+/// How the account is told in which workloads are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// By its name in the configuration: [`ACCOUNT`].
+    #[default]
+    Named,
+    /// In operator mode by its key, of which the answer's issuer is a signing key.
+    Vouched(Nkey),
+}
+
+impl Placement {
+    /// What nats-server calls the account.
+    pub(crate) fn account(self) -> String {
+        match self {
+            Self::Named => ACCOUNT.to_owned(),
+            Self::Vouched(account) => account.to_string(),
+        }
+    }
 }
 
 /// The answer that lets a connection in, into the account `APP` and no other.
@@ -34,10 +56,15 @@ pub(super) fn allow(
     let Welcome {
         user: name,
         permissions,
+        placement,
         until,
     } = welcome;
+    let (aud, issuer_account) = match placement {
+        Placement::Named => (Some(ACCOUNT), None),
+        Placement::Vouched(account) => (None, Some(account.to_string())),
+    };
     let user = Claims {
-        aud: ACCOUNT,
+        aud,
         exp: until.map(|until| until.as_millis().div_ceil(1000)),
         iat: now.as_secs(),
         iss: issuer.public().to_string(),
@@ -49,6 +76,7 @@ pub(super) fn allow(
             subs: -1,
             data: -1,
             payload: -1,
+            issuer_account,
             kind: "user",
             version: 2,
         },
@@ -88,7 +116,7 @@ fn respond(
 ) -> String {
     let server = request.server.to_string();
     let claims = Claims {
-        aud: &server,
+        aud: Some(&server),
         exp: None,
         iat: now.as_secs(),
         iss: issuer.public().to_string(),
@@ -103,7 +131,8 @@ fn respond(
 /// What a JWT says, in NATS's own dialect.
 #[derive(Serialize)]
 struct Claims<'a, N> {
-    aud: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<u64>,
     iat: u64,
@@ -124,6 +153,8 @@ struct User<'a> {
     subs: i8,
     data: i8,
     payload: i8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_account: Option<String>,
     #[serde(rename = "type")]
     kind: &'static str,
     version: u8,

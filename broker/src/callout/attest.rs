@@ -8,14 +8,15 @@
 
 use std::net::IpAddr;
 
-use bulla_identity::{Nkey, NkeyKind, UnixMillis};
-use bulla_keyring::{CertificateChain, CertificateError, Signature};
+use bulla_identity::{Nkey, NkeyKind, UnixMillis, WorkloadName};
+use bulla_keyring::{CertificateChain, CertificateError, Signature, VerifyingKey};
 use data_encoding::BASE64_NOPAD;
 
 use super::admissions::{Admission, Admissions};
 use super::deny_reason::DenyReason;
 use super::proof::Proof;
 use super::request::CalloutRequest;
+use super::ticket::Ticket;
 use super::token_keys::TokenKeys;
 
 /// Who connects, by what it has proven.
@@ -36,10 +37,7 @@ impl Admissions {
         keys: &TokenKeys,
         now: UnixMillis,
     ) -> Result<Attested<'_>, DenyReason> {
-        let is_known = matches!(&*request.protocol, "nats" | "websocket");
-        if request.kind != "Client" || !is_known {
-            return Err(DenyReason::NotAClient);
-        }
+        is_client(request)?;
         let shows_nkey = !request.nkey.is_empty() || !request.signature.is_empty();
         let shows_token = !request.token.is_empty();
         let (proof, until) = match (shows_nkey, shows_token) {
@@ -64,6 +62,41 @@ impl Admissions {
         })
     }
 
+    /// The workload of a connection that was admitted before, by what is still to be
+    /// seen of its proof.
+    pub(super) fn attest_again(
+        &self,
+        request: &CalloutRequest,
+        ticket: &Ticket,
+        now: UnixMillis,
+    ) -> Result<Attested<'_>, DenyReason> {
+        is_client(request)?;
+        let admission = self.proven_by(ticket).ok_or(DenyReason::ProofDropped)?;
+        let workload = || admission.workload.clone();
+        let mut until = ticket.until;
+        if let Some(nkey) = &admission.nkey {
+            let (key, _) = self.by_nkey.get(nkey).ok_or(DenyReason::ProofDropped)?;
+            prove_nonce(key, request, workload)?;
+        } else if request.has_certificate {
+            let (proof, not_after) = self.by_certificate(request, now)?;
+            if proof != *admission.proof() {
+                return Err(DenyReason::ProofDropped);
+            }
+            until = Some(not_after);
+        }
+        // Of a token only its end is known still.
+        if until.is_some_and(|until| until <= now) {
+            return Err(DenyReason::ProofEnded(workload()));
+        }
+        admission.check_door(&request.protocol, request.client)?;
+        Ok(Attested {
+            admission,
+            until,
+            // It was used up at the first time, on this very connection.
+            answers_challenge: false,
+        })
+    }
+
     fn by_nkey(&self, request: &CalloutRequest) -> Result<Proof, DenyReason> {
         if request.nkey.is_empty() {
             return Err(DenyReason::NoNkey);
@@ -79,14 +112,7 @@ impl Admissions {
         let admission = self.by_proof.get(proof);
         let admission = admission.ok_or(DenyReason::UnknownNkey(nkey))?;
         let workload = || admission.workload.clone();
-        // A signature over nothing is good for ever and everywhere.
-        if request.nonce.is_empty() {
-            return Err(DenyReason::EmptyNonce(workload()));
-        }
-        let signature =
-            signature(&request.signature).ok_or_else(|| DenyReason::NoSignature(workload()))?;
-        key.verify_text(&request.nonce, &signature)
-            .map_err(|_| DenyReason::WrongSignature(workload()))?;
+        prove_nonce(key, request, workload)?;
         Ok(*proof)
     }
 
@@ -133,6 +159,29 @@ impl Admission {
         }
         Ok(())
     }
+}
+
+fn is_client(request: &CalloutRequest) -> Result<(), DenyReason> {
+    let is_known = matches!(&*request.protocol, "nats" | "websocket");
+    if request.kind != "Client" || !is_known {
+        return Err(DenyReason::NotAClient);
+    }
+    Ok(())
+}
+
+fn prove_nonce(
+    key: &VerifyingKey,
+    request: &CalloutRequest,
+    workload: impl Fn() -> WorkloadName,
+) -> Result<(), DenyReason> {
+    // A signature over nothing is good for ever and everywhere.
+    if request.nonce.is_empty() {
+        return Err(DenyReason::EmptyNonce(workload()));
+    }
+    let signature =
+        signature(&request.signature).ok_or_else(|| DenyReason::NoSignature(workload()))?;
+    key.verify_text(&request.nonce, &signature)
+        .map_err(|_| DenyReason::WrongSignature(workload()))
 }
 
 /// Clients write the signature in the standard or in the URL-safe alphabet.

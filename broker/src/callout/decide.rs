@@ -14,13 +14,14 @@ use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 
 use super::admissions::{Admissions, MARK, Standing};
-use super::answer;
+use super::answer::{self, Placement};
 use super::attest::Attested;
 use super::deny_reason::DenyReason;
 use super::joining::{self, AskInviters, JOINING};
 use super::nonces::{NonceUse, Nonces, RecentRequests};
 use super::request::{self, CalloutRequest, RequestError};
 use super::servers::Servers;
+use super::ticket::{Ticket, Tickets};
 use super::token_keys::TokenKeys;
 use crate::buckets::{self, Served};
 use crate::control::Inviters;
@@ -36,6 +37,9 @@ use crate::trial::Trial;
 pub struct Callout {
     issuer: NkeySeed,
     servers: Servers,
+    placement: Placement,
+    /// In operator mode, where connections are asked about again.
+    tickets: Option<Tickets>,
     admissions: ArcSwapOption<Admissions>,
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
@@ -57,6 +61,8 @@ impl Callout {
         Self {
             issuer,
             servers: Servers::new(xkey, SERVER_CAPACITY),
+            placement: Placement::default(),
+            tickets: None,
             admissions: ArcSwapOption::empty(),
             outcasts: ArcSwap::default(),
             seen: None,
@@ -69,6 +75,15 @@ impl Callout {
             decisions: Decisions::untold("callout"),
             patience: AtomicU64::new(0),
         }
+    }
+
+    /// Places workloads there.
+    #[must_use]
+    pub fn placing(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        let is_vouched = matches!(placement, Placement::Vouched(_));
+        self.tickets = is_vouched.then(|| Tickets::of(&self.issuer));
+        self
     }
 
     /// Silent whenever what it goes by was read too long ago.
@@ -264,6 +279,7 @@ impl Callout {
                     let welcome = answer::Welcome {
                         user: &format!("{JOINING}{MARK}{}", invitation.workload),
                         permissions: &permissions,
+                        placement: self.placement,
                         until: Some(until),
                     };
                     answer::allow(&self.issuer, &request, &welcome, now, random.token_ids)
@@ -275,14 +291,23 @@ impl Callout {
             };
             return seal(&answer, &server.shared, random);
         }
-        let decided = self.decide(admissions, &request, digest, now)?;
+        let ticket = self
+            .tickets
+            .as_ref()
+            .and_then(|tickets| tickets.read(&request));
+        let again = ticket.as_ref();
+        let decided = self.decide(admissions, &request, again, digest, now)?;
         let who = match &decided {
             Ok(attested) => attested.admission.workload.as_str(),
             Err(reason) => reason.workload(),
         };
         let is_allowed = decided.is_ok();
         self.trial.note(who, is_allowed, |candidate| {
-            match candidate.attest(&request, &self.token_keys, now) {
+            let attested = match again {
+                Some(ticket) => candidate.attest_again(&request, ticket, now),
+                None => candidate.attest(&request, &self.token_keys, now),
+            };
+            match attested {
                 // Keys are fetched for the policy in force: nothing is known of this.
                 Err(DenyReason::NoIssuerKeys) if is_allowed => Ok(()),
                 other => other.map(drop),
@@ -292,26 +317,32 @@ impl Callout {
             let admission = attested.admission;
             match admission.permissions(&circumstances) {
                 Ok((permissions, until)) => {
-                    let until = [until, attested.until].into_iter().flatten().min();
-                    Ok((admission, permissions, until))
+                    let proven = attested.until;
+                    let until = [until, proven].into_iter().flatten().min();
+                    Ok((admission, permissions, until, proven))
                 }
                 Err(_) => Err(DenyReason::NoPermissions(admission.workload.clone())),
             }
         });
         drop(deciding);
         let answer = match decided {
-            Ok((admission, permissions, until)) => {
+            Ok((admission, permissions, until, proven)) => {
                 let workload = admission.workload.as_str();
                 decision(workload).allow(&self.decisions);
                 let served = self.served.load();
                 let permissions =
                     buckets::only_served(&permissions, &admissions.buckets, &served.served);
+                let mut user = admission.user(&permissions);
+                if let Some(tickets) = &self.tickets {
+                    user = tickets.issue(&request, &user, admission.proof(), proven);
+                }
                 answer::allow(
                     &self.issuer,
                     &request,
                     &answer::Welcome {
-                        user: &admission.user(&permissions),
+                        user: &user,
                         permissions: &permissions,
+                        placement: self.placement,
                         until,
                     },
                     now,
@@ -369,10 +400,15 @@ impl Callout {
         &self,
         admissions: &'a Admissions,
         request: &CalloutRequest,
+        again: Option<&Ticket>,
         digest: [u8; 32],
         now: UnixMillis,
     ) -> Result<Result<Attested<'a>, DenyReason>, Silence> {
-        let attested = match admissions.attest(request, &self.token_keys, now) {
+        let attested = match again {
+            Some(ticket) => admissions.attest_again(request, ticket, now),
+            None => admissions.attest(request, &self.token_keys, now),
+        };
+        let attested = match attested {
             Ok(attested) => attested,
             // Another broker may have them; this one cannot know.
             Err(DenyReason::NoIssuerKeys) => return Err(Silence::NoIssuerKeys),

@@ -50,6 +50,10 @@ pub(crate) enum DenyReason {
     Network(WorkloadName),
     #[error("the workload does not connect by this protocol")]
     Protocol(WorkloadName),
+    #[error("what the connection was admitted by proves nothing any more")]
+    ProofDropped,
+    #[error("what the connection was admitted by has ended")]
+    ProofEnded(WorkloadName),
     #[error("the workload is revoked")]
     Revoked(WorkloadName),
     #[error("the nonce was used before")]
@@ -82,6 +86,8 @@ impl DenyReason {
             Self::Invitation(error) => error.code(),
             Self::Network(_) => "network_not_allowed",
             Self::Protocol(_) => "protocol_not_allowed",
+            Self::ProofDropped => "proof_dropped",
+            Self::ProofEnded(_) => "proof_ended",
             Self::Revoked(_) => "workload_revoked",
             Self::NonceReplayed(_) => "nonce_replayed",
             Self::NoncesFull(_) => "nonces_full",
@@ -104,12 +110,14 @@ impl DenyReason {
             | Self::UnverifiedCertificate
             | Self::Certificate(_)
             | Self::Invitation(_)
+            | Self::ProofDropped
             | Self::UnknownCertificate => "",
             Self::EmptyNonce(workload)
             | Self::NoSignature(workload)
             | Self::WrongSignature(workload)
             | Self::Network(workload)
             | Self::Protocol(workload)
+            | Self::ProofEnded(workload)
             | Self::Revoked(workload)
             | Self::NonceReplayed(workload)
             | Self::NoncesFull(workload)

@@ -33,6 +33,8 @@ pub(super) struct CalloutRequest {
     pub(super) protocol: String,
     /// What the server challenged the client with.
     pub(super) nonce: String,
+    /// How the client calls itself, or under which name it was admitted.
+    pub(super) user: String,
     /// The nkey that the client claims.
     pub(super) nkey: String,
     /// The client's signature over the nonce.
@@ -112,6 +114,7 @@ pub(super) fn decode(
         kind: body.client_info.kind,
         protocol: body.client_info.protocol,
         nonce: body.client_info.nonce,
+        user: body.connect_opts.user,
         nkey: body.connect_opts.nkey,
         signature: body.connect_opts.sig,
         token: Zeroizing::new(body.connect_opts.auth_token),
@@ -240,6 +243,8 @@ struct ClientInfo {
 
 #[derive(Default, Deserialize)]
 struct ConnectOptions {
+    #[serde(default)]
+    user: String,
     #[serde(default)]
     nkey: String,
     #[serde(default)]

@@ -10,7 +10,10 @@ use serde_json::json;
 
 use super::{BAD, chain};
 use crate::BrokerConfig;
-use crate::deployment::{self, Deployment, DeploymentError, Drift, GivenTls, Plan, PlanError};
+use crate::deployment::{
+    self, Deployment, DeploymentError, Drift, GivenOperator, GivenTls, OperatorPlan, Plan,
+    PlanError,
+};
 
 /// Done, or nothing is wrong.
 const YES: u8 = 0;
@@ -31,9 +34,16 @@ const DIM: Style = Style::new().dimmed();
         monitoring on loopback alone, no MQTT), all keys (0600), a certificate authority for\n\
         nats-server unless certificates are named, the brokers' configurations, the trust directory\n\
         with its first bundle, and a policy that allows nothing yet.\n\n\
+        With --operator nats-server knows accounts by JWTs that an operator of our own signs, and\n\
+        asks about all connections anew when the policy changes, without ending them. With\n\
+        --operator-seed it is an operator that is there already, with nats-servers of his: then no\n\
+        nats-server.conf is written, but the accounts AUTH, JS and APP under his name (to be pushed\n\
+        by `bulla broker push` or his own tools) and nats/settings.conf, which says what his servers\n\
+        have to be told besides.\n\n\
         Nothing is ever overwritten. What the configurations say follows from init.toml, the keys\n\
         and policy.toml: --check compares and says what differs, for example because a policy has\n\
-        new streams, whose subjects nats-server has to know; --print shows what a file would say.\n\n\
+        new streams, whose subjects nats-server has to know; --print shows what a file would say, and\n\
+        --update writes what differs anew, but never a key.\n\n\
         Then move what does not belong on these machines: `trust/root-1.key` and\n\
         `trust/policy-1.key` to the operator's own, each `n…/` with its certificate and key to its\n\
         node, `tls/ca.key` to a safe place.",
@@ -42,6 +52,9 @@ const DIM: Style = Style::new().dimmed();
         bulla broker init --domain acme.example --nodes 3 --brokers 2 \\\n    \
             --host n1.acme.example --host n2.acme.example --host n3.acme.example\n  \
         bulla broker init --domain acme.example --nodes 3          three on this machine, to try\n  \
+        bulla broker init --domain acme.example --operator\n  \
+        bulla broker init --domain acme.example --host bus.acme.example \\\n    \
+            --operator-seed operator-signing.nk --system-creds sys.creds\n  \
         bulla broker init --dir /etc/bulla --check\n  \
         bulla broker init --dir /etc/bulla --print nats-server.conf > new.conf\n\n\
         Exit code: 0 done or nothing differs, 1 something differs, 2 an error."
@@ -51,7 +64,7 @@ pub(super) struct BrokerInitArgs {
     #[arg(long, value_name = "DIR", default_value = "bulla")]
     dir: PathBuf,
     /// The trust domain, as in `spiffe://<trust domain>/<workload>`
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["check", "print"],
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["check", "print", "update"],
           value_parser = |text: &str| TrustDomain::parse(text))]
     domain: Option<TrustDomain>,
     /// Where a node is reached; one for each node, or one for all [default: 127.0.0.1]
@@ -72,14 +85,31 @@ pub(super) struct BrokerInitArgs {
     /// Its private key
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Who issued it (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    /// Who issued it (PEM), or the certificates of the operator's nats-servers
+    #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// nats-server in operator mode, under an operator of our own
+    #[arg(long, conflicts_with_all = ["check", "print", "update"])]
+    operator: bool,
+    /// Let nats-servers keep accounts that are pushed to them, instead of reading them from
+    /// their configuration
+    #[arg(long, requires = "operator")]
+    pushed: bool,
+    /// The seed (0600) that signs accounts for an operator that is there already
+    #[arg(long, value_name = "FILE", requires = "system_creds",
+          conflicts_with_all = ["operator", "check", "print", "update", "tls_cert"])]
+    operator_seed: Option<PathBuf>,
+    /// Credentials (0600) of a user of his system account
+    #[arg(long, value_name = "FILE", requires = "operator_seed")]
+    system_creds: Option<PathBuf>,
     /// Write nothing: compare what lies there with what would be written
     #[arg(long, conflicts_with_all = ["domain", "host", "tls_cert"])]
     check: bool,
+    /// Write anew what --check finds different, but no key
+    #[arg(long, conflicts_with_all = ["domain", "host", "tls_cert", "check"])]
+    update: bool,
     /// Write nothing: print what a file would say by now
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "host", "tls_cert", "check"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "host", "tls_cert", "check", "update"])]
     print: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
@@ -87,10 +117,11 @@ pub(super) struct BrokerInitArgs {
 }
 
 pub(super) fn run(args: &BrokerInitArgs) -> ExitCode {
-    let outcome = match (&args.print, args.check) {
-        (Some(file), _) => print(args, file),
-        (None, true) => check(args),
-        (None, false) => create(args),
+    let outcome = match (&args.print, args.check, args.update) {
+        (Some(file), ..) => print(args, file),
+        (None, true, _) => check(args),
+        (None, false, true) => update(args),
+        (None, false, false) => create(args),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -171,6 +202,26 @@ fn create(args: &BrokerInitArgs) -> Result<u8, Failure> {
             ca: there(ca)?,
         });
     }
+    if args.tls_ca.is_some() && args.tls_cert.is_none() && args.operator_seed.is_none() {
+        return Err(Failure::LonelyCa);
+    }
+    if args.operator {
+        plan.operator = Some(OperatorPlan {
+            is_pushed: args.pushed,
+            given: None,
+        });
+    }
+    if let (Some(seed), Some(system)) = (&args.operator_seed, &args.system_creds) {
+        let ca = args.tls_ca.as_deref().map(there).transpose()?;
+        plan.operator = Some(OperatorPlan {
+            is_pushed: true,
+            given: Some(GivenOperator {
+                seed: there(seed)?,
+                system: there(system)?,
+                ca,
+            }),
+        });
+    }
     let (deployment, made) = Deployment::create(&args.dir, plan)?;
     if args.json {
         let made: Vec<String> = made.iter().map(|path| path.display().to_string()).collect();
@@ -182,7 +233,17 @@ fn create(args: &BrokerInitArgs) -> Result<u8, Failure> {
     }
     let dir = args.dir.display();
     say("\nThen, on this machine or after the files are where they belong:\n");
-    for node in &deployment.plan().nodes {
+    if deployment.plan().given_operator().is_some() {
+        say(&format!(
+            "  {dir}/nats/settings.conf                  into each nats-server's configuration\n  \
+             bulla broker push --dir {dir}                  the accounts to nats-server"
+        ));
+    }
+    let nodes = match deployment.plan().given_operator() {
+        Some(_) => &[][..],
+        None => &deployment.plan().nodes[..],
+    };
+    for node in nodes {
         let config = match deployment.plan().nodes.len() {
             1 => deployment.path("nats-server.conf"),
             _ => deployment.path(&node.name).join("nats-server.conf"),
@@ -263,6 +324,25 @@ fn check(args: &BrokerInitArgs) -> Result<u8, Failure> {
     Ok(if is_good { YES } else { NO })
 }
 
+fn update(args: &BrokerInitArgs) -> Result<u8, Failure> {
+    let deployment = Deployment::open(&args.dir)?;
+    let policy = deployment.policy()?;
+    let written = deployment.update(&policy)?;
+    if args.json {
+        let written = written.iter().map(|path| path.display().to_string());
+        let written: Vec<_> = written.collect();
+        say(&format!("{:#}", json!({ "ok": true, "written": written })));
+        return Ok(YES);
+    }
+    for path in &written {
+        say(&format!("{GOOD}written{GOOD:#}  {}", path.display()));
+    }
+    if written.is_empty() {
+        say(&format!("{GOOD}✓{GOOD:#} everything is as it should be"));
+    }
+    Ok(YES)
+}
+
 fn print(args: &BrokerInitArgs, file: &Path) -> Result<u8, Failure> {
     let deployment = Deployment::open(&args.dir)?;
     let policy = deployment.policy()?;
@@ -291,6 +371,8 @@ fn say(text: &str) {
 enum Failure {
     #[error("name the trust domain with --domain")]
     Domain,
+    #[error("--tls-ca comes with --tls-cert and --tls-key, or with --operator-seed")]
+    LonelyCa,
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::operator::{OperatorArgs, OperatorError};
 use super::{BAD, chain};
+use crate::bus_user::BusUser;
 use crate::clock;
 use crate::doctor::{Finding, Member, Patient, ProbeError, State, Verdict, examine};
 use crate::operator_client::OperatorClient;
@@ -54,10 +55,10 @@ pub(super) struct DoctorArgs {
     /// A workload and the file with its nkey seed (0600); give two or more
     #[arg(long = "as", value_name = "NAME=FILE", value_parser = member)]
     members: Vec<(WorkloadName, PathBuf)>,
-    /// The nkey seed of a broker's user in the account JS (0600)
+    /// The nkey seed or NATS credentials of a broker's user in the account JS (0600)
     #[arg(long, value_name = "FILE")]
     js_seed_file: Option<PathBuf>,
-    /// The nkey seed of a broker's user in the account SYS (0600)
+    /// The nkey seed or NATS credentials of a broker's user in the account SYS (0600)
     #[arg(long, value_name = "FILE")]
     sys_seed_file: Option<PathBuf>,
     /// Fail as well if a check could not be tried
@@ -114,8 +115,8 @@ async fn look(args: &DoctorArgs) -> Result<u8, Failure> {
         url: args.operator.url()?,
         tls_ca_file: args.operator.tls_ca_file(),
         workloads: args.members(state.as_ref())?,
-        js: args.seed(args.js_seed_file.as_ref(), "keys/broker-js.nk")?,
-        sys: args.seed(args.sys_seed_file.as_ref(), "keys/broker-sys.nk")?,
+        js: args.user(args.js_seed_file.as_ref(), "keys/broker-js.nk")?,
+        sys: args.user(args.sys_seed_file.as_ref(), "keys/broker-sys.nk")?,
         state,
     };
     let findings = examine(&patient).await?;
@@ -169,7 +170,7 @@ impl DoctorArgs {
         let workloads = state.map(|state| state.policy.workloads());
         for workload in workloads.unwrap_or_default() {
             let path = format!("keys/{}.nk", workload.name());
-            if let Some(seed) = self.seed(None, &path)?
+            if let Some(seed) = self.seed(&path)?
                 && members.len() < MEMBERS
             {
                 members.push(Member {
@@ -182,8 +183,17 @@ impl DoctorArgs {
         Ok(members)
     }
 
-    /// A seed that was named, or one that lies in the directory.
-    fn seed(&self, given: Option<&PathBuf>, in_dir: &str) -> Result<Option<NkeySeed>, Failure> {
+    /// A seed of the directory.
+    fn seed(&self, in_dir: &str) -> Result<Option<NkeySeed>, Failure> {
+        let path = self.operator.dir.join(in_dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(self.operator.nkey_seed(path)?))
+    }
+
+    /// A user that was named, or one that lies in the directory.
+    fn user(&self, given: Option<&PathBuf>, in_dir: &str) -> Result<Option<BusUser>, Failure> {
         let path = match given {
             Some(path) => path.clone(),
             None => self.operator.dir.join(in_dir),
@@ -191,7 +201,7 @@ impl DoctorArgs {
         if given.is_none() && !path.exists() {
             return Ok(None);
         }
-        Ok(Some(self.operator.nkey_seed(path)?))
+        Ok(Some(self.operator.bus_user(path)?))
     }
 }
 

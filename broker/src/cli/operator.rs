@@ -16,6 +16,7 @@ use bulla_keyring::{
 use bulla_process::{SecretFileError, secret_file};
 use serde::Deserialize;
 
+use crate::bus_user::{BusUser, BusUserError};
 use crate::clock;
 use crate::operator_client::{OperatorClient, OperatorClientError, OperatorPlace};
 use crate::trust_dir::{Signer, TrustDir, TrustDirError};
@@ -30,7 +31,7 @@ pub(crate) struct OperatorArgs {
     /// nats-server
     #[arg(long, value_name = "URL", env = "BULLA_NATS_URL")]
     nats_url: Option<String>,
-    /// The operator's nkey seed, of a user in the account JS (0600)
+    /// The operator's nkey seed or NATS credentials, of a user in the account JS (0600)
     #[arg(long, value_name = "FILE", env = "BULLA_OPERATOR_SEED_FILE")]
     seed_file: Option<PathBuf>,
     /// Certificate authorities (PEM) for TLS to nats-server
@@ -79,14 +80,14 @@ impl OperatorArgs {
     pub(crate) async fn connect(&self) -> Result<OperatorClient, OperatorError> {
         let (url, domain) = (self.url()?, self.domain()?);
         let roots = self.root_keys()?;
-        let seed = self.seed()?;
+        let user = self.bus_user(self.file(self.seed_file.as_ref(), "keys/operator-js.nk"))?;
         let place = OperatorPlace {
             url,
             tls_ca_file: self.tls_ca_file(),
             roots,
             domain,
         };
-        Ok(OperatorClient::connect(place, seed).await?)
+        Ok(OperatorClient::connect(place, user).await?)
     }
 
     /// Where nats-server is.
@@ -164,8 +165,9 @@ impl OperatorArgs {
             .map_err(|source| OperatorError::Authority { path, source })
     }
 
-    fn seed(&self) -> Result<NkeySeed, OperatorError> {
-        self.nkey_seed(self.file(self.seed_file.as_ref(), "keys/operator-js.nk"))
+    /// The user in a file, of which nats-server knows by its configuration or a JWT.
+    pub(crate) fn bus_user(&self, path: PathBuf) -> Result<BusUser, OperatorError> {
+        Ok(BusUser::read(&path)?)
     }
 
     /// The nkey seed in a file.
@@ -247,6 +249,8 @@ pub(crate) enum OperatorError {
     },
     #[error(transparent)]
     Secret(#[from] SecretFileError),
+    #[error(transparent)]
+    User(#[from] BusUserError),
     #[error("`{}` holds no nkey seed", path.display())]
     Seed { path: PathBuf, source: SeedError },
     #[error("`{}` holds no such key", path.display())]

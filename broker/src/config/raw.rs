@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub(super) keys: RawKeys,
     pub(super) trust: RawTrust,
     pub(super) exchange: Option<RawExchange>,
+    pub(super) operator_mode: Option<RawOperatorMode>,
     #[serde(default)]
     pub(super) tls: RawTls,
     #[serde(default)]
@@ -37,6 +38,14 @@ impl Default for RawStreams {
     fn default() -> Self {
         Self { replicas: 1 }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOperatorMode {
+    pub(super) account: String,
+    #[serde(default = "reauthorise")]
+    pub(super) on_change: String,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +111,10 @@ pub(super) struct RawTrust {
 /// Nobody but who is on this machine.
 const fn loopback() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT)
+}
+
+fn reauthorise() -> String {
+    "reauthorise".to_owned()
 }
 
 fn both() -> String {

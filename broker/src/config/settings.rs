@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::raw::{Raw, RawAdmin, RawExchange};
+use super::raw::{Raw, RawAdmin, RawExchange, RawOperatorMode};
 
 /// What a variable of a broker's settings begins with.
 pub(super) const PREFIX: &str = "BULLA_BROKER_";
@@ -133,6 +133,13 @@ fn exchange(raw: &mut Raw) -> &mut RawExchange {
     })
 }
 
+fn operator_mode(raw: &mut Raw) -> &mut RawOperatorMode {
+    raw.operator_mode.get_or_insert_with(|| RawOperatorMode {
+        account: String::new(),
+        on_change: "reauthorise".to_owned(),
+    })
+}
+
 /// A key whose value is a text.
 macro_rules! text {
     ($name:literal, $($field:ident).+) => {
@@ -175,7 +182,7 @@ macro_rules! optional_path {
     };
 }
 
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 26] = [
     Key {
         name: "nats_url",
         // Whatever stands before an `@` may be a password.
@@ -224,6 +231,28 @@ const KEYS: [Key; 24] = [
         },
         set: |raw, value| {
             exchange(raw).seed_file = PathBuf::from(value);
+            Ok(())
+        },
+    },
+    Key {
+        name: "operator_mode.account",
+        get: |raw| {
+            let mode = raw.operator_mode.as_ref();
+            mode.map_or_else(String::new, |mode| mode.account.clone())
+        },
+        set: |raw, value| {
+            value.clone_into(&mut operator_mode(raw).account);
+            Ok(())
+        },
+    },
+    Key {
+        name: "operator_mode.on_change",
+        get: |raw| {
+            let mode = raw.operator_mode.as_ref();
+            mode.map_or_else(String::new, |mode| mode.on_change.clone())
+        },
+        set: |raw, value| {
+            value.clone_into(&mut operator_mode(raw).on_change);
             Ok(())
         },
     },

@@ -14,6 +14,29 @@ pub(crate) struct Plan {
     pub(crate) brokers: usize,
     /// Certificates that are there already.
     pub(crate) tls: Option<GivenTls>,
+    /// Accounts are JWTs, where an operator signs them.
+    pub(crate) operator: Option<OperatorPlan>,
+}
+
+/// nats-server in operator mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OperatorPlan {
+    /// Whether nats-servers keep JWTs that are pushed to them, or read them from their
+    /// configuration.
+    pub(crate) is_pushed: bool,
+    /// An operator that is there already.
+    pub(crate) given: Option<GivenOperator>,
+}
+
+/// An operator that is there already, with nats-servers of his.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GivenOperator {
+    /// The seed that signs accounts for him.
+    pub(crate) seed: PathBuf,
+    /// Credentials of a user of his system account.
+    pub(crate) system: PathBuf,
+    /// Who issues his servers' certificates; the system's authorities, if nobody is named.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// One nats-server.
@@ -91,12 +114,18 @@ impl Plan {
             nodes: out,
             brokers,
             tls: None,
+            operator: None,
         })
     }
 
     /// Whether certificates are made, because none were given.
     pub(crate) fn own_certificates(&self) -> bool {
-        self.tls.is_none()
+        self.tls.is_none() && self.given_operator().is_none()
+    }
+
+    /// The operator that is there already, if there is one.
+    pub(crate) fn given_operator(&self) -> Option<&GivenOperator> {
+        self.operator.as_ref()?.given.as_ref()
     }
 
     /// As it is kept.
@@ -115,6 +144,17 @@ impl Plan {
                 text(&tls.key),
                 text(&tls.ca)
             );
+        }
+        if let Some(operator) = &self.operator {
+            let text = |path: &PathBuf| toml::Value::from(path.display().to_string()).to_string();
+            let _ = writeln!(out, "\n[operator]\npushed = {}", operator.is_pushed);
+            if let Some(given) = &operator.given {
+                let _ = writeln!(out, "seed = {}", text(&given.seed));
+                let _ = writeln!(out, "system = {}", text(&given.system));
+                if let Some(ca) = &given.ca {
+                    let _ = writeln!(out, "ca = {}", text(ca));
+                }
+            }
         }
         for node in &self.nodes {
             let _ = writeln!(
@@ -145,6 +185,17 @@ impl Plan {
                 key: tls.key,
                 ca: tls.ca,
             }),
+            operator: raw.operator.map(|operator| OperatorPlan {
+                is_pushed: operator.pushed,
+                given: operator
+                    .seed
+                    .zip(operator.system)
+                    .map(|(seed, system)| GivenOperator {
+                        seed,
+                        system,
+                        ca: operator.ca,
+                    }),
+            }),
         })
     }
 }
@@ -170,6 +221,7 @@ struct Raw {
     domain: String,
     brokers: usize,
     tls: Option<RawTls>,
+    operator: Option<RawOperator>,
     node: Vec<RawNode>,
 }
 
@@ -179,6 +231,15 @@ struct RawTls {
     certificate: PathBuf,
     key: PathBuf,
     ca: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOperator {
+    pushed: bool,
+    seed: Option<PathBuf>,
+    system: Option<PathBuf>,
+    ca: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -241,6 +302,20 @@ mod tests {
             ca: "c".into(),
         });
         assert_eq!(Plan::read(&plan.write()).unwrap(), plan);
+        for given in [
+            None,
+            Some(GivenOperator {
+                seed: "o.nk".into(),
+                system: "s.creds".into(),
+                ca: None,
+            }),
+        ] {
+            plan.operator = Some(OperatorPlan {
+                is_pushed: given.is_some(),
+                given,
+            });
+            assert_eq!(Plan::read(&plan.write()).unwrap(), plan);
+        }
         assert_eq!(plan.nodes[2].port, 4222);
     }
 

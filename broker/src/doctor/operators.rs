@@ -1,5 +1,6 @@
 //! What only users of the accounts `JS` and `SYS` can see.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bulla_envelope::Head;
@@ -299,31 +300,30 @@ pub(super) async fn brokers(sys: Option<&mut Socket>) -> Finding {
     let Some(sys) = sys else {
         return check.unknown("a user of the account SYS is needed: give --sys-seed-file");
     };
-    let body = json!({ "acc": "AUTH", "subscriptions": true, "subscriptions_detail": true });
-    let subject = "$SYS.REQ.SERVER.PING.CONNZ";
+    // Whatever the account is called: in operator mode by a key.
+    let body = json!({ "subscriptions": true, "test": "$SYS.REQ.USER.AUTH", "limit": 1024 });
+    let subject = "$SYS.REQ.SERVER.PING.SUBSZ";
     let answers = sys.ask(subject, &body.to_string(), Some(GATHER)).await;
     let mut of_group = [0_usize; 2];
-    let mut brokers = 0;
+    let mut brokers = BTreeSet::new();
     for answer in answers.iter().filter_map(|answer| read::<Value>(answer)) {
-        let connections = answer
-            .pointer("/data/connections")
+        let server = answer.pointer("/server/id").and_then(Value::as_str);
+        let server = server.unwrap_or_default().to_owned();
+        let subscriptions = answer
+            .pointer("/data/subscriptions_list")
             .and_then(Value::as_array);
-        for connection in connections.into_iter().flatten() {
-            let subscriptions = connection
-                .get("subscriptions_list_detail")
-                .and_then(Value::as_array);
-            let queues: Vec<&str> = subscriptions
-                .into_iter()
-                .flatten()
-                .filter(|s| s.get("subject").and_then(Value::as_str) == Some("$SYS.REQ.USER.AUTH"))
-                .filter_map(|s| s.get("qgroup").and_then(Value::as_str))
-                .collect();
-            brokers += usize::from(!queues.is_empty());
+        for subscription in subscriptions.into_iter().flatten() {
+            let queue = subscription.get("qgroup").and_then(Value::as_str);
+            let cid = subscription.get("cid").and_then(Value::as_u64);
             for (count, name) in of_group.iter_mut().zip(["bulla-a", "bulla-b"]) {
-                *count += usize::from(queues.contains(&name));
+                if queue == Some(name) {
+                    *count += 1;
+                    brokers.insert((server.clone(), cid));
+                }
             }
         }
     }
+    let brokers = brokers.len();
     let [a, b] = of_group;
     let seen = format!("{brokers} connected, {a} in group a and {b} in group b");
     match (a, b) {

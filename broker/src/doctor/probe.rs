@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use crate::bus_user::BusUser;
+
 /// How long the server may be silent: longer than the callout may take.
 const LIMIT: Duration = Duration::from_secs(6);
 /// More than nats-server sends on one line.
@@ -151,6 +153,20 @@ impl Bus {
     pub(crate) async fn log_in(&self, seed: &NkeySeed) -> Result<Socket, ProbeError> {
         let mut socket = self.connect().await?;
         let options = login_of(seed, &socket.greeting.nonce);
+        match socket.log_in(&options).await {
+            None => Ok(socket),
+            Some(refusal) => Err(ProbeError::Refused(refusal)),
+        }
+    }
+
+    /// Connects as a user that is no workload.
+    pub(crate) async fn log_in_as(&self, user: &BusUser) -> Result<Socket, ProbeError> {
+        let mut socket = self.connect().await?;
+        let mut options = login_of(user.seed(), &socket.greeting.nonce);
+        if let (Some(jwt), Some(options)) = (user.jwt(), options.as_object_mut()) {
+            options.insert("jwt".to_owned(), jwt.into());
+            options.remove("nkey");
+        }
         match socket.log_in(&options).await {
             None => Ok(socket),
             Some(refusal) => Err(ProbeError::Refused(refusal)),

@@ -26,14 +26,14 @@ fn port() -> u16 {
     panic!("no port is free");
 }
 
-struct Deployment {
+pub(crate) struct Deployment {
     home: tempfile::TempDir,
-    port: u16,
-    _server: Child,
-    broker: Child,
+    pub(crate) port: u16,
+    pub(crate) server: Child,
+    pub(crate) broker: Child,
 }
 
-async fn bulla(dir: &Path, words: &[&str]) -> (i32, String) {
+pub(crate) async fn bulla(dir: &Path, words: &[&str]) -> (i32, String) {
     let output = Command::new(BULLA)
         .args(words)
         .current_dir(dir)
@@ -48,7 +48,7 @@ async fn bulla(dir: &Path, words: &[&str]) -> (i32, String) {
     )
 }
 
-fn spawn(program: &Path, words: &[&str], dir: &Path, log: &str) -> Child {
+pub(crate) fn spawn(program: &Path, words: &[&str], dir: &Path, log: &str) -> Child {
     let log = std::fs::File::create(dir.join(log)).unwrap();
     Command::new(program)
         .args(words)
@@ -62,10 +62,15 @@ fn spawn(program: &Path, words: &[&str], dir: &Path, log: &str) -> Child {
 }
 
 impl Deployment {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        Self::start_as(&[]).await
+    }
+
+    pub(crate) async fn start_as(more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let port = port();
         let init = ["broker", "init", "--dir", ".", "--domain", "acme.example"];
+        let init = [&init[..], more].concat();
         let at = port.to_string();
         let (code, text) = bulla(home.path(), &[&init[..], &["--port", &at]].concat()).await;
         assert_eq!(code, 0, "{text}");
@@ -76,27 +81,27 @@ impl Deployment {
         let this = Self {
             home,
             port,
-            _server: server,
+            server,
             broker,
         };
         this.until_up().await;
         this
     }
 
-    fn spawn_broker(dir: &Path) -> Child {
+    pub(crate) fn spawn_broker(dir: &Path) -> Child {
         let words = ["broker", "--config", "broker.toml", "--until-stdin-closes"];
         spawn(Path::new(BULLA), &words, dir, "broker.log")
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.home.path()
     }
 
-    fn log(&self, name: &str) -> String {
+    pub(crate) fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir().join(name)).unwrap_or_default()
     }
 
-    async fn until_up(&self) {
+    pub(crate) async fn until_up(&self) {
         let deadline = Instant::now() + LIMIT;
         loop {
             let (code, text) = bulla(self.dir(), &["policy", "status", "--dir", "."]).await;

@@ -274,6 +274,7 @@ impl Office {
         let challenge = Challenge {
             broker_id: "test".to_owned(),
             challenge: self.challenge,
+            reauthorises: false,
         };
         challenge.encode()
     }

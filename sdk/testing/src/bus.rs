@@ -32,6 +32,8 @@ pub struct BusOptions {
     pub brokers: Vec<Group>,
     /// For how long brokers go by what they have read without reading it again.
     pub state_max_age: Duration,
+    /// Whether nats-server knows accounts by the JWTs of an operator.
+    pub operator_mode: bool,
 }
 
 impl BusOptions {
@@ -43,6 +45,7 @@ impl BusOptions {
             credential_lifetime: Duration::from_secs(3600),
             brokers: vec![Group::Both],
             state_max_age: Duration::from_secs(60),
+            operator_mode: false,
         }
     }
 }
@@ -86,7 +89,10 @@ impl Bus {
             .prefix("bulla-bus-")
             .tempdir()
             .expect("a temporary directory");
-        let provision = Provision::open(dir.path()).expect("a writable directory");
+        let mut provision = Provision::open(dir.path()).expect("a writable directory");
+        if options.operator_mode {
+            provision = provision.in_operator_mode();
+        }
         let text = with_nkeys(&options.policy, &provision);
         let (policy, _) = match provision.sign_policy("policy.toml", &text) {
             Ok(signed) => signed,
@@ -308,7 +314,7 @@ impl Bus {
         seed: NkeySeed,
     ) -> Result<async_nats::Client, ConnectError> {
         let inbox = reserved::inbox_peers(self.workload(name).tag());
-        self.connect(seed, inbox).await
+        self.connect(seed, None, inbox).await
     }
 
     /// A client in the account `SYS`, to look at the server.
@@ -325,7 +331,9 @@ impl Bus {
     /// `broker-js` or `broker-sys`.
     pub async fn broker_client(&self, name: &str) -> async_nats::Client {
         let seed = read_seed(&self.provision.path(&format!("keys/{name}.nk")));
-        self.connect(seed, "_INBOX".to_owned())
+        let jwt = self.provision.path(&format!("keys/{name}.jwt"));
+        let jwt = std::fs::read_to_string(jwt).ok();
+        self.connect(seed, jwt, "_INBOX".to_owned())
             .await
             .expect("a broker's user may connect")
     }
@@ -333,15 +341,19 @@ impl Bus {
     async fn connect(
         &self,
         seed: NkeySeed,
+        jwt: Option<String>,
         inbox: String,
     ) -> Result<async_nats::Client, ConnectError> {
         let seed = Arc::new(seed);
         async_nats::ConnectOptions::with_auth_callback(move |nonce| {
-            let seed = Arc::clone(&seed);
+            let (seed, jwt) = (Arc::clone(&seed), jwt.clone());
             async move {
                 let signature = seed.sign_nonce(&nonce).map_err(AuthError::new)?;
                 let mut auth = Auth::new();
-                auth.nkey = Some(seed.public().to_string());
+                if jwt.is_none() {
+                    auth.nkey = Some(seed.public().to_string());
+                }
+                auth.jwt = jwt;
                 auth.signature = Some(signature.as_bytes().to_vec());
                 Ok(auth)
             }

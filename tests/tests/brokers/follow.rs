@@ -37,6 +37,7 @@ async fn gets_a_credential(bus: &Bus, client: &Client, workload: &str) -> bool {
     let Challenge {
         broker_id,
         challenge,
+        ..
     } = Challenge::decode(&answer.payload).unwrap();
     let mut random = [0; 32];
     getrandom::fill(&mut random).unwrap();

@@ -13,6 +13,7 @@ mod availability;
 mod cluster;
 mod follow;
 mod observability;
+mod operator_mode;
 mod traces;
 
 /// This program again, as a broker: see [`bulla_tests::BrokerProcess`].

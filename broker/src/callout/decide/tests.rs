@@ -1,3 +1,4 @@
+mod again;
 mod proofs;
 
 use bulla_policy::Policy;

@@ -13,10 +13,10 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 const ACCOUNT: &str = "system:serviceaccount:shop:checkout";
 
 /// An issuer with one key, and what a sound token of it says.
-struct Issuer(NkeySeed);
+pub(super) struct Issuer(NkeySeed);
 
 impl Issuer {
-    fn new(byte: u8) -> Self {
+    pub(super) fn new(byte: u8) -> Self {
         Self(NkeySeed::from_random(NkeyKind::User, &[byte; 32]).unwrap())
     }
 
@@ -28,7 +28,7 @@ impl Issuer {
         .to_string()
     }
 
-    fn claims() -> Value {
+    pub(super) fn claims() -> Value {
         json!({
             "iss": ISSUER,
             "aud": ["bulla", "https://elsewhere.example"],
@@ -48,7 +48,7 @@ impl Issuer {
         format!("{text}.{}", BASE64URL_NOPAD.encode(signature.as_bytes()))
     }
 
-    fn token(&self, claims: &Value) -> String {
+    pub(super) fn token(&self, claims: &Value) -> String {
         self.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), claims)
     }
 }
@@ -69,12 +69,12 @@ fn policy(workload: &str) -> String {
     )
 }
 
-fn by_account() -> String {
+pub(super) fn by_account() -> String {
     policy(r#"attest = [{ jwt = "cluster", k8s = "shop/checkout", vouches = true }]"#)
 }
 
 impl Scene {
-    fn question(&self, change: impl FnOnce(&mut Value)) -> Value {
+    pub(super) fn question(&self, change: impl FnOnce(&mut Value)) -> Value {
         let mut claims = self.claims();
         claims["nats"]["client_info"]
             .as_object_mut()
@@ -86,7 +86,7 @@ impl Scene {
     }
 
     /// What is asked about a client that shows this token.
-    fn by_token(&self, token: &str) -> Value {
+    pub(super) fn by_token(&self, token: &str) -> Value {
         self.question(|claims| claims["nats"]["connect_opts"] = json!({ "auth_token": token }))
     }
 
@@ -99,7 +99,7 @@ impl Scene {
         attested.map_or_else(|reason: DenyReason| reason.code(), |_| "admitted")
     }
 
-    fn user(&self, claims: &Value) -> Value {
+    pub(super) fn user(&self, claims: &Value) -> Value {
         let answer = self.ask(claims).unwrap();
         read(
             answer["nats"]["jwt"]

@@ -1,0 +1,163 @@
+//! `bulla broker push`: tells running nats-servers what an operator vouches for.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use bulla_identity::Nkey;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::{BAD, chain};
+use crate::bus_user::BusUserError;
+use crate::config::{BrokerConfig, ConfigError};
+use crate::connection::{self, ConnectionError};
+use crate::deployment::{Deployment, DeploymentError};
+
+/// Every account is known now as it is to be.
+const YES: u8 = 0;
+/// A server refused one, or none answered.
+const NO: u8 = 1;
+/// Nothing could be told.
+const ERROR: u8 = 2;
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const FAINT: Style = Style::new().dimmed();
+
+/// Tell nats-servers in operator mode which accounts there are
+#[derive(clap::Args, Debug)]
+#[command(
+    long_about = "Tell nats-servers in operator mode which accounts there are, and what they exchange.\n\n\
+        Signs the accounts as the policy and the keys in the directory want them, and pushes them\n\
+        to servers that keep what is pushed (a resolver of the type `full`). Nobody is disconnected,\n\
+        but whose signing key is no more. A server whose resolver is MEMORY takes its accounts from\n\
+        its configuration: write that with `bulla broker init --update` and reload it.",
+    after_help = "Examples:\n  \
+        bulla broker push --dir /etc/bulla\n  \
+        bulla broker push --dir /etc/bulla --json\n\n\
+        Exit code: 0 every account is known, 1 one was refused or nobody answered, 2 an error."
+)]
+pub(super) struct BrokerPushArgs {
+    /// A directory that `bulla broker init` made
+    #[arg(long, value_name = "DIR", default_value = "bulla")]
+    dir: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing could be told.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Deployment(#[from] DeploymentError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    User(#[from] BusUserError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+}
+
+pub(super) fn run(args: &BrokerPushArgs) -> ExitCode {
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)
+        .and_then(|runtime| runtime.block_on(push(args)));
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let text = chain(&error);
+            if args.json {
+                anstream::println!("{:#}", json!({ "ok": false, "error": text }));
+            } else {
+                anstream::eprintln!("{BAD}error:{BAD:#} {text}");
+            }
+            ExitCode::from(ERROR)
+        }
+    }
+}
+
+/// What a server answers.
+#[derive(Deserialize)]
+struct Answer {
+    data: Option<Told>,
+    error: Option<Told>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    code: u16,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    description: String,
+}
+
+async fn push(args: &BrokerPushArgs) -> Result<u8, Failure> {
+    let deployment = Deployment::open(&args.dir)?;
+    let policy = deployment.policy()?;
+    let accounts = deployment.account_jwts(&policy)?;
+    let config = BrokerConfig::load(&deployment.path("broker.toml"))?;
+    let user = Arc::new(config.keys.sys);
+    let sys = connection::connect_once(&config.nats_url, user, config.tls.ca.clone()).await?;
+    let mut outcomes = Vec::new();
+    for (account, jwt) in accounts {
+        let asked = sys.request(UPDATE, jwt.into());
+        let outcome = match timeout(LIMIT, asked).await {
+            Ok(Ok(answer)) => judge(&answer.payload),
+            _ => Err(
+                "no server keeps what is pushed: is its resolver MEMORY? Then reload it".to_owned(),
+            ),
+        };
+        outcomes.push((account, outcome));
+    }
+    let is_done = outcomes.iter().all(|(_, outcome)| outcome.is_ok());
+    tell(args.json, &outcomes, is_done);
+    Ok(if is_done { YES } else { NO })
+}
+
+fn judge(answer: &[u8]) -> Result<String, String> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|_| "it answered nothing of use".to_owned())?;
+    match (answer.data, answer.error) {
+        (Some(told), None) if told.code == 200 => Ok(told.message),
+        (_, Some(told)) | (Some(told), None) => Err(format!(
+            "{} {}{}",
+            told.code, told.message, told.description
+        )),
+        (None, None) => Err("it answered nothing of use".to_owned()),
+    }
+}
+
+fn tell(as_json: bool, outcomes: &[(Nkey, Result<String, String>)], is_done: bool) {
+    if as_json {
+        let accounts = outcomes.iter().map(|(account, outcome)| {
+            json!({
+                "account": account.to_string(),
+                "ok": outcome.is_ok(),
+                "said": outcome.as_ref().unwrap_or_else(|why| why),
+            })
+        });
+        let accounts: Vec<_> = accounts.collect();
+        anstream::println!("{:#}", json!({ "ok": is_done, "accounts": accounts }));
+        return;
+    }
+    for (account, outcome) in outcomes {
+        match outcome {
+            Ok(said) => anstream::println!("{GOOD}✓{GOOD:#} {account}  {FAINT}{said}{FAINT:#}"),
+            Err(why) => anstream::println!("{BAD}✗{BAD:#} {account}  {why}"),
+        }
+    }
+}
+
+/// To whoever keeps accounts' JWTs.
+const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
+
+const LIMIT: Duration = Duration::from_secs(5);
