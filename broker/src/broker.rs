@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::BrokerAudit;
+use crate::audit_quota::{self, AuditQuota};
 use crate::buckets::Buckets;
 use crate::callout::{self, AdmissionError, Admissions, Callout, Placement, Questions};
 use crate::census::{self, Census};
@@ -214,6 +215,7 @@ impl Entrance {
             metrics.head_told();
         }
         let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
+        let audited = audit_quota::listen(&js).await?;
         let census = Arc::new(Census::default());
         let reports = census::listen(&js).await?;
         connection::round_trip(&js).await?;
@@ -274,6 +276,15 @@ impl Entrance {
             audit: audit.log(),
             metrics: metrics.clone(),
         };
+        let quota = AuditQuota {
+            js: js.clone(),
+            heard: audited,
+            retention: config.audit,
+            plane: Arc::clone(&plane),
+            callout: Arc::clone(&callout),
+            audit: audit.log(),
+            metrics: metrics.clone(),
+        };
         let reporter = Reporter::new(
             js.clone(),
             Arc::clone(&plane),
@@ -308,6 +319,7 @@ impl Entrance {
             follower,
             durable,
             kicker,
+            quota,
             reporter,
             census,
             reports,
@@ -365,6 +377,7 @@ struct Running {
     follower: Follower,
     durable: Durable,
     kicker: Kicker<UnixMillis>,
+    quota: AuditQuota,
     reporter: Reporter,
     census: Arc<Census>,
     reports: Subscriber,
@@ -386,6 +399,7 @@ impl Running {
             self.follower.run(stop.clone()),
             self.durable.run(self.plane, stop.clone()),
             self.kicker.run(stop.clone()),
+            self.quota.run(stop.clone()),
             self.reporter.run(stop.clone()),
             census::follow(self.census, self.reports, stop.clone()),
             self.exchange,

@@ -444,6 +444,13 @@ impl RawAudit {
             ));
         }
         audit.max_bytes = mebibytes.saturating_mul(1 << 20);
+        let percent = self.workload_percent;
+        if !(1..=100).contains(&percent) {
+            reader.problems.push(format!(
+                "`audit.workload_percent`: `{percent}` is outside 1 to 100"
+            ));
+        }
+        audit.workload_percent = percent;
         audit
     }
 }

@@ -223,6 +223,14 @@ impl Deployment {
         Ok(written)
     }
 
+    /// Puts new certificates in the place of the nodes', by the authority that is there.
+    pub(crate) fn renew_certificates(&self) -> Result<Vec<PathBuf>, DeploymentError> {
+        if !self.plan.own_certificates() {
+            return Err(DeploymentError::ForeignCertificates);
+        }
+        Ok(certificates::renew(&self.dir.join("tls"), &self.plan)?)
+    }
+
     /// What nats-servers are told of each account, in operator mode.
     pub(crate) fn account_jwts(
         &self,
@@ -521,6 +529,10 @@ pub(crate) enum DeploymentError {
         "nats-server is not in operator mode here: what it has to know stands in its configuration"
     )]
     NoOperator,
+    #[error(
+        "the certificates here are not by an authority of this deployment: renew them where they come from"
+    )]
+    ForeignCertificates,
     #[error(transparent)]
     Write(#[from] ProvisionError),
     #[error(transparent)]

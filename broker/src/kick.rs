@@ -372,7 +372,12 @@ const LONGEST_SEARCH: Duration = Duration::from_secs(2);
 const NEXT_ANSWER: Duration = Duration::from_millis(150);
 
 /// Why a connection has too much that may go on with less.
-const MENDED_IN_PLACE: [&str; 2] = ["permissions_changed", "bucket_unfit"];
+const MENDED_IN_PLACE: [&str; 4] = [
+    "permissions_changed",
+    "bucket_unfit",
+    "audit_quota",
+    "audit_quota_over",
+];
 
 /// By how much brokers are apart when they look after a change.
 const IN_STEP: Duration = Duration::from_millis(100);

@@ -24,6 +24,7 @@
 //! connections.
 
 mod audit;
+mod audit_quota;
 mod broker;
 mod buckets;
 mod bus_user;

@@ -31,6 +31,7 @@ struct Inner {
     control_seconds: Family<VerbLabels, Histogram>,
     ended: Family<EndedLabels, Counter>,
     reauthorised: Family<OutcomeLabels, Counter>,
+    over_quota: Gauge,
     records: Family<RecordLabels, Counter>,
     slow_consumers: Family<AccountLabels, Counter>,
     exchanger: Gauge,
@@ -173,6 +174,12 @@ impl Metrics {
             "How often a server was told to ask about all its connections anew",
             reauthorised.clone(),
         );
+        let over_quota = Gauge::default();
+        broker.register(
+            "audit_over_quota",
+            "Workloads that have used up their share of the audit log",
+            over_quota.clone(),
+        );
         let records = Family::default();
         broker.register(
             "records",
@@ -201,6 +208,7 @@ impl Metrics {
             control_seconds,
             ended,
             reauthorised,
+            over_quota,
             records,
             slow_consumers,
             exchanger,
@@ -301,6 +309,12 @@ impl Metrics {
             .reauthorised
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
+    }
+
+    /// So many workloads may not write to the audit log now.
+    pub(crate) fn over_quota(&self, workloads: usize) {
+        let workloads = i64::try_from(workloads).unwrap_or(i64::MAX);
+        self.0.over_quota.set(workloads);
     }
 
     /// What became of a record that was new.

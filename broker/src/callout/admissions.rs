@@ -119,6 +119,13 @@ impl Admission {
             .is_none_or(|networks| client.is_some_and(|client| networks.contain(client)))
     }
 
+    /// These, without the right to write to the audit log.
+    pub(super) fn silenced(&self, permissions: &Permissions) -> Permissions {
+        let mut left = permissions.clone();
+        left.without_audit(self.id.tag());
+        left
+    }
+
     /// What it is admitted by.
     pub(super) const fn proof(&self) -> &Proof {
         &self.proof
@@ -290,11 +297,29 @@ impl Admissions {
         }
     }
 
+    /// Whether this mark is one that a connection gets which may not write to the audit
+    /// log.
+    fn is_silenced(
+        &self,
+        admission: &Admission,
+        mark: Mark,
+        circumstances: &Circumstances,
+        found: &Found,
+    ) -> bool {
+        let Ok((all, _)) = admission.permissions(circumstances) else {
+            return false;
+        };
+        let silenced = admission.silenced(&all);
+        let left = buckets::only_served(&silenced, &self.buckets, &found.served);
+        admission.marked(left.fingerprint()) == mark
+    }
+
     /// How a connection stands that was admitted under this name, from this
     /// address.
     pub(super) fn standing(
         &self,
         user: &str,
+        is_silent: bool,
         circumstances: &Circumstances,
         found: &Found,
     ) -> Standing {
@@ -317,6 +342,12 @@ impl Admissions {
             if !admission.is_from(circumstances.client) {
                 return Standing::Lost("network_not_allowed");
             }
+            if is_silent {
+                if self.is_silenced(admission, mark, circumstances, found) {
+                    return Standing::Current;
+                }
+                continue;
+            }
             match admission.mark(circumstances) {
                 Some(current) if current == mark && found.unfit.is_empty() => {
                     return Standing::Current;
@@ -326,6 +357,15 @@ impl Admissions {
             if let Some(standing) = self.by_buckets(admission, mark, circumstances, found) {
                 return standing;
             }
+        }
+        if is_silent {
+            return Standing::Lost("audit_quota");
+        }
+        // It was silent, and may speak again.
+        let was_silent =
+            |admission: &&Admission| self.is_silenced(admission, mark, circumstances, found);
+        if now.iter().any(was_silent) {
+            return Standing::Lost("audit_quota_over");
         }
         let Some((proof, old)) = self.former.get(&mark) else {
             return Standing::Lost("permissions_changed");

@@ -42,6 +42,8 @@ pub struct Callout {
     tickets: Option<Tickets>,
     admissions: ArcSwapOption<Admissions>,
     outcasts: ArcSwap<BTreeSet<WorkloadName>>,
+    /// Who may not write to the audit log for now.
+    silent: ArcSwap<BTreeSet<WorkloadName>>,
     seen: Option<Arc<Seen>>,
     trial: Arc<Trial>,
     token_keys: Arc<TokenKeys>,
@@ -65,6 +67,7 @@ impl Callout {
             tickets: None,
             admissions: ArcSwapOption::empty(),
             outcasts: ArcSwap::default(),
+            silent: ArcSwap::default(),
             seen: None,
             trial: Arc::default(),
             token_keys: Arc::default(),
@@ -126,6 +129,11 @@ impl Callout {
         self.outcasts.store(outcasts);
     }
 
+    /// From now on these have no right to write to the audit log.
+    pub(crate) fn silence(&self, silent: BTreeSet<WorkloadName>) {
+        self.silent.store(Arc::new(silent));
+    }
+
     /// From now on these may connect, and nobody else. Requests that are being
     /// answered see the earlier ones or these, never a mixture.
     pub fn admit(&self, admissions: Admissions) {
@@ -155,7 +163,12 @@ impl Callout {
             return Standing::Current;
         };
         let circumstances = Circumstances { now, client };
-        admissions.standing(user, &circumstances, &self.served.load())
+        let is_silent = self
+            .silent
+            .load()
+            .iter()
+            .any(|silent| silent.as_str() == name);
+        admissions.standing(user, is_silent, &circumstances, &self.served.load())
     }
 
     /// From now on nobody is answered: there is no policy to go by.
@@ -330,6 +343,12 @@ impl Callout {
                 let workload = admission.workload.as_str();
                 decision(workload).allow(&self.decisions);
                 let served = self.served.load();
+                let is_silent = self.silent.load().contains(&admission.workload);
+                let permissions = if is_silent {
+                    admission.silenced(&permissions)
+                } else {
+                    permissions
+                };
                 let permissions =
                     buckets::only_served(&permissions, &admissions.buckets, &served.served);
                 let mut user = admission.user(&permissions);

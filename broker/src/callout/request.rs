@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use bulla_identity::{Nkey, NkeyKind, UnixMillis};
 use bulla_keyring::{Signature, VerifyingKey};
-use bulla_process::Zeroizing;
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 /// A callout request whose signature and shape are right.
 ///

@@ -43,7 +43,8 @@ const DIM: Style = Style::new().dimmed();
         Nothing is ever overwritten. What the configurations say follows from init.toml, the keys\n\
         and policy.toml: --check compares and says what differs, for example because a policy has\n\
         new streams, whose subjects nats-server has to know; --print shows what a file would say, and\n\
-        --update writes what differs anew, but never a key.\n\n\
+        --update writes what differs anew, but never a key; --renew-certificates makes new ones for\n\
+        the nodes by the authority in tls/. Reload nats-server after either.\n\n\
         Then move what does not belong on these machines: `trust/root-1.key` and\n\
         `trust/policy-1.key` to the operator's own, each `n…/` with its certificate and key to its\n\
         node, `tls/ca.key` to a safe place.",
@@ -64,7 +65,7 @@ pub(super) struct BrokerInitArgs {
     #[arg(long, value_name = "DIR", default_value = "bulla")]
     dir: PathBuf,
     /// The trust domain, as in `spiffe://<trust domain>/<workload>`
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["check", "print", "update"],
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["check", "print", "update", "renew_certificates"],
           value_parser = |text: &str| TrustDomain::parse(text))]
     domain: Option<TrustDomain>,
     /// Where a node is reached; one for each node, or one for all [default: 127.0.0.1]
@@ -108,8 +109,11 @@ pub(super) struct BrokerInitArgs {
     /// Write anew what --check finds different, but no key
     #[arg(long, conflicts_with_all = ["domain", "host", "tls_cert", "check"])]
     update: bool,
+    /// Make new keys and certificates for the nodes, by the authority in tls/
+    #[arg(long, conflicts_with_all = ["domain", "host", "tls_cert", "check", "update"])]
+    renew_certificates: bool,
     /// Write nothing: print what a file would say by now
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "host", "tls_cert", "check", "update"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "host", "tls_cert", "check", "update", "renew_certificates"])]
     print: Option<PathBuf>,
     /// Print JSON instead of text
     #[arg(long)]
@@ -121,6 +125,7 @@ pub(super) fn run(args: &BrokerInitArgs) -> ExitCode {
         (Some(file), ..) => print(args, file),
         (None, true, _) => check(args),
         (None, false, true) => update(args),
+        (None, false, false) if args.renew_certificates => update(args),
         (None, false, false) => create(args),
     };
     match outcome {
@@ -326,8 +331,11 @@ fn check(args: &BrokerInitArgs) -> Result<u8, Failure> {
 
 fn update(args: &BrokerInitArgs) -> Result<u8, Failure> {
     let deployment = Deployment::open(&args.dir)?;
-    let policy = deployment.policy()?;
-    let written = deployment.update(&policy)?;
+    let written = if args.renew_certificates {
+        deployment.renew_certificates()?
+    } else {
+        deployment.update(&deployment.policy()?)?
+    };
     if args.json {
         let written = written.iter().map(|path| path.display().to_string());
         let written: Vec<_> = written.collect();

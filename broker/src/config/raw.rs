@@ -60,6 +60,7 @@ pub(super) struct RawAdmin {
 pub(super) struct RawAudit {
     pub(super) keep: String,
     pub(super) max_mebibytes: u64,
+    pub(super) workload_percent: u8,
 }
 
 impl Default for RawAudit {
@@ -67,6 +68,7 @@ impl Default for RawAudit {
         Self {
             keep: "30d".to_owned(),
             max_mebibytes: 512,
+            workload_percent: 25,
         }
     }
 }

@@ -182,7 +182,7 @@ macro_rules! optional_path {
     };
 }
 
-const KEYS: [Key; 26] = [
+const KEYS: [Key; 27] = [
     Key {
         name: "nats_url",
         // Whatever stands before an `@` may be a password.
@@ -262,6 +262,14 @@ const KEYS: [Key; 26] = [
         get: |raw| raw.audit.max_mebibytes.to_string(),
         set: |raw, value| {
             raw.audit.max_mebibytes = number(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "audit.workload_percent",
+        get: |raw| raw.audit.workload_percent.to_string(),
+        set: |raw, value| {
+            raw.audit.workload_percent = number(value)?;
             Ok(())
         },
     },

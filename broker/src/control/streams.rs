@@ -51,6 +51,9 @@ pub struct AuditRetention {
     pub keep: Duration,
     /// How much at most, in bytes.
     pub max_bytes: u64,
+    /// How much of it one workload may write at once, in percent, and again within
+    /// `keep`; 100 is no limit.
+    pub workload_percent: u8,
 }
 
 impl Default for AuditRetention {
@@ -58,6 +61,7 @@ impl Default for AuditRetention {
         Self {
             keep: Duration::from_secs(30 * 24 * 60 * 60),
             max_bytes: 512 * 1024 * 1024,
+            workload_percent: 25,
         }
     }
 }
@@ -197,8 +201,14 @@ fn audit(retention: AuditRetention) -> Config {
         max_messages_per_subject: -1,
         deny_delete: true,
         deny_purge: true,
+        // Brokers learn how much each writes, and nothing of what.
+        republish: Some(Republish {
+            source: reserved::AUDIT_ALL.to_owned(),
+            destination: "$BULLA.AUDITED.{{wildcard(1)}}.{{wildcard(2)}}".to_owned(),
+            headers_only: true,
+        }),
         // For repetitions of what was not acknowledged.
-        duplicate_window: Duration::from_secs(120),
+        duplicate_window: retention.keep.min(Duration::from_secs(120)),
         ..one_of_each(reserved::AUDIT_STREAM, reserved::AUDIT_ALL)
     }
 }

@@ -34,6 +34,8 @@ pub enum Event {
     Revocations(RevocationsInForce),
     /// A broker ended a connection.
     ConnectionEnded(ConnectionEnded),
+    /// A workload wrote more to the log than is its share.
+    OverQuota(OverQuota),
     /// How far the chain goes, signed.
     Head(Sealed),
     /// The writer ended as it should: the last entry but for a head.
@@ -56,6 +58,7 @@ impl Event {
             Self::Policy(_) => "policy",
             Self::Revocations(_) => "revocations",
             Self::ConnectionEnded(_) => "connection_ended",
+            Self::OverQuota(_) => "over_quota",
             Self::Head(_) => "head",
             Self::Stop(_) => "stop",
         }
@@ -225,6 +228,19 @@ pub struct ConnectionEnded {
     pub done: bool,
     /// Why.
     pub reason: String,
+}
+
+/// A workload that has used up its share of the log: what it would write until then is
+/// not taken. Its own processes count what they leave out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverQuota {
+    /// Which.
+    pub workload: String,
+    /// How much it wrote, as this broker has seen, in bytes.
+    pub wrote: u64,
+    /// Until when nothing of it is taken, Unix milliseconds.
+    pub until: u64,
 }
 
 /// A head: entry number − 1 and the `prev` of its own entry are what is signed.

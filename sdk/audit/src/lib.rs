@@ -44,7 +44,7 @@ mod verify;
 pub use chain::{Chain, ChainError};
 pub use entry::{Entry, EntryError, EntryHash, MAX_ENTRY, Writer, WriterError, WriterKind};
 pub use event::{
-    BundleInForce, ConnectionEnded, CredentialIssued, Event, Gap, Key, PolicyInForce,
+    BundleInForce, ConnectionEnded, CredentialIssued, Event, Gap, Key, OverQuota, PolicyInForce,
     RevocationsInForce, Sealed, Started, Stopped, TokenMinted, Uses, pseudonym,
 };
 pub use head::HeadStatement;

@@ -89,6 +89,11 @@ pub const TAKEN_LIFE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 pub const AUDIT_STREAM: &str = "BULLA_AUDIT";
 /// Everything on it: `$BULLA.AUDIT.<writer's tag>.<writer's instance>`.
 pub const AUDIT_ALL: &str = "$BULLA.AUDIT.*.*";
+/// What was written there, told to brokers without its contents:
+/// `$BULLA.AUDITED.<writer's tag>.<writer's instance>`.
+pub const AUDITED_ALL: &str = "$BULLA.AUDITED.*.*";
+/// Who has used up his share of it, told among brokers: `$BULLA.OVERQUOTA.<tag>`.
+pub const OVER_QUOTA_ALL: &str = "$BULLA.OVERQUOTA.*";
 /// What stands in the place of a tag where a broker writes: never one, because a
 /// tag is 32 hexadecimal digits.
 pub const AUDIT_BROKER: &str = "broker";
@@ -319,6 +324,13 @@ pub fn audit(writer: &str) -> String {
 #[must_use]
 pub fn audit_of(tag: WorkloadTag) -> String {
     format!("$BULLA.AUDIT.{tag}.*")
+}
+
+/// Where brokers tell each other that this workload has used up its share of the audit
+/// log.
+#[must_use]
+pub fn over_quota(tag: WorkloadTag) -> String {
+    format!("$BULLA.OVERQUOTA.{tag}")
 }
 
 /// Where the policy with this revision is kept.

@@ -181,6 +181,12 @@ pub(crate) fn check(policy: &Policy, spans: &Spans, sink: &mut Sink<'_>) {
 }
 
 impl Permissions {
+    /// Takes away the right to write to the audit log, which the workload with this tag has.
+    pub fn without_audit(&mut self, tag: WorkloadTag) {
+        let own = reserved::audit_of(tag);
+        self.publish_allow.retain(|entry| *entry != own);
+    }
+
     /// Takes away every right to this bucket's keys, for a bucket that cannot be
     /// served (POL-128).
     pub fn without_bucket(&mut self, bucket: &str) {

@@ -15,10 +15,17 @@ mod answers;
 mod audit;
 #[path = "../../../sdk/src/broker_protocol.rs"]
 mod broker_protocol;
+#[path = "../../../broker/src/callout/request.rs"]
+#[allow(dead_code)]
+mod callout_request;
 mod canonical;
+mod connecting;
 #[path = "../../../sdk/src/consumer/delivery.rs"]
 mod delivery;
 mod envelopes;
+#[path = "../../../broker/src/invitation.rs"]
+#[allow(dead_code)]
+mod invitation;
 mod limits;
 mod names;
 mod policies;
@@ -92,6 +99,7 @@ pub const TARGETS: &[Target] = &[
     target("exchange_request", tokens::exchange, 512, &[]),
     target("key_set", tokens::key_set, 512, &[]),
     target("broker_answers", answers::all, 64, &[]),
+    target("connecting", connecting::all, 1024, &[]),
     target("names", names::all, 64, &[]),
     target("audit", audit::lines, 1024, &[]),
 ];
@@ -123,6 +131,7 @@ impl Target {
     pub fn check(&self, data: &[u8]) {
         shop::prepare();
         envelopes::prepare();
+        connecting::prepare();
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();
         (self.run)(data);

@@ -11,6 +11,7 @@
 
 mod back_pressure;
 mod contents;
+mod quota;
 mod tampering;
 
 use std::time::Duration;

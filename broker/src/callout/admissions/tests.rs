@@ -38,7 +38,7 @@ fn a_connection_stands_as_what_it_has_to_what_it_would_get() {
     let first = admissions(&[1, 2], "\"a\", \"b\"");
     let (own, second) = (user(&first, 1, &at), user(&first, 2, &at));
     assert_ne!(own, second, "the key is part of it");
-    let stands = |now: &Admissions, user: &str| now.standing(user, &at, &Found::default());
+    let stands = |now: &Admissions, user: &str| now.standing(user, false, &at, &Found::default());
     assert_eq!(stands(&first, &own), Standing::Current);
     for (keys, may, want) in [
         (&[1, 2][..], "\"b\", \"a\"", Standing::Current),
@@ -79,7 +79,7 @@ fn what_depends_on_when_is_compared_as_of_now() {
     let policy = Policy::parse("test.toml", &text).unwrap();
     let admissions = Admissions::from_policy(&Arc::new(policy)).unwrap();
     let early = user(&admissions, 1, &at(1_800_000_000 - 3_600));
-    let stands = |secs| admissions.standing(&early, &at(secs), &Found::default());
+    let stands = |secs| admissions.standing(&early, false, &at(secs), &Found::default());
     assert_eq!(stands(1_800_000_000 - 1), Standing::Current);
     let want = Standing::Lost("permissions_changed");
     assert_eq!(stands(1_800_000_000), want);
@@ -117,7 +117,11 @@ fn a_connection_with_rights_to_an_unfit_bucket_has_lost_them() {
         (&mail, found(&[], &["carts"]), Standing::Current),
         (&mail, found(&["carts"], &["notes"]), lost),
     ] {
-        assert_eq!(admissions.standing(name, &at, &now), want, "{name} {now:?}");
+        assert_eq!(
+            admissions.standing(name, false, &at, &now),
+            want,
+            "{name} {now:?}"
+        );
     }
     // Who was admitted without it has what it would get.
     let (_, proof) = &admissions.by_nkey[&nkey(1)];
@@ -126,5 +130,26 @@ fn a_connection_with_rights_to_an_unfit_bucket_has_lost_them() {
     let left = buckets::only_served(&all, &admissions.buckets, &names(&["notes"]));
     let without = admission.user(&left);
     let now = found(&["notes"], &["carts"]);
-    assert_eq!(admissions.standing(&without, &at, &now), Standing::Current);
+    assert_eq!(
+        admissions.standing(&without, false, &at, &now),
+        Standing::Current
+    );
+}
+
+#[test]
+fn who_is_silent_has_all_but_one_right_and_gets_it_back() {
+    let at = Circumstances::at(UnixMillis::from_secs(1_800_000_000));
+    let admissions = admissions(&[1], "\"a\"");
+    let (_, proof) = &admissions.by_nkey[&nkey(1)];
+    let admission = &admissions.by_proof[proof];
+    let (all, _) = admission.permissions(&at).unwrap();
+    let left = admission.silenced(&all);
+    assert_eq!(left.publish_allow.len() + 1, all.publish_allow.len());
+    let (loud, silent) = (admission.user(&all), admission.user(&left));
+    let stands =
+        |user: &str, is_silent| admissions.standing(user, is_silent, &at, &Found::default());
+    assert_eq!(stands(&loud, true), Standing::Lost("audit_quota"));
+    assert_eq!(stands(&silent, true), Standing::Current);
+    assert_eq!(stands(&silent, false), Standing::Lost("audit_quota_over"));
+    assert_eq!(stands(&loud, false), Standing::Current);
 }

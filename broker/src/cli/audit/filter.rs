@@ -118,6 +118,7 @@ impl Filter {
             Event::Start(start) => no_rule && no_user && is(&start.workload),
             Event::Credential(issued) => no_rule && no_user && is(&issued.workload),
             Event::ConnectionEnded(ended) => no_rule && no_user && is(&ended.workload),
+            Event::OverQuota(over) => no_rule && no_user && is(&over.workload),
             Event::Token(token) => {
                 no_rule
                     && is(&token.workload)

@@ -164,6 +164,12 @@ fn happened(event: &Event) -> String {
             ended.cid,
             visible(&ended.reason)
         ),
+        Event::OverQuota(over) => format!(
+            "{} has written {} bytes, and writes no more until {}",
+            visible(&over.workload),
+            over.wrote,
+            shown(bulla_identity::UnixMillis::from_millis(over.until))
+        ),
         Event::Head(_) => "signed".to_owned(),
         Event::Stop(_) => "as it should".to_owned(),
         Event::Decision(_) => String::new(),

@@ -29,7 +29,7 @@ impl Scene {
 
     /// The reason for which this is refused; it must be refused.
     fn refused_again(&self, claims: &Value) -> &'static str {
-        let request = request::decode(self.token(claims).as_bytes()).unwrap();
+        let request = request::decode(self.token(claims).as_bytes(), |_| None).unwrap();
         let admissions = self.callout.admissions.load_full().unwrap();
         let ticket = self.callout.tickets.as_ref().unwrap().read(&request);
         let attested = match &ticket {
@@ -157,7 +157,7 @@ fn a_token_that_is_not_told_any_more_holds_until_its_end() {
         (&known["exp"], &known["name"]),
         (&user["exp"], &user["name"])
     );
-    let request = request::decode(scene.token(&again("2")).as_bytes()).unwrap();
+    let request = request::decode(scene.token(&again("2")).as_bytes(), |_| None).unwrap();
     let ticket = scene
         .callout
         .tickets
