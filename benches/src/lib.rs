@@ -98,13 +98,17 @@ impl Report {
             "", "", "", "", ""
         );
         for m in &self.0 {
-            let (value, ratio) = match m.baseline {
-                Some(b) => (format!("{:.0}", b.value), format!("{:.3}", b.ratio)),
+            let (baseline, ratio) = match m.baseline {
+                Some(b) => (shown(b.value), format!("{:.3}", b.ratio)),
                 None => Default::default(),
             };
             println!(
-                "| {:<28} | {:>12.0} | {:>12} | {:<6} | {:>7} |",
-                m.name, m.value, value, m.unit, ratio
+                "| {:<28} | {:>12} | {:>12} | {:<6} | {:>7} |",
+                m.name,
+                shown(m.value),
+                baseline,
+                m.unit,
+                ratio
             );
         }
         let Some(path) = std::env::var_os(JSON_VARIABLE) else {
@@ -120,6 +124,14 @@ impl Report {
             writeln!(file, "{line}")?;
         }
         Ok(())
+    }
+}
+
+/// A figure as people read it: what is small with a decimal.
+fn shown(value: f64) -> String {
+    match value.abs() < 100.0 && value.fract() != 0.0 {
+        true => format!("{value:.1}"),
+        false => format!("{value:.0}"),
     }
 }
 

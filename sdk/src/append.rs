@@ -21,12 +21,14 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::{AppendError, LinkError};
 use crate::letter::Purpose;
 use crate::outgoing::Outgoing;
 use crate::shared::Shared;
+use crate::telemetry;
 
 /// The header by which JetStream knows a message again.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -97,6 +99,16 @@ impl Outgoing<'_> {
     /// [`AppendError`]. After [`AppendError::Unconfirmed`] the message may have
     /// been stored.
     pub async fn append(self) -> Result<Appended, AppendError> {
+        let (recorder, began) = (self.shared.options.recorder.as_ref(), Instant::now());
+        let outcome = self.store().await;
+        if let Some(recorder) = recorder {
+            let what = telemetry::of_appending(&outcome);
+            recorder.0.appended(what, began.elapsed());
+        }
+        outcome
+    }
+
+    async fn store(self) -> Result<Appended, AppendError> {
         let (shared, timeout, is_repeated) = (self.shared, self.timeout, self.is_repeated);
         let mut letter = self.address(Verb::Append).await?;
         let subject = letter.to.subject().as_str().to_owned();

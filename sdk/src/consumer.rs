@@ -332,6 +332,10 @@ impl Consumer {
         match self.open(raw, receipt.delivered()).await {
             Outcome::Message(message) => {
                 self.shared.stats.count_delivered();
+                if let Some(recorder) = &self.shared.options.recorder {
+                    let times = receipt.times_delivered();
+                    recorder.0.taken(&self.stream, &self.name, times);
+                }
                 Some((Delivery { message, receipt }, remains))
             }
             Outcome::Refused { code, again } => {

@@ -289,6 +289,32 @@ impl Discovery {
     }
 }
 
+/// Whether it is a version as SemVer writes it; the tools refuse to show another.
+pub(crate) fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| {
+        let is_canonical = part == "0" || !part.starts_with('0');
+        !part.is_empty() && is_canonical && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    let is_word = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let is_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let (rest, build) = match text.split_once('+') {
+        Some((rest, build)) => (rest, Some(build)),
+        None => (text, None),
+    };
+    let (core, early) = match rest.split_once('-') {
+        Some((core, early)) => (core, Some(early)),
+        None => (rest, None),
+    };
+    let mut early = early.into_iter().flat_map(|early| early.split('.'));
+    let mut build = build.into_iter().flat_map(|build| build.split('.'));
+    core.split('.').count() == 3
+        && core.split('.').all(is_number)
+        && early.all(|part| is_word(part) && (!is_digits(part) || is_number(part)))
+        && build.all(is_word)
+}
+
 /// Whether this workload may be found at all, by the policy of now.
 pub(crate) fn is_discoverable(shared: &Shared) -> bool {
     let policy = shared.control.policy();
@@ -329,6 +355,38 @@ mod tests {
             ("orders.*.x.>", "orders-any-x-all"),
         ] {
             assert_eq!(Listed::name_of(pattern), name);
+        }
+    }
+
+    #[test]
+    fn versions_are_those_that_the_tools_show() {
+        for good in [
+            "0.0.0",
+            "1.2.3",
+            "10.20.30",
+            "1.0.0-rc.1",
+            "1.0.0-0a.x-y+b.07",
+            "1.0.0+7",
+        ] {
+            assert!(is_version(good), "{good}");
+        }
+        for bad in [
+            "",
+            "1",
+            "1.2",
+            "1.2.3.4",
+            "01.2.3",
+            "1.2.x",
+            "v1.2.3",
+            "1.2.3-",
+            "1.2.3-01",
+            "1.2.3-a..b",
+            "1.2.3+",
+            "1.2.3+a_b",
+            "1.2.3 ",
+            "1.2.\u{663}",
+        ] {
+            assert!(!is_version(bad), "{bad}");
         }
     }
 

@@ -507,6 +507,12 @@ pub enum SubscribeError {
         /// The pattern.
         pattern: String,
     },
+    /// The version of a service is none.
+    #[error("`{version}` is no version: write it as SemVer does, for example `1.2.0`")]
+    Version {
+        /// What was given.
+        version: String,
+    },
     /// No answer.
     #[error("cannot reach nats-server")]
     Link(#[from] LinkError),

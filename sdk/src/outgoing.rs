@@ -245,6 +245,15 @@ impl<'a> Outgoing<'a> {
     pub async fn publish(self) -> Result<(), PublishError> {
         // Never without letting others run for long, however fast it goes.
         tokio::task::coop::consume_budget().await;
+        let recorder = self.shared.options.recorder.as_ref();
+        let outcome = self.hand_over().await;
+        if let Some(recorder) = recorder {
+            recorder.0.published(telemetry::of_publishing(&outcome));
+        }
+        outcome
+    }
+
+    async fn hand_over(self) -> Result<(), PublishError> {
         let shared = self.shared;
         self.tell_earlier_losses()?;
         let letter = match self.address_at_once(Verb::Publish)? {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::discovery::{Card, Discovery, Listed, Tallies, is_discoverable};
+use crate::discovery::{Card, Discovery, Listed, Tallies, is_discoverable, is_version};
 use crate::endpoint::{Endpoint, WithState};
 use crate::error::{ServiceError, SubscribeError};
 use crate::layers::Layered;
@@ -144,13 +144,15 @@ impl<S: Clone + Send + Sync + 'static> ServiceBuilder<S> {
     /// Names the endpoint that was added last, for who discovers services: letters,
     /// digits, `-` and `_`. Without it the name is made of its pattern.
     pub fn named(mut self, name: &str) -> Self {
-        if let Some(last) = self.endpoints.last_mut() {
-            last.name = Listed::name_of(name);
+        let name = Listed::name_of(name);
+        if let Some(last) = self.endpoints.last_mut().filter(|_| !name.is_empty()) {
+            last.name = name;
         }
         self
     }
 
-    /// The service's version, as SemVer writes it, for who discovers services.
+    /// The service's version, as SemVer writes it, for who discovers services: `0.0.0`
+    /// unless it is said.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
@@ -176,8 +178,14 @@ impl<S: Clone + Send + Sync + 'static> ServiceBuilder<S> {
     /// (`nats micro ls`, `info`, `stats`), under the workload's name.
     ///
     /// # Errors
-    /// [`SubscribeError`] of the first endpoint that cannot be served; then none is.
+    /// [`SubscribeError`] of the first endpoint that cannot be served, or of a version
+    /// that is none; then nothing is served.
     pub async fn start(self) -> Result<RunningService, SubscribeError> {
+        if !is_version(&self.version) {
+            return Err(SubscribeError::Version {
+                version: self.version,
+            });
+        }
         let (mut listed, mut opening) = (Vec::new(), Vec::new());
         for Planned {
             pattern,

@@ -28,7 +28,7 @@ use bulla_envelope::TraceParent;
 use tracing::field::Empty;
 use tracing::{Span, debug_span};
 
-use crate::error::{RequestError, ServiceError};
+use crate::error::{AppendError, PublishError, RequestError, SendError, ServiceError};
 use crate::message::Message;
 #[cfg(feature = "prometheus")]
 pub use prometheus::Prometheus;
@@ -36,12 +36,12 @@ pub use prometheus::Prometheus;
 /// The target of spans.
 pub const TARGET: &str = "bulla::trace";
 
-/// Told of what a client handles and asks; see
+/// Told of what a client sends, asks and handles; see
 /// [`ConnectOptions::recorder`](crate::ConnectOptions::recorder).
 ///
 /// It is called on the way of each message: count, and do not wait. `outcome` is `ok`
 /// or a stable code, of which there are few; subjects of messages, which are many, are
-/// not told.
+/// not told. What a recorder does not want to know it leaves out.
 pub trait Recorder: Send + Sync + 'static {
     /// A request was handled: on which pattern, what came of it, and how long the
     /// handler took.
@@ -49,6 +49,63 @@ pub trait Recorder: Send + Sync + 'static {
 
     /// A request was made: what came of it, and how long it took.
     fn asked(&self, outcome: &'static str, took: Duration);
+
+    /// An event was accepted to be sent, or not. One that was accepted and is lost
+    /// later is told by the next publish on its subject.
+    fn published(&self, outcome: &'static str) {
+        let _ = outcome;
+    }
+
+    /// An event was appended to a stream, or not: what came of it, and how long it took.
+    fn appended(&self, outcome: &'static str, took: Duration) {
+        let _ = (outcome, took);
+    }
+
+    /// A stored message that passed every check was taken from a stream by a consumer,
+    /// for this time; more than once if it came before and was not done.
+    fn taken(&self, stream: &str, consumer: &str, times_delivered: u64) {
+        let _ = (stream, consumer, times_delivered);
+    }
+
+    /// A worker handled a stored message: what came of it, and how long the handler took.
+    fn worked(&self, stream: &str, consumer: &str, outcome: &'static str, took: Duration) {
+        let _ = (stream, consumer, outcome, took);
+    }
+
+    /// A stream was told what came of a message.
+    fn settled(&self, stream: &str, consumer: &str, how: Settled) {
+        let _ = (stream, consumer, how);
+    }
+}
+
+/// What a stream was told of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// It is to come again.
+    Again,
+    /// It never will be done, and comes no more.
+    Never,
+    /// The same, after its dead letter was stored.
+    Buried,
+    /// Its dead letter could not be stored, so that it comes again.
+    Unburied,
+}
+
+impl Settled {
+    /// Its stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Done => "ack",
+            Self::Again => "nak",
+            Self::Never => "term",
+            Self::Buried => "dead_letter",
+            Self::Unburied => "dead_letter_unsent",
+        }
+    }
 }
 
 impl<T> Message<T> {
@@ -112,6 +169,42 @@ pub(crate) fn of_handling<T>(outcome: &Result<T, ServiceError>) -> &'static str 
     match outcome {
         Ok(_) => OK,
         Err(error) => error.code().as_str(),
+    }
+}
+
+/// What came of sending.
+pub(crate) fn of_sending(error: &SendError) -> &'static str {
+    match error {
+        SendError::Denied { .. } | SendError::MustAppend { .. } => "denied",
+        SendError::TooLarge { .. } => "too_large",
+        SendError::BufferFull => "buffer_full",
+        SendError::Standing(_) => "not_standing",
+        SendError::User { .. } => "user",
+        SendError::Encrypt(_) => "not_encrypted",
+        SendError::Link(_) => "link",
+        _ => "not_sent",
+    }
+}
+
+/// What came of publishing.
+pub(crate) fn of_publishing(outcome: &Result<(), PublishError>) -> &'static str {
+    match outcome {
+        Ok(()) => OK,
+        Err(PublishError::Send(error)) => of_sending(error),
+        Err(PublishError::EarlierRefused { .. }) => "earlier_refused",
+        Err(PublishError::EarlierUnsent { .. }) => "earlier_unsent",
+    }
+}
+
+/// What came of appending.
+pub(crate) fn of_appending<T>(outcome: &Result<T, AppendError>) -> &'static str {
+    match outcome {
+        Ok(_) => OK,
+        Err(AppendError::Send(error)) => of_sending(error),
+        Err(AppendError::Unconfirmed { .. }) => "unconfirmed",
+        Err(AppendError::IdTaken { .. }) => "id_taken",
+        Err(AppendError::Refused { .. } | AppendError::RefusedByServer { .. }) => "refused",
+        Err(_) => "failed",
     }
 }
 

@@ -11,6 +11,7 @@ use super::delivery::Delivered;
 use crate::error::LinkError;
 use crate::shared::Shared;
 use crate::stats::Stats;
+use crate::telemetry::Settled;
 
 /// How long the stream may take to confirm an answer.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -75,7 +76,9 @@ impl Receipt {
             .shared
             .connection
             .ask(self.reply.clone(), body, CONFIRM);
-        asked.await.map(drop)
+        asked.await?;
+        self.record(Settled::Done);
+        Ok(())
     }
 
     /// It is not done: it comes again, at once or after `delay`.
@@ -90,7 +93,9 @@ impl Receipt {
                 format!("-NAK {}", json!({ "delay": nanos }))
             }
         };
-        self.tell(body).await
+        self.tell(body).await?;
+        self.record(Settled::Again);
+        Ok(())
     }
 
     /// It will never be done: it does not come again. `reason` is for whoever
@@ -99,7 +104,33 @@ impl Receipt {
     /// # Errors
     /// [`LinkError::Disconnected`].
     pub async fn term(&self, reason: &str) -> Result<(), LinkError> {
-        self.tell(format!("+TERM {reason}")).await
+        self.end(reason, Settled::Never).await
+    }
+
+    /// The same, for this reason in the numbers.
+    pub(super) async fn end(&self, reason: &str, how: Settled) -> Result<(), LinkError> {
+        self.tell(format!("+TERM {reason}")).await?;
+        self.record(how);
+        Ok(())
+    }
+
+    pub(super) fn record(&self, how: Settled) {
+        if let Some(recorder) = &self.shared.options.recorder {
+            let Delivered {
+                stream, consumer, ..
+            } = &self.delivered;
+            recorder.0.settled(stream, consumer, how);
+        }
+    }
+
+    /// A worker's handler is through with it.
+    pub(super) fn record_work(&self, outcome: &'static str, took: Duration) {
+        if let Some(recorder) = &self.shared.options.recorder {
+            let Delivered {
+                stream, consumer, ..
+            } = &self.delivered;
+            recorder.0.worked(stream, consumer, outcome, took);
+        }
     }
 
     /// It is being worked on: the time to answer begins anew.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rand::Rng as _;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -24,7 +25,7 @@ use super::{Consumer, Delivery, Receipt};
 use crate::endpoint::{Endpoint, WithState};
 use crate::error::{ConsumeError, LinkError, ServiceError, ServiceErrorCode};
 use crate::refusal::chain;
-use crate::telemetry;
+use crate::telemetry::{self, Settled};
 
 /// A handler at work on what a stream stored; made by [`Consumer::worker`].
 #[must_use = "nothing is worked off before `run`"]
@@ -198,7 +199,7 @@ impl Job {
     {
         let (message, receipt) = self.delivery.into_parts();
         let context = message.context();
-        let span = message.span();
+        let (span, began) = (message.span(), Instant::now());
         let handled = handler.endpoint.call(message, &handler.state);
         let handled = handled.instrument(span.clone());
         let mut handled = Box::pin(AssertUnwindSafe(context.scope(handled)).catch_unwind());
@@ -220,7 +221,9 @@ impl Job {
                 Err(ServiceError::new(ServiceErrorCode::Internal, why))
             }
         };
-        telemetry::conclude(&span, telemetry::of_handling(&outcome));
+        let what = telemetry::of_handling(&outcome);
+        telemetry::conclude(&span, what);
+        receipt.record_work(what, began.elapsed());
         (receipt, outcome)
     }
 }
@@ -285,12 +288,17 @@ impl Receipt {
                         error = chain(&error),
                         "a dead letter could not be stored: the message stays where it is"
                     );
+                    self.record(Settled::Unburied);
                     return self.nak(Some(pause)).await;
                 }
             }
         }
         stats.count_given_up();
-        self.term(cause.reason).await
+        let how = match grave {
+            Some(_) => Settled::Buried,
+            None => Settled::Never,
+        };
+        self.end(cause.reason, how).await
     }
 }
 

@@ -9,12 +9,12 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::Recorder;
+use super::{Recorder, Settled};
 use crate::stats::Stats;
 
 const BUCKETS: [f64; 11] = [
@@ -42,10 +42,38 @@ const BUCKETS: [f64; 11] = [
 #[derive(Clone)]
 pub struct Prometheus(Arc<Inner>);
 
+type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+
 struct Inner {
     registry: Mutex<Registry>,
-    handled: Family<Handled, Histogram>,
-    asked: Family<Asked, Histogram>,
+    handled: Seconds<Handled>,
+    asked: Seconds<Asked>,
+    published: Family<Asked, Counter>,
+    appended: Seconds<Asked>,
+    taken: Family<Taken, Counter>,
+    worked: Seconds<Worked>,
+    settled: Family<SettledAs, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Taken {
+    stream: String,
+    consumer: String,
+    again: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Worked {
+    stream: String,
+    consumer: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SettledAs {
+    stream: String,
+    consumer: String,
+    how: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,16 +92,42 @@ impl Prometheus {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("bulla_sdk");
-        let handled: Family<Handled, Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let asked: Family<Asked, Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let handled = Family::new_with_constructor(histogram);
+        let asked = Family::new_with_constructor(histogram);
+        let published = Family::<Asked, Counter>::default();
+        let appended = Family::new_with_constructor(histogram);
+        let taken = Family::<Taken, Counter>::default();
+        let worked = Family::new_with_constructor(histogram);
+        let settled = Family::<SettledAs, Counter>::default();
         registry.register("handled_seconds", "Requests handled", handled.clone());
         registry.register("asked_seconds", "Requests made", asked.clone());
+        registry.register("published", "Events published", published.clone());
+        registry.register("appended_seconds", "Events appended", appended.clone());
+        registry.register(
+            "taken",
+            "Stored messages taken by consumers, again or for the first time",
+            taken.clone(),
+        );
+        registry.register(
+            "worked_seconds",
+            "Stored messages handled by workers",
+            worked.clone(),
+        );
+        registry.register(
+            "settled",
+            "What streams were told of their messages",
+            settled.clone(),
+        );
         Self(Arc::new(Inner {
             registry: Mutex::new(registry),
             handled,
             asked,
+            published,
+            appended,
+            taken,
+            worked,
+            settled,
         }))
     }
 
@@ -119,6 +173,43 @@ impl Recorder for Prometheus {
     fn asked(&self, outcome: &'static str, took: Duration) {
         let seconds = self.0.asked.get_or_create(&Asked { outcome });
         seconds.observe(took.as_secs_f64());
+    }
+
+    fn published(&self, outcome: &'static str) {
+        self.0.published.get_or_create(&Asked { outcome }).inc();
+    }
+
+    fn appended(&self, outcome: &'static str, took: Duration) {
+        let seconds = self.0.appended.get_or_create(&Asked { outcome });
+        seconds.observe(took.as_secs_f64());
+    }
+
+    fn taken(&self, stream: &str, consumer: &str, times_delivered: u64) {
+        let labels = Taken {
+            stream: stream.to_owned(),
+            consumer: consumer.to_owned(),
+            again: if times_delivered > 1 { "yes" } else { "no" },
+        };
+        self.0.taken.get_or_create(&labels).inc();
+    }
+
+    fn worked(&self, stream: &str, consumer: &str, outcome: &'static str, took: Duration) {
+        let labels = Worked {
+            stream: stream.to_owned(),
+            consumer: consumer.to_owned(),
+            outcome,
+        };
+        let seconds = self.0.worked.get_or_create(&labels);
+        seconds.observe(took.as_secs_f64());
+    }
+
+    fn settled(&self, stream: &str, consumer: &str, how: Settled) {
+        let labels = SettledAs {
+            stream: stream.to_owned(),
+            consumer: consumer.to_owned(),
+            how: how.code(),
+        };
+        self.0.settled.get_or_create(&labels).inc();
     }
 }
 

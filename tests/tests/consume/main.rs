@@ -12,6 +12,7 @@
 mod attacks;
 mod edge;
 mod late;
+mod metrics;
 mod outage;
 mod settings;
 mod values;

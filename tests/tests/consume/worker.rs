@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::*;
 
 /// [`POLICY`] with a stream for dead letters.
-fn policy() -> String {
+pub(crate) fn policy() -> String {
     [
         POLICY,
         r#"
@@ -40,7 +40,7 @@ on = ["DEAD.shop"]
 }
 
 #[derive(Clone, Default)]
-struct Desk {
+pub(crate) struct Desk {
     calls: Arc<Mutex<Vec<String>>>,
 }
 
@@ -65,19 +65,19 @@ async fn work(
     }
 }
 
-struct Running {
+pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ConsumeError>>,
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         timeout(LIMIT, self.task).await.unwrap().unwrap().unwrap();
     }
 }
 
-async fn start(mail: &Client, desk: &Desk, dead: Option<&str>) -> Running {
+pub(crate) async fn start(mail: &Client, desk: &Desk, dead: Option<&str>) -> Running {
     let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
     if let Some(subject) = dead {
         consumer = consumer.dead_letters(subject);
@@ -92,7 +92,7 @@ async fn start(mail: &Client, desk: &Desk, dead: Option<&str>) -> Running {
     Running { stop, task }
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + LIMIT;
     while !holds().await {
         assert!(tokio::time::Instant::now() < end, "{what}");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bulla_sdk::extract::Payload;
-use bulla_sdk::{Client, ServiceError, ServiceErrorCode};
+use bulla_sdk::{Client, ServiceError, ServiceErrorCode, SubscribeError};
 use bulla_tests::Bus;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -156,6 +156,10 @@ async fn natss_own_tools_find_services_and_what_they_do() {
         bus.client("back").await,
         bus.client("shy").await,
     );
+    // What the tools could not show is not served.
+    let odd = back.service().version("1.2").endpoint("back.halve", halve);
+    let error = odd.start().await.err().unwrap();
+    assert!(matches!(error, SubscribeError::Version { .. }), "{error}");
     let service = serve(&back).await;
     let hidden = shy.service().endpoint("shy.halve", halve);
     let _hidden = hidden.start().await.unwrap();

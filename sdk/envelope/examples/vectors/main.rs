@@ -48,6 +48,7 @@ mod requests;
 mod secrets;
 mod shape;
 mod trust;
+mod values;
 mod wraps;
 
 use file::{File, Vector};
@@ -73,6 +74,7 @@ pub fn generate() -> File {
     vectors.extend(codes::vectors());
     vectors.extend(kem_records::vectors());
     vectors.extend(chains::vectors());
+    vectors.extend(values::vectors());
     for vector in &mut vectors {
         if vector.verdict == file::ACCEPT && vector.steps.is_empty() {
             let outcome = judge::judge(&file, vector);
