@@ -44,23 +44,14 @@ impl ClientStream {
     /// When the connection ends or what comes first is no such header.
     pub(crate) async fn read_proxy_header(&mut self) -> io::Result<Option<SocketAddr>> {
         let mut buffer = BytesMut::with_capacity(MAX_PROXY_HEADER);
-        let config = ParseConfig {
-            include_tlvs: false,
-            ..ParseConfig::default()
-        };
         loop {
             if self.inner.read_buf(&mut buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            match ProxyHeader::parse(&buffer, config) {
-                Ok((header, length)) => {
-                    let address = header.proxied_address().map(|proxied| proxied.source);
-                    buffer.advance(length);
-                    self.early = buffer.freeze();
-                    return Ok(address);
-                }
-                Err(proxy_header::Error::BufferTooShort) if buffer.len() < MAX_PROXY_HEADER => {}
-                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            if let Some((address, length)) = proxy_header(&buffer)? {
+                buffer.advance(length);
+                self.early = buffer.freeze();
+                return Ok(address);
             }
         }
     }
@@ -81,6 +72,23 @@ impl ClientStream {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Whom the PROXY header at the beginning names, if it names anybody, and how long it is;
+/// `None` while it is not whole.
+pub(crate) fn proxy_header(bytes: &[u8]) -> io::Result<Option<(Option<SocketAddr>, usize)>> {
+    let config = ParseConfig {
+        include_tlvs: false,
+        ..ParseConfig::default()
+    };
+    match ProxyHeader::parse(bytes, config) {
+        Ok((header, length)) => {
+            let address = header.proxied_address().map(|proxied| proxied.source);
+            Ok(Some((address, length)))
+        }
+        Err(proxy_header::Error::BufferTooShort) if bytes.len() < MAX_PROXY_HEADER => Ok(None),
+        Err(_) => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

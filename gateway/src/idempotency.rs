@@ -130,7 +130,7 @@ fn accepted(replayed: bool) -> Answer {
 }
 
 /// The client's key: a structured string, or the same without quotes, as most write it.
-fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let mut values = headers.get_all(KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);

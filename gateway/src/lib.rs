@@ -67,6 +67,8 @@ mod exchange;
 mod explain;
 mod finish;
 mod following;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod gateway;
 mod gateway_file;
 mod handle;

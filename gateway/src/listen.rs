@@ -85,7 +85,10 @@ pub(crate) const LAST_EVENT_PARAMETER: &str = "last_event_id";
 
 /// After which event the client goes on: a number that the edge gave it. It is no secret,
 /// and what somebody may hear does not depend on it.
-fn last_event(headers: &HeaderMap, query: &[(String, String)]) -> Result<Option<u64>, Refusal> {
+pub(crate) fn last_event(
+    headers: &HeaderMap,
+    query: &[(String, String)],
+) -> Result<Option<u64>, Refusal> {
     let unknown = || Problem::BadRequest("`Last-Event-ID` is none that was given here");
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let header = values.next().map(|v| v.to_str().map_err(|_| unknown()));

@@ -97,6 +97,7 @@ pub const TARGETS: &[Target] = &[
     target("access_token", tokens::access, 512, &[]),
     target("transaction_token", tokens::transaction, 512, &[]),
     target("exchange_request", tokens::exchange, 512, &[]),
+    target("edge_tokens", tokens::edge, 512, &[]),
     target("key_set", tokens::key_set, 512, &[]),
     target("broker_answers", answers::all, 64, &[]),
     target("connecting", connecting::all, 1024, &[]),

@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use bulla_identity::{Claims, WorkloadId};
+use bulla_keyring::sha256;
 use bulla_token::{
-    AccessTokenValidator, ExchangeRequest, KeySet, MintTimes, StartGrant, SubjectToken,
-    ValidationPolicy, unverified_issuer, unverified_key_id, unverified_kid,
-    verify_transaction_token,
+    AccessTokenValidator, ExchangeRequest, KeySet, MintTimes, ProofExpectation, StartGrant,
+    SubjectToken, ValidationPolicy, unverified_issuer, unverified_key_id, unverified_kid,
+    verify_proof, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD;
 
@@ -67,6 +68,47 @@ pub fn transaction(data: &[u8]) {
             VALIDATOR.validate(&token, &KEYS, SHOP.now).is_err(),
             "one token of two kinds"
         );
+    }
+}
+
+/// What comes to the edge beside access tokens: behind an `i` what an issuer says of an
+/// opaque token, else a proof of possession, in which `@x@` is the key that signs it.
+pub fn edge(data: &[u8]) {
+    if let Some((b'i', answer)) = data.split_first() {
+        if let Ok(valid) = VALIDATOR.validate_introspection(answer, SHOP.now) {
+            assert_eq!(valid.audience(), "shop");
+            assert!(!valid.principal().is_empty());
+            assert!(valid.check_times(SHOP.now).is_ok());
+        }
+        return;
+    }
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let x = BASE64URL_NOPAD.encode(SHOP.token_key.verifying_key().as_bytes());
+    let Some(proof) = token(text.replace("@x@", &x).as_bytes()) else {
+        return;
+    };
+    let key = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    let expected = ProofExpectation {
+        method: "GET",
+        uri: "https://api.example/v1/orders",
+        access_token: "token",
+        thumbprint: &BASE64URL_NOPAD.encode(&sha256(&[key.as_bytes()])),
+        window: Duration::from_secs(60),
+    };
+    if let Ok(jti) = verify_proof(&proof, &expected, SHOP.now) {
+        assert!(jti.len() <= 256);
+        let other = ProofExpectation {
+            access_token: "another",
+            ..expected
+        };
+        assert!(
+            verify_proof(&proof, &other, SHOP.now).is_err(),
+            "it binds no token"
+        );
+        let validated = VALIDATOR.validate(&proof, &KEYS, SHOP.now);
+        assert!(validated.is_err(), "one token of two kinds");
     }
 }
 
