@@ -170,7 +170,7 @@ async fn a_set_without_usable_keys_does_not_displace_a_good_one() {
 }
 
 #[tokio::test]
-async fn keys_lapse_when_the_issuer_is_gone_for_too_long() {
+async fn attack_20_keys_lapse_when_the_issuer_is_gone_for_too_long() {
     let short = "refresh = \"1s\"\ncooldown = \"100ms\"\nmax_stale = \"1s\"";
     let edge = Edge::with(Options {
         issuer: short,

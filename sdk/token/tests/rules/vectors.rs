@@ -3,11 +3,12 @@
 use crate::issuer::NOW;
 use bulla_identity::UnixMillis;
 use bulla_token::{
-    AccessTokenValidator, Algorithm, KeySet, TokenError, TypRule, ValidationPolicy,
-    unverified_issuer,
+    AccessTokenValidator, Algorithm, KeySet, ProofError, ProofExpectation, TokenError, TypRule,
+    ValidationPolicy, unverified_issuer, verify_proof,
 };
 use data_encoding::BASE64URL_NOPAD as B64;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn vectors(file: &str) -> Option<Value> {
     let Some(dir) = std::env::var_os("BULLA_VECTORS") else {
@@ -196,4 +197,70 @@ fn jwt_time_cases() {
         };
         assert_eq!(outcome, expected, "{case}");
     }
+}
+
+#[test]
+fn rfc9449_proofs() {
+    let Some(vectors) = vectors("../rfc/rfc9449_dpop.json") else {
+        return;
+    };
+    let token = vectors["access_tokens"][0]["token"].as_str().unwrap();
+    let mut bound = 0;
+    for case in vectors["cases"].as_array().unwrap() {
+        let (payload, proof) = (&case["payload"], case["token"].as_str().unwrap());
+        let (Some(method), Some(uri)) = (payload["htm"].as_str(), payload["htu"].as_str()) else {
+            continue;
+        };
+        let made = UnixMillis::from_secs(payload["iat"].as_u64().unwrap());
+        let expected = ProofExpectation {
+            method,
+            uri,
+            access_token: token,
+            thumbprint: case["jkt"].as_str().unwrap(),
+            window: Duration::from_secs(60),
+        };
+        let outcome = verify_proof(proof, &expected, made);
+        // Proofs for a token endpoint bind no access token yet.
+        if payload["ath"].is_null() {
+            assert!(outcome.is_err(), "{payload}");
+            continue;
+        }
+        bound += 1;
+        assert_eq!(outcome.as_deref(), Ok(payload["jti"].as_str().unwrap()));
+        let late = made.saturating_add(Duration::from_secs(61));
+        assert_eq!(verify_proof(proof, &expected, late), Err(ProofError::Time));
+        for (other, why) in [
+            (
+                ProofExpectation {
+                    method: "PUT",
+                    ..expected
+                },
+                ProofError::Method,
+            ),
+            (
+                ProofExpectation {
+                    uri: "https://a.example/",
+                    ..expected
+                },
+                ProofError::Uri,
+            ),
+            (
+                ProofExpectation {
+                    access_token: "x",
+                    ..expected
+                },
+                ProofError::OtherToken,
+            ),
+            (
+                ProofExpectation {
+                    thumbprint: "x",
+                    ..expected
+                },
+                ProofError::OtherKey,
+            ),
+        ] {
+            assert_eq!(verify_proof(proof, &other, made), Err(why));
+        }
+    }
+    assert!(bound > 0, "a proof that binds an access token");
 }
