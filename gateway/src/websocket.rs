@@ -119,7 +119,7 @@ impl Handshake {
             let mut values = head.headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none())
         };
-        if !only(SEC_WEBSOCKET_VERSION).is_some_and(|v| v.as_bytes() == b"13") {
+        if only(SEC_WEBSOCKET_VERSION).is_none_or(|v| v.as_bytes() != b"13") {
             return Err(malformed());
         }
         let accept = if is_stream(head) {

@@ -111,10 +111,11 @@ async fn the_edge_proves_its_host_gets_a_certificate_keeps_it_and_renews_it() {
         node.metric("certificate_orders_total{outcome=\"ok\"}")
             .await
     );
-    let state = authority.state.lock();
-    assert!(state.orders > orders);
-    assert_eq!(state.accounts, 1);
-    drop(state);
+    {
+        let state = authority.state.lock();
+        assert!(state.orders > orders);
+        assert_eq!(state.accounts, 1);
+    }
     node.end().await;
 }
 

@@ -159,9 +159,10 @@ impl Control {
         if let Some(held) = self.0.held(key_id, now) {
             return held;
         }
-        // If the one that asks is cancelled, the next in line asks.
+        // If the one that asks is cancelled, the next in line asks. On the heap:
+        // once for each key, and large.
         let ask = self.0.look_up(key_id, now);
-        self.0.lookups.in_flight.get_with(key_id, ask).await
+        Box::pin(self.0.lookups.in_flight.get_with(key_id, ask)).await
     }
 
     /// The credential with this key id as it counted at a time `at` in the past,
