@@ -124,8 +124,13 @@ mod tests {
             let new = statement(name).signed_by(key, Some(&held), later);
             assert_eq!(read(&new).unwrap()["iat"], later.as_secs());
         }
-        let forged = first.replace(first.rsplit('.').next().unwrap(), "AAAA");
-        assert!(read(&forged).is_none());
-        assert_ne!(statement("A").signed_by(&key, Some(&forged), later), forged);
+        let (signed, _) = first.rsplit_once('.').unwrap();
+        let another = statement("B").signed_by(&key, None, NOW);
+        let (_, signature) = another.rsplit_once('.').unwrap();
+        for signature in [signature, "AAAA", ""] {
+            let forged = format!("{signed}.{signature}");
+            assert!(read(&forged).is_none(), "{forged}");
+            assert_ne!(statement("A").signed_by(&key, Some(&forged), later), forged);
+        }
     }
 }
