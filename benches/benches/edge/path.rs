@@ -35,7 +35,10 @@ pub async fn serve(bus: &Bus) -> Vec<Service> {
         services.push(service);
     }
     let raw = bus.raw_client("pong").await;
-    let mut requests = raw.subscribe("raw.echo").await.unwrap();
+    let mut requests = raw
+        .queue_subscribe("raw.echo", "pong".into())
+        .await
+        .unwrap();
     raw.flush().await.unwrap();
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
