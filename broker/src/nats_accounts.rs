@@ -164,19 +164,21 @@ impl Accounts<'_> {
     }
 }
 
-/// The operator's own JWT: which key signs accounts for him, and which is the system's.
+/// The operator's own JWT: which keys sign accounts for him, and which account is the
+/// system's.
 pub(crate) fn operator(
     operator: &NkeySeed,
-    signing: Nkey,
+    signing: &[Nkey],
     system: Nkey,
     held: Option<&str>,
     now: UnixMillis,
 ) -> String {
+    let signing: Vec<String> = signing.iter().map(ToString::to_string).collect();
     let statement = Statement {
         subject: operator.public(),
         name: "bulla",
         nats: json!({
-            "signing_keys": [signing.to_string()],
+            "signing_keys": signing,
             "system_account": system.to_string(),
             "type": "operator",
             "version": 2,

@@ -288,7 +288,7 @@ impl Provision {
         };
         let system = sys.public();
         Ok(OperatorAccounts {
-            operator: nats_accounts::operator(&key, key.public(), system, None, now),
+            operator: nats_accounts::operator(&key, &[key.public()], system, None, now),
             system,
             accounts: vec![
                 (system, nats_accounts::system(&key, system, None, now)),

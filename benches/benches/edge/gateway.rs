@@ -120,7 +120,7 @@ subject = "told.often"
         let program = std::env::current_exe().unwrap();
         let child = command(&program, core)
             .env(VARIABLE, &file)
-            .env("RUST_LOG", "error")
+            .env("BULLA_LOG", "error")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

@@ -145,8 +145,8 @@ pub(super) fn run(args: &BrokerInitArgs) -> ExitCode {
         Exit code: 0 done, 2 an error."
 )]
 pub(super) struct BrokerKeyArgs {
-    /// `issuer` (signs the callout's answers), `xkey` (opens its requests) or `user` (a
-    /// broker's or operator's)
+    /// `issuer` (signs the callout's answers), `xkey` (opens its requests), `user` (a
+    /// broker's or operator's) or `operator` (signs accounts, in operator mode)
     #[arg(value_enum)]
     kind: KeyKind,
     /// The file to make
@@ -162,6 +162,7 @@ enum KeyKind {
     Issuer,
     Xkey,
     User,
+    Operator,
 }
 
 pub(super) fn key(args: &BrokerKeyArgs) -> ExitCode {
@@ -169,6 +170,7 @@ pub(super) fn key(args: &BrokerKeyArgs) -> ExitCode {
         KeyKind::Issuer => Some(NkeyKind::Account),
         KeyKind::Xkey => None,
         KeyKind::User => Some(NkeyKind::User),
+        KeyKind::Operator => Some(NkeyKind::Operator),
     };
     match deployment::make_key(&args.out, kind) {
         Ok(public) if args.json => {

@@ -170,8 +170,13 @@ impl Deployment {
             nats_accounts::system(&signer, system, held, now)
         });
         preload.insert(0, (system, of_system));
+        // Whose accounts count while nodes and their resolvers learn of a new one.
+        let mut signing = vec![signer.public()];
+        if self.path("nats/operator-signing-old.nk").exists() {
+            signing.push(seed("operator-signing-old")?.public());
+        }
         let operator = writer.write("nats/operator.jwt", |held, now| {
-            nats_accounts::operator(&operator, signer.public(), system, held, now)
+            nats_accounts::operator(&operator, &signing, system, held, now)
         });
         Ok(Vouched {
             accounts: Some(OperatorAccounts {

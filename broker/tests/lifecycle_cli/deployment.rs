@@ -89,7 +89,7 @@ impl Deployment {
     }
 
     /// nats-server and the broker begin anew, as an init system has them do.
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server.kill().await.unwrap();
         let engine = Engine::locate(&|_| {}).await.unwrap();
         let conf = ["--config", "nats-server.conf"];

@@ -154,6 +154,33 @@ async fn a_deployment_in_operator_mode_is_sound_and_two_services_talk() {
     talk(&dir, deployment.port).await;
     // Asked about anew under the new key; then the old one can go.
     assert!(billing.is_connected());
+    std::fs::remove_file(&old).unwrap();
+    good(&dir, &["broker", "init", "--dir", ".", "--update"]).await;
+
+    // The key that signs accounts for the operator. Those that the old one signed are what
+    // nodes have when they start, and count until the new ones are pushed.
+    let key = dir.join("nats/operator-signing.nk");
+    let old = dir.join("nats/operator-signing-old.nk");
+    std::fs::rename(&key, &old).unwrap();
+    let words = [
+        "broker",
+        "key",
+        "operator",
+        "--out",
+        "nats/operator-signing.nk",
+    ];
+    good(&dir, &words).await;
+    good(&dir, &["broker", "init", "--dir", ".", "--update"]).await;
+    deployment.restart().await;
+    deployment.until_up().await;
+    talk(&dir, deployment.port).await;
+    good(&dir, &["broker", "push", "--dir", "."]).await;
+    std::fs::remove_file(&old).unwrap();
+    good(&dir, &["broker", "init", "--dir", ".", "--update"]).await;
+    deployment.restart().await;
+    deployment.until_up().await;
+    talk(&dir, deployment.port).await;
+    sound(&dir).await;
 }
 
 /// What the operator of nats-servers that are there already has to do.
