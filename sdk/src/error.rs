@@ -342,8 +342,8 @@ pub enum SendError {
         "not connected to nats-server, and no more may wait for it: nothing was sent, try again when it is back"
     )]
     BufferFull,
-    /// Not connected.
-    #[error("cannot reach nats-server")]
+    /// Not connected, or not with a connection that serves for it: the source says which.
+    #[error("the connection to nats-server cannot be used for it")]
     Link(#[from] LinkError),
 }
 
@@ -513,8 +513,8 @@ pub enum SubscribeError {
         /// What was given.
         version: String,
     },
-    /// No answer.
-    #[error("cannot reach nats-server")]
+    /// No answer, or a connection that does not serve for it: the source says which.
+    #[error("the connection to nats-server cannot be used for it")]
     Link(#[from] LinkError),
 }
 
