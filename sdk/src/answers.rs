@@ -53,6 +53,22 @@ struct Progress {
     under: Option<Arc<Issuance>>,
 }
 
+impl Progress {
+    /// One more was sent.
+    fn count(&mut self, is_final: bool) {
+        self.next = self.next.saturating_add(1);
+        self.is_closed = is_final;
+    }
+}
+
+/// What is left to do when a handler has returned.
+enum Rest {
+    /// Its reply, for which something has to be waited for.
+    Unsent(Box<Letter>),
+    /// Its reply cannot be sent.
+    Failed(SendError),
+}
+
 impl ReplySender {
     pub(crate) fn new(shared: &Arc<Shared>, to: AnswerTo, content_type: ContentType) -> Self {
         Self(Arc::new(Replying {
@@ -106,42 +122,12 @@ impl ReplySender {
         outcome: Result<Option<Reply>, ServiceError>,
     ) -> Result<(), SendError> {
         let mut progress = self.0.progress.lock().await;
-        if progress.is_closed {
-            if let Err(error) = outcome {
-                tracing::warn!(
-                    error = chain(&error),
-                    "a handler failed after its last reply"
-                );
-            }
-            return Ok(());
+        match self.0.close_at_once(&mut progress, outcome) {
+            Ok(()) => Ok(()),
+            // On the heap: where many answer at once there is nothing to wait for,
+            // and each of them is not to be as large as this.
+            Err(rest) => Box::pin(self.0.close_rest(&mut progress, rest)).await,
         }
-        let reply = outcome.unwrap_or_else(|error| {
-            Some(
-                Reply::bytes(
-                    ContentType::Other("text/plain; charset=utf-8".into()),
-                    error.message().to_owned(),
-                )
-                .header(ERROR_HEADER, error.code().as_str()),
-            )
-        });
-        let sent = match self.0.post(&mut progress, reply, true).await {
-            Err(ReplyError::Send(error)) => Err(error),
-            _ => Ok(()),
-        };
-        // What cannot be sent as it is, because it is too large or has a header
-        // that no envelope takes, becomes an error that the caller gets at once
-        // instead of running into its time-out.
-        let code = match &sent {
-            Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
-            Err(SendError::Header(_) | SendError::Seal(_) | SendError::Encrypt(_)) => {
-                ErrorCode::Failed
-            }
-            _ => return sent,
-        };
-        let decision = decision_log::fresh_id();
-        tracing::warn!(%decision, "a reply cannot be sent as it is");
-        self.0.post_error(&mut progress, code, decision).await?;
-        sent
     }
 
     /// Closes the stream with the uniform error: a code and the name of the
@@ -162,6 +148,76 @@ impl std::fmt::Debug for ReplySender {
 }
 
 impl Replying {
+    /// Sends what the handler returned, if nothing has to be waited for; tells what
+    /// is left to do otherwise.
+    fn close_at_once(
+        &self,
+        progress: &mut Progress,
+        outcome: Result<Option<Reply>, ServiceError>,
+    ) -> Result<(), Rest> {
+        if progress.is_closed {
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    error = chain(&error),
+                    "a handler failed after its last reply"
+                );
+            }
+            return Ok(());
+        }
+        let reply = outcome.unwrap_or_else(|error| {
+            Some(
+                Reply::bytes(
+                    ContentType::Other("text/plain; charset=utf-8".into()),
+                    error.message().to_owned(),
+                )
+                .header(ERROR_HEADER, error.code().as_str()),
+            )
+        });
+        let letter = match self.draft(progress, reply, true) {
+            Ok(letter) => letter,
+            Err(ReplyError::Send(error)) => return Err(Rest::Failed(error)),
+            Err(_) => return Ok(()),
+        };
+        let requirements = &self.to.requirements;
+        if progress.next > 0
+            || kem_of(requirements).is_some()
+            || requirements.replies != Replies::Signed
+            || !self.shared.is_crowded()
+        {
+            return Err(Rest::Unsent(letter));
+        }
+        match self.shared.signer.post_answer_at_once(letter) {
+            Ok(None) => {
+                progress.count(true);
+                Ok(())
+            }
+            Ok(Some(letter)) => Err(Rest::Unsent(letter)),
+            Err(error) => Err(Rest::Failed(error)),
+        }
+    }
+
+    /// The rest of it.
+    async fn close_rest(&self, progress: &mut Progress, rest: Rest) -> Result<(), SendError> {
+        let sent = match rest {
+            Rest::Unsent(letter) => self.send(progress, letter, true).await,
+            Rest::Failed(error) => Err(error),
+        };
+        // What cannot be sent as it is, because it is too large or has a header
+        // that no envelope takes, becomes an error that the caller gets at once
+        // instead of running into its time-out.
+        let code = match &sent {
+            Err(SendError::TooLarge { .. }) => ErrorCode::TooLarge,
+            Err(SendError::Header(_) | SendError::Seal(_) | SendError::Encrypt(_)) => {
+                ErrorCode::Failed
+            }
+            _ => return sent,
+        };
+        let decision = decision_log::fresh_id();
+        tracing::warn!(%decision, "a reply cannot be sent as it is");
+        self.post_error(progress, code, decision).await?;
+        sent
+    }
+
     /// Sends a reply under the next number; none is the mark that closes.
     async fn post(
         &self,
@@ -169,6 +225,17 @@ impl Replying {
         reply: Option<Reply>,
         is_final: bool,
     ) -> Result<(), ReplyError> {
+        let letter = self.draft(progress, reply, is_final)?;
+        Ok(self.send(progress, letter, is_final).await?)
+    }
+
+    /// A reply under the next number, before anything is agreed on or sealed.
+    fn draft(
+        &self,
+        progress: &Progress,
+        reply: Option<Reply>,
+        is_final: bool,
+    ) -> Result<Box<Letter>, ReplyError> {
         // The highest number is left for the reply that closes.
         if progress.is_closed || (progress.next == u32::MAX && !is_final) {
             return Err(ReplyError::Closed);
@@ -193,13 +260,22 @@ impl Replying {
             letter.content_type = Some(reply.content_type);
             letter.body = reply.body;
         }
+        Ok(letter)
+    }
+
+    async fn send(
+        &self,
+        progress: &mut Progress,
+        mut letter: Box<Letter>,
+        is_final: bool,
+    ) -> Result<(), SendError> {
         // The mark that closes too: who listens learns no more than the number.
         if let Some(suite) = kem_of(&self.to.requirements) {
             let vault = &self.shared.vault;
             let key = vault.key_for_reply(&self.to.requester, suite, letter.issued_at);
             letter.key = Some(key.await?);
         }
-        Ok(self.seal(progress, letter, is_final).await?)
+        self.seal(progress, letter, is_final).await
     }
 
     async fn post_error(
@@ -220,7 +296,7 @@ impl Replying {
     async fn seal(
         &self,
         progress: &mut Progress,
-        mut letter: Letter,
+        mut letter: Box<Letter>,
         is_final: bool,
     ) -> Result<(), SendError> {
         let under = match &progress.under {
@@ -233,17 +309,13 @@ impl Replying {
             letter.under = Some(Arc::clone(&under.sealer));
         }
         if let Some(key) = self.mac_key(&under) {
-            self.post_with_mac(letter, &under.sealer, &key).await?;
+            self.post_with_mac(&letter, &under.sealer, &key).await?;
         } else {
             // Of several replies none is sent half: see `ReplySender::send`.
             let is_crowded = !is_alone || self.shared.is_crowded();
-            self.shared
-                .signer
-                .post_answer(Box::new(letter), is_crowded)
-                .await?;
+            self.shared.signer.post_answer(letter, is_crowded).await?;
         }
-        progress.next = progress.next.saturating_add(1);
-        progress.is_closed = is_final;
+        progress.count(is_final);
         Ok(())
     }
 
@@ -263,7 +335,7 @@ impl Replying {
     /// because handing it to the connection is the only thing that waits.
     async fn post_with_mac(
         &self,
-        letter: Letter,
+        letter: &Letter,
         sealer: &Sealer,
         key: &MacKey,
     ) -> Result<(), SendError> {
@@ -280,10 +352,10 @@ impl Replying {
         Ok(link.publish(letter.to.nats(), sealed.bytes).await?)
     }
 
-    fn letter(&self, purpose: Purpose, body: Bytes) -> Letter {
+    fn letter(&self, purpose: Purpose, body: Bytes) -> Box<Letter> {
         let life = self.shared.options.request_timeout;
         let reply_to = self.to.reply_to.clone();
-        let mut letter = Letter::new(purpose, reply_to, body, clock::now(), life);
+        let mut letter = Box::new(Letter::new(purpose, reply_to, body, clock::now(), life));
         letter.sharing = Sharing::of_answers(&self.to.requirements);
         letter
     }

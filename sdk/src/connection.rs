@@ -464,26 +464,33 @@ impl Connection {
 pub(crate) struct Watch(broadcast::Receiver<Violation>);
 
 impl Watch {
-    /// Resolves when anything is refused.
-    pub(crate) async fn any(&mut self) {
+    /// The next refusal; nothing when the connection is gone. Of very many at once
+    /// some are left out.
+    pub(crate) async fn next(&mut self) -> Option<Violation> {
         loop {
             match self.0.recv().await {
-                Ok(_) => return,
+                Ok(violation) => return Some(violation),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                Err(broadcast::error::RecvError::Closed) => return None,
             }
+        }
+    }
+
+    /// Resolves when anything is refused; never if nothing is.
+    pub(crate) async fn any(&mut self) {
+        if self.next().await.is_none() {
+            std::future::pending().await
         }
     }
 
     /// Resolves when `wanted` is refused; never if it is not.
     pub(crate) async fn wait_for(&mut self, wanted: &Violation) {
-        loop {
-            match self.0.recv().await {
-                Ok(violation) if violation == *wanted => return,
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        while let Some(violation) = self.next().await {
+            if violation == *wanted {
+                return;
             }
         }
+        std::future::pending().await
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bulla_envelope::{Limits, LimitsError};
 use bulla_identity::UnixMillis;
+use tokio::task::futures::TaskLocalFuture;
 
 use crate::chains::Past;
 use crate::clock;
@@ -122,6 +123,11 @@ impl Context {
 
     /// Runs `future` in this context: for a task that a handler spawns.
     pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
+        self.around(future).await
+    }
+
+    /// The same, and no larger than what it takes.
+    pub(crate) fn around<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
+        CURRENT.scope(self, future)
     }
 }

@@ -191,15 +191,15 @@ impl Opener {
     }
 
     /// Runs every check on what comes alone, as requests do.
-    pub(crate) async fn receive(&self, raw: async_nats::Message) -> Result<Received, Refused> {
-        let mut current = Current::new(raw);
-        let message = match self.next_at_once(&mut current) {
+    pub(crate) async fn receive(&self, current: &mut Current) -> Result<Received, Refused> {
+        let message = match self.next_at_once(current) {
             Some(given) => given?,
             // On the heap, as is all that is seldom waited for: the way of every
             // message is not to be as large as this.
-            None => Box::pin(self.next(&mut current)).await?,
+            None => Box::pin(self.next(current)).await?,
         };
-        let answer_to = current.sound.and_then(|sound| sound.answer_to);
+        let sound = current.sound.take();
+        let answer_to = sound.and_then(|sound| sound.answer_to);
         Ok(Received { message, answer_to })
     }
 

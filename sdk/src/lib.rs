@@ -150,6 +150,7 @@ mod origins;
 mod outgoing;
 mod own;
 mod own_audit;
+mod pending;
 mod private_claims;
 mod readmission;
 mod refusal;

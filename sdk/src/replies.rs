@@ -1,17 +1,19 @@
 //! Where peers' replies arrive: one subscription in the peers' half of the
 //! inbox, and a table of the requests that wait.
 
-use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 
-use bulla_identity::{WorkloadTag, reserved};
+use bulla_envelope::LeafHash;
+use bulla_identity::{Subject, SubjectError, WorkloadTag, reserved};
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use rustc_hash::FxHashMap;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Violation};
 use crate::error::LinkError;
+use crate::pending::{Delivery, Interruption, Pending};
 use crate::stats::Stats;
 
 /// Messages that a request for one reply holds until its caller looks at them:
@@ -21,8 +23,8 @@ pub(crate) const ROOM_FOR_ONE: usize = 16;
 /// The same for a request for many.
 pub(crate) const ROOM_FOR_MANY: usize = 1_024;
 
-/// Boxed, because a channel has room for 32 at once from its start.
-type Waiting = Arc<Mutex<HashMap<Token, mpsc::Sender<Box<async_nats::Message>>>>>;
+/// Chosen at random and here, whatever is looked up: a quick hash will do.
+type Waiting = Arc<Mutex<FxHashMap<Token, Arc<Pending>>>>;
 
 /// What makes a reply subject unguessable: its last part, in hexadecimal.
 type Token = [u8; 16];
@@ -48,24 +50,35 @@ impl Replies {
         );
         let mut incoming = connection.link().subscribe(format!("{prefix}.*")).await?;
         let waiting = Waiting::default();
+        let mut watch = connection.watch();
+        let hearing = tokio::spawn({
+            let waiting = Arc::clone(&waiting);
+            async move {
+                while let Some(violation) = watch.next().await {
+                    if let Violation::Publish { subject } = violation {
+                        for pending in waiting.lock().values() {
+                            pending.refuse(&subject);
+                        }
+                    }
+                }
+            }
+        });
         tokio::spawn({
             let (waiting, stats) = (Arc::clone(&waiting), stats.clone());
             async move {
                 while let Some(message) = incoming.next().await {
-                    let sender = message
+                    let pending = message
                         .subject
                         .rsplit_once('.')
                         .and_then(|(_, text)| token_of(text))
                         .and_then(|token| waiting.lock().get(&token).cloned());
-                    match sender {
-                        Some(sender) => {
-                            if sender.try_send(Box::new(message)).is_err() {
-                                stats.count_refused("reply_overflow");
-                            }
-                        }
-                        None => stats.count_late_reply(),
+                    match pending.map_or(Delivery::TooLate, |p| p.deliver(message)) {
+                        Delivery::Taken => {}
+                        Delivery::NoRoom => stats.count_refused("reply_overflow"),
+                        Delivery::TooLate => stats.count_late_reply(),
                     }
                 }
+                hearing.abort();
             }
         });
         Ok(Self {
@@ -85,22 +98,28 @@ impl Replies {
         self.waiting.lock().is_empty()
     }
 
-    /// A fresh reply subject and what arrives on it, until it is dropped.
-    pub(crate) fn expect(&self, room: usize) -> ExpectedReply {
+    /// A fresh reply subject for a request to `subject` and what arrives on it,
+    /// until it is dropped.
+    pub(crate) fn expect(
+        &self,
+        subject: &Subject,
+        room: usize,
+    ) -> Result<ExpectedReply, SubjectError> {
         let token: Token = rand::random();
-        let (sender, receiver) = mpsc::channel(room);
-        self.waiting.lock().insert(token, sender);
-        let mut subject = String::with_capacity(self.prefix.len() + 1 + 2 * token.len());
-        subject.push_str(&self.prefix);
-        subject.push('.');
-        HEXLOWER.encode_append(&token, &mut subject);
-        ExpectedReply {
-            subject,
+        let mut reply_to = String::with_capacity(self.prefix.len() + 1 + 2 * token.len());
+        reply_to.push_str(&self.prefix);
+        reply_to.push('.');
+        HEXLOWER.encode_append(&token, &mut reply_to);
+        let reply_to = Subject::parse(&reply_to)?;
+        let pending = Arc::new(Pending::new(subject.clone(), room));
+        self.waiting.lock().insert(token, Arc::clone(&pending));
+        Ok(ExpectedReply {
+            reply_to,
             token,
-            receiver,
+            pending,
             waiting: Arc::clone(&self.waiting),
             stats: self.stats.clone(),
-        }
+        })
     }
 }
 
@@ -116,21 +135,31 @@ fn token_of(text: &str) -> Option<Token> {
 
 /// A request's claim on its reply subject.
 pub(crate) struct ExpectedReply {
-    subject: String,
+    reply_to: Subject,
     token: Token,
-    receiver: mpsc::Receiver<Box<async_nats::Message>>,
+    pending: Arc<Pending>,
     waiting: Waiting,
     stats: Stats,
 }
 
 impl ExpectedReply {
-    pub(crate) fn subject(&self) -> &str {
-        &self.subject
+    pub(crate) const fn reply_to(&self) -> &Subject {
+        &self.reply_to
     }
 
-    /// The next message on the reply subject; nothing of it is checked. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<async_nats::Message> {
-        self.receiver.recv().await.map(|message| *message)
+    /// Where the signer says what became of the request.
+    pub(crate) const fn pending(&self) -> &Arc<Pending> {
+        &self.pending
+    }
+
+    /// The next message on the reply subject, of which nothing is checked, and the
+    /// request's leaf. A refusal by nats-server counts only while `may_be_refused`.
+    /// Cancel safe.
+    pub(crate) async fn next(
+        &mut self,
+        may_be_refused: bool,
+    ) -> Result<(LeafHash, async_nats::Message), Interruption> {
+        poll_fn(|cx| self.pending.poll_next(may_be_refused, cx)).await
     }
 }
 
@@ -138,7 +167,7 @@ impl Drop for ExpectedReply {
     fn drop(&mut self) {
         self.waiting.lock().remove(&self.token);
         // Came in time, and nobody asked for it any more.
-        while self.receiver.try_recv().is_ok() {
+        for _ in 0..self.pending.give_up() {
             self.stats.count_late_reply();
         }
     }

@@ -61,9 +61,12 @@ pub(crate) struct ReplyOrder<T> {
     responder: Option<KeyId>,
     /// One more than the number of the last that was handed out.
     next: u64,
+    /// The next one, which is mostly the one that comes.
+    due: Option<Held<T>>,
     ahead: BTreeMap<u64, Held<T>>,
     ahead_bytes: usize,
-    /// The leaves of the last that were handed out; the newest has `next - 1`.
+    /// The leaf of the last that was handed out, `next - 1`, and of those before it.
+    newest: Option<LeafHash>,
     handed_out: VecDeque<LeafHash>,
     /// The number of the final reply, once it has come.
     last: Option<u64>,
@@ -80,8 +83,10 @@ impl<T> ReplyOrder<T> {
         Self {
             responder: None,
             next: 0,
+            due: None,
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
+            newest: None,
             handed_out: VecDeque::new(),
             last: None,
         }
@@ -123,7 +128,10 @@ impl<T> ReplyOrder<T> {
             weight: arrival.weight,
             reply: arrival.reply,
         };
-        self.ahead.insert(index, held);
+        match index == self.next {
+            true => self.due = Some(held),
+            false => drop(self.ahead.insert(index, held)),
+        }
         if !arrival.binding.is_final {
             return Ok(0);
         }
@@ -136,12 +144,17 @@ impl<T> ReplyOrder<T> {
 
     /// The next reply in order, and whether it is the final one.
     pub(crate) fn take(&mut self) -> Option<(u64, bool, T)> {
-        let held = self.ahead.remove(&self.next)?;
+        let held = match self.due.take() {
+            Some(held) => held,
+            None => self.ahead.remove(&self.next)?,
+        };
         self.ahead_bytes = self.ahead_bytes.saturating_sub(held.weight);
-        if self.handed_out.len() == REMEMBERED {
-            self.handed_out.pop_front();
+        if let Some(older) = self.newest.replace(held.leaf) {
+            if self.handed_out.len() == REMEMBERED {
+                self.handed_out.pop_front();
+            }
+            self.handed_out.push_back(older);
         }
-        self.handed_out.push_back(held.leaf);
         let index = self.next;
         self.next += 1;
         Some((index, self.last == Some(index), held.reply))
@@ -149,7 +162,7 @@ impl<T> ReplyOrder<T> {
 
     /// The number of the reply that is waited for while later ones have come.
     pub(crate) fn missing(&self) -> Option<u64> {
-        (!self.ahead.is_empty()).then_some(self.next)
+        (self.due.is_none() && !self.ahead.is_empty()).then_some(self.next)
     }
 
     /// Whether nothing has been accepted yet.
@@ -160,12 +173,16 @@ impl<T> ReplyOrder<T> {
     /// Whether a reply of this number was accepted before; its leaf, if it is
     /// still known.
     fn known(&self, index: u64) -> Option<Option<LeafHash>> {
-        if let Some(held) = self.ahead.get(&index) {
+        let due = self.due.as_ref().filter(|_| index == self.next);
+        if let Some(held) = due.or_else(|| self.ahead.get(&index)) {
             return Some(Some(held.leaf));
         }
         let back = self.next.checked_sub(index)?;
         let back = usize::try_from(back).ok().filter(|back| *back > 0)?;
-        let place = self.handed_out.len().checked_sub(back);
+        if back == 1 {
+            return Some(self.newest);
+        }
+        let place = self.handed_out.len().checked_sub(back - 1);
         Some(place.and_then(|place| self.handed_out.get(place).copied()))
     }
 }

@@ -16,14 +16,14 @@ use tracing::Instrument as _;
 
 use crate::answers::ERROR_HEADER;
 use crate::clock;
-use crate::connection::{Violation, Watch};
 use crate::decision_log;
-use crate::error::{LinkError, RequestError, SendError, ServiceError, ServiceErrorCode};
+use crate::error::{RequestError, SendError, ServiceError, ServiceErrorCode};
 use crate::incoming::{content_type, own_headers};
 use crate::letter::{Letter, Purpose};
 use crate::message::{Response, Sender};
 use crate::outgoing::Outgoing;
 use crate::own::Issuance;
+use crate::pending::Interruption;
 use crate::refusal::{Refusal, chain};
 use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
 use crate::reply_keys::Side;
@@ -67,10 +67,7 @@ impl Outgoing<'_> {
             .patience()
             .map_or(self.timeout, |p| p.min(self.timeout));
         let (mut asked, letter) = self.ask(ROOM_FOR_ONE, Some(timeout)).await?;
-        let mut watch = asked.shared.connection.watch();
-        let refused = asked.violation();
         let subject = asked.subject.clone();
-        let shared = Arc::clone(&asked.shared);
         // Pinned where it stands, and not moved into what bounds it.
         let wait = pin!(async {
             asked.send(letter).await?;
@@ -82,15 +79,13 @@ impl Outgoing<'_> {
                 }),
             }
         });
-        tokio::select! {
-            outcome = tokio::time::timeout(timeout, wait) => {
-                outcome.unwrap_or_else(|_| Err(RequestError::Timeout {
-                    subject: subject.as_str().to_owned(),
-                    after: timeout,
-                }))
-            }
-            () = watch.wait_for(&refused) => Err(refused_by_server(&shared, &subject)),
-        }
+        let outcome = tokio::time::timeout(timeout, wait).await;
+        outcome.unwrap_or_else(|_| {
+            Err(RequestError::Timeout {
+                subject: subject.as_str().to_owned(),
+                after: timeout,
+            })
+        })
     }
 
     /// Sends it as a request and gives the verified replies, one after the
@@ -104,8 +99,7 @@ impl Outgoing<'_> {
     pub async fn request_many(mut self) -> Result<Responses, RequestError> {
         let _span = self.begin_span();
         let (timeout, patience) = (self.timeout, self.patience());
-        let (mut asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
-        let watch = asked.shared.connection.watch();
+        let (asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
         let sent = tokio::time::timeout(timeout, asked.send(letter)).await;
         match sent {
             Ok(sent) => sent?,
@@ -117,9 +111,7 @@ impl Outgoing<'_> {
             }
         }
         Ok(Responses {
-            refused: asked.violation(),
             asked,
-            watch,
             timeout,
             is_over: false,
         })
@@ -145,15 +137,15 @@ impl Outgoing<'_> {
             }
             letter.life = letter.life.min(patience);
         }
-        let expected = shared.replies.expect(room);
-        let reply_to = Subject::parse(expected.subject()).map_err(|source| SendError::Subject {
-            subject: expected.subject().to_owned(),
-            source,
+        let to = letter.to.subject();
+        let expected = shared.replies.expect(to, room).map_err(|source| {
+            let subject = to.as_str().to_owned();
+            SendError::Subject { subject, source }
         })?;
+        let reply_to = expected.reply_to().clone();
         let mut asked = Asked {
             subject: letter.to.subject().clone(),
             user: letter.user.clone(),
-            leaf: LeafHash([0; 32]),
             under: None,
             expected,
             order: ReplyOrder::new(),
@@ -179,8 +171,6 @@ impl Outgoing<'_> {
 /// is not told.
 pub struct Responses {
     asked: Asked,
-    watch: Watch,
-    refused: Violation,
     timeout: Duration,
     is_over: bool,
 }
@@ -211,19 +201,9 @@ impl Responses {
     }
 
     async fn wait(&mut self) -> Result<Taken, RequestError> {
-        let is_untouched = self.asked.order.is_untouched();
-        let waited = {
-            let next = tokio::time::timeout(self.timeout, self.asked.next());
-            tokio::select! {
-                next = next => Some(next),
-                // Who has answered was asked: the server let it through.
-                () = self.watch.wait_for(&self.refused), if is_untouched => None,
-            }
-        };
-        match waited {
-            Some(Ok(next)) => next,
-            Some(Err(_)) => Err(self.asked.missed(self.timeout)),
-            None => Err(refused_by_server(&self.asked.shared, &self.asked.subject)),
+        match tokio::time::timeout(self.timeout, self.asked.next()).await {
+            Ok(next) => next,
+            Err(_) => Err(self.asked.missed(self.timeout)),
         }
     }
 }
@@ -238,27 +218,18 @@ impl std::fmt::Debug for Responses {
     }
 }
 
-fn refused_by_server(shared: &Shared, subject: &Subject) -> RequestError {
-    shared.connection.take_refused_publishes(subject.as_str());
-    RequestError::RefusedByServer {
-        subject: subject.as_str().to_owned(),
-    }
-}
-
 /// A request that waits for its replies.
 struct Asked {
     shared: Arc<Shared>,
     subject: Subject,
     user: Option<User>,
-    /// What its replies must be bound to, once it is sent.
-    leaf: LeafHash,
     /// Under which it was sealed, where replies may be for its holder alone.
     under: Option<Arc<Issuance>>,
     expected: ExpectedReply,
     order: ReplyOrder<OpenedEnvelope>,
-    /// Taken from the bus and not judged yet: a caller that stops waiting in
-    /// between loses nothing.
-    unread: Option<async_nats::Message>,
+    /// Taken from the bus and not judged yet, with the leaf that it must be bound to:
+    /// a caller that stops waiting in between loses nothing.
+    unread: Option<(LeafHash, async_nats::Message)>,
 }
 
 /// A reply whose turn has come.
@@ -269,17 +240,26 @@ struct Taken {
 }
 
 impl Asked {
-    fn violation(&self) -> Violation {
-        Violation::Publish {
-            subject: self.subject.as_str().to_owned(),
-        }
+    /// Returns when the request is sent or waits to be: the rest is told to who
+    /// waits for replies.
+    async fn send(&self, letter: Box<Letter>) -> Result<(), SendError> {
+        let is_crowded = self.shared.replies.is_crowded();
+        let (signer, pending) = (&self.shared.signer, self.expected.pending());
+        signer.post_request(letter, is_crowded, pending).await
     }
 
-    async fn send(&mut self, letter: Box<Letter>) -> Result<(), SendError> {
-        let is_crowded = self.shared.replies.is_crowded();
-        let signer = &self.shared.signer;
-        self.leaf = signer.post_and_tell(letter, is_crowded).await?;
-        Ok(())
+    /// Why nothing more comes.
+    fn interrupted(&self, why: Interruption) -> RequestError {
+        match why {
+            Interruption::Lost(failure) => SendError::from(failure).into(),
+            Interruption::Refused => {
+                let (connection, subject) = (&self.shared.connection, self.subject.as_str());
+                connection.take_refused_publishes(subject);
+                RequestError::RefusedByServer {
+                    subject: subject.to_owned(),
+                }
+            }
+        }
     }
 
     /// The next reply in order. What does not count is counted as refused.
@@ -291,11 +271,16 @@ impl Asked {
                     outcome: outcome_of(&opened),
                 });
             }
-            if self.unread.is_none() {
-                self.unread = self.expected.next().await;
-            }
-            let Some(raw) = self.unread.clone() else {
-                return Err(SendError::Link(LinkError::Disconnected).into());
+            let (leaf, raw) = match &self.unread {
+                Some(unread) => unread.clone(),
+                None => {
+                    // Who was answered was asked: the server let it through.
+                    let may_be_refused = self.order.is_untouched();
+                    match self.expected.next(may_be_refused).await {
+                        Ok(came) => self.unread.insert(came).clone(),
+                        Err(why) => return Err(self.interrupted(why)),
+                    }
+                }
             };
             // nats-server's word, and only while nobody has answered.
             let is_nobody = raw.status == Some(async_nats::StatusCode::NO_RESPONDERS);
@@ -304,7 +289,7 @@ impl Asked {
                     subject: self.subject.as_str().to_owned(),
                 });
             }
-            let judged = self.judge(raw).await;
+            let judged = self.judge(leaf, raw).await;
             self.unread = None;
             if let Err(refusal) = judged {
                 self.shared.refuse_reply(&self.subject, &refusal);
@@ -313,9 +298,9 @@ impl Asked {
     }
 
     /// Every check of a reply, and its place among the others last.
-    async fn judge(&mut self, raw: async_nats::Message) -> Result<(), Refusal> {
+    async fn judge(&mut self, leaf: LeafHash, raw: async_nats::Message) -> Result<(), Refusal> {
         let weight = raw.payload.len();
-        let opened = self.pass(raw).await?;
+        let opened = self.pass(leaf, raw).await?;
         // `check` has compared the request: a binding is there.
         let binding = opened.binding().ok_or(CheckError::WrongRequest)?;
         let dropped = self.order.accept(Arrival {
@@ -333,7 +318,11 @@ impl Asked {
     }
 
     /// Every check of a reply but its place among the others.
-    async fn pass(&self, raw: async_nats::Message) -> Result<OpenedEnvelope, Refusal> {
+    async fn pass(
+        &self,
+        leaf: LeafHash,
+        raw: async_nats::Message,
+    ) -> Result<OpenedEnvelope, Refusal> {
         let shared = &self.shared;
         if raw.status.is_some() {
             return Err(Refusal::Status);
@@ -357,7 +346,7 @@ impl Asked {
             // Bound to a request of our own that is still waiting.
             max_age: LONGEST_MAX_AGE,
             not_before: UnixMillis::default(),
-            request: Some(self.leaf),
+            request: Some(leaf),
         })?;
         let policy = shared.control.policy();
         let opened = if checked.kind() == Kind::Error {

@@ -45,6 +45,7 @@ use crate::connection::Connection;
 use crate::error::{LinkError, SendError};
 use crate::letter::{Letter, Purpose};
 use crate::own::OwnCredential;
+use crate::pending::Pending;
 use crate::refusal::chain;
 use crate::stats::Stats;
 
@@ -152,13 +153,41 @@ struct Waiting {
     weight: u32,
     /// How long its envelope is at most if it is sealed alone.
     size: usize,
-    told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
+    told: Option<Told>,
 }
 
 impl Waiting {
     /// Whether there is nobody any more who waits for its outcome.
     fn is_abandoned(&self) -> bool {
-        self.told.as_ref().is_some_and(oneshot::Sender::is_closed)
+        self.told.as_ref().is_some_and(Told::is_given_up)
+    }
+}
+
+/// What became of a message: its leaf, once it was handed to the connection.
+type Outcome = Result<LeafHash, Failure>;
+
+/// Who is told what became of a message.
+enum Told {
+    /// Its sender, who waits for just that.
+    Sender(oneshot::Sender<Outcome>),
+    /// The request that it is, whose caller waits for more.
+    Request(Arc<Pending>),
+}
+
+impl Told {
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Sender(sender) => sender.is_closed(),
+            Self::Request(pending) => pending.is_given_up(),
+        }
+    }
+
+    fn tell(self, outcome: Outcome) {
+        match self {
+            // Nobody waits any more: nothing to tell.
+            Self::Sender(sender) => drop(sender.send(outcome)),
+            Self::Request(pending) => pending.settle(outcome),
+        }
     }
 }
 
@@ -199,7 +228,7 @@ impl Unsent {
 
 /// Why something that was accepted was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
     #[error("the message credential has expired")]
     CredentialExpired,
     #[error("cannot seal the message")]
@@ -292,6 +321,21 @@ impl<P: Post> Signer<P> {
         self.inner.queue(letter, size, None).await
     }
 
+    /// Queues an answer that others are about to join; gives it back if there is no
+    /// room for it.
+    pub(crate) fn post_answer_at_once(
+        &self,
+        letter: Box<Letter>,
+    ) -> Result<Option<Box<Letter>>, SendError> {
+        let inner = &self.inner;
+        let size = inner.check(&letter)?;
+        if !inner.has_room(letter.weight().min(WAITING)) {
+            return Ok(Some(letter));
+        }
+        inner.push(&mut inner.queue.lock(), letter, size, None);
+        Ok(None)
+    }
+
     /// Sends a message and tells its leaf; `is_crowded` as above.
     ///
     /// Dropped while it waits, it is not sent, unless it is being sealed already.
@@ -305,11 +349,32 @@ impl<P: Post> Signer<P> {
             return self.inner.send_inline(&letter, false).await;
         }
         let (told, told_to_us) = oneshot::channel();
-        self.inner.queue(letter, size, Some(told)).await?;
+        let told = Some(Told::Sender(told));
+        self.inner.queue(letter, size, told).await?;
         match told_to_us.await {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err(LinkError::Disconnected.into()),
         }
+    }
+
+    /// Sends a request; `is_crowded` as above. Returns as [`Signer::post`]; what
+    /// becomes of it is told to `pending`.
+    ///
+    /// Given up while it waits, it is not sent, unless it is being sealed already.
+    pub(crate) async fn post_request(
+        &self,
+        letter: Box<Letter>,
+        is_crowded: bool,
+        pending: &Arc<Pending>,
+    ) -> Result<(), SendError> {
+        let size = self.inner.check(&letter)?;
+        if !is_crowded && self.inner.begin_inline() {
+            let leaf = self.inner.send_inline(&letter, false).await?;
+            pending.settle(Ok(leaf));
+            return Ok(());
+        }
+        let told = Some(Told::Request(Arc::clone(pending)));
+        self.inner.queue(letter, size, told).await
     }
 
     /// Returns when everything that was queued before has been handed to the
@@ -426,7 +491,7 @@ impl<P: Post> Inner<P> {
         &self,
         letter: Box<Letter>,
         size: usize,
-        told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
+        told: Option<Told>,
     ) -> Result<(), SendError> {
         let weight = letter.weight().min(WAITING);
         self.make_room(weight).await?;
@@ -435,13 +500,7 @@ impl<P: Post> Inner<P> {
     }
 
     /// Queues a letter for which there is room.
-    fn push(
-        &self,
-        queue: &mut Queue,
-        letter: Box<Letter>,
-        size: usize,
-        told: Option<oneshot::Sender<Result<LeafHash, Failure>>>,
-    ) {
+    fn push(&self, queue: &mut Queue, letter: Box<Letter>, size: usize, told: Option<Told>) {
         queue.accepted += 1;
         queue.waiting.push(Waiting {
             weight: letter.weight().min(WAITING),
@@ -589,11 +648,10 @@ impl<P: Post> Inner<P> {
     }
 
     /// Tells those who wait, and counts what is lost, message by message.
-    fn settle_unit(&self, messages: &mut [Waiting], outcome: Result<LeafHash, Failure>) {
+    fn settle_unit(&self, messages: &mut [Waiting], outcome: Outcome) {
         for message in messages {
             match (message.told.take(), outcome) {
-                // Nobody waits any more: nothing to tell.
-                (Some(told), _) => drop(told.send(outcome)),
+                (Some(told), _) => told.tell(outcome),
                 (None, Err(failure)) => self.lose(&message.letter, failure),
                 (None, Ok(_)) => {}
             }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +28,7 @@ use crate::content::ContentType;
 use crate::decision_log;
 use crate::discovery::Tallies;
 use crate::error::{LinkError, ReceiveError, ReplyError, SendError, ServiceError, SubscribeError};
-use crate::incoming::{Current, Opener, Received, Refused, Role};
+use crate::incoming::{AnswerTo, Current, Opener, Received, Refused, Role};
 use crate::link::Feed;
 use crate::message::{IntoReply, Message, Reply};
 use crate::refusal::chain;
@@ -262,12 +263,11 @@ impl Service {
                     // Counted from here on, so that each of several that came
                     // together knows that it is not alone.
                     let handled = Handled::begin(&worker.shared);
-                    let worker = Arc::clone(&worker);
-                    let mut work = Box::pin(async move {
-                        worker.work(request).await;
-                        drop(handled);
-                        drop(place);
-                    });
+                    let mut work = Box::pin(Arc::clone(&worker).work(Arrival {
+                        request: Current::new(request),
+                        handled,
+                        place,
+                    }));
                     // Most handlers finish in one go, and a task of their own
                     // would cost more than they do. But nobody is to wait for
                     // one that does not: only while nothing else has come. Under
@@ -323,57 +323,14 @@ struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    async fn work(&self, raw: async_nats::Message) {
-        let sent = match self.opener.receive(raw).await {
+    /// Takes a request to its end. Small, because under load each has a task: what
+    /// is seldom waited for is on the heap.
+    async fn work(self: Arc<Self>, mut arrival: Arrival) {
+        let sent = match self.opener.receive(&mut arrival.request).await {
             Ok(Received { message, answer_to }) => {
                 // Every request has a reply subject [ENV-12].
                 let Some(to) = answer_to else { return };
-                let context = message.context();
-                let content_type = message.content_type().clone();
-                let replies = ReplySender::new(&self.shared, *to, content_type);
-                // A panic harms this request only, and its caller is told.
-                let deadline = message.deadline().filter(|_| H::IS_BOUNDED);
-                let (span, began) = (message.span_of("server"), Instant::now());
-                let run = async { self.handler.handle(message, &replies).await };
-                let run = context.scope(run).instrument(span.clone());
-                let run = AssertUnwindSafe(run).catch_unwind();
-                let outcome = match deadline {
-                    None => Ok(run.await),
-                    Some(deadline) => {
-                        let left = deadline.saturating_since(clock::now());
-                        tokio::time::timeout(left, run).await
-                    }
-                };
-                let what = match &outcome {
-                    Err(_) => "deadline",
-                    Ok(Err(_)) => "panic",
-                    Ok(Ok(outcome)) => telemetry::of_handling(outcome),
-                };
-                telemetry::conclude(&span, what);
-                drop(span);
-                if let Some(recorder) = &self.shared.options.recorder {
-                    recorder.0.handled(&self.endpoint, what, began.elapsed());
-                }
-                let error = match &outcome {
-                    Ok(Ok(outcome)) => Tallies::code_of(outcome),
-                    Ok(Err(_)) => Some("panicked"),
-                    Err(_) => Some("deadline"),
-                };
-                self.tallies.count(began.elapsed(), error);
-                let Ok(outcome) = outcome else {
-                    self.shared.stats.count_deadline_passed();
-                    let decision = decision_log::fresh_id();
-                    tracing::warn!(%decision, "a handler did not finish before its deadline");
-                    return self.fate(replies.fail(ErrorCode::Deadline, decision).await);
-                };
-                match outcome {
-                    Ok(outcome) => replies.close(outcome).await,
-                    Err(_) => {
-                        let decision = decision_log::fresh_id();
-                        tracing::error!(%decision, "a handler panicked");
-                        replies.fail(ErrorCode::Failed, decision).await
-                    }
-                }
+                self.answer(message, to).await
             }
             Err(Refused {
                 answer_to: Some(to),
@@ -382,22 +339,76 @@ impl<H: Handler> Worker<H> {
             }) => {
                 let unread = ContentType::MessagePack;
                 let replies = ReplySender::new(&self.shared, *to, unread);
-                replies.fail(code, decision).await
+                Box::pin(replies.fail(code, decision)).await
             }
             Err(Refused {
                 answer_to: None, ..
             }) => return,
         };
-        self.fate(sent);
-    }
-
-    /// A reply that could not be sent is counted and logged, not lost silently.
-    fn fate(&self, sent: Result<(), SendError>) {
+        // A reply that could not be sent is counted and logged, not lost silently.
         if let Err(error) = sent {
             self.shared.stats.count_refused("reply_not_sent");
             warn!(error = chain(&error), "a reply could not be sent");
         }
     }
+
+    async fn answer(&self, message: Message<Bytes>, to: Box<AnswerTo>) -> Result<(), SendError> {
+        let deadline = message.deadline().filter(|_| H::IS_BOUNDED);
+        let (span, began) = (message.span_of("server"), Instant::now());
+        let replies = ReplySender::new(&self.shared, *to, message.content_type().clone());
+        let outcome = {
+            let context = message.context();
+            let run = context.around(self.handler.handle(message, &replies));
+            // A panic harms this request only, and its caller is told.
+            let mut run = pin!(AssertUnwindSafe(run.instrument(span.clone())).catch_unwind());
+            match deadline {
+                None => Ok(run.await),
+                Some(deadline) => {
+                    let left = deadline.saturating_since(clock::now());
+                    tokio::time::timeout(left, run.as_mut()).await
+                }
+            }
+        };
+        let what = match &outcome {
+            Err(_) => "deadline",
+            Ok(Err(_)) => "panic",
+            Ok(Ok(outcome)) => telemetry::of_handling(outcome),
+        };
+        telemetry::conclude(&span, what);
+        drop(span);
+        let took = began.elapsed();
+        if let Some(recorder) = &self.shared.options.recorder {
+            recorder.0.handled(&self.endpoint, what, took);
+        }
+        let error = match &outcome {
+            Ok(Ok(outcome)) => Tallies::code_of(outcome),
+            Ok(Err(_)) => Some("panicked"),
+            Err(_) => Some("deadline"),
+        };
+        self.tallies.count(took, error);
+        let code = match outcome {
+            Ok(Ok(outcome)) => return replies.close(outcome).await,
+            Ok(Err(_)) => ErrorCode::Failed,
+            Err(_) => ErrorCode::Deadline,
+        };
+        let decision = decision_log::fresh_id();
+        if code == ErrorCode::Deadline {
+            self.shared.stats.count_deadline_passed();
+            tracing::warn!(%decision, "a handler did not finish before its deadline");
+        } else {
+            tracing::error!(%decision, "a handler panicked");
+        }
+        Box::pin(replies.fail(code, decision)).await
+    }
+}
+
+/// A request, and what it holds while it is handled.
+struct Arrival {
+    request: Current,
+    #[expect(dead_code, reason = "counts for as long as it is there")]
+    handled: Handled,
+    #[expect(dead_code, reason = "is free when this is gone")]
+    place: OwnedSemaphorePermit,
 }
 
 /// Counts a request while it is handled, however that ends.

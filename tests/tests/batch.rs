@@ -9,12 +9,14 @@
     missing_docs
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_sdk::{Client, Message, ServiceError};
 use bulla_tests::Bus;
 use futures_util::StreamExt as _;
+use tokio::sync::Barrier;
 
 const TASKS: usize = 64;
 const EACH: u32 = 100;
@@ -52,6 +54,12 @@ on = ["echo"]
 id = "back-serves"
 who = ["back"]
 may = ["serve"]
+on = ["echo"]
+
+[[allow]]
+id = "wiretap-overhears"
+who = ["wiretap"]
+may = ["subscribe"]
 on = ["echo"]
 "#;
 
@@ -106,20 +114,77 @@ async fn many_publishers_each_in_order_and_some_are_dropped() {
     }
     assert!(back.stats().refused().is_empty(), "{:?}", back.stats());
     // On the wire far fewer signatures than messages.
-    let (mut messages, mut signatures) = (0, std::collections::HashSet::new());
+    let mut messages = Vec::new();
     loop {
         let raw = tap.next().await.unwrap();
         if raw.subject.as_str() == "events.end" {
             break;
         }
-        messages += 1;
-        signatures.insert(raw.payload.slice(raw.payload.len() - 64..));
+        messages.push(raw);
     }
+    let signatures = signatures(&messages);
     assert!(
-        signatures.len() * 4 < messages,
-        "{} of {messages}",
-        signatures.len()
+        signatures * 4 < messages.len(),
+        "{signatures} of {}",
+        messages.len()
     );
+}
+
+/// How many there are: the last bytes of each envelope.
+fn signatures(envelopes: &[async_nats::Message]) -> usize {
+    let all = envelopes.iter().map(|raw| &raw.payload);
+    let distinct: HashSet<_> = all.map(|bytes| bytes.slice(bytes.len() - 64..)).collect();
+    distinct.len()
+}
+
+/// Many callers ask at once, and the service answers them when all of them are there.
+/// Whoever seals alone spends most of the time on signatures.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_at_once_share_signatures_and_so_do_their_answers() {
+    const ROUNDS: usize = 5;
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let mut requests = bus.tap("echo").await;
+    // Another connection of the caller's sees what comes to its inbox.
+    let raw = bus.raw_client("front").await;
+    let inbox = bulla_identity::reserved::inbox_peers(bus.workload("front").tag());
+    let mut answers = raw.subscribe(format!("{inbox}.>")).await.unwrap();
+    raw.flush().await.unwrap();
+    let all_are_here = Arc::new(Barrier::new(TASKS));
+    let service = back
+        .serve("echo", move |m: Message<u32>| {
+            let all_are_here = Arc::clone(&all_are_here);
+            async move {
+                all_are_here.wait().await;
+                Ok::<_, ServiceError>(m.into_payload())
+            }
+        })
+        .await
+        .unwrap();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let front = front.clone();
+            tokio::spawn(async move {
+                for n in 0..ROUNDS {
+                    let answer: usize = front.request("echo", &n).await.unwrap();
+                    assert_eq!(answer, n);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    service.drain().await;
+    for (what, feed) in [("requests", &mut requests), ("answers", &mut answers)] {
+        let messages: Vec<_> = feed.take(TASKS * ROUNDS).collect().await;
+        let signatures = signatures(&messages);
+        let limit = messages.len() / 4;
+        assert!(
+            signatures < limit,
+            "{signatures} signatures of {what}, at most {limit}"
+        );
+    }
 }
 
 async fn publish_all(front: &Client, task: usize) {
