@@ -352,6 +352,29 @@ async fn what_cannot_be_sealed_harms_no_neighbour() {
     assert!(sent.iter().all(|(_, bytes)| bytes.len() <= MAX_PAYLOAD));
 }
 
+/// Who asks goes on waiting elsewhere: a request that it has given up stays here.
+#[tokio::test]
+async fn a_request_that_is_given_up_before_it_is_sealed_is_not_sent() {
+    let mut scene = scene(EVERYBODY);
+    let requests: Vec<_> = (0..4)
+        .map(|n| {
+            let subject = Subject::parse(&format!("r.{n}")).unwrap();
+            Arc::new(Pending::new(subject, 1))
+        })
+        .collect();
+    for (n, pending) in requests.iter().enumerate() {
+        let letter = letter(&format!("r.{n}"), "x");
+        let posted = scene.signer.post_request(letter, true, pending);
+        posted.await.unwrap();
+    }
+    for pending in requests.iter().step_by(2) {
+        pending.give_up();
+    }
+    scene.signer.settle().await;
+    let subjects: Vec<_> = all(&mut scene).into_iter().map(|(s, _)| s).collect();
+    assert_eq!(subjects, ["r.1", "r.3"]);
+}
+
 fn waiting(scene: &Scene, letter: Box<Letter>) -> Waiting {
     Waiting {
         weight: letter.weight(),
