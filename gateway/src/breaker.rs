@@ -18,6 +18,8 @@ pub struct BreakerConfig {
 /// The state of one subject.
 #[derive(Debug)]
 pub(crate) struct Breaker {
+    /// As routes write it.
+    subject: String,
     config: BreakerConfig,
     state: Mutex<State>,
 }
@@ -32,11 +34,21 @@ struct State {
 }
 
 impl Breaker {
-    pub(crate) fn new(config: BreakerConfig) -> Self {
+    pub(crate) fn new(subject: String, config: BreakerConfig) -> Self {
         Self {
+            subject,
             config,
             state: Mutex::default(),
         }
+    }
+
+    pub(crate) fn is_of(&self, subject: &str) -> bool {
+        self.subject == subject
+    }
+
+    /// Whether both break where the same subject fails in the same way.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.is_of(&other.subject) && self.config == other.config
     }
 
     /// Lets a request through, or says how long to wait.
@@ -101,10 +113,11 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(2);
 
     fn breaker() -> Arc<Breaker> {
-        Arc::new(Breaker::new(BreakerConfig {
+        let config = BreakerConfig {
             failures: 3,
             pause: PAUSE,
-        }))
+        };
+        Arc::new(Breaker::new("orders.get".to_owned(), config))
     }
 
     fn fail(breaker: &Arc<Breaker>, now: Instant, times: usize) {

@@ -57,8 +57,9 @@ impl Loaded {
         Self::make(config, metrics, None)
     }
 
-    /// The next state. Rates and issuers that stay as they are keep what they know:
-    /// nobody gets a full bucket by a reload, and no key is fetched anew.
+    /// The next state. Rates, breakers and issuers that stay as they are keep what they know:
+    /// nobody gets a full bucket by a reload, nothing is sent where nobody answers, and no key
+    /// is fetched anew.
     pub(crate) fn next(
         &self,
         config: &GatewayConfig,
@@ -98,7 +99,10 @@ impl Loaded {
                 introspectors,
                 config.routes.policies().to_vec(),
             ),
-            routes: config.routes.clone(),
+            routes: match before {
+                Some(before) => config.routes.clone().with_breakers_of(&before.routes),
+                None => config.routes.clone(),
+            },
             limits: config.limits.clone(),
             clients: config.clients.clone(),
             rates,

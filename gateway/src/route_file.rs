@@ -145,6 +145,7 @@ fn read_all<'d>(
         routes,
         policies: reader.policies,
         invalidations: reader.invalidations,
+        breakers: reader.breakers,
     })
 }
 
@@ -157,7 +158,7 @@ pub(crate) struct RouteReader<'c, 'd> {
     pub(crate) policies: Vec<TokenPolicy>,
     pub(crate) policy_keys: Vec<(usize, Vec<String>)>,
     /// One for each subject, as routes write it.
-    pub(crate) breakers: Vec<(String, Arc<Breaker>)>,
+    pub(crate) breakers: Vec<Arc<Breaker>>,
     /// One for each subject that routes name.
     pub(crate) invalidations: Vec<Arc<Invalidation>>,
 }
@@ -472,12 +473,11 @@ impl<'d> RouteReader<'_, 'd> {
     /// Routes that send to the same subject share its breaker.
     fn breaker(&mut self, subject: &str) -> Option<Arc<Breaker>> {
         let config = self.around.breaker?;
-        if let Some((_, known)) = self.breakers.iter().find(|(s, _)| s == subject) {
+        if let Some(known) = self.breakers.iter().find(|b| b.is_of(subject)) {
             return Some(Arc::clone(known));
         }
-        let breaker = Arc::new(Breaker::new(config));
-        self.breakers
-            .push((subject.to_owned(), Arc::clone(&breaker)));
+        let breaker = Arc::new(Breaker::new(subject.to_owned(), config));
+        self.breakers.push(Arc::clone(&breaker));
         Some(breaker)
     }
 }

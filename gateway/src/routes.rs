@@ -27,6 +27,8 @@ pub struct RouteTable {
     pub(crate) routes: Vec<Arc<Route>>,
     pub(crate) policies: Vec<TokenPolicy>,
     pub(crate) invalidations: Vec<Arc<Invalidation>>,
+    /// One for each subject, as routes write it.
+    pub(crate) breakers: Vec<Arc<Breaker>>,
 }
 
 /// One `[[route]]`.
@@ -122,6 +124,13 @@ pub(crate) struct Canary {
 }
 
 impl Route {
+    /// What breaks where its messages go.
+    fn breakers(&mut self) -> impl Iterator<Item = &mut Arc<Breaker>> {
+        let canary = self.canary.as_mut().and_then(|c| c.breaker.as_mut());
+        let parts = self.parts.iter_mut().filter_map(|p| p.breaker.as_mut());
+        self.breaker.as_mut().into_iter().chain(canary).chain(parts)
+    }
+
     /// Whether a client that asks for `version`, or says nothing and there is no
     /// default, means this route.
     pub(crate) fn is_for(&self, version: Option<&str>) -> bool {
@@ -254,6 +263,21 @@ impl RouteTable {
     /// The routes in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().map(AsRef::as_ref)
+    }
+
+    /// The same routes, and where nobody answered under the routes `before`, nobody does
+    /// now.
+    pub(crate) fn with_breakers_of(mut self, before: &Self) -> Self {
+        let keep = |breaker: &mut Arc<Breaker>| {
+            if let Some(known) = before.breakers.iter().find(|b| b.is_like(breaker)) {
+                *breaker = Arc::clone(known);
+            }
+        };
+        self.breakers.iter_mut().for_each(keep);
+        for route in &mut self.routes {
+            Arc::make_mut(route).breakers().for_each(keep);
+        }
+        self
     }
 
     pub(crate) fn policies(&self) -> &[TokenPolicy] {

@@ -1,8 +1,10 @@
 //! A new configuration while the edge runs: all of it, or nothing.
 
 use crate::setup::*;
+use bulla_gateway::{BusError, BusMessage};
 use serde_json::json;
 use std::fs;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -74,6 +76,44 @@ async fn a_reload_fills_no_bucket() {
     let good = "bulla_gateway_reloads_total{outcome=\"ok\"}";
     reloaded(async || metric(&edge, good).await).await;
     assert_eq!(edge.get("/health").send().await.unwrap().status(), 429);
+}
+
+#[tokio::test]
+async fn where_nobody_answered_before_a_reload_nobody_is_asked_after_it() {
+    let edge = Edge::with(Options {
+        extra: "[breaker]\nfailures = 2\npause = \"60s\"\n",
+        ..Options::default()
+    })
+    .await;
+    edge.bus.answer(Err(BusError::NoResponders));
+    for _ in 0..2 {
+        assert_eq!(edge.order().send().await.unwrap().status(), 503);
+    }
+    edge.bus.answer(Ok(json_reply("{}")));
+    assert_eq!(edge.order().send().await.unwrap().status(), 503);
+    let asked = edge.bus.seen.lock().len();
+    assert_eq!(asked, 2);
+    // By SIGHUP, and because of a new policy.
+    let good = "bulla_gateway_reloads_total{outcome=\"ok\"}";
+    reloaded(async || metric(&edge, good).await).await;
+    assert_eq!(edge.order().send().await.unwrap().status(), 503);
+    let text = fs::read_to_string(edge.dir.path().join("routes.toml")).unwrap();
+    let routes = text.replace("\"/health\"", "\"/status\"");
+    fs::write(edge.dir.path().join("routes.toml"), routes).unwrap();
+    edge.bus.revision.fetch_add(1, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while edge.get("/status").send().await.unwrap().status() != 200 {
+        assert!(Instant::now() < deadline, "not reloaded");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(edge.order().send().await.unwrap().status(), 503);
+    let orders = |m: &&BusMessage| m.subject.as_str() == "orders.create";
+    assert_eq!(edge.bus.seen.lock().iter().filter(orders).count(), asked);
+    // One that breaks in another way begins anew.
+    let file = edge.dir.path().join("gateway.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("failures = 2", "failures = 3")).unwrap();
+    reloaded(async || edge.order().send().await.unwrap().status() == 200).await;
 }
 
 #[tokio::test]
