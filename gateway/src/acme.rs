@@ -15,6 +15,7 @@
 //! [RFC 8737]: https://www.rfc-editor.org/rfc/rfc8737
 
 use std::future::Future;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -168,7 +169,10 @@ impl CertificateKeeper {
         let http =
             || Http::new(&self.config).map(|http| Account::builder_with_http(Box::new(http)));
         let file = self.config.account();
-        std::fs::create_dir_all(&self.config.folder)?;
+        // Nobody else has to know what lies there.
+        let mut folder = std::fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(&self.config.folder)?;
         if file.exists() {
             let known = bulla_process::secret_file::read(&file)?;
             let account = http()?.from_credentials(serde_json::from_slice(&known)?);

@@ -125,8 +125,15 @@ mod tests {
             let bytes = EventContent::Binary(Bytes::copy_from_slice(payload));
             assert_eq!(said, bytes, "{content_type} {payload:?}");
         }
-        let deep = [vec![0x91; 100_000], vec![1]].concat();
-        let said = told("application/msgpack", &deep);
-        assert!(matches!(said, EventContent::Binary(_)));
+        // No deeper than JSON may be.
+        for (depth, is_text) in [
+            (json::MAX_DEPTH - 1, true),
+            (json::MAX_DEPTH + 1, false),
+            (100_000, false),
+        ] {
+            let deep = [vec![0x91; depth], vec![1]].concat();
+            let said = told("application/msgpack", &deep);
+            assert_eq!(matches!(said, EventContent::Text(_)), is_text, "{depth}");
+        }
     }
 }

@@ -89,9 +89,10 @@ async fn the_edge_proves_its_host_gets_a_certificate_keeps_it_and_renews_it() {
     })
     .await;
     let kept = dir.path().join("acme");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&kept), 0o700);
     for file in ["certificate.pem", "account.json"] {
-        let mode = std::fs::metadata(kept.join(file)).unwrap().permissions();
-        assert_eq!(mode.mode() & 0o777, 0o600, "{file}");
+        assert_eq!(mode(&kept.join(file)), 0o600, "{file}");
     }
     // What an authority is shown is gone, and nobody else gets it.
     assert_eq!(shown(node.address, HOST, b"acme-tls/1").await, None);

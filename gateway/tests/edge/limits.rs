@@ -122,6 +122,21 @@ async fn a_body_of_unknown_length_is_cut_at_the_limit() {
 }
 
 #[tokio::test]
+async fn a_body_that_says_that_it_is_too_long_is_not_waited_for() {
+    let edge = Edge::start().await;
+    let token = edge.issuer.token();
+    let started = Instant::now();
+    // Nothing of it is sent, and nobody tells the client to go on.
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 1025\r\n\r\n"
+    );
+    let answer = edge.raw(&head).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(edge.bus.untouched());
+}
+
+#[tokio::test]
 async fn a_body_at_the_limit_passes() {
     let edge = Edge::start().await;
     let body = format!("{}0", " ".repeat(1023));

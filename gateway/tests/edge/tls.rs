@@ -222,14 +222,26 @@ async fn a_client_that_comes_back_resumes_its_session() {
         .add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap())
         .unwrap();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots.clone())
             .with_no_client_auth();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        config.enable_early_data = true;
+        let config = Arc::new(config);
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&config));
         let mut kinds = Vec::new();
-        for _ in 0..2 {
+        for time in 0..2 {
+            if time == 1 {
+                // Each connection of another client would push one out that is kept here.
+                for _ in 0..300 {
+                    shown(&edge, false).await.unwrap();
+                }
+                // What comes before the handshake's end could be sent again by anybody.
+                let name = ServerName::try_from("localhost").unwrap();
+                let mut again = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+                assert!(again.early_data().is_none());
+            }
             let stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
             let name = ServerName::try_from("localhost").unwrap();
             let mut stream = connector.connect(name, stream).await.unwrap();
