@@ -45,7 +45,7 @@ fn key(dir: &Path, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text.trim().to_owned())
 }
 
-fn make(edge: &Edge, user: &str, scope: &str) -> (String, String) {
+pub fn make(edge: &Edge, user: &str, scope: &str) -> (String, String) {
     let dir = edge.dir.path();
     let (code, text) = key(dir, &["new", "--user", user, "--scope", scope, "--json"]);
     assert_eq!(code, 0, "{text}");

@@ -62,13 +62,13 @@ user = "bob"
 const LISTEN: &str =
     "tls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"\nclient_ca_file = \"ca.pem\"";
 
-struct Pki {
+pub struct Pki {
     ca: String,
     issuer: rcgen::Issuer<'static, KeyPair>,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -80,7 +80,7 @@ impl Pki {
     }
 
     /// A certificate with these names, as PEM with its key, and SHA-256 of it.
-    fn made(&self, names: Vec<SanType>, ends_in: Option<u64>) -> (String, String) {
+    pub fn made(&self, names: Vec<SanType>, ends_in: Option<u64>) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names;
@@ -113,13 +113,13 @@ fn mail(text: &str) -> SanType {
     SanType::Rfc822Name(text.try_into().unwrap())
 }
 
-struct Secure {
+pub struct Secure {
     edge: Edge,
     server: String,
 }
 
 impl Secure {
-    async fn start(pki: &Pki) -> Self {
+    pub async fn start(pki: &Pki) -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let server = made.cert.pem();
         let options = Options {
@@ -139,7 +139,7 @@ impl Secure {
         Self { edge, server }
     }
 
-    fn client(&self, identity: Option<&str>) -> reqwest::Client {
+    pub fn client(&self, identity: Option<&str>) -> reqwest::Client {
         let mut client = reqwest::Client::builder()
             .no_proxy()
             .tls_certs_only([reqwest::Certificate::from_pem(self.server.as_bytes()).unwrap()])
@@ -150,7 +150,7 @@ impl Secure {
         client.build().unwrap()
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.edge.address.port())
     }
 

@@ -35,6 +35,7 @@ mod smuggled_h2;
 mod smuggling;
 mod sockets;
 mod streams;
+mod table;
 mod tls;
 mod tokens;
 mod under_policy;
