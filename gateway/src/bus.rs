@@ -142,6 +142,11 @@ pub trait Bus: Send + Sync + 'static {
         after: Option<u64>,
     ) -> impl Future<Output = Result<mpsc::Receiver<BusEvent>, BusError>> + Send;
 
+    /// Whether the policy that is in force lets the edge listen to a subject.
+    fn may_listen(&self, _subject: &Subject) -> bool {
+        true
+    }
+
     /// Writes a value under a name for `life`, for all nodes of the edge; if one stands
     /// there already it stays, and is the answer.
     fn agree(

@@ -2,7 +2,7 @@
 //! WebSocket.
 //!
 //! A stream ends with the access token that it was opened with, when its user is revoked,
-//! when the edge stops, and when its client takes events more slowly than they come. A
+//! when a policy comes that does not let the edge listen, when the edge stops, and when its client takes events more slowly than they come. A
 //! browser then opens it anew by itself, and is authenticated anew. What came in between
 //! is lost, unless a stream of the bus stores it: then each event has the number that it
 //! has there, and a client says after which it goes on.
@@ -77,7 +77,7 @@ pub(crate) struct Events {
     heartbeat: Duration,
     last_said: Instant,
     ask: Interval,
-    /// Whether the user is not revoked.
+    /// Whether the user is not revoked, and the policy lets the edge listen.
     still_allowed: Arc<dyn Fn() -> bool + Send + Sync>,
     /// When the token ends.
     end: Option<Pin<Box<Sleep>>>,

@@ -1,6 +1,7 @@
 //! Opening a stream: whose it is, from where on, and over what.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_identity::{Subject, UnixMillis};
 use http::request::Parts;
@@ -50,20 +51,23 @@ impl<B: Bus> Visit<'_, B> {
             .open((), streams.most)
             .zip(streams.by_user.open(listener.whose, config.per_user))
             .ok_or_else(|| refuse(Problem::TooManyStreams, "too_many_streams"))?;
+        // Before it begins to listen: a policy that comes meanwhile is another.
+        let judged = AtomicU64::new(self.edge.bus.policy_revision());
         let receiver = self.edge.bus.listen(listener.subject, after).await?;
-        let still_allowed: Arc<dyn Fn() -> bool + Send + Sync> = match user {
-            None => Arc::new(|| true),
-            Some(user) => {
-                let (edge, user) = (Arc::clone(self.edge), user.identity.clone());
-                Arc::new(move || edge.still_allows(&user))
-            }
+        let edge = Arc::clone(self.edge);
+        let (subject, identity) = (listener.subject.clone(), user.map(|u| u.identity.clone()));
+        let still_allowed = move || {
+            let revision = edge.bus.policy_revision();
+            let is_new = judged.swap(revision, Ordering::Relaxed) != revision;
+            let may_edge = !is_new || edge.bus.may_listen(&subject);
+            may_edge && identity.as_ref().is_none_or(|user| edge.still_allows(user))
         };
         let ends = user.and_then(|u| Some(u.identity.ends()?.saturating_add(u.leeway)));
         let events = Events::open(Opening {
             receiver,
             places,
             config,
-            still_allowed,
+            still_allowed: Arc::new(still_allowed),
             lifetime: ends.map(|ends| ends.saturating_since(listener.now)),
             stopping: streams.stopping.clone().cancelled_owned(),
             metrics: self.edge.metrics.clone(),

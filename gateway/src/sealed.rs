@@ -19,7 +19,7 @@ use crate::bus::{Bus, BusError, BusEvent, BusMessage, BusReply, ServiceFault, To
 use crate::clock;
 use crate::following::Following;
 use crate::routes::RouteTable;
-use crate::under_policy::{Objection, objections};
+use crate::under_policy::{Objection, may_listen, objections};
 
 /// The sealed bus of one client.
 pub struct SealedBus {
@@ -141,6 +141,11 @@ impl Bus for SealedBus {
         let place = (stream.as_str(), consumer.as_str());
         let listened = self.following.listen(&self.client, place, subject, after);
         listened.await.map_err(|error| consume_error(&error))
+    }
+
+    fn may_listen(&self, subject: &Subject) -> bool {
+        let policy = self.client.policy();
+        may_listen(policy.policy(), self.client.workload(), subject)
     }
 
     async fn agree(

@@ -45,6 +45,14 @@ pub fn objections(routes: &RouteTable, policy: &Policy, workload: &WorkloadId) -
     found
 }
 
+/// Whether `policy` lets the edge listen to a subject if it is `workload`.
+pub(crate) fn may_listen(policy: &Policy, workload: &WorkloadId, subject: &Subject) -> bool {
+    policy.workload_by_id(workload).is_some_and(|edge| {
+        let judge = Judge { policy, edge };
+        judge.refused_verb(Mode::Stream, subject).is_none()
+    })
+}
+
 /// Splits objections into what forbids that a configuration takes effect, and the rest,
 /// which is logged.
 ///
