@@ -11,9 +11,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{DEFAULT_VERSIONS, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
@@ -91,6 +91,7 @@ impl Tls {
         // Sessions are resumed by tickets, under keys that this process makes and
         // replaces: nothing is kept for each client.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             shown,
