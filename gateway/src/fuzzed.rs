@@ -19,6 +19,7 @@ use crate::client_stream::proxy_header;
 use crate::config::Limits;
 use crate::document::Document;
 use crate::event_content::EventContent;
+use crate::framing::Heads;
 use crate::gateway_file::read_gateway;
 use crate::networks::{Networks, parse_network};
 use crate::path::{CleanPath, PathTemplate};
@@ -43,6 +44,7 @@ pub fn read(data: &[u8]) {
         b'x' => proxy(bytes),
         b'h' => headers(bytes),
         b'j' => content(bytes),
+        b'c' => connection(bytes),
         _ => event(bytes),
     }
 }
@@ -177,8 +179,8 @@ fn headers(bytes: &[u8]) {
     }
     let events = lines(&HeaderName::from_static("last-event-id"), bytes);
     if let Ok(Some(number)) = listen::last_event(&events, &[]) {
-        let text = String::from_utf8_lossy(bytes);
-        let digits = text.trim().trim_start_matches('0');
+        let said = events.values().next().and_then(|value| value.to_str().ok());
+        let digits = said.unwrap_or_default().trim_start_matches('0');
         let expected = if number == 0 {
             String::new()
         } else {
@@ -200,6 +202,17 @@ fn lines(name: &HeaderName, bytes: &[u8]) -> HeaderMap {
         }
     }
     headers
+}
+
+/// Heads of a connection are judged alike however they are cut into packets.
+fn connection(bytes: &[u8]) {
+    let heads = || Heads::new(64, 16 << 10);
+    let whole = heads().look(bytes);
+    assert!(whole.is_none_or(|good| good < bytes.len()));
+    let step = 1 + bytes.len() % 7;
+    let mut pieces = heads();
+    let refused = bytes.chunks(step).any(|piece| pieces.look(piece).is_some());
+    assert_eq!(refused, whole.is_some());
 }
 
 /// JSON that passes is JSON to everybody, and no deeper than it may be.

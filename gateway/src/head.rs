@@ -24,8 +24,7 @@ pub(crate) fn check_head(head: &Parts, max_uri: usize) -> Result<(), Refusal> {
         if hosts.next().is_none() && head.version == Version::HTTP_11 || hosts.next().is_some() {
             return Err(malformed("send one `Host` header"));
         }
-        // A `Content-Length` beside it cannot be seen here: hyper goes by the chunks and
-        // ends the connection afterwards ([RFC 9112 §6.1]); a test pins that.
+        // A `Content-Length` beside it cannot be seen here any more: `framing` refuses it.
         let mut encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
         if let Some(encoding) = encodings.next()
             && (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked") || encodings.next().is_some())

@@ -67,6 +67,7 @@ mod exchange;
 mod explain;
 mod finish;
 mod following;
+mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzed;
 mod gateway;

@@ -29,6 +29,7 @@ use crate::client_address::ClientsConfig;
 use crate::client_stream::ClientStream;
 use crate::config::Limits;
 use crate::connections::{Counted, Open};
+use crate::framing::Watched;
 use crate::handle::Peer;
 use crate::metrics::Metrics;
 use crate::networks::counted_as;
@@ -63,6 +64,7 @@ pub(crate) async fn serve<F, R>(
         metrics,
     } = door;
     let builder = Arc::new(builder(&limits));
+    let limits = Arc::new(limits);
     let open = Arc::new(Semaphore::new(limits.connections));
     let by_address = Arc::new(Open::default());
     let graceful = GracefulShutdown::new();
@@ -89,12 +91,11 @@ pub(crate) async fn serve<F, R>(
         let connection = Connection {
             builder: Arc::clone(&builder),
             tls: tls.clone(),
-            patience: limits.header_timeout,
-            write_patience: limits.write_timeout,
+            limits: Arc::clone(&limits),
+            metrics: metrics.clone(),
             watcher: graceful.watcher(),
             clients: clients.load_full(),
             by_address: Arc::clone(&by_address),
-            most_per_address: limits.connections_per_address,
         };
         let (answer, metrics, abort) = (answer.clone(), metrics.clone(), abort.clone());
         let stop = stop.clone();
@@ -178,17 +179,19 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 struct Connection {
     builder: Arc<Builder<TokioExecutor>>,
     tls: Option<TlsAcceptor>,
-    /// How long the handshake and the first head may take, each.
-    patience: Duration,
-    /// How long a client may take nothing of what is sent to it.
-    write_patience: Duration,
+    limits: Arc<Limits>,
+    metrics: Metrics,
     watcher: hyper_util::server::graceful::Watcher,
     clients: Arc<ClientsConfig>,
     by_address: Arc<Open<IpAddr>>,
-    most_per_address: usize,
 }
 
 impl Connection {
+    /// How long the handshake and the first head may take, each.
+    fn patience(&self) -> Duration {
+        self.limits.header_timeout
+    }
+
     async fn run<F, R>(
         self,
         stream: TcpStream,
@@ -202,7 +205,7 @@ impl Connection {
     {
         // Answers are whole: nothing is gained by waiting to fill a packet.
         let _ = stream.set_nodelay(true);
-        let mut stream = ClientStream::new(stream, self.write_patience);
+        let mut stream = ClientStream::new(stream, self.limits.write_timeout);
         let address = self.other_end(&mut stream, address, &stop).await?;
         let _open = self.admit(address.ip())?;
         let Some(tls) = self.tls.clone() else {
@@ -217,7 +220,7 @@ impl Connection {
         // A handshake that has not ended when the edge stops never carried a request.
         tokio::select! {
             () = stop.cancelled() => {}
-            accepted = tokio::time::timeout(self.patience, tls.accept(stream)) => match accepted {
+            accepted = tokio::time::timeout(self.patience(), tls.accept(stream)) => match accepted {
                 // An authority has seen what it wanted to see.
                 Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {}
                 Ok(Ok(stream)) => {
@@ -251,7 +254,7 @@ impl Connection {
         }
         let header = tokio::select! {
             () = stop.cancelled() => return Err(TurnedAway::ProxyHeader),
-            header = tokio::time::timeout(self.patience, stream.read_proxy_header()) => header,
+            header = tokio::time::timeout(self.patience(), stream.read_proxy_header()) => header,
         };
         match header {
             Ok(Ok(named)) => Ok(named.unwrap_or(address)),
@@ -273,7 +276,10 @@ impl Connection {
             return Err(TurnedAway::Network);
         }
         let key = counted_as(address);
-        match self.by_address.open(key, self.most_per_address) {
+        match self
+            .by_address
+            .open(key, self.limits.connections_per_address)
+        {
             Some(open) => Ok(Some(open)),
             None => Err(TurnedAway::Address),
         }
@@ -296,6 +302,8 @@ impl Connection {
                 async move { Ok::<_, Infallible>(answered.await) }
             }
         });
+        let patience = self.patience();
+        let stream = Watched::new(stream, &self.limits, self.metrics);
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -305,7 +313,7 @@ impl Connection {
         // never says so is cut here.
         let first = tokio::select! {
             ended = &mut connection => Some(ended),
-            () = tokio::time::sleep(self.patience) => None,
+            () = tokio::time::sleep(patience) => None,
         };
         let ended = match first {
             Some(ended) => ended,

@@ -26,8 +26,13 @@ enum Fate {
     Ends(u16),
     /// One request, answered with this status: what seems to come after it is its content.
     One(u16),
+    /// A request with this status, then one that is refused, and the connection is closed at
+    /// once.
+    Then400(u16),
+    /// So many requests, all good.
+    All(usize),
 }
-use Fate::{Dropped, Ends, One, Refused};
+use Fate::{All, Dropped, Ends, One, Refused, Then400};
 
 /// A request for an order with these header lines, which say how its content is framed.
 fn order(token: &str, lines: &str, content: &str) -> String {
@@ -46,7 +51,7 @@ fn payloads(token: &str) -> Vec<(String, String, Fate)> {
     let chunks = format!("0\r\n\r\n{HIDDEN}");
     let length = chunks.len();
 
-    // CL.TE and TE.CL: chunks count, and nothing after them is believed.
+    // CL.TE, TE.CL and CL.CL: what says twice how long it is.
     for (name, lines) in [
         (
             "CL.TE",
@@ -60,9 +65,47 @@ fn payloads(token: &str) -> Vec<(String, String, Fate)> {
             "TE.CL with two lengths",
             format!("content-length: 5\r\ntransfer-encoding: chunked\r\ncontent-length: {length}"),
         ),
+        (
+            "TE.CL in other letters",
+            "Transfer-ENCODING:chunked\r\nCONTENT-length:5".to_owned(),
+        ),
+        (
+            "CL.TE where both mean the same",
+            format!(
+                "content-length: {}\r\ntransfer-encoding: chunked",
+                length + 7
+            ),
+        ),
+        (
+            "the same length twice",
+            "content-length: 2\r\ncontent-length: 2".to_owned(),
+        ),
     ] {
         let content = format!("2\r\n{{}}\r\n{chunks}");
-        add(name, order(token, &lines, &content), Ends(200));
+        add(name, order(token, &lines, &content), Refused);
+    }
+    let twice = "transfer-encoding: chunked\r\ncontent-length: 5";
+    let last = order(token, twice, "2\r\n{}\r\n0\r\n\r\n");
+    let after = |before: &str| format!("{before}{last}");
+    for (name, before) in [
+        (
+            "content of a length",
+            order(token, "content-length: 2", "{}"),
+        ),
+        (
+            "chunks",
+            order(
+                token,
+                "transfer-encoding: chunked",
+                "1;a\r\n{\r\n1\r\n}\r\n0\r\nx: y\r\n\r\n",
+            ),
+        ),
+    ] {
+        add(&format!("TE.CL after {name}"), after(&before), Then400(200));
+        let plain = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        // Neither the content nor what comes after it is taken for more than it is.
+        let seen = format!("{before}{before}{plain}");
+        add(&format!("{name}, and again"), seen, All(3));
     }
 
     // TE.TE: an encoding that one reader knows and the other does not.
@@ -93,6 +136,8 @@ fn payloads(token: &str) -> Vec<(String, String, Fate)> {
         let with_length = format!("{lines}\r\ncontent-length: {length}");
         let name = format!("TE.TE {lines:?}");
         add(&name, order(token, &with_length, &chunks), Refused);
+        let name = format!("TE.TE without a length {lines:?}");
+        add(&name, order(token, lines, &chunks), Refused);
     }
 
     // Lengths that two readers would read differently.
@@ -116,8 +161,6 @@ fn payloads(token: &str) -> Vec<(String, String, Fate)> {
         let lines = format!("content-length: {value}");
         add(&name, order(token, &lines, HIDDEN), Refused);
     }
-    let twice = "content-length: 2\r\ncontent-length: 2";
-    add("the same length twice", order(token, twice, "{}"), One(200));
 
     // CL.0: content where a route has none.
     for (name, head, status) in [
@@ -243,6 +286,45 @@ fn payloads(token: &str) -> Vec<(String, String, Fate)> {
     all
 }
 
+/// A head that frames its content twice is one however it is cut into packets.
+#[tokio::test]
+async fn attack_21_a_head_in_pieces_is_refused_like_a_whole_one() {
+    let edge = Edge::start().await;
+    let payload = order(
+        &edge.issuer.token(),
+        "transfer-encoding: chunked\r\ncontent-length: 5",
+        "2\r\n{}\r\n0\r\n\r\n",
+    );
+    let at = payload.find("content-length").unwrap();
+    for cuts in [vec![1], vec![23], vec![24], vec![at], vec![at + 3], {
+        (1..payload.len() - 12).step_by(7).collect()
+    }] {
+        let mut stream = TcpStream::connect(edge.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut from = 0;
+        for cut in cuts.iter().copied().chain([payload.len()]) {
+            if stream
+                .write_all(&payload.as_bytes()[from..cut])
+                .await
+                .is_err()
+            {
+                break;
+            }
+            from = cut;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        let mut answer = Vec::new();
+        let reading = stream.read_to_end(&mut answer);
+        let _ = tokio::time::timeout(Duration::from_secs(5), reading)
+            .await
+            .expect("the edge closes the connection");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{cuts:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    }
+    assert!(edge.bus.untouched());
+}
+
 /// What came back, and how long the connection was open.
 async fn send(edge: &Edge, payload: &str) -> (String, Duration) {
     let started = Instant::now();
@@ -286,14 +368,21 @@ async fn attack_21_no_known_smuggling_payload_hides_a_request() {
             Dropped => answers.iter().all(|status| *status == 400) && at_once,
             Ends(status) => answers == [*status] && at_once,
             One(status) => answers == [*status],
+            Then400(status) => answers == [*status, 400] && at_once,
+            All(count) => answers == vec![200; *count] && at_once,
         };
         if !good {
             wrong.push(format!("{name}: {fate:?}, but {answers:?} after {open:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let refused = "bulla_gateway_refused_total{reason=\"framed_twice\"}";
+    assert!(crate::reload::metric(&edge, refused).await);
     let seen = edge.bus.seen.lock();
     for message in seen.iter() {
+        if message.subject.as_str() == "health.ask" {
+            continue;
+        }
         assert_eq!(message.subject.as_str(), "orders.create");
         assert_eq!(&message.payload[..], b"{}");
         assert!(message.headers.is_empty(), "{:?}", message.headers);
