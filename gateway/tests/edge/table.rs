@@ -2,11 +2,18 @@
 //! anything of the bus.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
 use bulla_gateway::{BusError, Gateway, GatewayConfig, ServiceFault};
 use bulla_token::TokenSigningKey;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -362,4 +369,177 @@ async fn every_row_of_the_table_is_met_and_no_answer_tells_anything_of_the_bus()
             );
         }
     }
+}
+
+type Sent = BoxBody<Bytes, Infallible>;
+
+/// The rows that a client brings about by itself hold over HTTP/2 too, and there each ends
+/// its own request and no other.
+#[tokio::test]
+async fn the_rows_of_a_client_alone_hold_over_http_2() {
+    let edge = walrus().await;
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let (mut send, connection) = hyper::client::conn::http2::handshake::<_, _, Sent>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    let connection = tokio::spawn(connection);
+    let bearer = format!("Bearer {}", edge.issuer.token());
+    let poor = edge.issuer.token_with(json!({"scope": "orders:read"}));
+    let (poor, bad) = (format!("Bearer {poor}"), "Bearer a.b.c".to_owned());
+    let long = format!("/orders/1?fields={}", "x".repeat(200));
+    let json = Some("application/json");
+    let full = |text: &str| Full::new(Bytes::from(text.to_owned())).boxed();
+    let slow = || {
+        let first = Frame::data(Bytes::from_static(b"{"));
+        let first = stream::iter([Ok::<_, Infallible>(first)]);
+        BoxBody::new(StreamBody::new(first.chain(stream::pending())))
+    };
+    let nothing = || full("");
+    for (method, path, bearer, content_type, body, expected) in [
+        ("POST", "/orders", &*bearer, json, full("{}"), (200, "")),
+        (
+            "GET",
+            "/a%2fb",
+            &bearer,
+            None,
+            nothing(),
+            (400, "bad-request"),
+        ),
+        (
+            "GET",
+            "/orders/..",
+            &bearer,
+            None,
+            nothing(),
+            (400, "bad-request"),
+        ),
+        (
+            "GET",
+            "/orders/1?x=y",
+            &bearer,
+            None,
+            nothing(),
+            (400, "bad-request"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &bearer,
+            json,
+            full("{"),
+            (400, "bad-request"),
+        ),
+        (
+            "GET",
+            "/orders/1",
+            "",
+            None,
+            nothing(),
+            (401, "unauthorized"),
+        ),
+        (
+            "GET",
+            "/orders/1",
+            &bad,
+            None,
+            nothing(),
+            (401, "invalid-token"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &poor,
+            json,
+            full("{}"),
+            (403, "insufficient-scope"),
+        ),
+        (
+            "GET",
+            "/nothing",
+            &bearer,
+            None,
+            nothing(),
+            (404, "not-found"),
+        ),
+        (
+            "DELETE",
+            "/orders",
+            &bearer,
+            None,
+            nothing(),
+            (405, "method-not-allowed"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &bearer,
+            json,
+            slow(),
+            (408, "request-timeout"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &bearer,
+            json,
+            full(&" ".repeat(65)),
+            (413, "content-too-large"),
+        ),
+        (
+            "GET",
+            "/orders/1",
+            &bearer,
+            json,
+            full("{}"),
+            (413, "content-too-large"),
+        ),
+        (
+            "GET",
+            &long,
+            &bearer,
+            None,
+            nothing(),
+            (414, "uri-too-long"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &bearer,
+            Some("text/xml"),
+            full("<a/>"),
+            (415, "unsupported-media-type"),
+        ),
+        (
+            "POST",
+            "/orders",
+            &bearer,
+            json,
+            full("{\"item\":1}"),
+            (422, "invalid-content"),
+        ),
+        ("POST", "/orders", &bearer, json, full("{}"), (200, "")),
+    ] {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://x{path}"));
+        if !bearer.is_empty() {
+            request = request.header("authorization", bearer);
+        }
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let what = format!("{method} {path}");
+        let answer = send.send_request(request.body(body).unwrap()).await;
+        let answer = answer.unwrap_or_else(|e| panic!("{what}: {e}"));
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let name = body["type"].as_str().unwrap_or_default();
+        let name = name.split_once('#').map_or("", |(_, name)| name);
+        assert_eq!((status, name), expected, "{what}");
+    }
+    assert!(!connection.is_finished());
 }
