@@ -214,7 +214,9 @@ impl Entrance {
             stream.tell(reserved::CTL_HEAD, head.into()).await?;
             metrics.head_told();
         }
-        let requests = Arc::clone(&plane).subscribe(js.clone()).await?;
+        let requests = Arc::clone(&plane)
+            .subscribe(js.clone(), config.group)
+            .await?;
         let audited = audit_quota::listen(&js).await?;
         let census = Arc::new(Census::default());
         let reports = census::listen(&js).await?;

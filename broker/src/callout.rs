@@ -53,7 +53,7 @@ pub enum Group {
 }
 
 impl Group {
-    fn queues(self) -> &'static [&'static str] {
+    pub(crate) fn queues(self) -> &'static [&'static str] {
         match self {
             Self::A => &["bulla-a"],
             Self::B => &["bulla-b"],

@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! process                                      broker
-//!   ── $BULLA.BROKER.<tag>.challenge ──────────►  any one
+//!   ── $BULLA.BROKER.<tag>.challenge ──────────►  one of each group
 //!   ◄─ broker id, challenge ───────────────────
 //!   ── $BULLA.BROKER.<tag>.credential.<id> ────►  that one, with a CredentialRequest
 //!   ◄─ credential, or a refusal's decision id ──  after it lies on the control stream
-//!   ── $BULLA.BROKER.<tag>.kem ────────────────►  any one, with the workload's KEM record
+//!   ── $BULLA.BROKER.<tag>.kem ────────────────►  one of each group, with the workload's KEM record
 //!   ◄─ accepted, or a refusal's decision id ────
 //! ```
 //!
@@ -24,6 +24,7 @@ mod quota;
 mod stream;
 mod streams;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt as _;
-use futures_util::stream::select_all;
+use futures_util::stream::SelectAll;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
@@ -49,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::audit::BrokerAudit;
-use crate::callout::{DenyReason, TokenKeys, prove_workload};
+use crate::callout::{DenyReason, Group, TokenKeys, prove_workload};
 use crate::clock;
 use crate::decision::Decision;
 use crate::issuing::Issuers;
@@ -181,23 +182,27 @@ impl ControlPlane {
     pub(crate) async fn subscribe(
         self: Arc<Self>,
         client: Client,
+        group: Group,
     ) -> Result<Requests, SubscribeError> {
-        let challenges = client
-            .queue_subscribe("$BULLA.BROKER.*.challenge", "bulla-brokers".to_owned())
-            .await?;
-        let credentials = client
-            .subscribe(format!("$BULLA.BROKER.*.credential.{}", self.broker_id))
-            .await?;
-        let kem_records = client
-            .queue_subscribe("$BULLA.BROKER.*.kem", "bulla-brokers".to_owned())
-            .await?;
-        let joining = client
-            .queue_subscribe("$BULLA.BROKER.*.join", "bulla-brokers".to_owned())
-            .await?;
+        let mut messages = SelectAll::new();
+        // As with connections: who hangs takes nothing with him, because one of the other
+        // group is asked as well. The first answer counts.
+        for queue in group.queues() {
+            for subject in ["$BULLA.BROKER.*.challenge", "$BULLA.BROKER.*.kem"] {
+                messages.push(client.queue_subscribe(subject, (*queue).to_owned()).await?);
+            }
+        }
+        let own = format!("$BULLA.BROKER.*.credential.{}", self.broker_id);
+        messages.push(client.subscribe(own).await?);
+        // An invitation is good once: one broker is asked.
+        let joining = "$BULLA.BROKER.*.join";
+        let queue = "bulla-brokers".to_owned();
+        messages.push(client.queue_subscribe(joining, queue).await?);
         Ok(Requests {
             plane: self,
             client,
-            messages: select_all([challenges, credentials, kem_records, joining]),
+            messages,
+            answered: Copies::default(),
         })
     }
 
@@ -389,7 +394,8 @@ impl ControlPlane {
 pub(crate) struct Requests {
     plane: Arc<ControlPlane>,
     client: Client,
-    messages: futures_util::stream::SelectAll<async_nats::Subscriber>,
+    messages: SelectAll<async_nats::Subscriber>,
+    answered: Copies,
 }
 
 impl Requests {
@@ -421,7 +427,10 @@ impl Requests {
         let _ = places.acquire_many(all).await;
     }
 
-    async fn answer(&self, message: Message, places: &Arc<Semaphore>) {
+    async fn answer(&mut self, message: Message, places: &Arc<Semaphore>) {
+        if self.answered.holds(&message) {
+            return;
+        }
         let Ok(place) = Arc::clone(places).acquire_owned().await else {
             return;
         };
@@ -444,6 +453,28 @@ impl Requests {
             drop(place);
         };
         tokio::spawn(answer.instrument(span));
+    }
+}
+
+/// Where answers went last. A broker in both groups gets both copies of a question,
+/// which nats-server gives one and the same reply subject.
+#[derive(Default)]
+struct Copies(VecDeque<async_nats::Subject>);
+
+impl Copies {
+    /// Whether this one was answered a moment ago. From now on it was.
+    fn holds(&mut self, message: &Message) -> bool {
+        let Some(reply) = &message.reply else {
+            return false;
+        };
+        if self.0.contains(reply) {
+            return true;
+        }
+        if self.0.len() >= COPIES {
+            self.0.pop_front();
+        }
+        self.0.push_back(reply.clone());
+        false
     }
 }
 
@@ -538,6 +569,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Requests worked on at the same time; the others wait.
 const AT_ONCE: usize = 64;
+
+/// Questions that may lie between the two copies of one; beyond that it is answered twice,
+/// which harms nobody.
+const COPIES: usize = 64;
 
 /// Workloads whose requests are counted at the same time.
 const QUOTA_CAPACITY: usize = 16_384;

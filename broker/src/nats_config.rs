@@ -389,6 +389,10 @@ max_control_line: 32KB
 # The largest sealed message, and the largest answer of the callout (about
 # 15,000 subjects of permissions).
 max_payload: 1MB
+# Who has hung for half a minute is given up: until then he keeps his share of what is asked
+# of his queue groups.
+ping_interval: "10s"
+ping_max: 2
 
 # No MQTT, no leaf nodes, no WebSocket: what is not listening needs no rule.
 

@@ -128,10 +128,10 @@ async fn start_node(
     let whole = provision.path("jetstream");
     let text = base
         .replace("\"bulla-dev\"", &format!("\"{name}\""))
-        .replace(&*whole.to_string_lossy(), &store.to_string_lossy());
+        .replace(&*whole.to_string_lossy(), &store.to_string_lossy())
+        .replace("ping_interval: \"10s\"", "ping_interval: \"1s\"");
     let text = format!(
-        "{text}\ncluster {{\n  name: bulla\n  listen: \"127.0.0.1:{port}\"\n  routes: [ {} ]\n}}\n\
-         ping_interval: \"1s\"\nping_max: 2\n",
+        "{text}\ncluster {{\n  name: bulla\n  listen: \"127.0.0.1:{port}\"\n  routes: [ {} ]\n}}\n",
         routes.join(", ")
     );
     let config = EngineConfig {

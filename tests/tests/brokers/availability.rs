@@ -195,6 +195,85 @@ async fn one_of_two_brokers_hangs_and_the_other_dies_and_everybody_gets_in() {
     assert!(connects.good > 50, "{connects:?}");
 }
 
+/// How long whole clients take to come in and ask something, one after the other.
+async fn newcomers(bus: &Bus, count: usize) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for number in 0..count {
+        let began = Instant::now();
+        let client = Client::connect(bus.connect_options("shop")).await;
+        let client = client.unwrap_or_else(|error| panic!("newcomer {number}: {error:?}"));
+        assert!(ask(&client, number as u64).await);
+        took.push(began.elapsed());
+        client.drain().await;
+    }
+    took.sort();
+    took
+}
+
+/// What a user of the SDK sees: connection, challenge, credential and the record of keys
+/// are asked of brokers, and none of it waits for the one that hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_a_broker_hangs_notices_nothing() {
+    let bus = bus(Duration::from_secs(60)).await;
+    let a = BrokerProcess::start(&bus, Group::A).await;
+    let b = BrokerProcess::start(&bus, Group::B).await;
+    let (_till, _service, _shop) = till_and_shop(&bus).await;
+    for hung in [&a, &b] {
+        hung.signal(Signal::STOP);
+        let took = newcomers(&bus, 16).await;
+        println!("with one that hangs: {took:?}");
+        // Two seconds is what one of them waits who asked the broker that hangs.
+        assert!(took[15] < Duration::from_millis(1_800), "{took:?}");
+        hung.signal(Signal::CONT);
+        until("it is well again", Duration::from_secs(10), async || {
+            hung.ask("/readyz").await.0 == 200
+        })
+        .await;
+    }
+}
+
+/// nats-server gives up who does not answer it any more, so that what only one queue
+/// group is asked for waits no longer than that. Here with pings each second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_is_given_up_by_nats_server_and_comes_back() {
+    let mut bus = bus(Duration::from_secs(60)).await;
+    bus.restart_server_as(|config| {
+        let sooner = config.replace("ping_interval: \"10s\"", "ping_interval: \"1s\"");
+        assert_ne!(sooner, config);
+        sooner
+    })
+    .await;
+    let a = BrokerProcess::start(&bus, Group::A).await;
+    let _b = BrokerProcess::start(&bus, Group::B).await;
+    let sys = bus.sys_client().await;
+    let connected = async || {
+        let ask = sys.request("$SYS.REQ.SERVER.PING.CONNZ", "{}".into());
+        let answer = ask.await.unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        let all = answer["data"]["connections"].as_array().unwrap().clone();
+        let name = |c: &serde_json::Value| c["name"].as_str().unwrap_or_default().to_owned();
+        let is_brokers = |name: &String| name.starts_with("bulla broker");
+        all.iter().map(name).filter(is_brokers).count()
+    };
+    let both = connected().await;
+    a.signal(Signal::STOP);
+    let began = Instant::now();
+    until("it is given up", Duration::from_secs(10), async || {
+        connected().await == both / 2
+    })
+    .await;
+    println!("given up after {:?}", began.elapsed());
+    a.signal(Signal::CONT);
+    until("it is back", Duration::from_secs(10), async || {
+        connected().await == both
+    })
+    .await;
+    until("it is well", Duration::from_secs(10), async || {
+        a.ask("/readyz").await.0 == 200
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_are_replaced_one_after_the_other_and_nothing_fails() {
     let bus = bus(Duration::from_secs(60)).await;

@@ -103,6 +103,12 @@ async fn what_dashboard_and_alerts_name_is_there_and_nobody_is_named() {
             .await,
         1.0
     );
+    // Its record of keys, too, was asked of both groups, and registered once.
+    let record = [r#"verb="kem""#];
+    assert_eq!(
+        broker.metric("bulla_broker_decisions_total", &record).await,
+        1.0
+    );
     assert!(
         broker
             .metric("bulla_broker_callout_seconds_count", &[])
