@@ -9,6 +9,8 @@
     missing_docs
 )]
 
+#[path = "lifecycle_cli/cluster.rs"]
+mod cluster;
 #[path = "lifecycle_cli/deployment.rs"]
 mod deployment;
 #[path = "lifecycle_cli/operator_mode.rs"]

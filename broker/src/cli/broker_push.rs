@@ -1,15 +1,18 @@
 //! `bulla broker push`: tells running nats-servers what an operator vouches for.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use async_nats::Client;
 use bulla_identity::Nkey;
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{BAD, chain};
 use crate::bus_user::BusUserError;
@@ -109,9 +112,12 @@ async fn push(args: &BrokerPushArgs) -> Result<u8, Failure> {
     let sys = connection::connect_once(&config.nats_url, user, config.tls.ca.clone()).await?;
     let mut outcomes = Vec::new();
     for (account, jwt) in accounts {
-        let asked = sys.request(UPDATE, jwt.into());
+        let asked = sys.request(UPDATE, jwt.clone().into());
         let outcome = match timeout(LIMIT, asked).await {
-            Ok(Ok(answer)) => judge(&answer.payload),
+            Ok(Ok(answer)) => match judge(&answer.payload) {
+                Ok(said) => taken(&sys, account, &jwt).await.map(|()| said),
+                refused => refused,
+            },
             _ => Err(
                 "no server keeps what is pushed: is its resolver MEMORY? Then reload it".to_owned(),
             ),
@@ -134,6 +140,79 @@ fn judge(answer: &[u8]) -> Result<String, String> {
         )),
         (None, None) => Err("it answered nothing of use".to_owned()),
     }
+}
+
+/// Whether every server that uses an account goes by what was pushed. A server stores also
+/// what a key has signed that it does not trust, answers that all is well, and goes on by
+/// what it had.
+async fn taken(sys: &Client, account: Nkey, jwt: &str) -> Result<(), String> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let behind = servers_behind(sys, account, jwt).await;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            let names = behind.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "stored, but not taken by {names}: does it trust the key that signed it? A node \
+                 reads the operator's JWT when it starts"
+            ));
+        }
+        sleep(NEXT).await;
+    }
+}
+
+/// The names of servers that know this account and go by something else.
+async fn servers_behind(sys: &Client, account: Nkey, jwt: &str) -> BTreeSet<String> {
+    let mut behind = BTreeSet::new();
+    let inbox = sys.new_inbox();
+    let Ok(mut answers) = sys.subscribe(inbox.clone()).await else {
+        return behind;
+    };
+    let question = json!({ "account": account.to_string() }).to_string();
+    if sys
+        .publish_with_reply(RUNS, inbox, question.into())
+        .await
+        .is_err()
+    {
+        return behind;
+    }
+    // Nobody says how many servers there are: those that are well answer at once.
+    while let Ok(Some(answer)) = timeout(NEXT, answers.next()).await {
+        let Ok(runs) = serde_json::from_slice::<Runs>(&answer.payload) else {
+            continue;
+        };
+        let detail = runs.data.and_then(|data| data.account_detail);
+        if detail.is_some_and(|detail| detail.jwt != jwt) {
+            behind.insert(runs.server.name);
+        }
+    }
+    behind
+}
+
+/// What a server says of an account.
+#[derive(Deserialize)]
+struct Runs {
+    server: Named,
+    /// Not there for an account that nobody has used on it.
+    data: Option<RunsData>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct RunsData {
+    account_detail: Option<Detail>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(default)]
+    jwt: String,
 }
 
 fn tell(as_json: bool, outcomes: &[(Nkey, Result<String, String>)], is_done: bool) {
@@ -160,4 +239,10 @@ fn tell(as_json: bool, outcomes: &[(Nkey, Result<String, String>)], is_done: boo
 /// To whoever keeps accounts' JWTs.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";
 
+/// To every server.
+const RUNS: &str = "$SYS.REQ.SERVER.PING.ACCOUNTZ";
+
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two answers of servers, and between two looks.
+const NEXT: Duration = Duration::from_millis(300);

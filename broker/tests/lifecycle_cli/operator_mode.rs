@@ -26,13 +26,17 @@ may = ["serve"]
 on = ["billing.quote"]
 "#;
 
-async fn good(dir: &Path, words: &[&str]) -> String {
+pub(crate) async fn good(dir: &Path, words: &[&str]) -> String {
     let (code, text) = bulla(dir, words).await;
     assert_eq!(code, 0, "{words:?}: {text}");
     text
 }
 
-async fn two_workloads(dir: &Path) {
+pub(crate) async fn two_workloads(dir: &Path) {
+    two_workloads_by(dir, RULES).await;
+}
+
+pub(crate) async fn two_workloads_by(dir: &Path, rules: &str) {
     for name in ["orders", "billing"] {
         let key = format!("keys/{name}.nk");
         let words = [
@@ -47,7 +51,7 @@ async fn two_workloads(dir: &Path) {
         good(dir, &words).await;
     }
     let policy = std::fs::read_to_string(dir.join("policy.toml")).unwrap();
-    std::fs::write(dir.join("policy.toml"), policy + RULES).unwrap();
+    std::fs::write(dir.join("policy.toml"), policy + rules).unwrap();
     let words = [
         "policy",
         "apply",
@@ -61,7 +65,7 @@ async fn two_workloads(dir: &Path) {
     good(dir, &words).await;
 }
 
-async fn client(dir: &Path, port: u16, name: &str) -> Client {
+pub(crate) async fn client(dir: &Path, port: u16, name: &str) -> Client {
     let domain = TrustDomain::parse("acme.example").unwrap();
     let id = WorkloadId::new(&domain, &WorkloadName::parse(name).unwrap());
     let seed = dir.join(format!("keys/{name}.nk"));
@@ -82,7 +86,7 @@ async fn talk(dir: &Path, port: u16) {
     assert_eq!(answer.unwrap(), 12);
 }
 
-async fn sound(dir: &Path) {
+pub(crate) async fn sound(dir: &Path) {
     let (code, text) = bulla(dir, &["doctor", "--dir", ".", "--strict", "--json"]).await;
     let found: Value = serde_json::from_str(&text).unwrap();
     let ill = found["findings"].as_array().unwrap().iter();
@@ -171,6 +175,11 @@ async fn a_deployment_in_operator_mode_is_sound_and_two_services_talk() {
     ];
     good(&dir, &words).await;
     good(&dir, &["broker", "init", "--dir", ".", "--update"]).await;
+    // Its node does not trust that key yet: it stores what is pushed, says that all is well,
+    // and goes by what it had. That is told.
+    let (code, text) = bulla(&dir, &["broker", "push", "--dir", "."]).await;
+    assert!(code == 1 && text.contains("not taken by n1"), "{text}");
+    talk(&dir, deployment.port).await;
     deployment.restart().await;
     deployment.until_up().await;
     talk(&dir, deployment.port).await;
