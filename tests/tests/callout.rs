@@ -295,3 +295,53 @@ async fn without_any_broker_nobody_gets_in() {
     bus.add_broker(Group::Both).await;
     let _client = bus.raw_client("orders").await;
 }
+
+/// What `JS` exports is for `APP`: an account that somebody adds to the server cannot take
+/// it.
+#[tokio::test]
+async fn what_the_account_of_streams_exports_is_for_workloads_alone() {
+    let bus = Bus::start(POLICY).await;
+    let config = bus.provision().path("nats-server.conf");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let exports = text.split("exports: [").nth(1).unwrap();
+    let exports = exports.split("\n    ]").next().unwrap();
+    let mut tried = 0;
+    for export in exports.lines().filter(|line| line.contains('"')) {
+        let kind = match export.contains("stream: \"") {
+            true => "stream",
+            false => "service",
+        };
+        let subject = export.split('"').nth(1).unwrap();
+        let thief = format!(
+            "accounts {{\n  THIEF {{\n    users: [ {{ user: thief, password: thief }} ]\n    \
+             imports: [ {{ {kind}: {{ account: JS, subject: \"{subject}\" }}, to: \"stolen.>\" }} ]\n  }}\n"
+        );
+        let public = export.replace(", accounts: [ APP ]", "");
+        let open = text.replacen("accounts {\n", &thief, 1);
+        assert_ne!(open, text);
+        assert!(
+            !is_accepted(&bus, &open).await,
+            "anybody may have `{subject}`"
+        );
+        // It is refused for that reason.
+        let open = open.replace(export, &public);
+        assert!(is_accepted(&bus, &open).await, "`{subject}`");
+        tried += 1;
+    }
+    assert!(tried >= 14, "{tried}");
+}
+
+/// Whether nats-server takes a configuration, which it does not run.
+async fn is_accepted(bus: &Bus, config: &str) -> bool {
+    let file = bus.provision().path("tried.conf");
+    std::fs::write(&file, config).unwrap();
+    let binary = bulla_testing::engine().await.binary();
+    let tried = tokio::process::Command::new(binary)
+        .arg("-t")
+        .arg("--config")
+        .arg(&file)
+        .output()
+        .await
+        .unwrap();
+    tried.status.success()
+}

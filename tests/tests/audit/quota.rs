@@ -116,3 +116,52 @@ async fn who_floods_the_log_is_silenced_there_for_a_while_and_nobody_else_is() {
     })
     .await;
 }
+
+/// A broker that began later has not counted what was written before it, and learns from
+/// the others who is silent, and until when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_begins_later_keeps_silent_whom_the_others_found() {
+    let mut bus = Bus::start_with(BusOptions {
+        brokers: Vec::new(),
+        ..BusOptions::new(POLICY)
+    })
+    .await;
+    let file = bus.provision().path("broker.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    // Silent for a sixteenth of eight minutes: half a minute.
+    let audit = "[audit]\nkeep = \"8m\"\nmax_mebibytes = 8\nworkload_percent = 5\n";
+    std::fs::write(&file, format!("{text}\n{audit}")).unwrap();
+    let first = bus.add_broker(Group::A).await;
+    let tag = bus.workload("front").tag();
+    let subject = format!("$BULLA.AUDIT.{tag}.00000000000000ff");
+    let junk = "x".repeat(64 * 1024);
+    let mut flood = bus.raw_socket("front").await;
+    let mut sent = 0;
+    while is_taken(&mut flood, &subject, &junk).await {
+        sent += 1;
+        assert!(sent < 100, "nobody stops it");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let silent = Instant::now();
+
+    let second = bus.add_broker(Group::B).await;
+    // The first says so each second.
+    sleep(Duration::from_millis(1_500)).await;
+    bus.kill_broker(first).await;
+    let mut again = bus.raw_socket("front").await;
+    assert!(
+        !is_taken(&mut again, &subject, "x").await,
+        "it has forgotten"
+    );
+    let mut other = bus.raw_socket("back").await;
+    let others = format!(
+        "$BULLA.AUDIT.{}.00000000000000ff",
+        bus.workload("back").tag()
+    );
+    assert!(is_taken(&mut other, &others, "x").await);
+    assert!(
+        silent.elapsed() < Duration::from_secs(25),
+        "it would be over"
+    );
+    bus.stop_broker(second).await;
+}

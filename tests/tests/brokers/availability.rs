@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_broker::callout::Group;
+use bulla_identity::reserved;
 use bulla_keyring::NkeySeed;
 use bulla_sdk::{Client, Message, ServiceError};
 use bulla_tests::{BrokerProcess, Bus, BusOptions, RawSocket};
@@ -364,6 +365,30 @@ async fn what_was_asked_before_a_broker_stops_is_answered() {
         assert!(asked.await.unwrap(), "a question was lost");
     }
     assert!(first.ended().await.success());
+}
+
+/// The same for what connected workloads ask: a challenge of it is good with it alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_workloads_asked_before_a_broker_stops_is_answered() {
+    let bus = bus(Duration::from_secs(60)).await;
+    let mut alone = BrokerProcess::start(&bus, Group::Both).await;
+    let raw = bus.raw_client("shop").await;
+    let subject = reserved::broker_challenge(bus.workload("shop").tag());
+    alone.signal(Signal::STOP);
+    let asked: Vec<_> = (0..16)
+        .map(|_| {
+            let (raw, subject) = (raw.clone(), subject.clone());
+            tokio::spawn(async move { raw.request(subject, "x".into()).await })
+        })
+        .collect();
+    // They lie before a broker that does not read them yet.
+    sleep(Duration::from_millis(300)).await;
+    alone.signal(Signal::TERM);
+    alone.signal(Signal::CONT);
+    for asked in asked {
+        assert!(asked.await.unwrap().is_ok(), "a question was lost");
+    }
+    assert!(alone.ended().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@
 mod availability;
 mod cluster;
 mod follow;
+mod hostile;
 mod observability;
 mod operator_mode;
 mod traces;

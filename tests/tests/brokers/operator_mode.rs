@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bulla_broker::callout::Group;
+use bulla_keyring::NkeySeed;
 use bulla_sdk::{Message, ServiceError};
-use bulla_tests::{Bus, BusOptions, RawSocket};
+use bulla_tests::{BrokerProcess, Bus, BusOptions, RawSocket, now};
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -164,4 +167,165 @@ async fn who_names_a_broker_or_shows_a_ticket_of_another_gets_nothing() {
     let mut nobody = RawSocket::connect(bus.nats_url()).await;
     let login = json!({ "nkey": nkey.to_string(), "protocol": 1, "verbose": false });
     assert!(!nobody.log_in(&login).await);
+}
+
+/// nats-server does not do what a broker asks it for, because its configuration is broken:
+/// who lost a right does not keep it for that, and the operator is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_fails_is_told_and_who_has_too_much_is_disconnected() {
+    let bus = Bus::start_with(BusOptions {
+        operator_mode: true,
+        brokers: Vec::new(),
+        ..BusOptions::new(POLICY)
+    })
+    .await;
+    let a = BrokerProcess::start(&bus, Group::A).await;
+    let b = BrokerProcess::start(&bus, Group::B).await;
+    let mut raw = bus.raw_socket("orders").await;
+    assert!(!raw.is_refused("PUB a.two 1\r\nx").await);
+    let untouched = bus.raw_socket("other").await;
+    let before = connections(&bus).await;
+
+    let config = bus.provision().path("nats-server.conf");
+    let sound = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{sound}\nno_such_setting: {{\n")).unwrap();
+    let less = POLICY.replace("\"a.one\", \"a.two\"", "\"a.one\"");
+    let less = less.replacen("on = [\"a.one\"]", "on = [\"a.one\", \"a.three\"]", 1);
+    let less = less.replace(
+        "may = [\"subscribe\"]\non = [\"a.one\"]",
+        "may = [\"subscribe\"]\non = [\"a.one\", \"a.two\"]",
+    );
+    bus.publish_policy(&less).await;
+    let began = Instant::now();
+    timeout(3 * PROMISE, ended(raw))
+        .await
+        .expect("it has too much");
+    println!("ended after {:?}", began.elapsed());
+    let sum = async |metric: &str, labels: &[&str]| {
+        a.metric(metric, labels).await + b.metric(metric, labels).await
+    };
+    let failed = [r#"outcome="failed""#];
+    assert!(sum("bulla_broker_reauthorisations_total", &failed).await >= 1.0);
+    let lost = [r#"reason="permissions_changed""#, r#"outcome="ok""#];
+    assert!(sum("bulla_broker_connections_ended_total", &lost).await >= 1.0);
+    let told = "the server did not ask anew";
+    tokio::select! {
+        () = a.says(told, 5 * PROMISE) => {}
+        () = b.says(told, 5 * PROMISE) => {}
+    }
+    // Nobody else went.
+    let after = connections(&bus).await;
+    let (cid, _) = before
+        .iter()
+        .find(|(_, user)| user.starts_with("other"))
+        .unwrap();
+    assert!(after.contains_key(cid), "{after:?}");
+    drop(untouched);
+
+    // Once it is sound again, the next change reaches connections as they are.
+    std::fs::write(&config, sound).unwrap();
+    let mut raw = bus.raw_socket("orders").await;
+    let cids = async || connections(&bus).await.into_keys().collect::<Vec<_>>();
+    let before = cids().await;
+    bus.publish_policy(POLICY).await;
+    until(5 * PROMISE, async || {
+        !raw.is_refused("PUB a.two 1\r\nx").await
+    })
+    .await;
+    assert_eq!(cids().await, before);
+}
+
+/// Another account of the same operator takes nothing of `JS` without a token that the
+/// account `JS` signed for it.
+#[tokio::test]
+async fn another_account_of_the_operator_takes_nothing_that_is_not_given_to_it() {
+    let mut bus = bus().await;
+    let seed = |name: &str| {
+        let file = bus.provision().path(&format!("keys/{name}.nk"));
+        NkeySeed::parse(&bulla_process::secret_file::read_line(&file).unwrap()).unwrap()
+    };
+    let (operator, js) = (seed("operator"), seed("JS"));
+    let random = [7; 32];
+    let thief = NkeySeed::from_random(bulla_identity::NkeyKind::Account, &random).unwrap();
+    let user = NkeySeed::from_random(bulla_identity::NkeyKind::User, &random).unwrap();
+    let tag = bus.workload("orders").tag();
+    let asked = format!("$BULLA.BROKER.{tag}.challenge");
+    let account = thief.public().to_string();
+    let subject = "$BULLA.BROKER.>";
+    let given = statement(
+        &js,
+        &account,
+        subject,
+        json!({ "subject": subject, "kind": "service", "type": "activation", "version": 2 }),
+    );
+    // With the token it would be answered: what is tried is what the token is for.
+    for (token, is_answered) in [(None, false), (Some(given), true)] {
+        let mut import = json!({
+            "name": subject, "subject": subject, "type": "service",
+            "account": js.public().to_string(), "local_subject": subject,
+        });
+        if let Some(token) = token {
+            import["token"] = token.into();
+        }
+        let limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
+            "wildcards": true, "conn": -1, "leaf": 0,
+        });
+        let claims = json!({
+            "limits": limits, "imports": [import], "type": "account", "version": 2,
+        });
+        let jwt = statement(&operator, &account, "thief", claims);
+        bus.restart_server_as(|config| {
+            let preload = format!("resolver_preload: {{\n  {account}: \"{jwt}\"\n");
+            let open = config.replacen("resolver_preload: {\n", &preload, 1);
+            assert_ne!(open, config);
+            open
+        })
+        .await;
+        // The broker is there again.
+        until(20 * PROMISE, async || {
+            bus.raw_client_with("orders", bus.seed("orders"))
+                .await
+                .is_ok()
+        })
+        .await;
+        let nothing = json!({});
+        let user_jwt = statement(
+            &thief,
+            &user.public().to_string(),
+            "thief",
+            json!({
+                "pub": nothing, "sub": nothing, "subs": -1, "data": -1, "payload": -1,
+                "type": "user", "version": 2,
+            }),
+        );
+        let mut socket = RawSocket::connect(bus.nats_url()).await;
+        let mut login = RawSocket::login_of(&user, socket.nonce());
+        login.as_object_mut().unwrap().remove("nkey");
+        login["jwt"] = user_jwt.into();
+        assert!(
+            socket.log_in(&login).await,
+            "the operator's account is good"
+        );
+        socket.command("SUB back 1").await;
+        let mut lines = socket.command(&format!("PUB {asked} back 1\r\nx")).await;
+        if let Ok(Some(line)) = timeout(PROMISE, socket.line()).await {
+            lines.push(line);
+        }
+        let got = lines.iter().any(|line| line.starts_with("MSG back"));
+        assert_eq!(got, is_answered);
+    }
+}
+
+/// A JWT as nats-server reads it.
+fn statement(by: &NkeySeed, subject: &str, name: &str, nats: Value) -> String {
+    let claims = json!({
+        "iat": now().as_secs(), "iss": by.public().to_string(), "jti": "x",
+        "name": name, "nats": nats, "sub": subject,
+    });
+    let part = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let header = br#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
+    let input = format!("{}.{}", part(header), part(claims.to_string().as_bytes()));
+    let signature = by.sign_text(&input);
+    format!("{input}.{}", part(signature.as_bytes()))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulla_broker::BrokerConfig;
+use bulla_broker::callout::Group;
 use bulla_broker::engine::{Engine, NatsServer};
 use bulla_broker::provision::Provision;
 use bulla_identity::{TrustDomain, WorkloadId, WorkloadName};
@@ -19,7 +20,7 @@ struct Bus {
     server: NatsServer,
     provision: Provision,
     stop: CancellationToken,
-    broker: JoinHandle<()>,
+    brokers: Vec<JoinHandle<()>>,
     /// For hosts, brokers and whoever connects by an nkey.
     house: SvidFiles,
     house_ca: PathBuf,
@@ -33,7 +34,9 @@ struct Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.broker.abort();
+        for broker in &self.brokers {
+            broker.abort();
+        }
     }
 }
 
@@ -44,9 +47,16 @@ fn id(name: &str) -> WorkloadId {
 
 impl Bus {
     async fn start() -> Self {
+        Self::start_with(false, &[Group::Both]).await
+    }
+
+    async fn start_with(operator_mode: bool, groups: &[Group]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (house, mesh, foreign) = (Pki::new("house"), Pki::new("mesh"), Pki::new("foreign"));
-        let provision = Provision::open(dir.path()).unwrap();
+        let mut provision = Provision::open(dir.path()).unwrap();
+        if operator_mode {
+            provision = provision.in_operator_mode();
+        }
         let orders = WorkloadName::parse("orders").unwrap();
         let text = format!(
             r#"
@@ -99,18 +109,23 @@ on  = ["orders.create"]
             house_ca, files.chain, files.key
         ));
         std::fs::write(&file, text).unwrap();
-        let broker = BrokerConfig::load(&file).unwrap();
-        let (stop, readiness) = (CancellationToken::new(), Readiness::new());
-        let running = Box::pin(bulla_broker::run(broker, readiness.clone(), stop.clone()));
-        let broker = tokio::spawn(async move { running.await.unwrap() });
-        tokio::time::timeout(Duration::from_secs(20), readiness.ready())
-            .await
-            .unwrap();
+        let stop = CancellationToken::new();
+        let mut brokers = Vec::new();
+        for group in groups {
+            let mut broker = BrokerConfig::load(&file).unwrap();
+            broker.group = *group;
+            let readiness = Readiness::new();
+            let running = Box::pin(bulla_broker::run(broker, readiness.clone(), stop.clone()));
+            brokers.push(tokio::spawn(async move { running.await.unwrap() }));
+            tokio::time::timeout(Duration::from_secs(20), readiness.ready())
+                .await
+                .unwrap();
+        }
         Self {
             server,
             provision,
             stop,
-            broker,
+            brokers,
             house: files,
             house_ca,
             mesh,
@@ -152,7 +167,16 @@ on  = ["orders.create"]
 
 #[tokio::test]
 async fn a_certificate_of_the_handshake_admits_its_workload_and_bounds_the_session() {
-    let bus = Bus::start().await;
+    bounds_the_session(Bus::start().await).await;
+}
+
+/// nats-server's accounts are JWTs, and two brokers answer.
+#[tokio::test]
+async fn in_operator_mode_a_certificate_of_the_handshake_does_the_same() {
+    bounds_the_session(Bus::start_with(true, &[Group::A, Group::B]).await).await;
+}
+
+async fn bounds_the_session(bus: Bus) {
     // An nkey connects on the same port: there the certificate is only the door's.
     let orders = bus.orders().await;
     let _service = orders

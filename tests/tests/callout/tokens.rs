@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bulla_broker::callout::Group;
 use bulla_envelope::RequestDraft;
 use bulla_identity::{WorkloadId, reserved};
 use bulla_keyring::SigningKey;
 use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bulla_sdk::{Client, ConnectError, ConnectOptions, Message, ServiceError};
-use bulla_tests::{Bus, now, signing_input};
+use bulla_tests::{Bus, BusOptions, now, signing_input};
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -143,8 +144,14 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(edit: impl FnOnce(&mut BusOptions)) -> Self {
         let issuer = Issuer::start().await;
-        let bus = Bus::start(&policy(&issuer)).await;
+        let mut options = BusOptions::new(&policy(&issuer));
+        edit(&mut options);
+        let bus = Bus::start_with(options).await;
         let orders = bus.client("orders").await;
         let service = orders
             .serve("orders.>", async |order: Message<String>| {
@@ -276,6 +283,82 @@ async fn a_key_that_the_issuer_replaced_is_found_and_other_accounts_stay_out() {
             outcome.err()
         );
     }
+}
+
+/// In operator mode, with two brokers: the connection of who came by a token is asked about
+/// anew with each policy and goes on; it ends with its token, and when its workload has to go.
+#[tokio::test]
+async fn in_operator_mode_who_came_by_a_token_is_asked_about_anew_and_stays() {
+    let scene = Scene::start_with(|options| {
+        options.operator_mode = true;
+        options.brokers = vec![Group::A, Group::B];
+    })
+    .await;
+    scene.write(&scene.issuer.token(ACCOUNT, Duration::from_secs(9)));
+    let ends = Instant::now() + Duration::from_secs(9);
+    let checkout = scene.connect().await.unwrap();
+    assert_eq!(
+        ask(&checkout, "orders.create").await.unwrap(),
+        "a pear of checkout"
+    );
+    assert!(ask(&checkout, "bills.list").await.is_err());
+    let (before, _) = connection_of(&scene.bus, "checkout").await;
+
+    // It gets another right, as it is.
+    let more = policy(&scene.issuer).replace("\"orders.>\"]", "\"orders.>\", \"bills.list\"]");
+    scene.bus.publish_policy(&more).await;
+    let deadline = Instant::now() + Duration::from_secs(6);
+    let echo = async |m: Message<String>| Ok::<_, ServiceError>(m.into_payload());
+    let _bills = loop {
+        match scene.orders.serve("bills.list", echo).await {
+            Ok(service) => break service,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    while let Err(error) = ask(&checkout, "bills.list").await {
+        assert!(Instant::now() < deadline, "{error}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let (after, number) = connection_of(&scene.bus, "checkout").await;
+    assert_eq!((before, number), (after, 1), "it was not disconnected");
+
+    // Asked about or not, its token's end is the connection's.
+    scene.write(&scene.issuer.token(ACCOUNT, Duration::from_secs(600)));
+    tokio::time::sleep_until(ends + Duration::from_secs(1)).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = ask(&checkout, "orders.create").await {
+        assert!(Instant::now() < deadline, "{error}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (renewed, _) = connection_of(&scene.bus, "checkout").await;
+    assert_ne!(renewed, after, "it outlived its token");
+
+    scene.bus.revoke_workload("checkout").await;
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while connection_of(&scene.bus, "checkout").await.1 > 0 {
+        assert!(Instant::now() < deadline, "it is revoked and stays");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The number that nats-server gave a workload's newest connection, and how many there are.
+async fn connection_of(bus: &Bus, workload: &str) -> (u64, usize) {
+    let sys = bus.sys_client().await;
+    let question = json!({ "auth": true, "limit": 1024 });
+    let answer = sys
+        .request("$SYS.REQ.SERVER.PING.CONNZ", question.to_string().into())
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    let list = answer["data"]["connections"].as_array().unwrap();
+    let is_its = |c: &&Value| {
+        let user = c["authorized_user"].as_str().unwrap_or_default();
+        user.split('~').next() == Some(workload)
+    };
+    let its = list.iter().filter(is_its);
+    let cids: Vec<u64> = its.map(|c| c["cid"].as_u64().unwrap()).collect();
+    (cids.iter().copied().max().unwrap_or(0), cids.len())
 }
 
 /// A broker vouches for what it sees, not for a connection of some time ago: who is
