@@ -106,8 +106,27 @@ impl BrokerProcess {
         let text = format!("{text}\n[admin]\naddress = \"127.0.0.1:0\"\n{more}");
         let file = provision.path(&format!("{name}-{group}.toml"));
         std::fs::write(&file, text).expect("a writable directory");
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args([TEST, "--exact", "--nocapture"])
+        // A measurement wants the program as it is built for use.
+        let mut command = match std::env::var_os(PROGRAM) {
+            Some(bulla) => {
+                let mut command = Command::new(bulla);
+                command.args([
+                    "broker",
+                    "--until-stdin-closes",
+                    "--log",
+                    "json",
+                    "--config",
+                ]);
+                command.arg(&file);
+                command
+            }
+            None => {
+                let mut command = Command::new(std::env::current_exe().expect("this program"));
+                command.args([TEST, "--exact", "--nocapture"]);
+                command
+            }
+        };
+        let mut child = command
             .env(VARIABLE, &file)
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
@@ -217,5 +236,8 @@ impl Seen {
 
 /// Names the configuration of a process that is to be a broker.
 const VARIABLE: &str = "BULLA_TEST_BROKER_CONFIG";
+
+/// Names a `bulla` to run in the place of this program.
+const PROGRAM: &str = "BULLA_TEST_BROKER";
 
 const LIMIT: Duration = Duration::from_secs(30);
