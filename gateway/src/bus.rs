@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
+use bulla_sdk::MintedToken;
 use bulla_sdk::audit::AuditLog;
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ pub struct BusMessage {
     /// Signed application headers, in order.
     pub headers: Vec<(String, String)>,
     /// The transaction token of the user; none on a public route.
-    pub token: Option<String>,
+    pub token: Option<MintedToken>,
     /// The client's own token, where the route hands it on.
     pub original: Option<Zeroizing<String>>,
     /// W3C trace context.

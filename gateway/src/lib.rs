@@ -74,6 +74,7 @@ mod gateway;
 mod gateway_file;
 mod handle;
 mod head;
+mod hearing;
 mod idempotency;
 mod identity;
 mod introspection;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
 use bulla_token::{
-    MAX_TRANSACTION_LIFETIME, MintError, TokenSigningKey, TransactionClaims, mint_transaction_token,
+    MAX_TRANSACTION_LIFETIME, MintError, MintedToken, TokenSigningKey, TransactionClaims,
 };
 use serde_json::{Map, Value};
 
@@ -70,8 +70,8 @@ impl Minter {
         &self,
         claims: &TransactionClaims,
         key: &TokenKey,
-    ) -> Result<String, MintError> {
-        mint_transaction_token(&self.key, &key.kid, &self.domain, claims)
+    ) -> Result<MintedToken, MintError> {
+        self.key.mint(&key.kid, &self.domain, claims)
     }
 
     /// What the token says of the user beside his name and scopes.

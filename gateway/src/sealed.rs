@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::bus::{Bus, BusError, BusEvent, BusMessage, BusReply, ServiceFault, TokenKey};
 use crate::clock;
 use crate::following::Following;
+use crate::hearing::Hearing;
 use crate::routes::RouteTable;
 use crate::under_policy::{Objection, may_listen, objections};
 
@@ -25,6 +26,7 @@ use crate::under_policy::{Objection, may_listen, objections};
 pub struct SealedBus {
     client: Client,
     following: Following,
+    hearing: Hearing,
 }
 
 impl SealedBus {
@@ -34,6 +36,7 @@ impl SealedBus {
         Self {
             client,
             following: Following::default(),
+            hearing: Hearing::default(),
         }
     }
 
@@ -47,30 +50,6 @@ impl SealedBus {
             consumer.stream() == stream && owner.is_some_and(|o| o.id() == self.client.workload())
         });
         Some((stream.to_owned(), own.map(|c| c.name().to_owned())))
-    }
-
-    /// Listens to what nothing stores.
-    async fn hear(&self, subject: &Subject) -> Result<mpsc::Receiver<BusEvent>, BusError> {
-        let subscribed = self.client.subscribe(subject.as_str()).await;
-        let mut subscription = subscribed.map_err(|error| subscribe_error(&error))?;
-        let (events, receiver) = mpsc::channel(EVENTS_AHEAD);
-        // Ends with its receiver, which the stream's connection holds.
-        tokio::spawn(async move {
-            loop {
-                let message = tokio::select! {
-                    () = events.closed() => return,
-                    message = subscription.next() => message,
-                };
-                let Some(message) = message else { return };
-                let event = event(&message, None);
-                // A client that is this far behind is cut: waiting for it would hold up
-                // the subscription.
-                if events.try_send(event).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(receiver)
     }
 }
 
@@ -129,7 +108,8 @@ impl Bus for SealedBus {
         after: Option<u64>,
     ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
         let Some((stream, consumer)) = self.stored(subject) else {
-            return self.hear(subject).await;
+            let listened = self.hearing.listen(&self.client, subject).await;
+            return listened.map_err(|error| subscribe_error(&error));
         };
         let Some(consumer) = consumer else {
             tracing::warn!(
@@ -258,7 +238,7 @@ fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {
         outgoing = outgoing.original_token(original.as_str());
     }
     match message.token {
-        Some(token) => outgoing.user_token(token),
+        Some(token) => outgoing.minted_token(token),
         None => outgoing.without_user(),
     }
 }
@@ -370,6 +350,3 @@ fn log(what: &'static str, error: &(dyn StdError + 'static)) {
 /// A credential that ends sooner is no use any more: a token under it would have
 /// ended before it arrives.
 const MARGIN: Duration = Duration::from_secs(2);
-
-/// How many events may wait for a client.
-const EVENTS_AHEAD: usize = 64;

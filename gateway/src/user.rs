@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
+use bulla_sdk::MintedToken;
 use http::request::Parts;
 use serde_json::{Map, Value};
 
@@ -202,7 +203,7 @@ fn token<'h>(route: &Route, head: &'h Parts) -> Result<(Scheme, &'h str), AuthEr
 
 /// A transaction token, and what it says openly of its user.
 pub(crate) struct Minted {
-    pub(crate) token: String,
+    pub(crate) token: MintedToken,
     pub(crate) claims: Map<String, Value>,
 }
 

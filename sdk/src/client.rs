@@ -10,7 +10,6 @@ use bulla_identity::{NkeyKind, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{AuthorityKey, AuthorityRole, KeyId, NkeySeed, VerifyingKey};
 use bulla_policy::Policy;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -34,6 +33,7 @@ use crate::error::{
 use crate::kems::OwnKems;
 use crate::layers::Caller;
 use crate::lent::{Ears, Loan};
+use crate::listened::Listened;
 use crate::message::{IntoReply, Message};
 use crate::options::ConnectOptions;
 use crate::outgoing::Outgoing;
@@ -252,6 +252,7 @@ impl Client {
                 roots: VerifiedRoots::new(),
                 handling: AtomicUsize::new(0),
                 appending: AtomicUsize::new(0),
+                listened: Arc::new(Listened::since(started, options.clock_skew)),
                 users: Users::new(
                     options.clock_skew,
                     options.workload.clone(),
@@ -271,8 +272,6 @@ impl Client {
                 own,
                 replies,
                 stats,
-                started,
-                listened: Mutex::default(),
                 _renewing: stop.clone().drop_guard(),
             }),
         };
@@ -380,7 +379,8 @@ impl Client {
     /// comes asynchronously, is an error if it comes at once; a later one is
     /// counted (`subscription_refused_by_server`) and logged. The first subscription of a
     /// process waits until its replay window can vouch for what it gets: the
-    /// clock skew after the start.
+    /// clock skew after the start; one on a pattern that was listened to before, until
+    /// the clock skew has passed since the one before it was dropped.
     ///
     /// # Errors
     /// [`SubscribeError`].

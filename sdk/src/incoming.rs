@@ -22,6 +22,7 @@ use crate::clock;
 use crate::content::ContentType;
 use crate::control::AsOf;
 use crate::decision_log::{self, DecisionId};
+use crate::listened::Listening;
 use crate::message::{Facts, Message};
 use crate::once::{Once, Share};
 use crate::original;
@@ -70,7 +71,7 @@ pub(crate) struct Opener {
     role: Role,
     once: Once,
     origins: Mutex<Origins>,
-    not_before: UnixMillis,
+    listening: Listening,
 }
 
 /// A message that passed, and what is needed to answer it.
@@ -174,19 +175,26 @@ impl Current {
     }
 }
 
+/// Its replay memory ends with it.
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.listening.end_at(self.once.latest());
+    }
+}
+
 impl Opener {
     pub(crate) fn new(
         shared: Arc<Shared>,
         role: Role,
         in_group: Option<String>,
-        not_before: UnixMillis,
+        listening: Listening,
     ) -> Self {
         Self {
             once: Once::new(Arc::clone(&shared), in_group),
             shared,
             role,
             origins: Mutex::default(),
-            not_before,
+            listening,
         }
     }
 
@@ -464,7 +472,7 @@ impl Opener {
             } else {
                 origin.requirements.max_age
             },
-            not_before: self.not_before,
+            not_before: self.listening.not_before(),
             request: None,
         })?;
         let answer_to = match envelope.reply_to() {

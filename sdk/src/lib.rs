@@ -141,6 +141,7 @@ mod layers;
 mod lent;
 mod letter;
 mod link;
+mod listened;
 mod message;
 mod once;
 mod open;
@@ -189,6 +190,7 @@ pub use bulla_envelope::{
     DecisionId, LeafHash, Limits, LimitsError, MessageId, Stale, TraceParent,
 };
 pub use bulla_identity::{Claims, Subject, WorkloadId};
+pub use bulla_token::MintedToken;
 pub use certificate::CertificateFileError;
 pub use chains::{Hop, ProofError};
 pub use client::Client;

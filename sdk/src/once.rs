@@ -59,6 +59,11 @@ impl Once {
         self.in_group.is_some()
     }
 
+    /// The latest time at which something was accepted.
+    pub(crate) fn latest(&self) -> UnixMillis {
+        self.window.lock().now()
+    }
+
     /// ENV-40: each message once. Two with one number are an alarm (ENV-44).
     pub(crate) fn commit(
         &self,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bulla_envelope::{Ancestry, Limits, MessageId, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
+use bulla_token::MintedToken;
 use bytes::Bytes;
 use serde::Serialize;
 use tracing::Span;
@@ -53,6 +54,7 @@ enum UserChoice {
     Inherit,
     Nobody,
     Token(String),
+    Minted(MintedToken),
     Verified(User),
 }
 
@@ -134,6 +136,13 @@ impl<'a> Outgoing<'a> {
     /// that minted it. Everywhere else the user comes along by itself.
     pub fn user_token(mut self, token: impl Into<String>) -> Self {
         self.user = UserChoice::Token(token.into());
+        self
+    }
+
+    /// The same of a token that this process has signed itself, under the token key of its
+    /// credential: its signature is not verified again.
+    pub fn minted_token(mut self, token: MintedToken) -> Self {
+        self.user = UserChoice::Minted(token);
         self
     }
 
@@ -474,6 +483,15 @@ impl UserChoice {
                     reason: refusal.code(),
                 })?)
             }
+            Self::Minted(token) => {
+                let user = shared
+                    .users
+                    .verify_minted(&shared.control, &token, now)
+                    .await;
+                Some(user.map_err(|refusal| SendError::User {
+                    reason: refusal.code(),
+                })?)
+            }
             Self::Verified(user) => Some(user),
             Self::Inherit => inherited,
             Self::Nobody => None,
@@ -499,7 +517,7 @@ impl UserChoice {
                 user => Some(user),
             },
             Self::Nobody => Some(None),
-            Self::Token(_) | Self::Verified(_) => None,
+            Self::Token(_) | Self::Minted(_) | Self::Verified(_) => None,
         }
     }
 }

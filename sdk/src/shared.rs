@@ -1,12 +1,10 @@
 //! What the handles of one client share.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use bulla_envelope::VerifiedRoots;
-use bulla_identity::{UnixMillis, WorkloadName};
-use parking_lot::Mutex;
+use bulla_identity::WorkloadName;
 use tokio_util::sync::DropGuard;
 
 use crate::bucket::Memories;
@@ -14,7 +12,7 @@ use crate::claims::Claims;
 use crate::connection::Connection;
 use crate::control::Control;
 use crate::decision_log::Decisions;
-use crate::incoming::Role;
+use crate::listened::Listened;
 use crate::options::ConnectOptions;
 use crate::own::OwnCredential;
 use crate::replies::Replies;
@@ -56,8 +54,7 @@ pub(crate) struct Shared {
     pub(crate) replies: Replies,
     pub(crate) stats: Stats,
     pub(crate) reporter: Reporter,
-    pub(crate) started: UnixMillis,
-    pub(crate) listened: Mutex<HashSet<(Role, String)>>,
+    pub(crate) listened: Arc<Listened>,
     /// Renewal goes on for as long as a client, service or subscription lives.
     pub(crate) _renewing: DropGuard,
 }
@@ -66,14 +63,5 @@ impl Shared {
     /// This workload's short name, which is its queue group too.
     pub(crate) fn own_name(&self) -> &str {
         self.own_name.as_str()
-    }
-
-    /// From when on envelopes are accepted on a new subscription: those from
-    /// before might have been handled by an earlier process, or by an earlier
-    /// subscription of this one, whose replay window is gone.
-    pub(crate) fn not_before(&self, role: Role, pattern: &str, now: UnixMillis) -> UnixMillis {
-        let first = self.listened.lock().insert((role, pattern.to_owned()));
-        let start = if first { self.started } else { now };
-        start.saturating_add(self.options.clock_skew)
     }
 }

@@ -565,10 +565,10 @@ async fn listen(
 
     let now = clock::now();
     let subject = pattern.to_nats();
-    let not_before = shared.not_before(role, &subject, now);
+    let listening = shared.listened.begin(role, &subject, now);
     // Earlier messages would be refused: in a queue group another replica
     // takes them while this one waits.
-    let from = not_before.saturating_add(clock::GRAIN);
+    let from = listening.not_before().saturating_add(clock::GRAIN);
     tokio::time::sleep(from.saturating_since(now)).await;
 
     let mut watch = shared.connection.watch();
@@ -593,7 +593,7 @@ async fn listen(
         Arc::clone(shared),
         role,
         group.then_some(subject),
-        not_before,
+        listening,
     );
     Ok((opener, raw))
 }

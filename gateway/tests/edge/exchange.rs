@@ -134,7 +134,7 @@ async fn the_token_stays_at_the_edge_and_a_transaction_token_goes_on() {
         "{:?}{:?}{}",
         message.headers,
         message.payload,
-        message.token.clone().unwrap()
+        message.token.as_ref().unwrap().as_str()
     );
     assert!(!all.contains(&token) && !all.contains("session=1"));
     let user = transaction(&message);
@@ -342,6 +342,7 @@ async fn the_clients_own_token_goes_on_only_where_the_route_says_so() {
             .token
             .as_ref()
             .unwrap()
+            .as_str()
             .contains(token.split('.').nth(1).unwrap())
     );
     // Other routes hand on nothing.

@@ -411,7 +411,7 @@ pub fn edge_id() -> WorkloadId {
 pub fn transaction(message: &BusMessage) -> TransactionToken {
     let token = message.token.as_ref().expect("the message has a token");
     verify_transaction_token(
-        token,
+        token.as_str(),
         TokenSigningKey::from_seed(SEED).public(),
         &TrustDomain::parse("acme.example").unwrap(),
         UnixMillis::from_secs(now()),

@@ -206,6 +206,12 @@ impl ReplayWindow {
         self.commit_entry(&entry, now)
     }
 
+    /// The latest time that it was told.
+    #[must_use]
+    pub const fn now(&self) -> UnixMillis {
+        self.now
+    }
+
     /// Pages that are held now, for a metric.
     #[must_use]
     pub const fn pages(&self) -> usize {

@@ -165,6 +165,11 @@ impl Control {
         Box::pin(self.0.lookups.in_flight.get_with(key_id, ask)).await
     }
 
+    /// The same if it is held, or known to be none; otherwise nothing.
+    pub(crate) fn credential_at_once(&self, key_id: KeyId, now: UnixMillis) -> Option<Lookup> {
+        self.0.held(key_id, now)
+    }
+
     /// The credential with this key id as it counted at a time `at` in the past,
     /// under the trust and the policy of now: for what a stream stored then.
     pub(crate) async fn credential_as_of(

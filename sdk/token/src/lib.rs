@@ -80,9 +80,9 @@ pub use exchange::{
 };
 pub use jwks::{IgnoredKey, KeySet, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use transaction::{
-    MAX_REACH, MAX_TRANSACTION_LIFETIME, TRANSACTION_TYP, TokenSigningKey, TransactionClaims,
-    TransactionToken, is_reserved_context_name, mint_transaction_token, trust_domain_uri,
-    unverified_kid, verify_transaction_token,
+    MAX_REACH, MAX_TRANSACTION_LIFETIME, MintedToken, TRANSACTION_TYP, TokenSigningKey,
+    TransactionClaims, TransactionToken, is_reserved_context_name, mint_transaction_token,
+    trust_domain_uri, unverified_kid, verify_minted_token, verify_transaction_token,
 };
 
 /// The longest token that is looked at, in bytes.

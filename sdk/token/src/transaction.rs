@@ -18,10 +18,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use bulla_identity::{Claims, TrustDomain, UnixMillis, is_reserved_claim};
+use bulla_keyring::{Signature, SigningKey, VerifyingKey};
 use data_encoding::BASE64URL_NOPAD;
-use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroize as _;
 
@@ -56,35 +55,56 @@ pub fn trust_domain_uri(domain: &TrustDomain) -> String {
 }
 
 /// An Ed25519 key that signs transaction tokens and nothing else.
-pub struct TokenSigningKey {
-    pair: Ed25519KeyPair,
-    public: [u8; 32],
-}
+pub struct TokenSigningKey(SigningKey);
 
 impl TokenSigningKey {
     /// The key of a seed of 32 random bytes.
     #[must_use]
     pub fn from_seed(mut seed: [u8; 32]) -> Self {
-        #[expect(clippy::expect_used, reason = "every 32 bytes are an Ed25519 seed")]
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("seed has 32 bytes");
+        let key = SigningKey::from_seed(&seed);
         seed.zeroize();
-        let mut public = [0; 32];
-        for (to, from) in public.iter_mut().zip(pair.public_key().as_ref()) {
-            *to = *from;
-        }
-        Self { pair, public }
+        Self(key)
     }
 
     /// The public key: what the credential of this process carries.
     #[must_use]
-    pub fn public(&self) -> &[u8; 32] {
-        &self.public
+    pub const fn public(&self) -> &VerifyingKey {
+        self.0.verifying_key()
     }
 }
 
 impl fmt::Debug for TokenSigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenSigningKey(..)")
+    }
+}
+
+/// A transaction token that this process has signed itself: only
+/// [`TokenSigningKey::mint`] makes one. So [`verify_minted_token`] need not verify its
+/// signature.
+#[derive(Clone)]
+pub struct MintedToken {
+    text: String,
+    public: VerifyingKey,
+}
+
+impl MintedToken {
+    /// The token as it travels.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The same.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.text
+    }
+}
+
+impl fmt::Debug for MintedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MintedToken(..)")
     }
 }
 
@@ -160,6 +180,35 @@ pub fn mint_transaction_token(
     domain: &TrustDomain,
     claims: &TransactionClaims,
 ) -> Result<String, MintError> {
+    key.mint(kid, domain, claims).map(MintedToken::into_string)
+}
+
+impl TokenSigningKey {
+    /// As [`mint_transaction_token`], and keeps that it was signed here.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn mint(
+        &self,
+        kid: &str,
+        domain: &TrustDomain,
+        claims: &TransactionClaims,
+    ) -> Result<MintedToken, MintError> {
+        let text = sign(self, kid, domain, claims)?;
+        Ok(MintedToken {
+            text,
+            public: *self.public(),
+        })
+    }
+}
+
+fn sign(
+    key: &TokenSigningKey,
+    kid: &str,
+    domain: &TrustDomain,
+    claims: &TransactionClaims,
+) -> Result<String, MintError> {
     if !is_name(kid) || kid.len() > MAX_KID_BYTES {
         return Err(MintError::BadClaim("kid"));
     }
@@ -228,9 +277,9 @@ pub fn mint_transaction_token(
     let mut token = BASE64URL_NOPAD.encode(header.to_string().as_bytes());
     token.push('.');
     token.push_str(&BASE64URL_NOPAD.encode(payload.to_string().as_bytes()));
-    let signature = key.pair.sign(token.as_bytes());
+    let signature = key.0.sign_text(&token);
     token.push('.');
-    token.push_str(&BASE64URL_NOPAD.encode(signature.as_ref()));
+    token.push_str(&BASE64URL_NOPAD.encode(signature.as_bytes()));
     if token.len() > MAX_TOKEN_BYTES {
         return Err(MintError::TooLarge {
             limit: MAX_TOKEN_BYTES,
@@ -266,14 +315,52 @@ pub fn unverified_kid(token: &str) -> Result<String, TokenError> {
 /// with it.
 pub fn verify_transaction_token(
     token: &str,
-    public: &[u8; 32],
+    public: &VerifyingKey,
     domain: &TrustDomain,
     now: UnixMillis,
     skew: Duration,
 ) -> Result<TransactionToken, TokenError> {
     let (compact, kid) = transaction_header(token)?;
-    compact.verify(&DecodingKey::from_ed_der(public), Algorithm::EdDsa)?;
+    // As envelopes are, by a key that was decompressed once.
+    let signature = Signature::from_slice(&compact.signature).ok_or(TokenError::BadSignature)?;
+    public
+        .verify_text(compact.signed, &signature)
+        .map_err(|_| TokenError::BadSignature)?;
+    read(&compact, kid, domain, now, skew)
+}
 
+/// As [`verify_transaction_token`], of a token that this process has signed: that it did so
+/// under the key `public` is all that is asked of its signature.
+///
+/// # Errors
+///
+/// The same.
+///
+/// # Security
+///
+/// The same.
+pub fn verify_minted_token(
+    token: &MintedToken,
+    public: &VerifyingKey,
+    domain: &TrustDomain,
+    now: UnixMillis,
+    skew: Duration,
+) -> Result<TransactionToken, TokenError> {
+    let (compact, kid) = transaction_header(&token.text)?;
+    if token.public.as_bytes() != public.as_bytes() {
+        return Err(TokenError::BadSignature);
+    }
+    read(&compact, kid, domain, now, skew)
+}
+
+/// What a token says whose signature is known to be good.
+fn read(
+    compact: &Compact<'_>,
+    kid: String,
+    domain: &TrustDomain,
+    now: UnixMillis,
+    skew: Duration,
+) -> Result<TransactionToken, TokenError> {
     let claims = compact.unverified_claims()?;
     let uri = trust_domain_uri(domain);
     if required_string(&claims, "iss")? != uri {

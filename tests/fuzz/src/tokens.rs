@@ -28,7 +28,7 @@ fn token(data: &[u8]) -> Option<String> {
 }
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
-    let x = BASE64URL_NOPAD.encode(SHOP.token_key.verifying_key().as_bytes());
+    let x = BASE64URL_NOPAD.encode(SHOP.token_key.verifying_key());
     let document = format!(
         r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"k","x":"{x}"}}]}}"#
     );

@@ -1,5 +1,9 @@
 //! 1, 3, 4: replays, a poisoned window, splices.
 
+use bulla_gateway::{Bus as _, BusEvent, SealedBus};
+use bulla_identity::Subject;
+use tokio::sync::mpsc::Receiver;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +42,92 @@ async fn attack_01_a_replay_after_a_restart_does_not_run() {
     scene.refused("issued_before_start").await;
     assert_eq!(scene.handled(), 1);
     service.drain().await;
+}
+
+/// Longer than anything here takes that waits for nothing.
+const LONG: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_01_a_replay_to_a_subscription_that_is_made_again_is_refused() {
+    let scene = Scene::start().await;
+    let mut tap = scene.bus.tap("news.shop").await;
+    let options = scene.bus.connect_options("pay").clock_skew(LONG);
+    let pay = Client::connect(options).await.unwrap();
+    let mut news = pay.subscribe("news.shop").await.unwrap();
+    scene.shop.publish("news.shop", "one").await.unwrap();
+    assert_eq!(
+        news.next().await.unwrap().decode::<String>().unwrap(),
+        "one"
+    );
+    let recorded = tap.next().await.unwrap().payload;
+    drop(news);
+    tokio::time::sleep(LONG + Duration::from_millis(50)).await;
+    // Whatever the one before accepted is older than what counts now: there is nothing to
+    // wait for.
+    let start = tokio::time::Instant::now();
+    let mut news = pay.subscribe("news.shop").await.unwrap();
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    scene.inject("news.shop", None, recorded).await;
+    // Behind the replay, on the same connection.
+    let barrier = bulla_identity::reserved::BARRIER;
+    let _ = scene.raw_shop.request(barrier, "".into()).await;
+    scene.shop.publish("news.shop", "two").await.unwrap();
+    assert_eq!(
+        news.next().await.unwrap().decode::<String>().unwrap(),
+        "two"
+    );
+    assert_eq!(pay.stats().refused_for("issued_before_start"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_01_a_replay_to_a_stream_of_the_edge_that_was_just_opened_is_refused() {
+    let scene = Scene::start().await;
+    let mut tap = scene.bus.tap("news.shop").await;
+    let options = scene.bus.connect_options("pay").clock_skew(LONG);
+    let pay = Client::connect(options).await.unwrap();
+    let edge = SealedBus::new(pay.clone());
+    let subject = Subject::parse("news.shop").unwrap();
+    let mut recorded = Vec::new();
+    let mut tell = async |what: &'static str| {
+        scene.shop.publish("news.shop", what).await.unwrap();
+        recorded.push(tap.next().await.unwrap().payload);
+        recorded.clone()
+    };
+    let replay = async |recorded: Vec<Bytes>| {
+        for payload in recorded {
+            scene.inject("news.shop", None, payload).await;
+        }
+        let barrier = bulla_identity::reserved::BARRIER;
+        let _ = scene.raw_shop.request(barrier, "".into()).await;
+    };
+    let heard = async |stream: &mut Receiver<BusEvent>, what: &str| {
+        let event = tokio::time::timeout(LONG, stream.recv()).await;
+        let event = format!("{:?}", event.expect("an event").unwrap());
+        assert!(event.contains(what), "{event}");
+    };
+    let mut first = edge.listen(&subject, None).await.unwrap();
+    let recorded = tell("one").await;
+    heard(&mut first, "one").await;
+
+    // Beside one that is open, another opens at once.
+    let start = tokio::time::Instant::now();
+    let mut second = edge.listen(&subject, None).await.unwrap();
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    replay(recorded).await;
+    let recorded = tell("two").await;
+    heard(&mut first, "two").await;
+    heard(&mut second, "two").await;
+    assert_eq!(pay.stats().refused_for("replayed"), 1);
+
+    // So does one of who comes back.
+    drop((first, second));
+    let start = tokio::time::Instant::now();
+    let mut third = edge.listen(&subject, None).await.unwrap();
+    assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+    replay(recorded).await;
+    tell("three").await;
+    heard(&mut third, "three").await;
+    assert_eq!(pay.stats().refused_for("replayed"), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use bulla_sdk::{
     Client, ContentType, Context, Message, RequestError, SendError, ServiceError, ServiceErrorCode,
 };
 use bulla_tests::{Bus, Forger, now};
-use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
+use bulla_token::{MintedToken, TokenSigningKey, TransactionClaims};
 
 use super::{Order, POLICY, eventually};
 
@@ -34,6 +34,23 @@ impl Edge {
         self.token_from(user, scope, tier, now(), Duration::from_secs(60))
     }
 
+    /// The same, and not forgotten that it was signed here.
+    fn minted(&self, key: &TokenSigningKey, user: &str) -> MintedToken {
+        let mut claims = TransactionClaims::new("txn-1", user, self.client.workload().as_str());
+        claims.scope = "orders:write".to_owned();
+        claims.context.insert("tier".to_owned(), "gold".into());
+        claims.issued = now();
+        claims.expires = claims.issued.saturating_add(Duration::from_secs(60));
+        self.mint(key, &claims)
+    }
+
+    fn mint(&self, key: &TokenSigningKey, claims: &TransactionClaims) -> MintedToken {
+        let policy = self.client.policy();
+        let domain = policy.policy().trust_domain().clone();
+        let kid = self.client.signing_key().0.to_hex();
+        key.mint(&kid, &domain, claims).unwrap()
+    }
+
     fn token_from(
         &self,
         user: &str,
@@ -47,10 +64,7 @@ impl Edge {
         claims.context.insert("tier".to_owned(), tier.into());
         claims.issued = issued;
         claims.expires = issued.saturating_add(life);
-        let policy = self.client.policy();
-        let domain = policy.policy().trust_domain().clone();
-        let kid = self.client.signing_key().0.to_hex();
-        mint_transaction_token(&self.key, &kid, &domain, &claims).unwrap()
+        self.mint(&self.key, &claims).into_string()
     }
 
     pub(crate) async fn order(&self, token: &str) -> Result<String, RequestError> {
@@ -108,6 +122,35 @@ async fn the_user_travels_two_hops_by_itself() {
         .await
         .unwrap();
     assert_eq!(answer, "clay for bob via front");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_13_what_the_edge_signed_itself_counts_under_its_published_key_alone() {
+    let bus = Bus::start(POLICY).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let _services = (serve_back(&back).await, serve_front(&front).await);
+    let ask = async |token| {
+        let message = edge.client.message("front.order").payload(&Order {
+            item: "clay".into(),
+        });
+        message.minted_token(token).request().await
+    };
+    let answer = ask(edge.minted(&edge.key, "alice")).await.unwrap();
+    let answer: String = answer.decode().unwrap();
+    assert_eq!(answer, "clay for alice via front");
+    // One of this process too, but of a key that its credential does not publish.
+    let other = TokenSigningKey::from_seed([8; 32]);
+    let error = ask(edge.minted(&other, "alice")).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RequestError::Send(SendError::User {
+                reason: "token_bad_signature"
+            })
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use bulla_identity::TrustDomain;
 use bulla_token::{
     AccessTokenValidator, MintError, TokenError, TokenSigningKey, TransactionClaims,
     TransactionToken, TypRule, ValidationPolicy, mint_transaction_token, trust_domain_uri,
-    unverified_kid, verify_transaction_token,
+    unverified_kid, verify_minted_token, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD as B64;
 use serde_json::{Value, json};
@@ -87,6 +87,38 @@ fn what_is_minted_verifies_and_says_the_same() {
 }
 
 #[test]
+fn of_what_was_signed_here_everything_is_asked_but_the_signature() {
+    let minted = key().mint(KID, &domain(), &wanted()).unwrap();
+    assert_eq!(minted.as_str(), mint(&wanted()).unwrap());
+    let verify = |under: &TokenSigningKey, domain: &TrustDomain, now| {
+        verify_minted_token(&minted, under.public(), domain, now, SKEW)
+    };
+    let seen = verify(&key(), &domain(), NOW).unwrap();
+    let anybodys = super::transaction::verify(minted.as_str()).unwrap();
+    assert_eq!(seen.claims().as_map(), anybodys.claims().as_map());
+    assert_eq!(
+        seen.policy_claims().as_map(),
+        anybodys.policy_claims().as_map()
+    );
+    let refused = |outcome: Result<TransactionToken, TokenError>| match outcome {
+        Ok(_) => panic!("the token must be refused"),
+        Err(error) => error,
+    };
+    // Signed here, and yet not under the key that counts.
+    let other = TokenSigningKey::from_seed([8; 32]);
+    let outcome = verify(&other, &domain(), NOW);
+    assert_eq!(refused(outcome), TokenError::BadSignature);
+    let elsewhere = TrustDomain::parse("other.example").unwrap();
+    let outcome = verify(&key(), &elsewhere, NOW);
+    assert_eq!(refused(outcome), TokenError::WrongIssuer);
+    let late = NOW.saturating_add(Duration::from_secs(70));
+    assert_eq!(
+        refused(verify(&key(), &domain(), late)),
+        TokenError::Expired
+    );
+}
+
+#[test]
 fn a_policy_sees_sub_scope_and_the_context_and_nothing_else() {
     let seen = verify(&mint(&wanted()).unwrap()).unwrap();
     assert_eq!(
@@ -134,7 +166,7 @@ fn a_missing_scope_is_empty_not_all() {
 fn a_transaction_token_is_refused_as_an_access_token() {
     // Even where the issuer, the audience and the key would match.
     let uri = trust_domain_uri(&domain());
-    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": KID, "x": B64.encode(key().public())});
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": KID, "x": B64.encode(key().public().as_bytes())});
     let token = mint(&wanted()).unwrap();
     for typ in [TypRule::AccessToken, TypRule::AccessTokenOrPlainJwt] {
         let mut policy = ValidationPolicy::new(uri.clone(), uri.clone());
@@ -150,7 +182,7 @@ fn a_transaction_token_is_refused_as_an_access_token() {
 #[test]
 fn a_transaction_token_is_refused_as_an_access_token_by_its_audience_too() {
     // The same claims under the other `typ`: the audience still tells them apart.
-    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": KID, "x": B64.encode(key().public())});
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": KID, "x": B64.encode(key().public().as_bytes())});
     let uri = trust_domain_uri(&domain());
     let pair = aws_lc_rs::signature::Ed25519KeyPair::from_seed_unchecked(&SEED).unwrap();
     let token = sign(
