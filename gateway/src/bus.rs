@@ -1,6 +1,7 @@
 //! What the edge needs of the bus, and nothing of how the bus does it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
@@ -36,9 +37,13 @@ pub struct BusMessage {
 
 /// A verified event of a subject that somebody listens to.
 #[derive(Debug, Clone)]
-pub struct BusEvent {
-    pub(crate) content: EventContent,
-    pub(crate) place: Option<u64>,
+pub struct BusEvent(Arc<Told>);
+
+/// What it says; one for all who listen, whose channels hold no more than where it is.
+#[derive(Debug)]
+struct Told {
+    content: EventContent,
+    place: Option<u64>,
 }
 
 impl BusEvent {
@@ -46,10 +51,18 @@ impl BusEvent {
     /// of what is not stored.
     #[must_use]
     pub fn new(content_type: &str, payload: Bytes, place: Option<u64>) -> Self {
-        Self {
+        Self(Arc::new(Told {
             content: EventContent::of(content_type, payload),
             place,
-        }
+        }))
+    }
+
+    pub(crate) fn content(&self) -> &EventContent {
+        &self.0.content
+    }
+
+    pub(crate) fn place(&self) -> Option<u64> {
+        self.0.place
     }
 }
 

@@ -185,15 +185,15 @@ impl Drop for Events {
 /// One event: its lines each as a field of their own. The format has only text, so what is
 /// none is in base64 and of the type `base64`, which nobody who listens to text hears.
 fn encode(event: &BusEvent) -> Bytes {
-    let text = match &event.content {
+    let text = match event.content() {
         EventContent::Text(text) => String::from_utf8_lossy(text),
         EventContent::Binary(bytes) => BASE64.encode(bytes).into(),
     };
     let mut bytes = BytesMut::with_capacity(text.len() + 40);
-    if let Some(place) = event.place {
+    if let Some(place) = event.place() {
         bytes.extend_from_slice(format!("id: {place}\n").as_bytes());
     }
-    if matches!(event.content, EventContent::Binary(_)) {
+    if matches!(event.content(), EventContent::Binary(_)) {
         bytes.extend_from_slice(b"event: base64\n");
     }
     // Every way in which the format ends a line.

@@ -210,7 +210,7 @@ impl Listener {
 
     /// Waits for a slow client: what comes meanwhile lies in the stream.
     async fn pass(&mut self, event: BusEvent) -> Result<(), Gone> {
-        let place = event.place.unwrap_or_default();
+        let place = event.place().unwrap_or_default();
         if place > self.at {
             self.events.send(event).await.map_err(|_| Gone)?;
             self.at = place;

@@ -218,7 +218,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut events: Events, 
 }
 
 fn message(event: BusEvent) -> Message {
-    match event.content {
+    match event.content().clone() {
         EventContent::Text(text) => match Utf8Bytes::try_from(text.clone()) {
             Ok(text) => Message::Text(text),
             Err(_) => Message::Binary(text),
@@ -229,13 +229,13 @@ fn message(event: BusEvent) -> Message {
 
 /// An event with its number: text as it is, bytes in base64, each under its own name.
 fn numbered(event: BusEvent) -> Message {
-    let (name, said) = match &event.content {
+    let (name, said) = match event.content() {
         EventContent::Text(text) => ("data", String::from_utf8_lossy(text)),
         EventContent::Binary(bytes) => ("base64", BASE64.encode(bytes).into()),
     };
     let mut object = json!({ name: said });
     // A text, because a number of JavaScript has not enough digits.
-    if let (Some(place), Some(object)) = (event.place, object.as_object_mut()) {
+    if let (Some(place), Some(object)) = (event.place(), object.as_object_mut()) {
         object.insert("id".to_owned(), place.to_string().into());
     }
     Message::text(object.to_string())
