@@ -61,7 +61,7 @@ async fn is_refused_at_once(bus: &Bus, login: &Value) -> bool {
 async fn hostile_logins_are_denied_with_a_reason_and_leave_nothing_behind() {
     let bus = Bus::start_with(BusOptions {
         brokers: Vec::new(),
-        ..BusOptions::new(&policy())
+        ..BusOptions::new(policy())
     })
     .await;
     let broker = BrokerProcess::start(&bus, Group::Both).await;

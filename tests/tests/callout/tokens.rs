@@ -149,7 +149,7 @@ impl Scene {
 
     async fn start_with(edit: impl FnOnce(&mut BusOptions)) -> Self {
         let issuer = Issuer::start().await;
-        let mut options = BusOptions::new(&policy(&issuer));
+        let mut options = BusOptions::new(policy(&issuer));
         edit(&mut options);
         let bus = Bus::start_with(options).await;
         let orders = bus.client("orders").await;
