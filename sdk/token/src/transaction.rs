@@ -446,7 +446,7 @@ fn transaction_header(token: &str) -> Result<(Compact<'_>, String), TokenError> 
 }
 
 /// A transaction token whose signature, trust domain and times have been checked.
-/// Only [`verify_transaction_token`] makes one.
+/// Only [`verify_transaction_token`] and [`verify_minted_token`] make one.
 #[derive(Clone)]
 pub struct TransactionToken {
     claims: Claims,

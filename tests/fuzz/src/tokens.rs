@@ -28,7 +28,7 @@ fn token(data: &[u8]) -> Option<String> {
 }
 
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
-    let x = BASE64URL_NOPAD.encode(SHOP.token_key.verifying_key());
+    let x = BASE64URL_NOPAD.encode(SHOP.token_key.verifying_key().as_bytes());
     let document = format!(
         r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"k","x":"{x}"}}]}}"#
     );
@@ -59,7 +59,7 @@ pub fn transaction(data: &[u8]) {
     let Some(token) = token(data) else {
         return;
     };
-    let public = SHOP.token_key.verifying_key().as_bytes();
+    let public = SHOP.token_key.verifying_key();
     let skew = Duration::from_secs(5);
     if let Ok(valid) = verify_transaction_token(&token, public, &SHOP.domain, SHOP.now, skew) {
         assert!(!valid.principal().is_empty());
