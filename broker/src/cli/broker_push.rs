@@ -149,40 +149,40 @@ async fn taken(sys: &Client, account: Nkey, jwt: &str) -> Result<(), String> {
     let end = Instant::now() + LIMIT;
     loop {
         let behind = servers_behind(sys, account, jwt).await;
-        if behind.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > end {
-            let names = behind.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(format!(
-                "stored, but not taken by {names}: does it trust the key that signed it? A node \
-                 reads the operator's JWT when it starts"
-            ));
+        match &behind {
+            Some(behind) if behind.is_empty() => return Ok(()),
+            _ if Instant::now() <= end => {}
+            Some(behind) => {
+                let names = behind.iter().map(String::as_str).collect::<Vec<_>>();
+                return Err(format!(
+                    "stored, but not taken by {}: does it trust the key that signed it? A node \
+                     reads the operator's JWT when it starts",
+                    names.join(", ")
+                ));
+            }
+            None => {
+                return Err("stored, but no server says what it goes by".to_owned());
+            }
         }
         sleep(NEXT).await;
     }
 }
 
-/// The names of servers that know this account and go by something else.
-async fn servers_behind(sys: &Client, account: Nkey, jwt: &str) -> BTreeSet<String> {
-    let mut behind = BTreeSet::new();
+/// The names of servers that know this account and go by something else; nothing if no
+/// server says what it goes by.
+async fn servers_behind(sys: &Client, account: Nkey, jwt: &str) -> Option<BTreeSet<String>> {
+    let mut behind = None;
     let inbox = sys.new_inbox();
-    let Ok(mut answers) = sys.subscribe(inbox.clone()).await else {
-        return behind;
-    };
+    let mut answers = sys.subscribe(inbox.clone()).await.ok()?;
     let question = json!({ "account": account.to_string() }).to_string();
-    if sys
-        .publish_with_reply(RUNS, inbox, question.into())
-        .await
-        .is_err()
-    {
-        return behind;
-    }
+    let asked = sys.publish_with_reply(RUNS, inbox, question.into());
+    asked.await.ok()?;
     // Nobody says how many servers there are: those that are well answer at once.
     while let Ok(Some(answer)) = timeout(NEXT, answers.next()).await {
         let Ok(runs) = serde_json::from_slice::<Runs>(&answer.payload) else {
             continue;
         };
+        let behind = behind.get_or_insert_with(BTreeSet::new);
         let detail = runs.data.and_then(|data| data.account_detail);
         if detail.is_some_and(|detail| detail.jwt != jwt) {
             behind.insert(runs.server.name);
