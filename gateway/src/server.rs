@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -208,35 +209,55 @@ impl Connection {
         let mut stream = ClientStream::new(stream, self.limits.write_timeout);
         let address = self.other_end(&mut stream, address, &stop).await?;
         let _open = self.admit(address.ip())?;
-        let Some(tls) = self.tls.clone() else {
+        // On the heap, each as large as it is: a connection that waits holds no room for
+        // a handshake, nor a plain one for what TLS takes.
+        let Some(tls) = &self.tls else {
             let peer = Peer {
                 address,
                 tls: false,
                 certificate: None,
             };
-            self.speak(stream, peer, answer).await;
+            Box::pin(self.speak(stream, peer, answer)).await;
             return Ok(());
         };
-        // A handshake that has not ended when the edge stops never carried a request.
-        tokio::select! {
-            () = stop.cancelled() => {}
-            accepted = tokio::time::timeout(self.patience(), tls.accept(stream)) => match accepted {
-                // An authority has seen what it wanted to see.
-                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => {}
-                Ok(Ok(stream)) => {
-                    let chain = stream.get_ref().1.peer_certificates();
-                    let peer = Peer {
-                        address,
-                        tls: true,
-                        certificate: chain.and_then(Shown::of).map(Arc::new),
-                    };
-                    self.speak(stream, peer, answer).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake took too long"),
-            },
-        }
+        let Some(stream) = Box::pin(self.accept(tls, stream, &stop)).await else {
+            return Ok(());
+        };
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = Peer {
+            address,
+            tls: true,
+            certificate: chain.and_then(Shown::of).map(Arc::new),
+        };
+        Box::pin(self.speak(stream, peer, answer)).await;
         Ok(())
+    }
+
+    /// The handshake; nothing if nobody speaks after it.
+    async fn accept(
+        &self,
+        tls: &TlsAcceptor,
+        stream: ClientStream,
+        stop: &CancellationToken,
+    ) -> Option<Box<TlsStream<ClientStream>>> {
+        let accepted = tokio::select! {
+            // A handshake that has not ended when the edge stops never carried a request.
+            () = stop.cancelled() => return None,
+            accepted = tokio::time::timeout(self.patience(), tls.accept(stream)) => accepted,
+        };
+        match accepted {
+            // An authority has seen what it wanted to see.
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(ACME) => None,
+            Ok(Ok(stream)) => Some(Box::new(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("TLS handshake took too long");
+                None
+            }
+        }
     }
 
     /// Who is at the other end: where proxies send a PROXY header ahead, whom it names.
