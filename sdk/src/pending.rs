@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Its caller is woken when there is something for it to do: that its request was
-//! sent is noted here, and wakes nobody.
+//! sent is noted here, and wakes nobody who does not wait for just that.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -34,7 +34,18 @@ struct State {
     is_refused: bool,
     /// Nobody waits here any more.
     is_given_up: bool,
+    /// Its caller waits for what becomes of it, not for a reply.
+    awaits_fate: bool,
     caller: Option<Waker>,
+}
+
+impl State {
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.caller {
+            Some(caller) => caller.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +114,7 @@ impl Pending {
                 },
                 is_refused: false,
                 is_given_up: false,
+                awaits_fate: false,
                 caller: None,
             }),
         }
@@ -116,7 +128,7 @@ impl Pending {
             Err(failure) => Fate::Lost(failure),
         };
         // A reply can be here before that, if it was very quick.
-        if outcome.is_err() || state.came.len() > 0 {
+        if outcome.is_err() || state.came.len() > 0 || state.awaits_fate {
             Self::wake(state);
         }
     }
@@ -157,6 +169,24 @@ impl Pending {
         self.state.lock().is_given_up
     }
 
+    /// Whether it was sent, once that is known.
+    pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<Result<(), Interruption>> {
+        let mut state = self.state.lock();
+        let known = match state.fate {
+            Fate::Queued => None,
+            Fate::Sent(_) => Some(Ok(())),
+            Fate::Lost(failure) => Some(Err(Interruption::Lost(failure))),
+        };
+        state.awaits_fate = known.is_none();
+        match known {
+            Some(known) => Poll::Ready(known),
+            None => {
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
     /// The next message, and the leaf of the request, once there are both; or why
     /// there will be none. A refusal counts only while `may_be_refused`: who was
     /// answered was asked.
@@ -180,10 +210,7 @@ impl Pending {
         if state.is_refused && may_be_refused {
             return Poll::Ready(Err(Interruption::Refused));
         }
-        match &mut state.caller {
-            Some(caller) => caller.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
+        state.wait(cx);
         Poll::Pending
     }
 
@@ -270,6 +297,17 @@ mod tests {
         assert_eq!(caller.woken(), 1);
         assert_eq!(body(caller.looks(&pending)), 1);
         assert!(caller.looks(&pending).is_pending());
+    }
+
+    #[test]
+    fn who_waits_for_it_is_told_that_it_was_sent() {
+        let (pending, caller) = (pending(), Caller::new());
+        let waker = Waker::from(Arc::clone(&caller.0));
+        let mut cx = Context::from_waker(&waker);
+        assert!(pending.poll_sent(&mut cx).is_pending());
+        pending.settle(Ok(LEAF));
+        assert_eq!(caller.woken(), 1);
+        assert!(matches!(pending.poll_sent(&mut cx), Poll::Ready(Ok(()))));
     }
 
     #[test]

@@ -152,6 +152,11 @@ impl ExpectedReply {
         &self.pending
     }
 
+    /// Returns when the request is sent.
+    pub(crate) async fn sent(&self) -> Result<(), Interruption> {
+        poll_fn(|cx| self.pending.poll_sent(cx)).await
+    }
+
     /// The next message on the reply subject, of which nothing is checked, and the
     /// request's leaf. A refusal by nats-server counts only while `may_be_refused`.
     /// Cancel safe.

@@ -100,7 +100,13 @@ impl Outgoing<'_> {
         let _span = self.begin_span();
         let (timeout, patience) = (self.timeout, self.patience());
         let (asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
-        let sent = tokio::time::timeout(timeout, asked.send(letter)).await;
+        // It is on its way when this returns, whoever looks at its replies.
+        let send = async {
+            asked.send(letter).await?;
+            let sent = asked.expected.sent().await;
+            sent.map_err(|why| asked.interrupted(why))
+        };
+        let sent = tokio::time::timeout(timeout, send).await;
         match sent {
             Ok(sent) => sent?,
             Err(_) => {

@@ -346,3 +346,28 @@ async fn a_clock_that_stands_already_is_taken_over() {
         "{passed:?}"
     );
 }
+
+/// Beside others a request waits for company before it is sealed: it is sent all the same
+/// when nobody looks at its replies.
+#[tokio::test]
+async fn what_request_many_has_returned_for_was_sent() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let (seen, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let _service = orders
+        .serve("slow.work", move |m: Message<u32>| {
+            let _ = seen.send(m.into_payload());
+            std::future::pending::<Result<(), ServiceError>>()
+        })
+        .await
+        .unwrap();
+    let first = gateway.message("slow.work").payload(&1u32);
+    let _waits = first.request_many().await.unwrap();
+    let second = gateway.message("slow.work").payload(&2u32);
+    drop(second.request_many().await.unwrap());
+    for n in [1, 2] {
+        let next = tokio::time::timeout(Duration::from_secs(5), came.recv());
+        assert_eq!(next.await, Ok(Some(n)));
+    }
+}
