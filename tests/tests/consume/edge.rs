@@ -285,6 +285,57 @@ async fn a_client_goes_on_where_it_stopped_on_another_node() {
     }
 }
 
+/// Takes nothing of an open stream of events for as long as it lives.
+async fn deaf(node: &Node) -> tokio::net::TcpStream {
+    let address = node.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "GET /orders/7/events HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 15];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_to_a_stream_that_cannot_be_read_any_more_is_told_and_comes_back() {
+    let bus = Bus::start(&format!("{POLICY}{EDGE}")).await;
+    let (url, _) = issuer().await;
+    let node = Node::start(&bus, &url, 5).await;
+    let shop = bus.client("shop").await;
+    let mut events = node.events(None).await;
+    let _deaf = deaf(&node).await;
+    // More than its connection takes, and then more than waits for it: whatever becomes of
+    // the stream, this one stands still.
+    let much = "x".repeat(500_000);
+    for text in [&much; 8].into_iter().chain([&"few".to_owned(); 80]) {
+        shop.append("orders.7.created", text).await.unwrap();
+        events.next().await;
+    }
+
+    // Nobody is revoked and the policy is what it was: only the stream is not.
+    settings::update(&bus, "ORDERS", |c| {
+        c.duplicate_window = Duration::from_millis(100);
+    })
+    .await;
+    let ending = async {
+        while let Some(chunk) = events.response.chunk().await.unwrap() {
+            assert!(!chunk.starts_with(b"id"), "{chunk:?}");
+        }
+    };
+    timeout(LIMIT, ending).await.expect("the stream ends");
+
+    // Who comes back when it is good again listens to it anew, not to what has ended.
+    settings::update(&bus, "ORDERS", |c| {
+        c.duplicate_window = Duration::from_secs(120);
+    })
+    .await;
+    let mut events = node.events(None).await;
+    let last = shop.append("orders.7.created", "again").await.unwrap();
+    let heard = events.next().await;
+    assert_eq!(heard, (last.sequence(), "\"again\"".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_read_by_number_under_the_checks_of_a_consumer() {
     let bus = Bus::start(&format!("{POLICY}{EDGE}")).await;

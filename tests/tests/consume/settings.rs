@@ -5,7 +5,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
 use super::*;
 
-async fn update(bus: &Bus, stream: &str, change: impl FnOnce(&mut Config)) {
+pub(crate) async fn update(bus: &Bus, stream: &str, change: impl FnOnce(&mut Config)) {
     let context = jetstream::new(bus.js_client().await);
     let mut config = context
         .get_stream(stream)
