@@ -64,7 +64,8 @@ impl AccessLog {
         })
     }
 
-    pub(crate) fn write(self, access: &Access, outcome: &Outcome<'_>) {
+    /// Writes an answer down; `access` is none where it answers what was no request.
+    pub(crate) fn write(self, access: Option<&Access>, outcome: &Outcome<'_>) {
         let client = outcome
             .client
             .map_or_else(|| "-".to_owned(), |address| address.to_string());
@@ -74,13 +75,13 @@ impl AccessLog {
                 target: TARGET,
                 client,
                 user = outcome.user,
-                method = access.method,
-                path = access.path,
+                method = access.map(|access| access.method.as_str()),
+                path = access.map(|access| access.path.as_str()),
                 route = outcome.route,
                 status = outcome.status,
                 bytes = outcome.bytes,
                 milliseconds = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-                agent = access.agent,
+                agent = access.map(|access| access.agent.as_str()),
                 decision_id = outcome.decision_id,
             ),
             Self::Combined => {
@@ -92,7 +93,7 @@ impl AccessLog {
 }
 
 /// `client - user [time] "request" status bytes "-" "agent"`.
-fn combined(access: &Access, outcome: &Outcome<'_>, client: &str) -> String {
+fn combined(access: Option<&Access>, outcome: &Outcome<'_>, client: &str) -> String {
     let format =
         format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
     let at = outcome.at.format(format).unwrap_or_default();
@@ -102,15 +103,18 @@ fn combined(access: &Access, outcome: &Outcome<'_>, client: &str) -> String {
         escaped(outcome.user)
     };
     let mut line = format!("{client} - {user} [{at}] ");
+    let (request, agent) = match access {
+        Some(access) => {
+            let path = escaped(&access.path);
+            let request = format!("{} {path} {:?}", access.method, access.version);
+            (request, escaped(&access.agent))
+        }
+        None => ("-".to_owned(), "-".to_owned()),
+    };
     let _ = write!(
         line,
-        "\"{} {} {:?}\" {} {} \"-\" \"{}\"",
-        access.method,
-        escaped(&access.path),
-        access.version,
-        outcome.status,
-        outcome.bytes,
-        escaped(&access.agent),
+        "\"{request}\" {} {} \"-\" \"{agent}\"",
+        outcome.status, outcome.bytes,
     );
     line
 }
@@ -157,8 +161,18 @@ mod tests {
             at: OffsetDateTime::UNIX_EPOCH,
         };
         assert_eq!(
-            combined(&access, &outcome, "192.0.2.1"),
+            combined(Some(&access), &outcome, "192.0.2.1"),
             "192.0.2.1 - al\\\"ice\\u{e9} [01/Jan/1970:00:00:00 +0000] \"GET /v1/orders/42 HTTP/1.1\" 200 11 \"-\" \"curl\\\" 200 \\\"\\u{a}127.0.0.1\""
+        );
+        let unread = Outcome {
+            user: "",
+            status: 400,
+            bytes: 0,
+            ..outcome
+        };
+        assert_eq!(
+            combined(None, &unread, "192.0.2.1"),
+            "192.0.2.1 - - [01/Jan/1970:00:00:00 +0000] \"-\" 400 0 \"-\" \"-\""
         );
     }
 }

@@ -17,34 +17,34 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use httparse::{EMPTY_HEADER, Status};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
-use crate::metrics::Metrics;
 
 /// What hyper gets in the place of such a head. No head has a null, whatever stands before it.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
-/// Why it is refused, among the reasons of the metrics.
-const REASON: &str = "framed_twice";
-
 /// A connection whose heads are looked at.
 pub(crate) struct Watched<S> {
     inner: S,
     heads: Heads,
-    metrics: Metrics,
+    /// Whether one was refused.
+    refused: Arc<AtomicBool>,
     /// What is still to come in the place of a refused head; nothing comes after that.
     instead: Option<&'static [u8]>,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, limits: &Limits, metrics: Metrics) -> Self {
+    /// Says in `refused` whether it has refused a head.
+    pub(crate) fn new(inner: S, limits: &Limits, refused: Arc<AtomicBool>) -> Self {
         Self {
             inner,
             heads: Heads::new(limits.headers, limits.header_bytes),
-            metrics,
+            refused,
             instead: None,
         }
     }
@@ -65,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
                 return Poll::Ready(Ok(()));
             };
             buffer.set_filled(before + good);
-            this.metrics.refused(REASON);
+            this.refused.store(true, Ordering::Relaxed);
             this.instead = Some(NO_HEAD);
         }
         let left = this.instead.unwrap_or_default();
@@ -102,7 +102,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        // Who is gone needs no shutdown, and hyper would say so in the place of why it ended
+        // the connection.
+        let _ = ready!(Pin::new(&mut self.get_mut().inner).poll_shutdown(cx));
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -236,6 +236,10 @@ impl<B: Bus> Gateway<B> {
             limits: limits.clone(),
             clients,
             metrics,
+            unread: {
+                let edge = Arc::clone(&edge);
+                Arc::new(move |address, unread| edge.unread(address, unread))
+            },
         };
         let drain = limits.drain_timeout;
         serve(listener, door, closing, answer).await;

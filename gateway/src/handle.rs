@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bulla_sdk::DecisionId;
@@ -32,6 +32,7 @@ use crate::problem::Problem;
 use crate::rate::Counted;
 use crate::routes::Route;
 use crate::trace;
+use crate::unread::Unread;
 use crate::visit::Visit;
 
 /// What every request needs.
@@ -200,9 +201,30 @@ impl<B: Bus> Edge<B> {
                 decision_id: &named,
                 at: OffsetDateTime::now_utc(),
             };
-            loaded.access_log.write(&access, &outcome);
+            loaded.access_log.write(Some(&access), &outcome);
         }
         response
+    }
+
+    /// Writes down a head of which no request came. Nothing of it is written: it is not known
+    /// which of its bytes are a path, and which are secret.
+    pub(crate) fn unread(&self, address: SocketAddr, unread: Unread) {
+        self.metrics.refused(unread.reason);
+        let Some(status) = unread.status.map(|status| status.as_u16()) else {
+            return;
+        };
+        self.metrics.answered_unread(status);
+        let outcome = Outcome {
+            client: Some(address.ip().to_canonical()),
+            user: "",
+            route: "",
+            status,
+            bytes: 0,
+            took: Duration::ZERO,
+            decision_id: "",
+            at: OffsetDateTime::now_utc(),
+        };
+        self.loaded.load().access_log.write(None, &outcome);
     }
 
     pub(crate) fn attempt<'a>(&'a self, known: &'a Known) -> Attempt<'a> {

@@ -115,6 +115,7 @@ mod shared_rate;
 mod tls;
 mod trace;
 mod under_policy;
+mod unread;
 mod user;
 mod visit;
 mod websocket;

@@ -123,6 +123,15 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// A head that was answered though no request came of it. Nobody knows how long it took.
+    pub(crate) fn answered_unread(&self, status: u16) {
+        let labels = RequestLabels {
+            route: "".into(),
+            status: status.into(),
+        };
+        self.0.requests.get_or_create(&labels).inc();
+    }
+
     pub(crate) fn refused(&self, reason: &'static str) {
         self.0.refused.get_or_create(&ReasonLabels { reason }).inc();
     }

@@ -2,6 +2,7 @@
 //! its end, what is buffered is sent.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -35,6 +36,7 @@ use crate::handle::Peer;
 use crate::metrics::Metrics;
 use crate::networks::counted_as;
 use crate::tls::ACME;
+use crate::unread::Unread;
 
 /// How long to wait after an error of `accept` that concerns the whole process, such
 /// as running out of file descriptors.
@@ -46,7 +48,12 @@ pub(crate) struct Door {
     pub(crate) limits: Limits,
     pub(crate) clients: Arc<ArcSwap<ClientsConfig>>,
     pub(crate) metrics: Metrics,
+    /// What is done with heads of which no request comes.
+    pub(crate) unread: Arc<OnUnread>,
 }
+
+/// Is told of a head, and at which address the other end of its connection is.
+pub(crate) type OnUnread = dyn Fn(SocketAddr, Unread) + Send + Sync;
 
 /// Serves connections with `answer` until `stop`, then drains.
 pub(crate) async fn serve<F, R>(
@@ -63,6 +70,7 @@ pub(crate) async fn serve<F, R>(
         limits,
         clients,
         metrics,
+        unread,
     } = door;
     let builder = Arc::new(builder(&limits));
     let limits = Arc::new(limits);
@@ -93,7 +101,7 @@ pub(crate) async fn serve<F, R>(
             builder: Arc::clone(&builder),
             tls: tls.clone(),
             limits: Arc::clone(&limits),
-            metrics: metrics.clone(),
+            unread: Arc::clone(&unread),
             watcher: graceful.watcher(),
             clients: clients.load_full(),
             by_address: Arc::clone(&by_address),
@@ -181,7 +189,7 @@ struct Connection {
     builder: Arc<Builder<TokioExecutor>>,
     tls: Option<TlsAcceptor>,
     limits: Arc<Limits>,
-    metrics: Metrics,
+    unread: Arc<OnUnread>,
     watcher: hyper_util::server::graceful::Watcher,
     clients: Arc<ClientsConfig>,
     by_address: Arc<Open<IpAddr>>,
@@ -313,6 +321,8 @@ impl Connection {
         R: Future<Output = Response<Answered>> + Send + 'static,
     {
         let begun = Arc::new(AtomicBool::new(false));
+        let framed_twice = Arc::new(AtomicBool::new(false));
+        let address = peer.address;
         let service = service_fn({
             let begun = Arc::clone(&begun);
             move |request| {
@@ -324,7 +334,7 @@ impl Connection {
             }
         });
         let patience = self.patience();
-        let stream = Watched::new(stream, &self.limits, self.metrics);
+        let stream = Watched::new(stream, &self.limits, Arc::clone(&framed_twice));
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -344,8 +354,16 @@ impl Connection {
                 return;
             }
         };
+        let mut unread = None;
         if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended");
+            unread = Unread::of(&*error);
+            tracing::debug!(error = &*error as &dyn Error, "connection ended");
+        }
+        if framed_twice.load(Ordering::Relaxed) {
+            unread = Some(Unread::FRAMED_TWICE);
+        }
+        if let Some(unread) = unread {
+            (self.unread)(address, unread);
         }
     }
 }

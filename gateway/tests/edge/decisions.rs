@@ -8,7 +8,7 @@ use std::sync::Once;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-type Fields = HashMap<String, String>;
+pub type Fields = HashMap<String, String>;
 
 static EVENTS: Mutex<Vec<(String, Fields)>> = Mutex::new(Vec::new());
 static LISTENING: Once = Once::new();
@@ -50,6 +50,17 @@ fn decisions_of(user: &str) -> Vec<Fields> {
         .lock()
         .iter()
         .filter(|(target, fields)| target == "bulla::decision" && fields["user"] == user)
+        .map(|(_, fields)| fields.clone())
+        .collect()
+}
+
+/// What the access log says of answers to this address, in order.
+pub fn access_of(client: std::net::IpAddr) -> Vec<Fields> {
+    let client = client.to_string();
+    EVENTS
+        .lock()
+        .iter()
+        .filter(|(target, fields)| target == "bulla::access" && fields["client"] == client)
         .map(|(_, fields)| fields.clone())
         .collect()
 }

@@ -39,3 +39,4 @@ mod table;
 mod tls;
 mod tokens;
 mod under_policy;
+mod unread;

@@ -260,3 +260,23 @@ async fn attack_21_no_header_of_http_2_becomes_another_one() {
     }
     assert_eq!(edge.order().send().await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn a_head_above_its_limit_is_refused_over_http_2() {
+    let edge = Edge::with(Options {
+        limits: "header_bytes = \"8KiB\"",
+        ..Options::default()
+    })
+    .await;
+    let bearer = format!("Bearer {}", edge.issuer.token());
+    for (long, refused) in [(4_000, false), (10_000, true)] {
+        edge.bus.seen.lock().clear();
+        let long = "x".repeat(long);
+        let headers = [&good(&bearer)[..], &[(b"a", long.as_bytes())]].concat();
+        let outcome = send(&edge, &request(&headers, b"{}")).await;
+        // 431 has no number in HPACK.
+        let expected = Outcome::Answered(if refused { 0 } else { 200 });
+        assert_eq!(outcome, expected, "{}", long.len());
+        assert_eq!(edge.bus.untouched(), refused);
+    }
+}

@@ -1,0 +1,49 @@
+//! Heads that never became a request: hyper answers them by itself, with an empty answer, and
+//! closes the connection. What there is to know of them comes from the error with which the
+//! connection ends.
+//!
+//! This is about HTTP/1. Over HTTP/2 the library resets the stream, or answers 431, and goes
+//! on without a word to anybody.
+
+use std::error::Error;
+
+use hyper::StatusCode;
+
+/// What hyper says of a target that is too long. It has one question for it and for a head
+/// that is too large, and two answers.
+const URI_TOO_LONG: &str = "URI too long";
+
+/// A head of which no request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Among the reasons of the metrics.
+    pub(crate) reason: &'static str,
+    /// How it was answered; not at all where HTTP/2 begins in the middle of HTTP/1.
+    pub(crate) status: Option<StatusCode>,
+}
+
+impl Unread {
+    /// A head that `framing` kept from hyper, which was given a line that is none instead.
+    pub(crate) const FRAMED_TWICE: Self = Self {
+        reason: "framed_twice",
+        status: Some(StatusCode::BAD_REQUEST),
+    };
+
+    /// What the end of a connection says; nothing if it did not end with such a head.
+    pub(crate) fn of(ended: &(dyn Error + 'static)) -> Option<Self> {
+        let error = ended.downcast_ref::<hyper::Error>()?;
+        let (reason, status) = if error.is_parse_version_h2() {
+            ("malformed_head", None)
+        } else if error.is_parse_too_large() && error.to_string() == URI_TOO_LONG {
+            ("large_head", Some(StatusCode::URI_TOO_LONG))
+        } else if error.is_parse_too_large() {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            ("large_head", Some(status))
+        } else if error.is_parse() {
+            ("malformed_head", Some(StatusCode::BAD_REQUEST))
+        } else {
+            return None;
+        };
+        Some(Self { reason, status })
+    }
+}
