@@ -184,6 +184,18 @@ impl Heads {
         None
     }
 
+    /// How much of a head is there; nothing where content is read, or nothing any more.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn head_so_far(&self) -> Option<usize> {
+        matches!(self.state, State::Head).then_some(self.begun.len())
+    }
+
+    /// Whether it is left to hyper to refuse what comes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_unwatched(&self) -> bool {
+        matches!(self.state, State::Unwatched)
+    }
+
     /// Reads the head that `rest` goes on with.
     fn head(&mut self, rest: &[u8]) -> Found {
         if self.begun.is_empty() {

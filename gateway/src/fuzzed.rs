@@ -26,7 +26,7 @@ use crate::path::{CleanPath, PathTemplate};
 use crate::quantities::{parse_duration, parse_size};
 use crate::route_file::{RouteFile, Surroundings, read_routes};
 use crate::section::Section;
-use crate::{idempotency, json, listen};
+use crate::{framing_compared, idempotency, json, listen};
 
 /// Reads bytes in the way that the first of them says.
 ///
@@ -45,6 +45,7 @@ pub fn read(data: &[u8]) {
         b'h' => headers(bytes),
         b'j' => content(bytes),
         b'c' => connection(bytes),
+        b'd' => framing_compared::compare(bytes),
         _ => event(bytes),
     }
 }

@@ -69,6 +69,8 @@ mod finish;
 mod following;
 mod framing;
 #[cfg(any(test, fuzzing))]
+mod framing_compared;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzed;
 mod gateway;
 mod gateway_file;

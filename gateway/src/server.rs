@@ -165,7 +165,8 @@ impl TurnedAway {
     }
 }
 
-fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+/// What speaks HTTP, within the limits.
+pub(crate) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -360,7 +361,7 @@ impl Connection {
             tracing::debug!(error = &*error as &dyn Error, "connection ended");
         }
         if framed_twice.load(Ordering::Relaxed) {
-            unread = Some(Unread::FRAMED_TWICE);
+            unread = Some(Unread::framed_twice(unread));
         }
         if let Some(unread) = unread {
             (self.unread)(address, unread);

@@ -23,12 +23,6 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// A head that `framing` kept from hyper, which was given a line that is none instead.
-    pub(crate) const FRAMED_TWICE: Self = Self {
-        reason: "framed_twice",
-        status: Some(StatusCode::BAD_REQUEST),
-    };
-
     /// What the end of a connection says; nothing if it did not end with such a head.
     pub(crate) fn of(ended: &(dyn Error + 'static)) -> Option<Self> {
         let error = ended.downcast_ref::<hyper::Error>()?;
@@ -45,5 +39,14 @@ impl Unread {
             return None;
         };
         Some(Self { reason, status })
+    }
+
+    /// A head that `framing` kept from hyper, which was given a line that is none in its place,
+    /// and did not come to read it if it was about to close the connection.
+    pub(crate) fn framed_twice(ended: Option<Self>) -> Self {
+        Self {
+            reason: "framed_twice",
+            status: ended.and_then(|unread| unread.status),
+        }
     }
 }

@@ -70,6 +70,14 @@ async fn a_head_that_the_library_refuses_is_in_the_access_log_and_counted() {
                 .into(),
             &["400"],
         ),
+        // Nobody reads on where a connection is closed.
+        (
+            "framed_twice",
+            "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n\
+             GET / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n"
+                .into(),
+            &["200"],
+        ),
         (
             "large_head",
             format!("GET /secret HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
