@@ -25,6 +25,7 @@ mod introspection;
 mod keys;
 mod limits;
 mod outcomes;
+mod pebble;
 mod possession;
 mod presentation;
 mod protection;
