@@ -110,7 +110,7 @@ impl Authenticator {
             && let Some((introspector, index, policy)) = self.introspector(policies)
         {
             let asked = introspector.validate(token, (index, &policy.validator), now);
-            return asked.await.map_err(|refused| match refused {
+            return Box::pin(asked).await.map_err(|refused| match refused {
                 Refused::Token(error) => AuthError::Token(error),
                 Refused::NoAnswer => AuthError::NoKeys,
             });
@@ -124,7 +124,8 @@ impl Authenticator {
         }
         let unknown = AuthError::Token(TokenError::UnknownKey);
         let kid = unverified_key_id(token).ok().flatten().ok_or(unknown)?;
-        let newer = issuer.newer_with(&kid, keys.number).await.ok_or(unknown)?;
+        let newer = Box::pin(issuer.newer_with(&kid, keys.number)).await;
+        let newer = newer.ok_or(unknown)?;
         self.with_keys(token, index, policy, &newer, now)
             .map_err(AuthError::Token)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, UnixMillis};
 use bulla_process::Zeroizing;
-use bulla_sdk::MintedToken;
 use bulla_sdk::audit::AuditLog;
+use bulla_sdk::{MintedToken, TraceParent};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ pub struct BusMessage {
     /// The client's own token, where the route hands it on.
     pub original: Option<Zeroizing<String>>,
     /// W3C trace context.
-    pub traceparent: String,
+    pub traceparent: Option<TraceParent>,
 }
 
 /// A verified event of a subject that somebody listens to.

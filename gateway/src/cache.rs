@@ -213,6 +213,17 @@ impl Answers {
     where
         F: Future<Output = Result<Answer, Refusal>> + Send,
     {
+        match self.0.get(&key).await {
+            Some(kept) => Ok(kept),
+            // On the heap: a request that finds its answer holds no room for asking.
+            None => Box::pin(self.fetch(key, ask)).await,
+        }
+    }
+
+    async fn fetch<F>(&self, key: [u8; 32], ask: impl Fn() -> F) -> Result<Arc<Answer>, Refusal>
+    where
+        F: Future<Output = Result<Answer, Refusal>> + Send,
+    {
         let refusal = parking_lot::Mutex::new(None);
         let outcome = self
             .0

@@ -128,7 +128,7 @@ impl<B: Bus> Visit<'_, B> {
             .transpose()
             .map_err(|wait| refuse(Problem::Paused(wait), "breaker_open"))?;
         match order.mode {
-            Mode::Publish => self.publish(order, message, pass).await,
+            Mode::Publish => Box::pin(self.publish(order, message, pass)).await,
             Mode::Request | Mode::Aggregate | Mode::Stream => {
                 let outcome = self.edge.bus.request(message, order.timeout).await;
                 judge(pass, &outcome);

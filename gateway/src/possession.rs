@@ -98,7 +98,9 @@ impl<B: Bus> Visit<'_, B> {
             // A bound token that is shown as if it were not: stolen, or a broken client.
             (Some(_), Scheme::Bearer) => Err(invalid("proof_missing")),
             (None, Scheme::Proof) => Err(invalid("token_not_bound")),
-            (Some(key), Scheme::Proof) => self.check_proof(head, brought.token, key, now).await,
+            (Some(key), Scheme::Proof) => {
+                Box::pin(self.check_proof(head, brought.token, key, now)).await
+            }
         }
     }
 

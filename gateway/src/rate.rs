@@ -158,6 +158,12 @@ impl<C: Clock + Clone> Rates<C> {
         Ok(())
     }
 
+    /// Whether all nodes share one of them.
+    pub(crate) fn has_shared(&self, rates: &[usize]) -> bool {
+        let mut rates = rates.iter().filter_map(|index| self.0.get(*index));
+        rates.any(|rate| rate.shared.is_some())
+    }
+
     /// The same for those of `rates` that all nodes share.
     ///
     /// # Errors

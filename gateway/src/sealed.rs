@@ -1,6 +1,7 @@
 //! The bus is `bulla_sdk::Client`: the only file that knows it.
 
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::time::Duration;
 
 use bulla_identity::Subject;
@@ -8,7 +9,7 @@ use bulla_sdk::audit::AuditLog;
 use bulla_sdk::{
     AgreeError, Agreed, AppendError, Client, ConsumeError, ContentType, LinkError, Message,
     MessageId, Outgoing, PublishError, RequestError, SendError, ServiceError, ServiceErrorCode,
-    SubscribeError, TraceParent,
+    SubscribeError,
 };
 
 use bytes::Bytes;
@@ -56,7 +57,9 @@ impl SealedBus {
 impl Bus for SealedBus {
     async fn request(&self, message: BusMessage, deadline: Duration) -> Result<BusReply, BusError> {
         let outgoing = outgoing(&self.client, message).timeout(deadline);
-        let answered = tokio::time::timeout(deadline, outgoing.request()).await;
+        // Pinned where it stands, and not moved into what bounds it.
+        let asked = pin!(outgoing.request());
+        let answered = tokio::time::timeout(deadline, asked).await;
         let reply = answered
             .map_err(|_| BusError::Timeout)?
             .map_err(request_error)?;
@@ -228,7 +231,7 @@ fn outgoing(client: &Client, message: BusMessage) -> Outgoing<'_> {
     let mut outgoing = client
         .message(message.subject.as_str())
         .bytes(content_type, message.payload);
-    if let Some(trace) = TraceParent::parse(&message.traceparent) {
+    if let Some(trace) = message.traceparent {
         outgoing = outgoing.traceparent(trace);
     }
     for (name, value) in message.headers {

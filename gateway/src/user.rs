@@ -168,9 +168,7 @@ impl<B: Bus> Visit<'_, B> {
             }
         };
         let (minter, identity) = (&self.edge.minter, &user.identity);
-        let mut claims = minter
-            .claims(identity, &scopes, reach, &key, user.leeway, now)
-            .map_err(refuse)?;
+        let mut claims = minter.claims(identity, &scopes, reach, &key, user.leeway, now);
         let hidden = bus.hide_claims(&claims.txn, &claims.principal, &mut claims.context);
         claims.private = hidden.await?;
         let token = minter.mint(&claims, &key).map_err(refuse)?;

@@ -132,7 +132,7 @@ impl<B: Bus> Visit<'_, B> {
                 now,
                 query: &query,
             };
-            return self.stream(&mut head, listener).await;
+            return Box::pin(self.stream(&mut head, listener)).await;
         }
         let headers = exchange::message_headers(&route, &captures, &query, &head.headers)?;
         let content = if body.is_end_stream() {
@@ -157,7 +157,8 @@ impl<B: Bus> Visit<'_, B> {
             timeout: route.timeout,
         };
         let answer = match &route.cache {
-            _ if route.mode == Mode::Aggregate => Arc::new(self.gather(&order).await?),
+            // On the heap, as is all that few requests do: none holds room for it all.
+            _ if route.mode == Mode::Aggregate => Arc::new(Box::pin(self.gather(&order)).await?),
             Some(_) => self.kept(&order).await?,
             None => Arc::new(self.ask(&order).await?),
         };
@@ -217,12 +218,12 @@ impl<B: Bus> Visit<'_, B> {
         };
         let all = &self.loaded.rates;
         let mut outcome = all.count(rates, user.is_some(), requester, &mut known.counted);
-        if outcome.is_ok() {
+        if outcome.is_ok() && all.has_shared(rates) {
             let which = (rates, user.is_some());
             let bus = &self.edge.bus;
             let counted = all.count_shared(bus, which, requester, now, &mut known.counted);
             // What nobody can count does not pass.
-            outcome = counted
+            outcome = Box::pin(counted)
                 .await
                 .map_err(|_| refuse(Problem::Unavailable, "quota_unknown"))?;
         }

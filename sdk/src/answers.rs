@@ -342,7 +342,7 @@ impl Replying {
         if sealer.expires_at() <= letter.issued_at {
             return Err(SendError::CredentialExpired);
         }
-        let draft = letter.draft(sealer.expires_at(), std::process::id());
+        let draft = letter.draft(sealer.expires_at(), std::process::id);
         let sealed = sealer.seal_with_mac(&draft, letter.id(), key)?;
         let link = self.shared.connection.link();
         let (limit, actual) = (link.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());

@@ -233,8 +233,12 @@ impl Letter {
     }
 
     /// What the sealer is to seal under a credential that ends then.
-    /// `process` is this process, where it is going to be encrypted.
-    pub(crate) fn draft(&self, credential_ends: UnixMillis, process: u32) -> Draft<'_> {
+    /// `process` tells this process, and is only asked where it is going to be encrypted.
+    pub(crate) fn draft(
+        &self,
+        credential_ends: UnixMillis,
+        process: impl Fn() -> u32,
+    ) -> Draft<'_> {
         let (to, at) = (self.to.subject(), self.issued_at);
         let until = at.saturating_add(self.life).min(credential_ends);
         let mut draft = match &self.purpose {
@@ -262,7 +266,7 @@ impl Letter {
             key: &in_use.key,
             inline_wraps: in_use.inline_wraps(),
             open_token: self.open_token,
-            process,
+            process: process(),
         });
         draft.app_headers = Some(&self.headers).filter(|headers| !headers.is_empty());
         draft

@@ -446,12 +446,13 @@ impl<'a> Outgoing<'a> {
         if let To::Route(route) = &letter.to
             && route.is_current(&shared.control)
             && letter.original.is_none()
-            && let Some(user) = self.user.at_once(self.cause.as_deref(), route)
+            && let now = clock::now()
+            && shared.control.check(now).is_ok()
+            && let Some(user) = self.user.at_once(shared, self.cause.as_deref(), route, now)
+            && let user = user?
             && (user.is_none() || self.limits.is_none())
         {
             let route = Arc::clone(route);
-            let now = clock::now();
-            shared.control.check(now)?;
             let suite = kem_of(&route.requirements);
             let key = suite.and_then(|s| shared.vault.last_key(route.last_key(verb), s, now));
             if suite.is_none() || key.is_some() {
@@ -479,18 +480,12 @@ impl UserChoice {
         let user = match self {
             Self::Token(token) => {
                 let user = shared.users.verify(&shared.control, &token, now).await;
-                Some(user.map_err(|refusal| SendError::User {
-                    reason: refusal.code(),
-                })?)
+                Some(user.map_err(refused_user)?)
             }
             Self::Minted(token) => {
-                let user = shared
-                    .users
-                    .verify_minted(&shared.control, &token, now)
-                    .await;
-                Some(user.map_err(|refusal| SendError::User {
-                    reason: refusal.code(),
-                })?)
+                let users = &shared.users;
+                let user = users.verify_minted(&shared.control, token, now).await;
+                Some(user.map_err(refused_user)?)
             }
             Self::Verified(user) => Some(user),
             Self::Inherit => inherited,
@@ -509,17 +504,43 @@ impl UserChoice {
     }
 
     /// For whom it is sent, if that is plain to see.
-    #[expect(clippy::option_option, reason = "nobody is an answer too")]
-    fn at_once(&self, cause: Option<&Context>, route: &Route) -> Option<Option<User>> {
+    fn at_once(
+        &mut self,
+        shared: &Shared,
+        cause: Option<&Context>,
+        route: &Route,
+        now: UnixMillis,
+    ) -> Option<Result<Option<User>, SendError>> {
+        // What comes before must be shown there.
+        let is_shown = route.requirements.chain == Chain::Proven;
         match self {
             Self::Inherit => match inherited(cause, route) {
-                Some(_) if route.requirements.chain == Chain::Proven => None,
-                user => Some(user),
+                Some(_) if is_shown => None,
+                user => Some(Ok(user)),
             },
-            Self::Nobody => Some(None),
+            Self::Nobody => Some(Ok(None)),
+            Self::Minted(_) if !is_shown => {
+                let Self::Minted(token) = std::mem::replace(self, Self::Nobody) else {
+                    return None;
+                };
+                let (users, control) = (&shared.users, &shared.control);
+                match users.verify_minted_at_once(control, token, now) {
+                    Ok(user) => Some(user.map(Some).map_err(refused_user)),
+                    Err(token) => {
+                        *self = Self::Minted(token);
+                        None
+                    }
+                }
+            }
             Self::Token(_) | Self::Minted(_) | Self::Verified(_) => None,
         }
     }
+}
+
+/// For whom nothing is sent.
+fn refused_user(refusal: UserRefusal) -> SendError {
+    let reason = refusal.code();
+    SendError::User { reason }
 }
 
 /// The user of the context. A subject that refuses users gets none; one that was

@@ -24,6 +24,7 @@ mod batch;
 #[cfg(test)]
 mod tests;
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
@@ -62,7 +63,9 @@ const WORTH_IT: usize = 64;
 const MAX_UNSENT: usize = 1_024;
 
 /// In place of the process, where a draft is only looked at.
-const NOT_ENCRYPTED: u32 = 0;
+fn not_encrypted() -> u32 {
+    0
+}
 
 /// What the signer stands on.
 pub(crate) trait Post: Send + Sync + 'static {
@@ -418,12 +421,12 @@ impl<P: Post> Inner<P> {
         }
         if let Some(bound) = letter.bound().filter(|bound| *bound <= limit) {
             self.with_sealer(letter, |sealer| {
-                sealer.check(&letter.draft(sealer.expires_at(), NOT_ENCRYPTED))
+                sealer.check(&letter.draft(sealer.expires_at(), not_encrypted))
             })?;
             return Ok(bound);
         }
         let actual = self.with_sealer(letter, |sealer| {
-            sealer.measure(&letter.draft(sealer.expires_at(), NOT_ENCRYPTED))
+            sealer.measure(&letter.draft(sealer.expires_at(), not_encrypted))
         })?;
         if actual > limit {
             return Err(SendError::TooLarge { limit, actual });
@@ -461,7 +464,7 @@ impl<P: Post> Inner<P> {
 
     fn seal_inline(&self, letter: &Letter) -> Result<Sealed, SendError> {
         self.with_sealer(letter, |sealer| {
-            let draft = letter.draft(sealer.expires_at(), std::process::id());
+            let draft = letter.draft(sealer.expires_at(), std::process::id);
             sealer.seal(&draft, letter.id())
         })
     }
@@ -681,13 +684,13 @@ fn seal_units(
     let Some(sealer) = sealer else {
         return vec![Err(Failure::CredentialExpired); units.len()];
     };
-    let (end, process) = (sealer.expires_at(), std::process::id());
+    let (end, process) = (sealer.expires_at(), LazyCell::new(std::process::id));
     let mut drafts = Vec::with_capacity(units.len());
     let mut messages = Vec::with_capacity(batch.len());
     for waiting in units.iter().filter_map(|unit| batch.get(unit.clone())) {
         // What they share is what the first says; of times, the earliest.
         if let Some(first) = waiting.first() {
-            drafts.push(first.letter.draft(end, process));
+            drafts.push(first.letter.draft(end, || *process));
         }
         messages.extend(waiting.iter().map(|waiting| FrameMessage {
             id: waiting.letter.id(),

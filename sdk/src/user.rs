@@ -69,12 +69,16 @@ pub enum PrivateClaimError {
 }
 
 impl User {
-    pub(crate) fn new(verified: Verified<TransactionToken>, token: &str, private: Opened) -> Self {
+    pub(crate) fn new(
+        verified: Verified<TransactionToken>,
+        text: Box<str>,
+        private: Opened,
+    ) -> Self {
         Self {
             token: Arc::new(Token {
                 verified,
                 private,
-                text: token.into(),
+                text,
             }),
             narrowed: None,
         }

@@ -7,10 +7,7 @@ use bulla_envelope::{Limits, OpenedEnvelope, VerifiedCredential};
 use bulla_identity::{UnixMillis, Verified, WorkloadId};
 use bulla_keyring::KeyId;
 use bulla_policy::Policy;
-use bulla_token::{
-    MintedToken, TransactionToken, token_digest, unverified_kid, verify_minted_token,
-    verify_transaction_token,
-};
+use bulla_token::{MintedToken, TransactionToken, UnprovenTransaction, token_digest};
 use moka::sync::Cache;
 
 use crate::control::{AsOf, Control};
@@ -22,45 +19,72 @@ use crate::user::User;
 /// Tokens that a process remembers; the cost of forgetting one is a signature.
 const MAX_TOKENS: u64 = 10_000;
 
-/// Key: SHA-256 of the whole token, and the state of trust and policy that it
-/// was verified under. A newer state makes every entry unreachable.
+/// SHA-256 of the whole token, and the state of trust and policy that it was verified
+/// under. A newer state makes every entry unreachable.
+type TokenKey = ([u8; 32], u64);
+
+/// Who verifies tokens.
 pub(crate) struct Users {
-    verified: Cache<([u8; 32], u64), Known>,
+    verified: Cache<TokenKey, Known>,
     skew: Duration,
     own: WorkloadId,
     unlocker: Arc<Unlocker>,
 }
 
 /// A token to verify.
-#[derive(Clone, Copy)]
 enum Brought<'a> {
     /// By somebody.
-    Text(&'a str),
+    Anybody(UnprovenTransaction<'a>),
+    /// In an envelope that its minter has signed, under the very credential that the
+    /// token names: that signature covers the token too [ENV-115].
+    Minter(UnprovenTransaction<'a>),
     /// Signed by this process itself.
-    Minted(&'a MintedToken),
+    Own(MintedToken),
 }
 
 impl<'a> Brought<'a> {
-    fn text(self) -> &'a str {
+    fn by_anybody(text: &'a str) -> Result<Self, UserRefusal> {
+        Ok(Self::Anybody(UnprovenTransaction::parse(text)?))
+    }
+
+    fn in_message(text: &'a str, opened: &OpenedEnvelope) -> Result<Self, UserRefusal> {
+        let token = UnprovenTransaction::parse(text)?;
+        let is_of_sender = KeyId::parse(token.kid()) == Some(opened.sender().key_id);
+        Ok(if is_of_sender && opened.is_signed() {
+            Self::Minter(token)
+        } else {
+            Self::Anybody(token)
+        })
+    }
+
+    /// The name of the credential under which it was minted, if it tells the truth.
+    fn kid(&self) -> &str {
         match self {
-            Self::Text(text) => text,
-            Self::Minted(token) => token.as_str(),
+            Self::Anybody(token) | Self::Minter(token) => token.kid(),
+            Self::Own(token) => token.kid(),
         }
+    }
+
+    /// Whether it is worth to remember: what a minter signs for itself is mostly used
+    /// once, and costs no signature.
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Anybody(_))
     }
 }
 
 /// A token that was verified, before its private claims are read.
 struct Proven {
     token: TransactionToken,
+    text: Box<str>,
     revoked: Option<UnixMillis>,
     minter_revoked: Option<UnixMillis>,
 }
 
 impl Proven {
-    fn known(self, text: &str, opened: Opened) -> Known {
+    fn known(self, opened: Opened) -> Known {
         Known {
             // The signature of an authorised minter was just verified.
-            user: User::new(Verified::danger_assert(self.token), text, opened),
+            user: User::new(Verified::danger_assert(self.token), self.text, opened),
             revoked: self.revoked,
             minter_revoked: self.minter_revoked,
         }
@@ -111,7 +135,12 @@ impl Users {
         token: &str,
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
-        self.verify_as_of(control, token, now, now).await
+        let key = (token_digest(token), control.generation());
+        if let Some(known) = self.verified.get(&key) {
+            return self.use_again(known, now, now);
+        }
+        let brought = Brought::by_anybody(token)?;
+        self.meet(control, (brought, key), now, now).await
     }
 
     /// The user of a token that this process has minted. It is not remembered: each is
@@ -119,12 +148,28 @@ impl Users {
     pub(crate) async fn verify_minted(
         &self,
         control: &Control,
-        token: &MintedToken,
+        token: MintedToken,
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
-        let proving = self.prove(control, Brought::Minted(token), now, now);
+        let proving = self.prove(control, Brought::Own(token), now, now);
         let (known, _) = Box::pin(proving).await?;
         known.judge(AsOf::Now)
+    }
+
+    /// The same if nothing has to be waited for; otherwise gives the token back.
+    pub(crate) fn verify_minted_at_once(
+        &self,
+        control: &Control,
+        token: MintedToken,
+        now: UnixMillis,
+    ) -> Result<Result<User, UserRefusal>, MintedToken> {
+        let Some(at_hand) = self.at_hand(control, token.kid(), now) else {
+            return Err(token);
+        };
+        let known = at_hand.and_then(|credential| {
+            self.known_at_once(control, Brought::Own(token), &credential, now)
+        });
+        Ok(known.and_then(|known| known.judge(AsOf::Now)))
     }
 
     /// The user of a message, under the limits that it carries, at the time `at`
@@ -140,7 +185,14 @@ impl Users {
             return Ok(None);
         };
         let token = std::str::from_utf8(&token).map_err(|_| UserRefusal::NotText)?;
-        let user = self.verify_as_of(control, token, at, now).await?;
+        let key = key_of_message(control, opened, token);
+        let user = match self.verified.get(&key) {
+            Some(known) => self.use_again(known, at, now)?,
+            None => {
+                let brought = Brought::in_message(token, opened)?;
+                self.meet(control, (brought, key), at, now).await?
+            }
+        };
         self.under_limits(user, opened, at).map(Some)
     }
 
@@ -155,12 +207,23 @@ impl Users {
             return Some(Ok(None));
         };
         let token = std::str::from_utf8(&token).ok()?;
-        let key = key_of(control, token);
+        let key = key_of_message(control, opened, token);
         let known = match self.verified.get(&key) {
             Some(known) => Ok(known),
-            None => self.prove_at_once(control, token, now)?.inspect(|known| {
-                self.verified.insert(key, known.clone());
-            }),
+            None => match Brought::in_message(token, opened) {
+                Err(refusal) => Err(refusal),
+                Ok(brought) => {
+                    let is_kept = brought.is_kept();
+                    let at_hand = self.at_hand(control, brought.kid(), now)?;
+                    let known =
+                        at_hand.and_then(|held| self.known_at_once(control, brought, &held, now));
+                    known.inspect(|known| {
+                        if is_kept {
+                            self.verified.insert(key, known.clone());
+                        }
+                    })
+                }
+            },
         };
         let judge = || {
             let user = known?.judge(AsOf::Now)?;
@@ -185,31 +248,36 @@ impl Users {
         Ok(user)
     }
 
-    /// The same of a token that was used at a time `at` in the past.
-    pub(crate) async fn verify_as_of(
+    /// The user of a token that was verified before; its times are checked on every use.
+    fn use_again(
         &self,
-        control: &Control,
-        token: &str,
+        known: Known,
         at: UnixMillis,
         now: UnixMillis,
     ) -> Result<User, UserRefusal> {
-        let key = key_of(control, token);
-        let as_of = as_of(at, now);
-        if let Some(known) = self.verified.get(&key) {
-            let user = known.judge(as_of)?;
-            user.check_times(at, self.skew)?;
-            return Ok(user);
-        }
+        let user = known.judge(as_of(at, now))?;
+        user.check_times(at, self.skew)?;
+        Ok(user)
+    }
+
+    /// The user of a token that is not known yet, used at a time `at`.
+    async fn meet(
+        &self,
+        control: &Control,
+        (brought, key): (Brought<'_>, TokenKey),
+        at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<User, UserRefusal> {
+        let is_kept = brought.is_kept();
         // Once for each token; on the heap, so that the way of every message is
         // not as large as this one.
-        let (known, is_passing) =
-            Box::pin(self.prove(control, Brought::Text(token), at, now)).await?;
+        let (known, is_passing) = Box::pin(self.prove(control, brought, at, now)).await?;
         // What could not be read for the moment is tried again. The key is of the
         // state before: a change meanwhile makes the entry unreachable.
-        if !is_passing {
+        if is_kept && !is_passing {
             self.verified.insert(key, known.clone());
         }
-        known.judge(as_of)
+        known.judge(as_of(at, now))
     }
 
     /// The second half says whether something of it could not be read for the moment.
@@ -220,7 +288,7 @@ impl Users {
         at: UnixMillis,
         now: UnixMillis,
     ) -> Result<(Known, bool), UserRefusal> {
-        let key_id = key_id_of(brought.text())?;
+        let key_id = key_id_of(brought.kid())?;
         let credential = if at == now {
             control.credential(key_id, now).await?
         } else {
@@ -236,32 +304,36 @@ impl Users {
             Opened::default()
         };
         let is_passing = opened.is_passing;
-        Ok((proven.known(brought.text(), opened), is_passing))
+        Ok((proven.known(opened), is_passing))
     }
 
-    /// The same, of a token that came now, if nothing has to be waited for.
-    fn prove_at_once(
+    /// The credential that a token names which came now, if nothing has to be waited for,
+    /// neither for it nor for what the token hides.
+    fn at_hand(
         &self,
         control: &Control,
-        token: &str,
+        kid: &str,
         now: UnixMillis,
-    ) -> Option<Result<Known, UserRefusal>> {
-        let state = control.policy();
-        let policy = state.policy();
-        if policy.reads_private_claims(&self.own) {
+    ) -> Option<Result<Arc<VerifiedCredential>, UserRefusal>> {
+        if control.policy().policy().reads_private_claims(&self.own) {
             return None;
         }
-        let key_id = match key_id_of(token) {
-            Ok(key_id) => key_id,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        let held = control.credential_at_once(key_id, now)?;
-        let prove = || {
-            let (brought, credential) = (Brought::Text(token), held?);
-            let proven = self.judge(control, policy, brought, &credential, now)?;
-            Ok(proven.known(token, Opened::default()))
-        };
-        Some(prove())
+        match key_id_of(kid) {
+            Ok(key_id) => Some(control.credential_at_once(key_id, now)?.map_err(Into::into)),
+            Err(refusal) => Some(Err(refusal)),
+        }
+    }
+
+    fn known_at_once(
+        &self,
+        control: &Control,
+        brought: Brought<'_>,
+        credential: &VerifiedCredential,
+        now: UnixMillis,
+    ) -> Result<Known, UserRefusal> {
+        let state = control.policy();
+        let proven = self.judge(control, state.policy(), brought, credential, now)?;
+        Ok(proven.known(Opened::default()))
     }
 
     /// Verifies a token under the credential that its `kid` names.
@@ -279,9 +351,20 @@ impl Users {
             .filter(|workload| workload.mints())
             .ok_or(UserRefusal::MayNotMint)?;
         let domain = policy.trust_domain();
-        let token = match brought {
-            Brought::Text(text) => verify_transaction_token(text, public, domain, at, self.skew)?,
-            Brought::Minted(token) => verify_minted_token(token, public, domain, at, self.skew)?,
+        let (text, token) = match brought {
+            Brought::Anybody(token) => {
+                let text = token.text().into();
+                (text, token.verify(public, domain, at, self.skew)?)
+            }
+            Brought::Minter(token) => {
+                let text = token.text().into();
+                (text, token.vouched_for(domain, at, self.skew)?)
+            }
+            Brought::Own(token) => {
+                token.check(public, domain, at, self.skew)?;
+                let (text, token) = token.into_parts();
+                (text.into_boxed_str(), token)
+            }
         };
         // What exchanges tokens mints them for others, everybody else for itself.
         let requester = token.requesting_workload();
@@ -300,16 +383,20 @@ impl Users {
             revoked: control.user_revoked_since(token.principal(), token.txn()),
             minter_revoked: control.revoked_since(credential),
             token,
+            text,
         })
     }
 }
 
-fn key_id_of(token: &str) -> Result<KeyId, UserRefusal> {
-    KeyId::parse(&unverified_kid(token)?).ok_or(UserRefusal::KeyId)
+fn key_id_of(kid: &str) -> Result<KeyId, UserRefusal> {
+    KeyId::parse(kid).ok_or(UserRefusal::KeyId)
 }
 
-fn key_of(control: &Control, token: &str) -> ([u8; 32], u64) {
-    (token_digest(token), control.generation())
+/// The token of a message was compared with the hash that it was signed by.
+fn key_of_message(control: &Control, opened: &OpenedEnvelope, token: &str) -> TokenKey {
+    let digest = opened.token_hash().copied();
+    let digest = digest.unwrap_or_else(|| token_digest(token));
+    (digest, control.generation())
 }
 
 fn as_of(at: UnixMillis, now: UnixMillis) -> AsOf {

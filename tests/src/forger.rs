@@ -34,15 +34,25 @@ pub struct Forger {
 impl Forger {
     /// Holds a genuine credential of `workload`, asked for with its nkey.
     pub async fn genuine(bus: &Bus, workload: &str) -> Self {
-        Self::asked(bus, workload, true).await
+        Self::asked(bus, workload, true, None).await
+    }
+
+    /// The same, with a token key: that of a workload that mints.
+    pub async fn genuine_minter(bus: &Bus, workload: &str, token_key: [u8; 32]) -> Self {
+        Self::asked(bus, workload, true, Some(token_key)).await
     }
 
     /// The same, without keys for what is for this process alone.
     pub async fn genuine_without_process_keys(bus: &Bus, workload: &str) -> Self {
-        Self::asked(bus, workload, false).await
+        Self::asked(bus, workload, false, None).await
     }
 
-    async fn asked(bus: &Bus, workload: &str, with_keys: bool) -> Self {
+    async fn asked(
+        bus: &Bus,
+        workload: &str,
+        with_keys: bool,
+        token_key: Option<[u8; 32]>,
+    ) -> Self {
         let raw = bus.raw_client(workload).await;
         let id = bus.workload(workload);
         let ask = async |subject: String, body: Vec<u8>| {
@@ -56,11 +66,12 @@ impl Forger {
         let seeds = Seeds::random();
         let key = SigningKey::from_seed(&seeds.message);
         let process_keys = with_keys.then(|| seeds.process_keys());
+        let token_key = token_key.map(|seed| SigningKey::from_seed(&seed));
         let request = RequestDraft {
             workload: &id,
             message_key: &key,
             process_keys: process_keys.as_ref(),
-            token_key: None,
+            token_key: token_key.as_ref(),
             instance: random(),
             challenge: challenge.challenge,
             requested_at: now(),

@@ -169,7 +169,7 @@ async fn no_event_holds_a_token_or_a_payload() {
             .await
             .unwrap();
     }
-    let minted = edge.bus.last().token.unwrap().into_string();
+    let minted = edge.bus.last().token.unwrap().as_str().to_owned();
     let signature = |t: &str| t.rsplit('.').next().unwrap().to_owned();
     let words = [
         "secret-tenant".into(),

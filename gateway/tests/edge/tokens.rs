@@ -223,7 +223,7 @@ async fn a_transaction_token_is_refused_as_an_access_token() {
         .send()
         .await
         .unwrap();
-    let own = edge.bus.last().token.unwrap().into_string();
+    let own = edge.bus.last().token.unwrap().as_str().to_owned();
     edge.bus.seen.lock().clear();
     refused(&edge, &own).await;
 }

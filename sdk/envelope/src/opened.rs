@@ -460,6 +460,13 @@ impl OpenedEnvelope {
         &self.authentic.sender
     }
 
+    /// Whether its sender signed it. A code proves it to the receiver alone, who could have
+    /// made it as well.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        !self.authentic.envelope.has_mac()
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -510,7 +517,7 @@ impl OpenedEnvelope {
         inner.or_else(|| sealed.token.map(|span| sealed.slice(span)))
     }
 
-    /// SHA-256 of the token.
+    /// SHA-256 of the token, compared with it.
     #[must_use]
     pub fn token_hash(&self) -> Option<&[u8; 32]> {
         self.sealed().header.token_hash.as_ref()

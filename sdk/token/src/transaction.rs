@@ -21,7 +21,8 @@ use std::time::Duration;
 use bulla_identity::{Claims, TrustDomain, UnixMillis, is_reserved_claim};
 use bulla_keyring::{Signature, SigningKey, VerifyingKey};
 use data_encoding::BASE64URL_NOPAD;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use zeroize::Zeroize as _;
 
 use crate::compact::{Compact, MAX_KID_BYTES};
@@ -80,12 +81,14 @@ impl fmt::Debug for TokenSigningKey {
 }
 
 /// A transaction token that this process has signed itself: only
-/// [`TokenSigningKey::mint`] makes one. So [`verify_minted_token`] need not verify its
-/// signature.
+/// [`TokenSigningKey::mint`] makes one. So nobody here need verify its signature, nor
+/// read it.
 #[derive(Clone)]
 pub struct MintedToken {
     text: String,
     public: VerifyingKey,
+    domain: TrustDomain,
+    token: TransactionToken,
 }
 
 impl MintedToken {
@@ -95,10 +98,42 @@ impl MintedToken {
         &self.text
     }
 
-    /// The same.
+    /// The credential that its header names.
     #[must_use]
-    pub fn into_string(self) -> String {
-        self.text
+    pub fn kid(&self) -> &str {
+        &self.token.kid
+    }
+
+    /// The token as it travels, and what it says.
+    #[must_use]
+    pub fn into_parts(self) -> (String, TransactionToken) {
+        (self.text, self.token)
+    }
+
+    /// Asks everything of it that [`verify_transaction_token`] does, but for its signature:
+    /// of that only that it was made under `public`.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    ///
+    /// # Security
+    ///
+    /// The same.
+    pub fn check(
+        &self,
+        public: &VerifyingKey,
+        domain: &TrustDomain,
+        now: UnixMillis,
+        skew: Duration,
+    ) -> Result<(), TokenError> {
+        if self.public.as_bytes() != public.as_bytes() {
+            return Err(TokenError::BadSignature);
+        }
+        if self.domain != *domain {
+            return Err(TokenError::WrongIssuer);
+        }
+        self.token.check_times(now, skew)
     }
 }
 
@@ -180,7 +215,7 @@ pub fn mint_transaction_token(
     domain: &TrustDomain,
     claims: &TransactionClaims,
 ) -> Result<String, MintError> {
-    key.mint(kid, domain, claims).map(MintedToken::into_string)
+    key.mint(kid, domain, claims).map(|minted| minted.text)
 }
 
 impl TokenSigningKey {
@@ -195,10 +230,12 @@ impl TokenSigningKey {
         domain: &TrustDomain,
         claims: &TransactionClaims,
     ) -> Result<MintedToken, MintError> {
-        let text = sign(self, kid, domain, claims)?;
+        let (text, token) = sign(self, kid, domain, claims)?;
         Ok(MintedToken {
             text,
             public: *self.public(),
+            domain: domain.clone(),
+            token,
         })
     }
 }
@@ -208,7 +245,7 @@ fn sign(
     kid: &str,
     domain: &TrustDomain,
     claims: &TransactionClaims,
-) -> Result<String, MintError> {
+) -> Result<(String, TransactionToken), MintError> {
     if !is_name(kid) || kid.len() > MAX_KID_BYTES {
         return Err(MintError::BadClaim("kid"));
     }
@@ -248,56 +285,238 @@ fn sign(
         });
     }
     let uri = trust_domain_uri(domain);
-    let header = json!({ "alg": Algorithm::EdDsa.as_str(), "typ": TRANSACTION_TYP, "kid": kid });
-    let mut payload = json!({
-        "iss": uri,
-        "aud": uri,
-        "iat": issued,
-        "exp": expires,
-        "txn": claims.txn,
-        "sub": claims.principal,
-        "scope": claims.scope,
-        "req_wl": claims.requesting_workload,
-        "tctx": claims.context,
-    });
-    if let (Some(Value::Object(context)), false) =
-        (payload.get_mut("tctx"), claims.reach.is_empty())
-    {
+    let header = Header {
+        alg: Algorithm::EdDsa.as_str(),
+        typ: TRANSACTION_TYP,
+        kid,
+    };
+    let mut context = claims.context.clone();
+    if !claims.reach.is_empty() {
         context.insert(REACH.to_owned(), claims.reach.clone().into());
     }
-    if let (Some(map), Some(private)) = (payload.as_object_mut(), &claims.private) {
-        map.insert(PRIVATE.to_owned(), private.clone());
-    }
-    if let (Some(map), false) = (payload.as_object_mut(), claims.request_context.is_empty()) {
-        map.insert(
-            "rctx".to_owned(),
-            Value::Object(claims.request_context.clone()),
-        );
-    }
-    let mut token = BASE64URL_NOPAD.encode(header.to_string().as_bytes());
-    token.push('.');
-    token.push_str(&BASE64URL_NOPAD.encode(payload.to_string().as_bytes()));
-    let signature = key.0.sign_text(&token);
-    token.push('.');
-    token.push_str(&BASE64URL_NOPAD.encode(signature.as_bytes()));
-    if token.len() > MAX_TOKEN_BYTES {
+    let payload = Payload {
+        aud: &uri,
+        exp: expires,
+        iat: issued,
+        iss: &uri,
+        private: claims.private.as_ref(),
+        rctx: Some(&claims.request_context).filter(|rctx| !rctx.is_empty()),
+        req_wl: &claims.requesting_workload,
+        scope: &claims.scope,
+        sub: &claims.principal,
+        tctx: &context,
+        txn: &claims.txn,
+    };
+    let mut text = BASE64URL_NOPAD.encode(&json(&header)?);
+    text.push('.');
+    BASE64URL_NOPAD.encode_append(&json(&payload)?, &mut text);
+    let signature = key.0.sign_text(&text);
+    text.push('.');
+    BASE64URL_NOPAD.encode_append(signature.as_bytes(), &mut text);
+    if text.len() > MAX_TOKEN_BYTES {
         return Err(MintError::TooLarge {
             limit: MAX_TOKEN_BYTES,
-            actual: token.len(),
+            actual: text.len(),
         });
     }
-    Ok(token)
+    let token = TransactionToken {
+        policy_claims: visible(context, claims.principal.clone(), claims.scope.clone()),
+        private: claims.private.clone(),
+        kid: kid.to_owned(),
+        txn: claims.txn.clone(),
+        principal: claims.principal.clone(),
+        requesting_workload: claims.requesting_workload.clone(),
+        issued: UnixMillis::from_secs(issued),
+        expires: UnixMillis::from_secs(expires),
+    };
+    Ok((text, token))
 }
 
-/// The `kid` of a transaction token that nothing has been proven of: only good for
-/// finding the credential whose token key to verify it under.
-///
-/// # Errors
-///
-/// The token is not one that [`verify_transaction_token`] would get as far as
-/// checking the signature of.
-pub fn unverified_kid(token: &str) -> Result<String, TokenError> {
-    transaction_header(token).map(|(_, kid)| kid)
+/// The header of a token.
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    kid: &'a str,
+    typ: &'a str,
+}
+
+/// What a token says.
+#[derive(Serialize)]
+struct Payload<'a> {
+    aud: &'a str,
+    exp: u64,
+    iat: u64,
+    iss: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rctx: Option<&'a Map<String, Value>>,
+    req_wl: &'a str,
+    scope: &'a str,
+    sub: &'a str,
+    tctx: &'a Map<String, Value>,
+    txn: &'a str,
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, MintError> {
+    // What has texts for names can be written down.
+    serde_json::to_vec(value).map_err(|_| MintError::BadClaim("tctx"))
+}
+
+/// What conditions of a policy see: the context, and who the user is and may do.
+fn visible(mut context: Map<String, Value>, principal: String, scope: String) -> Claims {
+    context.insert("sub".to_owned(), principal.into());
+    context.insert("scope".to_owned(), scope.into());
+    Claims::from_map(context)
+}
+
+/// A transaction token that was taken apart. Nothing of it is proven: its
+/// [`UnprovenTransaction::kid`] is only good for finding the credential whose token
+/// key to verify it under.
+pub struct UnprovenTransaction<'a> {
+    text: &'a str,
+    compact: Compact<'a>,
+    kid: String,
+}
+
+impl<'a> UnprovenTransaction<'a> {
+    /// Takes a token apart.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that it breaks before its signature: size, bytes, parts, header,
+    /// `typ`, algorithm.
+    pub fn parse(token: &'a str) -> Result<Self, TokenError> {
+        let compact = Compact::parse(token, MAX_TOKEN_BYTES)?;
+        if !compact.typ_is(TRANSACTION_TYP) {
+            return Err(TokenError::WrongType);
+        }
+        if compact.algorithm != Algorithm::EdDsa {
+            return Err(TokenError::AlgorithmNotAllowed(compact.algorithm));
+        }
+        let kid = compact.kid.clone().ok_or(TokenError::MissingKid)?;
+        Ok(Self {
+            text: token,
+            compact,
+            kid,
+        })
+    }
+
+    /// The token as it travels.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Which credential's key it claims to be signed under.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Verifies it: see [`verify_transaction_token`].
+    ///
+    /// # Errors
+    ///
+    /// The first rule that it breaks: signature, claims, times.
+    pub fn verify(
+        self,
+        public: &VerifyingKey,
+        domain: &TrustDomain,
+        now: UnixMillis,
+        skew: Duration,
+    ) -> Result<TransactionToken, TokenError> {
+        // As envelopes are, by a key that was decompressed once.
+        let signature = &self.compact.signature;
+        let signature = Signature::from_slice(signature).ok_or(TokenError::BadSignature)?;
+        public
+            .verify_text(self.compact.signed, &signature)
+            .map_err(|_| TokenError::BadSignature)?;
+        self.read(domain, now, skew)
+    }
+
+    /// Reads it without a look at its signature: its minter vouches for it otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that it breaks: claims, times.
+    ///
+    /// # Security
+    ///
+    /// The caller has verified another signature over every byte of this token, by the
+    /// holder of the very credential that [`UnprovenTransaction::kid`] names: an envelope
+    /// of the minter's.
+    pub fn vouched_for(
+        self,
+        domain: &TrustDomain,
+        now: UnixMillis,
+        skew: Duration,
+    ) -> Result<TransactionToken, TokenError> {
+        self.read(domain, now, skew)
+    }
+
+    /// What a token says whose signature is known to be good.
+    fn read(
+        self,
+        domain: &TrustDomain,
+        now: UnixMillis,
+        skew: Duration,
+    ) -> Result<TransactionToken, TokenError> {
+        let mut claims = self.compact.unverified_claims()?;
+        let uri = trust_domain_uri(domain);
+        if required_string(&claims, "iss")? != uri {
+            return Err(TokenError::WrongIssuer);
+        }
+        if audiences(&claims)? != [uri.as_str()] {
+            return Err(TokenError::WrongAudience);
+        }
+        let txn = required_string(&claims, "txn")?.to_owned();
+        let principal = required_string(&claims, "sub")?.to_owned();
+        let requesting_workload = required_string(&claims, "req_wl")?.to_owned();
+        let scope = scope(&claims)?.to_owned();
+        let issued = required_date(&claims, "iat")?;
+        let expires = required_date(&claims, "exp")?;
+        if expires.saturating_since(issued) > MAX_TRANSACTION_LIFETIME {
+            return Err(TokenError::LivesTooLong);
+        }
+        let context = match claims.remove("tctx") {
+            None => Map::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => return Err(TokenError::BadClaim("tctx")),
+        };
+        if context
+            .keys()
+            .any(|k| k != REACH && is_reserved_context_name(k))
+        {
+            return Err(TokenError::ReservedContextName);
+        }
+        if !context.get(REACH).is_none_or(is_reach) {
+            return Err(TokenError::BadClaim(REACH));
+        }
+        if claims.get("rctx").is_some_and(|v| !v.is_object()) {
+            return Err(TokenError::BadClaim("rctx"));
+        }
+        let verified = TransactionToken {
+            policy_claims: visible(context, principal.clone(), scope),
+            private: claims.remove(PRIVATE),
+            kid: self.kid,
+            txn,
+            principal,
+            requesting_workload,
+            issued,
+            expires,
+        };
+        verified.check_times(now, skew)?;
+        Ok(verified)
+    }
+}
+
+impl fmt::Debug for UnprovenTransaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnprovenTransaction")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Verifies a transaction token of `domain` under `public`, the token key of the
@@ -320,96 +539,7 @@ pub fn verify_transaction_token(
     now: UnixMillis,
     skew: Duration,
 ) -> Result<TransactionToken, TokenError> {
-    let (compact, kid) = transaction_header(token)?;
-    // As envelopes are, by a key that was decompressed once.
-    let signature = Signature::from_slice(&compact.signature).ok_or(TokenError::BadSignature)?;
-    public
-        .verify_text(compact.signed, &signature)
-        .map_err(|_| TokenError::BadSignature)?;
-    read(&compact, kid, domain, now, skew)
-}
-
-/// As [`verify_transaction_token`], of a token that this process has signed: that it did so
-/// under the key `public` is all that is asked of its signature.
-///
-/// # Errors
-///
-/// The same.
-///
-/// # Security
-///
-/// The same.
-pub fn verify_minted_token(
-    token: &MintedToken,
-    public: &VerifyingKey,
-    domain: &TrustDomain,
-    now: UnixMillis,
-    skew: Duration,
-) -> Result<TransactionToken, TokenError> {
-    let (compact, kid) = transaction_header(&token.text)?;
-    if token.public.as_bytes() != public.as_bytes() {
-        return Err(TokenError::BadSignature);
-    }
-    read(&compact, kid, domain, now, skew)
-}
-
-/// What a token says whose signature is known to be good.
-fn read(
-    compact: &Compact<'_>,
-    kid: String,
-    domain: &TrustDomain,
-    now: UnixMillis,
-    skew: Duration,
-) -> Result<TransactionToken, TokenError> {
-    let claims = compact.unverified_claims()?;
-    let uri = trust_domain_uri(domain);
-    if required_string(&claims, "iss")? != uri {
-        return Err(TokenError::WrongIssuer);
-    }
-    if audiences(&claims)? != [uri.as_str()] {
-        return Err(TokenError::WrongAudience);
-    }
-    let txn = required_string(&claims, "txn")?.to_owned();
-    let principal = required_string(&claims, "sub")?.to_owned();
-    let requesting_workload = required_string(&claims, "req_wl")?.to_owned();
-    let scope = scope(&claims)?.to_owned();
-    let issued = required_date(&claims, "iat")?;
-    let expires = required_date(&claims, "exp")?;
-    if expires.saturating_since(issued) > MAX_TRANSACTION_LIFETIME {
-        return Err(TokenError::LivesTooLong);
-    }
-    let context = match claims.get("tctx") {
-        None => Map::new(),
-        Some(Value::Object(map)) => map.clone(),
-        Some(_) => return Err(TokenError::BadClaim("tctx")),
-    };
-    if context
-        .keys()
-        .any(|k| k != REACH && is_reserved_context_name(k))
-    {
-        return Err(TokenError::ReservedContextName);
-    }
-    if !context.get(REACH).is_none_or(is_reach) {
-        return Err(TokenError::BadClaim(REACH));
-    }
-    if claims.get("rctx").is_some_and(|v| !v.is_object()) {
-        return Err(TokenError::BadClaim("rctx"));
-    }
-    let mut visible = context;
-    visible.insert("sub".to_owned(), Value::String(principal.clone()));
-    visible.insert("scope".to_owned(), Value::String(scope));
-    let verified = TransactionToken {
-        claims: Claims::from_map(claims),
-        policy_claims: Claims::from_map(visible),
-        kid,
-        txn,
-        principal,
-        requesting_workload,
-        issued,
-        expires,
-    };
-    verified.check_times(now, skew)?;
-    Ok(verified)
+    UnprovenTransaction::parse(token)?.verify(public, domain, now, skew)
 }
 
 /// Whether `tctx` may not use this name for what a client's token says: it would
@@ -433,24 +563,12 @@ pub(crate) fn is_vertical(name: &str) -> bool {
         && name.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_'))
 }
 
-fn transaction_header(token: &str) -> Result<(Compact<'_>, String), TokenError> {
-    let compact = Compact::parse(token, MAX_TOKEN_BYTES)?;
-    if !compact.typ_is(TRANSACTION_TYP) {
-        return Err(TokenError::WrongType);
-    }
-    if compact.algorithm != Algorithm::EdDsa {
-        return Err(TokenError::AlgorithmNotAllowed(compact.algorithm));
-    }
-    let kid = compact.kid.clone().ok_or(TokenError::MissingKid)?;
-    Ok((compact, kid))
-}
-
 /// A transaction token whose signature, trust domain and times have been checked.
-/// Only [`verify_transaction_token`] and [`verify_minted_token`] make one.
+/// Only [`UnprovenTransaction`] and [`TokenSigningKey::mint`] make one.
 #[derive(Clone)]
 pub struct TransactionToken {
-    claims: Claims,
     policy_claims: Claims,
+    private: Option<Value>,
     kid: String,
     txn: String,
     principal: String,
@@ -460,12 +578,6 @@ pub struct TransactionToken {
 }
 
 impl TransactionToken {
-    /// All claims, as they stand in the token.
-    #[must_use]
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
-
     /// What the conditions of a policy see: `sub`, `scope` and the members of `tctx`.
     #[must_use]
     pub fn policy_claims(&self) -> &Claims {
@@ -504,7 +616,7 @@ impl TransactionToken {
     /// known of their form.
     #[must_use]
     pub fn private(&self) -> Option<&Value> {
-        self.claims.get(PRIVATE)
+        self.private.as_ref()
     }
 
     /// The workload that the token was minted for, a SPIFFE id.
@@ -533,7 +645,7 @@ impl fmt::Debug for TransactionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransactionToken")
             .field("txn", &self.txn)
-            .field("claims", &self.claims)
+            .field("claims", &self.policy_claims)
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }

@@ -64,7 +64,7 @@ impl Edge {
         claims.context.insert("tier".to_owned(), tier.into());
         claims.issued = issued;
         claims.expires = issued.saturating_add(life);
-        self.mint(&self.key, &claims).into_string()
+        self.mint(&self.key, &claims).as_str().to_owned()
     }
 
     pub(crate) async fn order(&self, token: &str) -> Result<String, RequestError> {
@@ -261,6 +261,67 @@ async fn attack_10_tokens_that_nobody_may_mint_are_refused() {
             "{error}"
         );
     }
+}
+
+/// A token whose signature is none: its minter's own envelope vouches for it, as far as
+/// that reaches and no further.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_10_only_the_credential_that_a_token_names_vouches_for_it() {
+    const SEED: [u8; 32] = [42; 32];
+    let bus = Bus::start(POLICY).await;
+    let front = bus.client("front").await;
+    let ran = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&ran);
+    let _service = front
+        .serve("front.order", move |_: Message<Order>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, ServiceError>("ok") }
+        })
+        .await
+        .unwrap();
+    let minter = Forger::genuine_minter(&bus, "edge", SEED).await;
+    let another_process = Forger::genuine_minter(&bus, "edge", SEED).await;
+    let mut claims = TransactionClaims::new("txn-1", "alice", bus.workload("edge").as_str());
+    claims.scope = "orders:write".to_owned();
+    claims.context.insert("tier".to_owned(), "gold".into());
+    claims.issued = now();
+    claims.expires = claims.issued.saturating_add(Duration::from_secs(60));
+    let key = TokenSigningKey::from_seed(SEED);
+    let kid = minter.credential().id().to_hex();
+    let domain = bus.policy().trust_domain().clone();
+    let token = key.mint(&kid, &domain, &claims).unwrap();
+    let (signed, _) = token.as_str().rsplit_once('.').unwrap();
+    let unsigned = format!("{signed}.{}", "A".repeat(86));
+
+    let raw = bus.raw_client("edge").await;
+    let body = ContentType::MessagePack
+        .encode(&Order {
+            item: "clay".into(),
+        })
+        .unwrap();
+    let send = async |forger: &Forger, inbox: &str, token: &str| {
+        let inbox = bus.peer_inbox("edge", inbox);
+        let sealed = forger.request_for_user("front.order", &inbox, now(), &body, token);
+        raw.publish_with_reply("front.order", inbox, sealed)
+            .await
+            .unwrap();
+    };
+    send(&another_process, "a", &unsigned).await;
+    eventually(|| front.stats().refused_for("token_bad_signature") == 1).await;
+    send(&minter, "b", &unsigned).await;
+    eventually(|| ran.load(Ordering::SeqCst) == 1).await;
+    // What the minter vouched for before is for nobody else to spend.
+    send(&another_process, "c", &unsigned).await;
+    eventually(|| front.stats().refused_for("token_bad_signature") == 2).await;
+    // All else is asked of its minter too: here, that the token is in its time.
+    claims.issued = now().saturating_sub(Duration::from_secs(120));
+    claims.expires = claims.issued.saturating_add(Duration::from_secs(60));
+    let old = key.mint(&kid, &domain, &claims).unwrap();
+    send(&minter, "d", old.as_str()).await;
+    eventually(|| front.stats().refused_for("token_expired") == 1).await;
+    // With its signature it is anybody's to hand on.
+    send(&another_process, "e", token.as_str()).await;
+    eventually(|| ran.load(Ordering::SeqCst) == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use crate::issuer::*;
 use bulla_identity::TrustDomain;
 use bulla_token::{
     AccessTokenValidator, MintError, TokenError, TokenSigningKey, TransactionClaims,
-    TransactionToken, TypRule, ValidationPolicy, mint_transaction_token, trust_domain_uri,
-    unverified_kid, verify_minted_token, verify_transaction_token,
+    TransactionToken, TypRule, UnprovenTransaction, ValidationPolicy, mint_transaction_token,
+    trust_domain_uri, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD as B64;
 use serde_json::{Value, json};
@@ -65,7 +65,8 @@ fn forge(header_changes: Value, claim_changes: Value) -> TokenError {
 #[test]
 fn what_is_minted_verifies_and_says_the_same() {
     let token = mint(&wanted()).unwrap();
-    assert_eq!(unverified_kid(&token), Ok(KID.to_owned()));
+    let unproven = UnprovenTransaction::parse(&token).unwrap();
+    assert_eq!((unproven.kid(), unproven.text()), (KID, token.as_str()));
     let seen = verify(&token).unwrap();
     assert_eq!(seen.principal(), "alice");
     assert_eq!(seen.txn(), "txn-1");
@@ -76,46 +77,81 @@ fn what_is_minted_verifies_and_says_the_same() {
         ["orders:read", "orders:write"]
     );
     assert_eq!(seen.expires().as_secs(), NOW_SECS + 60);
+    let said = claims_of(&token);
+    assert_eq!(said["iss"], json!("spiffe://acme.example"));
+    assert_eq!(said["aud"], said["iss"]);
+    assert_eq!(said["rctx"], json!({"req_ip": "192.0.2.1"}));
+    let header = B64.decode(token.split('.').next().unwrap().as_bytes());
+    let header: Value = serde_json::from_slice(&header.unwrap()).unwrap();
     assert_eq!(
-        seen.claims().get("iss"),
-        Some(&json!("spiffe://acme.example"))
+        header,
+        json!({"alg": "EdDSA", "typ": "txntoken+jwt", "kid": KID})
     );
-    assert_eq!(
-        seen.claims().get("rctx"),
-        Some(&json!({"req_ip": "192.0.2.1"}))
-    );
+}
+
+/// What a token says, by a reader of its own.
+fn claims_of(token: &str) -> Value {
+    let payload = B64.decode(token.split('.').nth(1).unwrap().as_bytes());
+    serde_json::from_slice(&payload.unwrap()).unwrap()
 }
 
 #[test]
 fn of_what_was_signed_here_everything_is_asked_but_the_signature() {
     let minted = key().mint(KID, &domain(), &wanted()).unwrap();
     assert_eq!(minted.as_str(), mint(&wanted()).unwrap());
-    let verify = |under: &TokenSigningKey, domain: &TrustDomain, now| {
-        verify_minted_token(&minted, under.public(), domain, now, SKEW)
+    let check = |under: &TokenSigningKey, domain: &TrustDomain, now| {
+        minted.check(under.public(), domain, now, SKEW)
     };
-    let seen = verify(&key(), &domain(), NOW).unwrap();
-    let anybodys = super::transaction::verify(minted.as_str()).unwrap();
-    assert_eq!(seen.claims().as_map(), anybodys.claims().as_map());
-    assert_eq!(
-        seen.policy_claims().as_map(),
-        anybodys.policy_claims().as_map()
-    );
-    let refused = |outcome: Result<TransactionToken, TokenError>| match outcome {
-        Ok(_) => panic!("the token must be refused"),
-        Err(error) => error,
-    };
+    assert_eq!(check(&key(), &domain(), NOW), Ok(()));
     // Signed here, and yet not under the key that counts.
     let other = TokenSigningKey::from_seed([8; 32]);
-    let outcome = verify(&other, &domain(), NOW);
-    assert_eq!(refused(outcome), TokenError::BadSignature);
+    assert_eq!(check(&other, &domain(), NOW), Err(TokenError::BadSignature));
     let elsewhere = TrustDomain::parse("other.example").unwrap();
-    let outcome = verify(&key(), &elsewhere, NOW);
-    assert_eq!(refused(outcome), TokenError::WrongIssuer);
+    assert_eq!(check(&key(), &elsewhere, NOW), Err(TokenError::WrongIssuer));
     let late = NOW.saturating_add(Duration::from_secs(70));
-    assert_eq!(
-        refused(verify(&key(), &domain(), late)),
-        TokenError::Expired
-    );
+    assert_eq!(check(&key(), &domain(), late), Err(TokenError::Expired));
+    assert_eq!(minted.kid(), KID);
+    // What it is known to say is what everybody else reads.
+    let (text, known) = minted.into_parts();
+    let read = verify(&text).unwrap();
+    assert_eq!(everything(&known), everything(&read));
+}
+
+fn everything(token: &TransactionToken) -> Value {
+    json!([
+        token.policy_claims().as_map(),
+        token.private(),
+        token.kid(),
+        token.txn(),
+        token.principal(),
+        token.requesting_workload(),
+        token.expires().as_millis(),
+        format!("{:?}", token.check_times(NOW.saturating_sub(SKEW), SKEW)),
+        format!(
+            "{:?}",
+            token.check_times(NOW.saturating_sub(SKEW * 2), SKEW)
+        ),
+    ])
+}
+
+#[test]
+fn of_what_its_minter_vouches_for_everything_is_asked_but_the_signature() {
+    let token = mint(&wanted()).unwrap();
+    let (signed, _) = token.rsplit_once('.').unwrap();
+    let unsigned = format!("{signed}.{}", B64.encode(&[0; 64]));
+    let vouched = |domain: &TrustDomain, now| {
+        let unproven = UnprovenTransaction::parse(&unsigned).unwrap();
+        unproven.vouched_for(domain, now, SKEW)
+    };
+    let read = verify(&token).unwrap();
+    let seen = vouched(&domain(), NOW).unwrap();
+    assert_eq!(everything(&seen), everything(&read));
+    assert_eq!(verify(&unsigned).unwrap_err(), TokenError::BadSignature);
+    let elsewhere = TrustDomain::parse("other.example").unwrap();
+    let outcome = vouched(&elsewhere, NOW);
+    assert_eq!(outcome.unwrap_err(), TokenError::WrongIssuer);
+    let late = NOW.saturating_add(Duration::from_secs(70));
+    assert_eq!(vouched(&domain(), late).unwrap_err(), TokenError::Expired);
 }
 
 #[test]
@@ -201,7 +237,8 @@ fn an_access_token_is_refused_as_a_transaction_token() {
     for typ in [json!("at+jwt"), json!("JWT"), json!(null)] {
         assert_eq!(forge(json!({"typ": typ}), json!({})), TokenError::WrongType);
     }
-    assert_eq!(unverified_kid(&good()), Err(TokenError::WrongType));
+    let outcome = UnprovenTransaction::parse(&good()).map(|_| ());
+    assert_eq!(outcome, Err(TokenError::WrongType));
     assert_eq!(verify(&good()).unwrap_err(), TokenError::WrongType);
 }
 
