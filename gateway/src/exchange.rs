@@ -174,7 +174,8 @@ pub(crate) fn response(
     if bodyless && !reply.payload.is_empty() {
         return Err(Problem::BadReply);
     }
-    let mut headers = HeaderMap::new();
+    // With room for what every answer carries.
+    let mut headers = HeaderMap::with_capacity(16);
     if !reply.payload.is_empty() {
         let value = HeaderValue::from_str(&reply.content_type).map_err(|_| Problem::BadReply)?;
         headers.insert(CONTENT_TYPE, value);

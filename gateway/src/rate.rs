@@ -214,6 +214,9 @@ impl<C: Clock + Clone> Rates<C> {
     ///
     /// [draft-ietf-httpapi-ratelimit-headers]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
     pub(crate) fn announce(&self, counted: &[Counted], headers: &mut HeaderMap) {
+        if counted.is_empty() {
+            return;
+        }
         let (mut policy, mut state) = (String::new(), String::new());
         for outcome in counted {
             let Some(Rate { config, .. }) = self.0.get(outcome.rate) else {

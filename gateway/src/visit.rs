@@ -167,6 +167,7 @@ impl<B: Bus> Visit<'_, B> {
         } else {
             None
         };
+        let answer = Arc::unwrap_or_clone(answer);
         let mut response = answer.response(&head.headers, packed);
         if route.compress {
             let depends = HeaderValue::from_static("accept-encoding");
