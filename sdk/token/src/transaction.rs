@@ -84,9 +84,15 @@ impl fmt::Debug for TokenSigningKey {
 /// [`TokenSigningKey::mint`] makes one. So nobody here need verify its signature, nor
 /// read it.
 #[derive(Clone)]
-pub struct MintedToken {
+pub struct MintedToken(
+    /// It is handed on by value.
+    Box<Minted>,
+);
+
+#[derive(Clone)]
+struct Minted {
     text: String,
-    public: VerifyingKey,
+    public: [u8; 32],
     domain: TrustDomain,
     token: TransactionToken,
 }
@@ -95,19 +101,19 @@ impl MintedToken {
     /// The token as it travels.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The credential that its header names.
     #[must_use]
     pub fn kid(&self) -> &str {
-        &self.token.kid
+        &self.0.token.kid
     }
 
     /// The token as it travels, and what it says.
     #[must_use]
     pub fn into_parts(self) -> (String, TransactionToken) {
-        (self.text, self.token)
+        (self.0.text, self.0.token)
     }
 
     /// Asks everything of it that [`verify_transaction_token`] does, but for its signature:
@@ -127,13 +133,13 @@ impl MintedToken {
         now: UnixMillis,
         skew: Duration,
     ) -> Result<(), TokenError> {
-        if self.public.as_bytes() != public.as_bytes() {
+        if self.0.public != *public.as_bytes() {
             return Err(TokenError::BadSignature);
         }
-        if self.domain != *domain {
+        if self.0.domain != *domain {
             return Err(TokenError::WrongIssuer);
         }
-        self.token.check_times(now, skew)
+        self.0.token.check_times(now, skew)
     }
 }
 
@@ -215,7 +221,7 @@ pub fn mint_transaction_token(
     domain: &TrustDomain,
     claims: &TransactionClaims,
 ) -> Result<String, MintError> {
-    key.mint(kid, domain, claims).map(|minted| minted.text)
+    key.mint(kid, domain, claims).map(|minted| minted.0.text)
 }
 
 impl TokenSigningKey {
@@ -231,12 +237,12 @@ impl TokenSigningKey {
         claims: &TransactionClaims,
     ) -> Result<MintedToken, MintError> {
         let (text, token) = sign(self, kid, domain, claims)?;
-        Ok(MintedToken {
+        Ok(MintedToken(Box::new(Minted {
             text,
-            public: *self.public(),
+            public: *self.public().as_bytes(),
             domain: domain.clone(),
             token,
-        })
+        })))
     }
 }
 
