@@ -105,6 +105,20 @@ async fn serve_front(front: &Client) -> bulla_sdk::Service {
         .unwrap()
 }
 
+/// `front.order` counts what it gets.
+async fn serve_counted(front: &Client) -> (bulla_sdk::Service, Arc<AtomicU64>) {
+    let ran = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&ran);
+    let service = front
+        .serve("front.order", move |_: Message<Order>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, ServiceError>("ok") }
+        })
+        .await
+        .unwrap();
+    (service, ran)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_travels_two_hops_by_itself() {
     let bus = Bus::start(POLICY).await;
@@ -187,15 +201,7 @@ async fn attack_13_a_token_that_the_signature_does_not_cover_is_refused() {
     let bus = Bus::start(POLICY).await;
     let edge = Edge::connect(&bus, "edge").await;
     let front = bus.client("front").await;
-    let ran = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&ran);
-    let _service = front
-        .serve("front.order", move |_: Message<Order>| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            async { Ok::<_, ServiceError>("ok") }
-        })
-        .await
-        .unwrap();
+    let (_service, ran) = serve_counted(&front).await;
     // Two genuine tokens of one length; Alice's is swapped for Bobby's.
     let alice = edge.token("alice", "orders:write", "gold");
     let bobby = edge.token("bobby", "orders:write", "gold");
@@ -270,15 +276,7 @@ async fn attack_10_only_the_credential_that_a_token_names_vouches_for_it() {
     const SEED: [u8; 32] = [42; 32];
     let bus = Bus::start(POLICY).await;
     let front = bus.client("front").await;
-    let ran = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&ran);
-    let _service = front
-        .serve("front.order", move |_: Message<Order>| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            async { Ok::<_, ServiceError>("ok") }
-        })
-        .await
-        .unwrap();
+    let (_service, ran) = serve_counted(&front).await;
     let minter = Forger::genuine_minter(&bus, "edge", SEED).await;
     let another_process = Forger::genuine_minter(&bus, "edge", SEED).await;
     let mut claims = TransactionClaims::new("txn-1", "alice", bus.workload("edge").as_str());
