@@ -525,7 +525,12 @@ impl UserChoice {
                 };
                 let (users, control) = (&shared.users, &shared.control);
                 match users.verify_minted_at_once(control, token, now) {
-                    Ok(user) => Some(user.map(Some).map_err(refused_user)),
+                    // Kept, if something else has to be waited for.
+                    Ok(Ok(user)) => {
+                        *self = Self::Verified(user.clone());
+                        Some(Ok(Some(user)))
+                    }
+                    Ok(Err(refusal)) => Some(Err(refused_user(refusal))),
                     Err(token) => {
                         *self = Self::Minted(token);
                         None

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_sdk::{
-    Client, ContentType, Context, Message, RequestError, SendError, ServiceError, ServiceErrorCode,
+    Client, ContentType, Context, Limits, Message, RequestError, SendError, ServiceError,
+    ServiceErrorCode,
 };
 use bulla_tests::{Bus, Forger, now};
 use bulla_token::{MintedToken, TokenSigningKey, TransactionClaims};
@@ -165,6 +166,33 @@ async fn attack_13_what_the_edge_signed_itself_counts_under_its_published_key_al
         ),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_user_of_a_minted_token_is_kept_while_something_else_is_waited_for() {
+    let policy = POLICY.replace(
+        "[subject.\"front.order\"]",
+        "[subject.\"front.order\"]\nprotect = \"encrypted\"",
+    );
+    assert_ne!(policy, POLICY);
+    let bus = Bus::start(&policy).await;
+    let edge = Edge::connect(&bus, "edge").await;
+    let front = bus.client("front").await;
+    let (_service, ran) = serve_counted(&front).await;
+    let narrowed = Limits::none().keep_scopes(["orders:write"]);
+    // For the data key at first; for the limits; for nothing.
+    for (asked, limits) in [None, Some(&narrowed), None].into_iter().enumerate() {
+        let message = edge.client.message("front.order").payload(&Order {
+            item: "clay".into(),
+        });
+        let message = message.minted_token(edge.minted(&edge.key, "alice"));
+        let message = match limits {
+            Some(limits) => message.narrow(limits),
+            None => message,
+        };
+        message.request().await.unwrap();
+        assert_eq!(ran.load(Ordering::SeqCst), asked as u64 + 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
