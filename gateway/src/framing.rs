@@ -28,6 +28,7 @@ use crate::config::Limits;
 
 /// What hyper gets in the place of such a head. No head has a null, whatever stands before it.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
 /// A connection whose heads are looked at.
 pub(crate) struct Watched<S> {
     inner: S,
