@@ -7,7 +7,7 @@ use bulla_envelope::{Limits, OpenedEnvelope, VerifiedCredential};
 use bulla_identity::{UnixMillis, Verified, WorkloadId};
 use bulla_keyring::KeyId;
 use bulla_policy::Policy;
-use bulla_token::{MintedToken, TransactionToken, UnprovenTransaction, token_digest};
+use bulla_token::{MintedToken, TransactionToken, UnverifiedTransaction, token_digest};
 use moka::sync::Cache;
 
 use crate::control::{AsOf, Control};
@@ -34,21 +34,21 @@ pub(crate) struct Users {
 /// A token to verify.
 enum Brought<'a> {
     /// By somebody.
-    Anybody(UnprovenTransaction<'a>),
+    Anybody(UnverifiedTransaction<'a>),
     /// In an envelope that its minter has signed, under the very credential that the
     /// token names: that signature covers the token too [ENV-115].
-    Minter(UnprovenTransaction<'a>),
+    Minter(UnverifiedTransaction<'a>),
     /// Signed by this process itself.
     Own(MintedToken),
 }
 
 impl<'a> Brought<'a> {
     fn by_anybody(text: &'a str) -> Result<Self, UserRefusal> {
-        Ok(Self::Anybody(UnprovenTransaction::parse(text)?))
+        Ok(Self::Anybody(UnverifiedTransaction::parse(text)?))
     }
 
     fn in_message(text: &'a str, opened: &OpenedEnvelope) -> Result<Self, UserRefusal> {
-        let token = UnprovenTransaction::parse(text)?;
+        let token = UnverifiedTransaction::parse(text)?;
         let is_of_sender = KeyId::parse(token.kid()) == Some(opened.sender().key_id);
         Ok(if is_of_sender && opened.is_signed() {
             Self::Minter(token)

@@ -81,7 +81,7 @@ pub use exchange::{
 pub use jwks::{IgnoredKey, KeySet, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 pub use transaction::{
     MAX_REACH, MAX_TRANSACTION_LIFETIME, MintedToken, TRANSACTION_TYP, TokenSigningKey,
-    TransactionClaims, TransactionToken, UnprovenTransaction, is_reserved_context_name,
+    TransactionClaims, TransactionToken, UnverifiedTransaction, is_reserved_context_name,
     mint_transaction_token, trust_domain_uri, verify_transaction_token,
 };
 

@@ -377,15 +377,15 @@ fn visible(mut context: Map<String, Value>, principal: String, scope: String) ->
 }
 
 /// A transaction token that was taken apart. Nothing of it is proven: its
-/// [`UnprovenTransaction::kid`] is only good for finding the credential whose token
+/// [`UnverifiedTransaction::kid`] is only good for finding the credential whose token
 /// key to verify it under.
-pub struct UnprovenTransaction<'a> {
+pub struct UnverifiedTransaction<'a> {
     text: &'a str,
     compact: Compact<'a>,
     kid: String,
 }
 
-impl<'a> UnprovenTransaction<'a> {
+impl<'a> UnverifiedTransaction<'a> {
     /// Takes a token apart.
     ///
     /// # Errors
@@ -450,7 +450,7 @@ impl<'a> UnprovenTransaction<'a> {
     /// # Security
     ///
     /// The caller has verified another signature over every byte of this token, by the
-    /// holder of the very credential that [`UnprovenTransaction::kid`] names: an envelope
+    /// holder of the very credential that [`UnverifiedTransaction::kid`] names: an envelope
     /// of the minter's.
     pub fn vouched_for(
         self,
@@ -517,9 +517,9 @@ impl<'a> UnprovenTransaction<'a> {
     }
 }
 
-impl fmt::Debug for UnprovenTransaction<'_> {
+impl fmt::Debug for UnverifiedTransaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnprovenTransaction")
+        f.debug_struct("UnverifiedTransaction")
             .field("kid", &self.kid)
             .finish_non_exhaustive()
     }
@@ -545,7 +545,7 @@ pub fn verify_transaction_token(
     now: UnixMillis,
     skew: Duration,
 ) -> Result<TransactionToken, TokenError> {
-    UnprovenTransaction::parse(token)?.verify(public, domain, now, skew)
+    UnverifiedTransaction::parse(token)?.verify(public, domain, now, skew)
 }
 
 /// Whether `tctx` may not use this name for what a client's token says: it would
@@ -570,7 +570,7 @@ pub(crate) fn is_vertical(name: &str) -> bool {
 }
 
 /// A transaction token whose signature, trust domain and times have been checked.
-/// Only [`UnprovenTransaction`] and [`TokenSigningKey::mint`] make one.
+/// Only [`UnverifiedTransaction`] and [`TokenSigningKey::mint`] make one.
 #[derive(Clone)]
 pub struct TransactionToken {
     policy_claims: Claims,

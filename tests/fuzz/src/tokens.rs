@@ -7,7 +7,7 @@ use bulla_identity::{Claims, WorkloadId};
 use bulla_keyring::sha256;
 use bulla_token::{
     AccessTokenValidator, ExchangeRequest, KeySet, MintTimes, ProofExpectation, StartGrant,
-    SubjectToken, UnprovenTransaction, ValidationPolicy, unverified_issuer, unverified_key_id,
+    SubjectToken, UnverifiedTransaction, ValidationPolicy, unverified_issuer, unverified_key_id,
     verify_proof, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -52,7 +52,7 @@ pub fn access(data: &[u8]) {
         assert!(!valid.principal().is_empty());
         assert!(valid.check_times(SHOP.now).is_ok());
         assert!(
-            UnprovenTransaction::parse(&token).is_err(),
+            UnverifiedTransaction::parse(&token).is_err(),
             "one token of two kinds"
         );
     }
@@ -66,7 +66,7 @@ pub fn transaction(data: &[u8]) {
     let skew = Duration::from_secs(5);
     if let Ok(valid) = verify_transaction_token(&token, public, &SHOP.domain, SHOP.now, skew) {
         assert!(!valid.principal().is_empty());
-        assert!(UnprovenTransaction::parse(&token).is_ok());
+        assert!(UnverifiedTransaction::parse(&token).is_ok());
         assert!(
             VALIDATOR.validate(&token, &KEYS, SHOP.now).is_err(),
             "one token of two kinds"

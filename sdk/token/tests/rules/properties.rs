@@ -3,7 +3,7 @@
 use crate::issuer::*;
 use bulla_identity::TrustDomain;
 use bulla_token::{
-    KeySet, TokenSigningKey, UnprovenTransaction, unverified_issuer, verify_transaction_token,
+    KeySet, TokenSigningKey, UnverifiedTransaction, unverified_issuer, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD as B64;
 use proptest::prelude::*;
@@ -12,7 +12,8 @@ use std::time::Duration;
 fn try_everything(token: &str) -> bool {
     let domain = TrustDomain::parse("acme.example").unwrap();
     let _ = unverified_issuer(token);
-    let _ = UnprovenTransaction::parse(token).map(|t| t.vouched_for(&domain, NOW, Duration::ZERO));
+    let _ =
+        UnverifiedTransaction::parse(token).map(|t| t.vouched_for(&domain, NOW, Duration::ZERO));
     let key = TokenSigningKey::from_seed([9; 32]);
     let txn = verify_transaction_token(token, key.public(), &domain, NOW, Duration::from_secs(5));
     txn.is_ok() || validate(token).is_ok()

@@ -4,7 +4,7 @@ use crate::issuer::*;
 use bulla_identity::TrustDomain;
 use bulla_token::{
     AccessTokenValidator, MintError, TokenError, TokenSigningKey, TransactionClaims,
-    TransactionToken, TypRule, UnprovenTransaction, ValidationPolicy, mint_transaction_token,
+    TransactionToken, TypRule, UnverifiedTransaction, ValidationPolicy, mint_transaction_token,
     trust_domain_uri, verify_transaction_token,
 };
 use data_encoding::BASE64URL_NOPAD as B64;
@@ -65,8 +65,8 @@ fn forge(header_changes: Value, claim_changes: Value) -> TokenError {
 #[test]
 fn what_is_minted_verifies_and_says_the_same() {
     let token = mint(&wanted()).unwrap();
-    let unproven = UnprovenTransaction::parse(&token).unwrap();
-    assert_eq!((unproven.kid(), unproven.text()), (KID, token.as_str()));
+    let unverified = UnverifiedTransaction::parse(&token).unwrap();
+    assert_eq!((unverified.kid(), unverified.text()), (KID, token.as_str()));
     let seen = verify(&token).unwrap();
     assert_eq!(seen.principal(), "alice");
     assert_eq!(seen.txn(), "txn-1");
@@ -140,8 +140,8 @@ fn of_what_its_minter_vouches_for_everything_is_asked_but_the_signature() {
     let (signed, _) = token.rsplit_once('.').unwrap();
     let unsigned = format!("{signed}.{}", B64.encode(&[0; 64]));
     let vouched = |domain: &TrustDomain, now| {
-        let unproven = UnprovenTransaction::parse(&unsigned).unwrap();
-        unproven.vouched_for(domain, now, SKEW)
+        let unverified = UnverifiedTransaction::parse(&unsigned).unwrap();
+        unverified.vouched_for(domain, now, SKEW)
     };
     let read = verify(&token).unwrap();
     let seen = vouched(&domain(), NOW).unwrap();
@@ -237,7 +237,7 @@ fn an_access_token_is_refused_as_a_transaction_token() {
     for typ in [json!("at+jwt"), json!("JWT"), json!(null)] {
         assert_eq!(forge(json!({"typ": typ}), json!({})), TokenError::WrongType);
     }
-    let outcome = UnprovenTransaction::parse(&good()).map(|_| ());
+    let outcome = UnverifiedTransaction::parse(&good()).map(|_| ());
     assert_eq!(outcome, Err(TokenError::WrongType));
     assert_eq!(verify(&good()).unwrap_err(), TokenError::WrongType);
 }
