@@ -4,6 +4,15 @@ use crate::setup::*;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 const LISTEN: &str = "tls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"";
 
@@ -76,12 +85,8 @@ async fn a_handshake_that_does_not_come_is_cut() {
     assert_eq!(edge.raw("").await, "");
 }
 
-#[tokio::test]
-async fn http2_is_chosen_by_alpn_and_old_tls_is_refused() {
-    use rustls::crypto::aws_lc_rs::default_provider;
-    use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-    use std::sync::Arc;
-    let (edge, cert) = edge().await;
+/// A connection that is for one protocol.
+async fn connect(edge: &Edge, cert: &str, protocol: &[u8]) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(cert.as_bytes()).unwrap())
@@ -91,12 +96,45 @@ async fn http2_is_chosen_by_alpn_and_old_tls_is_refused() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = tokio::net::TcpStream::connect(edge.address).await.unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
         .connect(ServerName::try_from("localhost").unwrap(), stream)
         .await
-        .unwrap();
+        .unwrap()
+}
+
+/// TLS says goodbye to a client that is gone, which fails; the refusal counts all the same.
+#[tokio::test]
+async fn a_head_is_counted_though_whoever_sent_it_is_gone() {
+    let (edge, cert) = edge().await;
+    for count in 1..=20 {
+        let mut stream = connect(&edge, &cert, b"http/1.1").await;
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        // All that the edge has said by now is read, so that the connection is closed, and
+        // reset only when more comes.
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        stream.write_all(b"GET /\0\r\n\r\n").await.unwrap();
+        drop(stream);
+        let line = format!("bulla_gateway_refused_total{{reason=\"malformed_head\"}} {count}\n");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !crate::reload::metric(&edge, &line).await {
+            assert!(Instant::now() < deadline, "{line}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_is_chosen_by_alpn_and_old_tls_is_refused() {
+    let (edge, cert) = edge().await;
+    let stream = connect(&edge, &cert, b"h2").await;
     let tls = stream.get_ref().1;
     assert_eq!(tls.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(
