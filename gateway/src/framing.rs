@@ -18,34 +18,57 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use httparse::{EMPTY_HEADER, Status};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
+use crate::h2_heads::H2Heads;
 
 /// What hyper gets in the place of such a head. No head has a null, whatever stands before it.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
+
+/// What was seen of a connection, on its way to hyper and behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Whether a head was refused here.
+    pub(crate) framed_twice: AtomicBool,
+    /// How many heads came over HTTP/2.
+    pub(crate) h2_heads: AtomicU64,
+    /// How many requests came out of hyper.
+    pub(crate) requests: AtomicU64,
+}
+
+impl Seen {
+    /// How many heads HTTP/2 has refused by itself. Only at the end of the connection: until
+    /// then some may be on their way.
+    pub(crate) fn refused_by_h2(&self) -> u64 {
+        let requests = self.requests.load(Ordering::Relaxed);
+        let heads = self.h2_heads.load(Ordering::Relaxed);
+        heads.saturating_sub(requests)
+    }
+}
 
 /// A connection whose heads are looked at.
 pub(crate) struct Watched<S> {
     inner: S,
     heads: Heads,
-    /// Whether one was refused.
-    refused: Arc<AtomicBool>,
+    h2_heads: H2Heads,
+    seen: Arc<Seen>,
     /// What is still to come in the place of a refused head; nothing comes after that.
     instead: Option<&'static [u8]>,
 }
 
 impl<S> Watched<S> {
-    /// Says in `refused` whether it has refused a head.
-    pub(crate) fn new(inner: S, limits: &Limits, refused: Arc<AtomicBool>) -> Self {
+    /// Says in `seen` what it sees.
+    pub(crate) fn new(inner: S, limits: &Limits, seen: Arc<Seen>) -> Self {
         Self {
             inner,
             heads: Heads::new(limits.headers, limits.header_bytes),
-            refused,
+            h2_heads: H2Heads::default(),
+            seen,
             instead: None,
         }
     }
@@ -62,11 +85,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
             let new = buffer.filled().get(before..).unwrap_or_default();
+            let h2_heads = this.h2_heads.look(new);
+            if h2_heads > 0 {
+                this.seen.h2_heads.fetch_add(h2_heads, Ordering::Relaxed);
+            }
             let Some(good) = this.heads.look(new) else {
                 return Poll::Ready(Ok(()));
             };
             buffer.set_filled(before + good);
-            this.refused.store(true, Ordering::Relaxed);
+            this.seen.framed_twice.store(true, Ordering::Relaxed);
             this.instead = Some(NO_HEAD);
         }
         let left = this.instead.unwrap_or_default();
@@ -103,8 +130,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Who is gone needs no shutdown, and hyper would say so in the place of why it ended
-        // the connection.
+        // TLS cannot say goodbye to who is gone, and hyper would tell that in the place of why
+        // it ended the connection.
         let _ = ready!(Pin::new(&mut self.get_mut().inner).poll_shutdown(cx));
         Poll::Ready(Ok(()))
     }

@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
-use crate::framing::{Heads, Watched};
+use crate::framing::{self, Heads, Watched};
 use crate::server::builder;
 
 /// What begins HTTP/2, where framing means something else.
@@ -197,12 +197,12 @@ fn served(bytes: &[u8], step: usize, watched: bool) -> Served {
         }
     });
     let limits = Limits::default();
-    let refused = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(framing::Seen::default());
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let builder = builder(&limits);
             let outcome = if watched {
-                let watched = Watched::new(wire, &limits, Arc::clone(&refused));
+                let watched = Watched::new(wire, &limits, Arc::clone(&seen));
                 let watched = TokioIo::new(watched);
                 let connection = builder.serve_connection_with_upgrades(watched, service);
                 tokio::time::timeout(PATIENCE, connection).await
@@ -218,7 +218,7 @@ fn served(bytes: &[u8], step: usize, watched: bool) -> Served {
     Served {
         requests,
         answers,
-        refused: refused.load(Ordering::Relaxed),
+        refused: seen.framed_twice.load(Ordering::Relaxed),
     }
 }
 

@@ -115,6 +115,7 @@ impl<B: Bus> Gateway<B> {
             workload: config.bus.workload.path().to_owned(),
             admission: Arc::new(Admission::new(config.limits.requests)),
             streams: Streams::new(config.limits.event_streams),
+            most_headers: config.limits.headers,
         });
         Ok(Self {
             edge,

@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use bulla_sdk::DecisionId;
 use bulla_sdk::decision_log::{Attempt, DecisionLog};
 use http::header::{ORIGIN, VARY};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use crate::bus::Bus;
 use crate::certificates::Shown;
 use crate::clock;
 use crate::connections::Open;
+use crate::head::header_count;
 use crate::identity::Identity;
 use crate::loaded::Loaded;
 use crate::metrics::Metrics;
@@ -47,6 +49,8 @@ pub(crate) struct Edge<B> {
     pub(crate) decisions: DecisionLog,
     pub(crate) admission: Arc<Admission>,
     pub(crate) streams: Streams,
+    /// How many header fields a request may have.
+    pub(crate) most_headers: usize,
 }
 
 /// The open streams of this node.
@@ -142,6 +146,13 @@ impl<B: Bus> Edge<B> {
             ..Known::default()
         };
         let outcome = match self.admission.enter() {
+            // As the library answers over HTTP/1, which knows of the limit.
+            _ if header_count(&request) > self.most_headers => {
+                self.metrics.refused("large_head");
+                let mut answer = Response::new(Answered::Whole(Full::default()));
+                *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                Ok(answer)
+            }
             Some(place) => {
                 let visit = Visit {
                     edge: &self,
@@ -211,13 +222,20 @@ impl<B: Bus> Edge<B> {
     /// Writes down a head of which no request came. Nothing of it is written: it is not known
     /// which of its bytes are a path, and which are secret.
     pub(crate) fn unread(&self, address: SocketAddr, unread: Unread) {
-        self.metrics.refused(unread.reason);
-        let Some(status) = unread.status.map(|status| status.as_u16()) else {
+        let Unread {
+            reason,
+            status,
+            heads,
+        } = unread;
+        self.metrics.refused_times(reason, heads);
+        let client = address.ip().to_canonical();
+        let Some(status) = status.map(|status| status.as_u16()) else {
+            tracing::info!(%client, reason, heads, "no request came of what a client sent");
             return;
         };
         self.metrics.answered_unread(status);
         let outcome = Outcome {
-            client: Some(address.ip().to_canonical()),
+            client: Some(client),
             user: "",
             route: "",
             status,

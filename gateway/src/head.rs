@@ -1,12 +1,24 @@
 //! What must hold of every head of a request, whatever its route.
 
-use http::header::{AUTHORIZATION, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderName, Version};
+use http::{HeaderName, Request, Version};
 
 use crate::authenticate::AuthError;
 use crate::problem::Problem;
 use crate::refusal::{Refusal, deny};
+
+/// How many header fields it has, as HTTP/1 would write it: there the authority is one of them,
+/// and the cookies, which HTTP/2 may send one by one, are one.
+pub(crate) fn header_count<B>(request: &Request<B>) -> usize {
+    let headers = request.headers();
+    if request.version() <= Version::HTTP_11 {
+        return headers.len();
+    }
+    let cookies = headers.get_all(COOKIE).iter().count();
+    let has_host = request.uri().authority().is_some() && !headers.contains_key(HOST);
+    headers.len() - cookies.saturating_sub(1) + usize::from(has_host)
+}
 
 /// Refuses what no route may see: anything that two readers could read differently, and
 /// headers that are the bus's own.

@@ -74,6 +74,7 @@ mod framing_compared;
 pub mod fuzzed;
 mod gateway;
 mod gateway_file;
+mod h2_heads;
 mod handle;
 mod head;
 mod hearing;

@@ -133,7 +133,12 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
-        self.0.refused.get_or_create(&ReasonLabels { reason }).inc();
+        self.refused_times(reason, 1);
+    }
+
+    pub(crate) fn refused_times(&self, reason: &'static str, times: u64) {
+        let refused = self.0.refused.get_or_create(&ReasonLabels { reason });
+        refused.inc_by(times);
     }
 
     pub(crate) fn key_fetch(&self, issuer: &str, good: bool) {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -31,12 +31,12 @@ use crate::client_address::ClientsConfig;
 use crate::client_stream::ClientStream;
 use crate::config::Limits;
 use crate::connections::{Counted, Open};
-use crate::framing::Watched;
+use crate::framing::{Seen, Watched};
 use crate::handle::Peer;
 use crate::metrics::Metrics;
 use crate::networks::counted_as;
 use crate::tls::ACME;
-use crate::unread::Unread;
+use crate::unread::{Unread, broken_h2};
 
 /// How long to wait after an error of `accept` that concerns the whole process, such
 /// as running out of file descriptors.
@@ -141,7 +141,7 @@ pub(crate) async fn serve<F, R>(
     }
 }
 
-/// Why a connection is closed before its first request.
+/// Why a connection is closed: before its first request, but for the last.
 #[derive(Debug, Clone, Copy)]
 enum TurnedAway {
     /// Connections begin with a PROXY header, and this one is not from a proxy.
@@ -152,6 +152,8 @@ enum TurnedAway {
     Network,
     /// Too many connections from this address.
     Address,
+    /// It does not keep to the rules of HTTP/2, or sends more than anybody has to hear.
+    Http2,
 }
 
 impl TurnedAway {
@@ -161,6 +163,7 @@ impl TurnedAway {
             Self::ProxyHeader => "proxy_header",
             Self::Network => "network",
             Self::Address => "connections_per_address",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -226,8 +229,7 @@ impl Connection {
                 tls: false,
                 certificate: None,
             };
-            Box::pin(self.speak(stream, peer, answer)).await;
-            return Ok(());
+            return Box::pin(self.speak(stream, peer, answer)).await;
         };
         let Some(stream) = Box::pin(self.accept(tls, stream, &stop)).await else {
             return Ok(());
@@ -238,8 +240,7 @@ impl Connection {
             tls: true,
             certificate: chain.and_then(Shown::of).map(Arc::new),
         };
-        Box::pin(self.speak(stream, peer, answer)).await;
-        Ok(())
+        Box::pin(self.speak(stream, peer, answer)).await
     }
 
     /// The handshake; nothing if nobody speaks after it.
@@ -315,19 +316,18 @@ impl Connection {
         }
     }
 
-    async fn speak<S, F, R>(self, stream: S, peer: Peer, answer: F)
+    async fn speak<S, F, R>(self, stream: S, peer: Peer, answer: F) -> Result<(), TurnedAway>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         F: Fn(Request<Incoming>, Peer) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Response<Answered>> + Send + 'static,
     {
-        let begun = Arc::new(AtomicBool::new(false));
-        let framed_twice = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Seen::default());
         let address = peer.address;
         let service = service_fn({
-            let begun = Arc::clone(&begun);
+            let seen = Arc::clone(&seen);
             move |request| {
-                begun.store(true, Ordering::Relaxed);
+                seen.requests.fetch_add(1, Ordering::Relaxed);
                 // On the heap, and gone with its answer: the connection would keep room for
                 // it as long as it is open.
                 let answered = Box::pin(answer(request, peer.clone()));
@@ -335,7 +335,7 @@ impl Connection {
             }
         });
         let patience = self.patience();
-        let stream = Watched::new(stream, &self.limits, Arc::clone(&framed_twice));
+        let stream = Watched::new(stream, &self.limits, Arc::clone(&seen));
         let connection = self
             .builder
             .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -349,23 +349,29 @@ impl Connection {
         };
         let ended = match first {
             Some(ended) => ended,
-            None if begun.load(Ordering::Relaxed) => connection.await,
+            None if seen.requests.load(Ordering::Relaxed) > 0 => connection.await,
             None => {
                 tracing::debug!("no request in time");
-                return;
+                Ok(())
             }
         };
-        let mut unread = None;
+        let (mut unread, mut outcome) = (None, Ok(()));
         if let Err(error) = ended {
             unread = Unread::of(&*error);
             tracing::debug!(error = &*error as &dyn Error, "connection ended");
+            if let Some(error) = broken_h2(&*error) {
+                let client = address.ip().to_canonical();
+                tracing::info!(%client, %error, "a client breaks the rules of HTTP/2");
+                outcome = Err(TurnedAway::Http2);
+            }
         }
-        if framed_twice.load(Ordering::Relaxed) {
+        if seen.framed_twice.load(Ordering::Relaxed) {
             unread = Some(Unread::framed_twice(unread));
         }
-        if let Some(unread) = unread {
+        for unread in unread.into_iter().chain(Unread::by_h2(&seen)) {
             (self.unread)(address, unread);
         }
+        outcome
     }
 }
 

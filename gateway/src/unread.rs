@@ -2,24 +2,28 @@
 //! closes the connection. What there is to know of them comes from the error with which the
 //! connection ends.
 //!
-//! This is about HTTP/1. Over HTTP/2 the library resets the stream, or answers 431, and goes
-//! on without a word to anybody.
+//! Over HTTP/2 the library resets the stream, or answers 431, and goes on without a word to
+//! anybody. There, what there is to know is how many heads no request came of.
 
 use std::error::Error;
 
 use hyper::StatusCode;
 
+use crate::framing::Seen;
+
 /// What hyper says of a target that is too long. It has one question for it and for a head
 /// that is too large, and two answers.
 const URI_TOO_LONG: &str = "URI too long";
 
-/// A head of which no request came.
+/// A head of which no request came, or several of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unread {
     /// Among the reasons of the metrics.
     pub(crate) reason: &'static str,
-    /// How it was answered; not at all where HTTP/2 begins in the middle of HTTP/1.
+    /// How it was answered; not at all where HTTP/2 begins in the middle of HTTP/1, and nobody
+    /// knows how over HTTP/2.
     pub(crate) status: Option<StatusCode>,
+    pub(crate) heads: u64,
 }
 
 impl Unread {
@@ -38,7 +42,11 @@ impl Unread {
         } else {
             return None;
         };
-        Some(Self { reason, status })
+        Some(Self {
+            reason,
+            status,
+            heads: 1,
+        })
     }
 
     /// A head that `framing` kept from hyper, which was given a line that is none in its place,
@@ -47,6 +55,25 @@ impl Unread {
         Self {
             reason: "framed_twice",
             status: ended.and_then(|unread| unread.status),
+            heads: 1,
         }
     }
+
+    /// What HTTP/2 has refused on a connection that has ended.
+    pub(crate) fn by_h2(seen: &Seen) -> Option<Self> {
+        let heads = seen.refused_by_h2();
+        (heads > 0).then_some(Self {
+            reason: "http2_head",
+            status: None,
+            heads,
+        })
+    }
+}
+
+/// Why hyper has ended a connection of HTTP/2, if the other end has broken its rules or asked
+/// for too much.
+pub(crate) fn broken_h2<'e>(ended: &'e (dyn Error + 'static)) -> Option<&'e h2::Error> {
+    let error = ended.downcast_ref::<hyper::Error>()?;
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    (error.is_library() && error.is_go_away()).then_some(error)
 }

@@ -1,6 +1,11 @@
 //! Sizes, times and numbers that are too much.
 
 use crate::setup::*;
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -189,6 +194,79 @@ async fn too_many_headers_are_431() {
         .await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert!(edge.bus.untouched());
+}
+
+/// Asks for `/health` with these headers over a connection of its own: the status of the
+/// answer, and whether there is nothing else.
+async fn asked(edge: &Edge, version: Version, headers: &[(String, String)]) -> (u16, bool) {
+    let stream = TokioIo::new(TcpStream::connect(edge.address).await.unwrap());
+    let mut request = Request::get(edge.url("/health"));
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let response = if version == Version::HTTP_2 {
+        let executor = TokioExecutor::new();
+        let (mut send, connection) = http2::handshake(executor, stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        send.send_request(request).await.unwrap()
+    } else {
+        let (mut send, connection) = http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = request.uri("/health").header("host", "x");
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        send.send_request(request).await.unwrap()
+    };
+    assert_eq!(response.version(), version);
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap();
+    (status, body.to_bytes().is_empty())
+}
+
+#[tokio::test]
+async fn the_limits_of_a_head_hold_over_both_versions() {
+    let edge = Edge::with(Options {
+        limits: "headers = 10\nheader_bytes = \"8KiB\"",
+        ..Options::default()
+    })
+    .await;
+    let numbered = |count: usize| {
+        (0..count)
+            .map(|n| (format!("x-{n}"), "1".to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let repeated = |name: &str, count: usize| vec![(name.to_owned(), "a=1".to_owned()); count];
+    let long = |bytes: usize| vec![("x".to_owned(), "x".repeat(bytes))];
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        // With the host, which HTTP/2 calls the authority, one more.
+        for (headers, status) in [
+            (numbered(9), 200),
+            (numbered(10), 431),
+            (numbered(40), 431),
+            (repeated("x", 9), 200),
+            (repeated("x", 10), 431),
+            (long(7_000), 200),
+            (long(10_000), 431),
+        ] {
+            let answer = asked(&edge, version, &headers).await;
+            let what = format!("{version:?}: {} of {}", headers.len(), headers[0].0);
+            assert_eq!(answer, (status, status == 431), "{what}");
+        }
+    }
+    // Cookies are one field, in as many pieces as a client likes.
+    let cookies = [repeated("cookie", 20), numbered(8)].concat();
+    assert_eq!(asked(&edge, Version::HTTP_2, &cookies).await.0, 200);
+    let seen = edge.bus.seen.lock().len();
+    assert_eq!(seen, 7);
+
+    // Of those over HTTP/2 the edge has refused three, and the library one.
+    let metric = async |line: &str| crate::reload::metric(&edge, line).await;
+    for line in [
+        "bulla_gateway_refused_total{reason=\"large_head\"} 7\n",
+        "bulla_gateway_requests_total{route=\"\",status=\"431\"} 7\n",
+    ] {
+        assert!(metric(line).await, "{line}");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -64,13 +65,19 @@ fn block(headers: &[(&[u8], &[u8])]) -> Vec<u8> {
     block
 }
 
-/// Opens a connection, sends the frames of stream 1, and waits for what becomes of it.
-async fn send(edge: &Edge, frames: &[Vec<u8>]) -> Outcome {
+/// Opens a connection and sends frames.
+async fn open(edge: &Edge, frames: &[Vec<u8>]) -> TcpStream {
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     bytes.extend(frames.concat());
     stream.write_all(&bytes).await.unwrap();
+    stream
+}
+
+/// Opens a connection, sends the frames of stream 1, and waits for what becomes of it.
+async fn send(edge: &Edge, frames: &[Vec<u8>]) -> Outcome {
+    let mut stream = open(edge, frames).await;
     let answer = async {
         loop {
             let mut head = [0; 9];
@@ -278,5 +285,90 @@ async fn a_head_above_its_limit_is_refused_over_http_2() {
         let expected = Outcome::Answered(if refused { 0 } else { 200 });
         assert_eq!(outcome, expected, "{}", long.len());
         assert_eq!(edge.bus.untouched(), refused);
+    }
+}
+
+#[tokio::test]
+async fn heads_that_http_2_refuses_are_counted_when_their_connection_has_ended() {
+    let edge = Edge::with(Options {
+        limits: "header_bytes = \"8KiB\"",
+        ..Options::default()
+    })
+    .await;
+    let head = |stream, headers: &[Header<'_>]| {
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(headers))
+    };
+    let health: &[Header<'_>] = &[
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":path", b"/health"),
+        (b":authority", b"x"),
+    ];
+    let malformed = [health, &[(b"connection", b"close")]].concat();
+    let long = [health, &[(b"x", &[b'x'; 9_000])]].concat();
+    // Each connection, how many heads were refused, and whether it was broken.
+    let good = || head(1, health);
+    let rows = [
+        (vec![good(), head(3, health)], 0, false),
+        (vec![head(1, &malformed), head(3, health)], 1, false),
+        (vec![good(), head(3, &long)], 1, false),
+        (
+            vec![good(), head(3, &malformed), head(5, &malformed)],
+            2,
+            false,
+        ),
+        // What HPACK has no entry for, and content of no stream. With the connection ends
+        // whatever has just come.
+        (
+            vec![frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f])],
+            1,
+            true,
+        ),
+        (vec![frame(DATA, 0, 9, b"x")], 0, true),
+        // One head in the middle of another.
+        (
+            vec![frame(HEADERS, 0, 1, &block(health)), head(3, health)],
+            1,
+            true,
+        ),
+    ];
+    let (mut heads, mut broken) = (0, 0);
+    for (number, (frames, refused, breaks)) in rows.into_iter().enumerate() {
+        let frames = [&frames[..], &[frame(PING, 0, 0, b"all read")]].concat();
+        let mut stream = open(&edge, &frames).await;
+        // Until all of it has been read, or nobody reads any more.
+        let mut heard = Vec::new();
+        while !heard.windows(8).any(|bytes| bytes == b"all read") {
+            let reading = stream.read_buf(&mut heard);
+            let reading = tokio::time::timeout(Duration::from_secs(5), reading);
+            match reading.await.expect("it answers") {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        drop(stream);
+        heads += refused;
+        broken += u32::from(breaks);
+        let mut lines = Vec::new();
+        if heads > 0 {
+            lines.push(format!(
+                "bulla_gateway_refused_total{{reason=\"http2_head\"}} {heads}\n"
+            ));
+        }
+        if broken > 0 {
+            lines.push(format!(
+                "bulla_gateway_shed_total{{reason=\"http2\"}} {broken}\n"
+            ));
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        for line in lines {
+            while !crate::reload::metric(&edge, &line).await {
+                assert!(tokio::time::Instant::now() < deadline, "{number}: {line}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if heads == 0 {
+            assert!(!crate::reload::metric(&edge, "http2").await, "{number}");
+        }
     }
 }
