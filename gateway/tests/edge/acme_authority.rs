@@ -18,6 +18,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA";
 /// Of SubjectPublicKeyInfo of a P-256 key, what comes before the point.
@@ -314,8 +315,12 @@ async fn look(edge: &Mutex<Option<SocketAddr>>, host: &str, wanted: &[u8]) -> bo
     shown.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// The certificate that a host shows to who speaks this protocol.
-pub async fn shown(address: SocketAddr, host: &str, protocol: &[u8]) -> Option<Vec<u8>> {
+/// A connection to a host in this protocol, whatever its certificate.
+pub async fn trusting(
+    address: SocketAddr,
+    host: &str,
+    protocol: &[u8],
+) -> Option<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -327,11 +332,14 @@ pub async fn shown(address: SocketAddr, host: &str, protocol: &[u8]) -> Option<V
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = TcpStream::connect(address).await.ok()?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    let mut stream = connector.connect(name, stream).await.ok()?;
+    let stream = connector.connect(name, stream).await.ok()?;
+    (stream.get_ref().1.alpn_protocol() == Some(protocol)).then_some(stream)
+}
+
+/// The certificate that a host shows to who speaks this protocol.
+pub async fn shown(address: SocketAddr, host: &str, protocol: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = trusting(address, host, protocol).await?;
     let (_, session) = stream.get_ref();
-    if session.alpn_protocol() != Some(protocol) {
-        return None;
-    }
     let leaf = session.peer_certificates()?.first()?.to_vec();
     // Nobody speaks HTTP under this name.
     if protocol == b"acme-tls/1" {

@@ -4,6 +4,7 @@ use crate::setup::*;
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Once;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -24,6 +25,14 @@ impl<S: tracing::Subscriber> Layer<S> for Record {
             }
             fn record_str(&mut self, field: &Field, value: &str) {
                 self.0.insert(field.name().into(), value.into());
+            }
+            fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+                let (mut chain, mut next) = (error.to_string(), error.source());
+                while let Some(error) = next {
+                    chain.push_str(&format!(": {error}"));
+                    next = error.source();
+                }
+                self.0.insert(field.name().into(), chain);
             }
         }
         let mut fields = Read(Fields::new());
@@ -62,6 +71,20 @@ pub fn access_of(client: std::net::IpAddr) -> Vec<Fields> {
         .iter()
         .filter(|(target, fields)| target == "bulla::access" && fields["client"] == client)
         .map(|(_, fields)| fields.clone())
+        .collect()
+}
+
+/// Why there is no new certificate, each time that there was none.
+pub fn orders_that_failed() -> Vec<String> {
+    EVENTS
+        .lock()
+        .iter()
+        .filter(|(_, fields)| {
+            fields
+                .get("message")
+                .is_some_and(|m| m == "there is no new certificate")
+        })
+        .map(|(_, fields)| fields["error"].clone())
         .collect()
 }
 
