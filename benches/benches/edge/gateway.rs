@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use bulla_gateway::cli::{self, GatewayArgs};
 use bulla_tests::Bus;
 use clap::Parser;
-use tempfile::TempDir;
 
 use super::issuer::{AUDIENCE, Issuer};
-use super::peers::{command, free_port};
+use super::running::{Running, command, free_port};
 
 /// Names the configuration of an edge that this process has to be.
 const VARIABLE: &str = "BULLA_BENCH_EDGE";
@@ -40,9 +38,8 @@ pub fn process() {
 
 /// A running edge; dropping it ends it.
 pub struct Gateway {
-    child: Child,
+    running: Running,
     port: u16,
-    _dir: TempDir,
 }
 
 impl Gateway {
@@ -118,27 +115,13 @@ subject = "told.often"
         let file = dir.path().join("gateway.toml");
         fs::write(&file, config).unwrap();
         let program = std::env::current_exe().unwrap();
-        let child = command(&program, core)
-            .env(VARIABLE, &file)
-            .env("BULLA_LOG", "error")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let gateway = Self {
-            child,
+        let mut command = command(&program, core);
+        command.env(VARIABLE, &file).env("BULLA_LOG", "error");
+        let running = Running::start("the edge", command.stdin(Stdio::piped()), dir);
+        let ready = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+        Self {
+            running: running.ready(admin, Some(ready)).await,
             port,
-            _dir: dir,
-        };
-        let ready = format!("http://127.0.0.1:{admin}/readyz");
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
-            let answer = status_of(&ready).await;
-            if answer == Some(200) {
-                return gateway;
-            }
-            assert!(Instant::now() < until, "the edge is not ready: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -152,25 +135,9 @@ subject = "told.often"
 
     /// Its memory, in MB.
     pub fn rss(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.running.id())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
         let kilobytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kilobytes * 1_024.0 / 1e6
     }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The status of an answer, if there is one.
-async fn status_of(url: &str) -> Option<u16> {
-    let rest = url.strip_prefix("http://")?;
-    let (host, path) = rest.split_once('/')?;
-    let mut connection = super::path::Connection::open(host).await.ok()?;
-    let request = format!("GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n");
-    connection.ask(request.as_bytes()).await.ok()
 }

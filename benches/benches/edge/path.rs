@@ -1,7 +1,7 @@
 //! The whole path: HTTP to the edge, sealed to a service, and back.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulla_benches::{Report, nanos};
 use bulla_sdk::{Client, ContentType, Message, Reply, Service, ServiceError};
@@ -14,11 +14,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::gateway::Gateway;
 use super::issuer::{Issuer, Kind};
-use super::peers::{Asked, Envoy, missing};
+use super::peers::{Asked, Envoy};
+use super::running::missing;
 use super::{ROUNDS, compare};
 
 /// Requests one after the other in a round.
 const REQUESTS: usize = 1_500;
+/// How long to wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: Bytes = Bytes::from_static(b"{\"user\":\"somebody\"}");
 
 /// Services that answer always the same, sealed and raw.
@@ -105,7 +108,8 @@ impl Connection {
         self.stream.write_all(request).await?;
         let mut read = 0;
         loop {
-            let count = self.stream.read(&mut self.buffer[read..]).await?;
+            let reading = self.stream.read(&mut self.buffer[read..]);
+            let count = tokio::time::timeout(PATIENCE, reading).await??;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -119,7 +123,8 @@ impl Connection {
     /// Sends a request and waits for the first bytes of its answer.
     pub async fn begin(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request).await?;
-        self.stream.read(&mut self.buffer).await.map(drop)
+        let reading = self.stream.read(&mut self.buffer);
+        tokio::time::timeout(PATIENCE, reading).await?.map(drop)
     }
 }
 

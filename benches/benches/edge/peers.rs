@@ -1,74 +1,30 @@
 //! Envoy, nginx and wrk.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::issuer::{AUDIENCE, Issuer};
-use super::path::Connection;
+use super::running::{Running, command, free_port};
 use super::{ASKED_FOR, CLIENT, MANY, SERVER};
 
-/// Whether there is no such program.
-pub fn missing(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = PathBuf::from("/usr/sbin");
-    !std::env::split_paths(&path)
-        .chain([sbin])
-        .any(|dir| dir.join(program).is_file())
-}
-
-/// A program on a core, or on any.
-pub fn command(program: impl AsRef<OsStr>, core: Option<&str>) -> Command {
-    match core {
-        None => Command::new(program),
-        Some(core) => {
-            let mut command = Command::new("taskset");
-            command.args(["-c", core]).arg(program);
-            command
-        }
-    }
-}
-
-/// A port that nobody listens on, at the moment.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// A server that is another program; dropping it ends it.
+/// A server that is another program and listens on a port.
 struct Peer {
-    child: Child,
     port: u16,
-    _dir: TempDir,
+    _running: Running,
 }
 
 impl Peer {
-    async fn ready(child: Child, port: u16, dir: TempDir) -> Self {
-        let peer = Self {
-            child,
+    async fn start(what: &'static str, command: &mut Command, port: u16, dir: TempDir) -> Self {
+        let running = Running::start(what, command, dir);
+        Self {
             port,
-            _dir: dir,
-        };
-        let until = Instant::now() + Duration::from_secs(20);
-        let host = format!("127.0.0.1:{port}");
-        while Connection::open(&host).await.is_err() {
-            assert!(Instant::now() < until, "a peer does not listen");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            _running: running.ready(port, None).await,
         }
-        peer
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -82,7 +38,8 @@ impl Envoy {
         let port = free_port();
         let file = dir.path().join("envoy.json");
         fs::write(&file, envoy(issuer, port, service).to_string()).unwrap();
-        let child = command("envoy", service.is_none().then_some(SERVER))
+        let mut command = command("envoy", service.is_none().then_some(SERVER));
+        command
             .args([
                 "--concurrency",
                 "1",
@@ -91,11 +48,8 @@ impl Envoy {
                 "error",
                 "-c",
             ])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(Peer::ready(child, port, dir).await)
+            .arg(&file);
+        Self(Peer::start("envoy", &mut command, port, dir).await)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -151,7 +105,8 @@ fn envoy(issuer: &Issuer, port: u16, service: Option<u16>) -> Value {
     }})
 }
 
-/// nginx with one worker, which answers without looking.
+/// nginx, which answers without looking. One process: a worker of its own would outlive a
+/// master that is killed.
 pub struct Nginx(Peer);
 
 impl Nginx {
@@ -160,7 +115,7 @@ impl Nginx {
         let port = free_port();
         let at = dir.path().display();
         let config = format!(
-            "daemon off; worker_processes 1; pid {at}/pid; error_log stderr crit;\n\
+            "daemon off; master_process off; pid {at}/pid; error_log stderr crit;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; keepalive_requests 100000000;\n\
              client_body_temp_path {at}/b; proxy_temp_path {at}/p; fastcgi_temp_path {at}/f;\n\
@@ -170,12 +125,9 @@ impl Nginx {
         );
         let file = dir.path().join("nginx.conf");
         fs::write(&file, config).unwrap();
-        let child = command("/usr/sbin/nginx", Some(SERVER))
-            .args(["-e", "stderr", "-c"])
-            .arg(&file)
-            .spawn()
-            .unwrap();
-        Self(Peer::ready(child, port, dir).await)
+        let mut command = command("/usr/sbin/nginx", Some(SERVER));
+        command.args(["-e", "stderr", "-c"]).arg(&file);
+        Self(Peer::start("nginx", &mut command, port, dir).await)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -190,6 +142,9 @@ pub struct Asked {
     tokens: usize,
     _dir: TempDir,
 }
+
+/// How much longer than it was told wrk may take.
+const WRK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came of it.
 #[derive(Debug, Clone, Copy)]
@@ -260,8 +215,11 @@ impl Asked {
             .arg("-s")
             .arg(&self.script)
             .arg(&self.url);
-        let output = tokio::task::spawn_blocking(move || wrk.output().unwrap());
-        let text = String::from_utf8(output.await.unwrap().stdout).unwrap();
+        let mut wrk = tokio::process::Command::from(wrk);
+        let output = wrk.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(time + WRK_PATIENCE, output).await;
+        let output = output.unwrap_or_else(|_| panic!("wrk hangs at {}", self.url));
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let line = text.lines().find_map(|l| l.strip_prefix("OUTCOME "));
         let line = line.unwrap_or_else(|| panic!("wrk says: {text}"));
         let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().unwrap()).collect();
