@@ -56,7 +56,11 @@ pub struct ReplayWindow {
     limits: ReplayLimits,
     skew: Duration,
     now: UnixMillis,
-    keys: HashMap<KeyId, Key>,
+    keys: Vec<Key>,
+    /// Where each key lies among them.
+    places: HashMap<KeyId, usize>,
+    /// Where the key of the last message lies: most often the next is of the same.
+    last: usize,
     /// Pages by workload.
     shares: HashMap<WorkloadId, usize>,
     pages: usize,
@@ -132,11 +136,18 @@ const WORDS: usize = 16;
 /// How many accepted messages of a key are remembered to tell clones from replays.
 const RECENT: usize = 128;
 
+/// An epoch, and the number of a page in it.
+type PageId = (Epoch, u64);
+
 #[derive(Debug)]
 struct Key {
+    id: KeyId,
     workload: WorkloadId,
-    /// By epoch and number.
-    pages: HashMap<(Epoch, u64), Page>,
+    /// The page that was asked for last, and found without a look-up: a thousand
+    /// messages one after the other are in it.
+    open: (PageId, Page),
+    /// All others.
+    pages: HashMap<PageId, Page>,
     /// What was accepted last.
     recent: VecDeque<Trace>,
 }
@@ -158,8 +169,8 @@ struct Page {
 
 /// What is remembered of one message.
 #[derive(Debug, Clone)]
-struct Entry {
-    workload: WorkloadId,
+struct Entry<'a> {
+    workload: &'a WorkloadId,
     key_id: KeyId,
     epoch: Epoch,
     sequence: u64,
@@ -176,7 +187,9 @@ impl ReplayWindow {
             limits,
             skew,
             now: UnixMillis::default(),
-            keys: HashMap::new(),
+            keys: Vec::new(),
+            places: HashMap::new(),
+            last: 0,
             shares: HashMap::new(),
             pages: 0,
             next_burial: UnixMillis::default(),
@@ -194,7 +207,7 @@ impl ReplayWindow {
         now: UnixMillis,
     ) -> Result<(), ReplayError> {
         let entry = Entry {
-            workload: envelope.sender().workload.clone(),
+            workload: &envelope.sender().workload,
             key_id: envelope.sender().key_id,
             epoch: envelope.epoch(),
             sequence: message.sequence,
@@ -218,7 +231,7 @@ impl ReplayWindow {
         self.pages
     }
 
-    fn commit_entry(&mut self, entry: &Entry, now: UnixMillis) -> Result<(), ReplayError> {
+    fn commit_entry(&mut self, entry: &Entry<'_>, now: UnixMillis) -> Result<(), ReplayError> {
         self.now = self.now.max(now);
         if self.is_dead(entry.expires_at) {
             return Err(ReplayError::Expired);
@@ -227,11 +240,12 @@ impl ReplayWindow {
             self.bury();
         }
         let (number, word, bit) = place(entry.sequence);
-        let Some(key) = self.keys.get_mut(&entry.key_id) else {
-            return self.insert_page(entry, number, word, bit);
+        let id = (entry.epoch, number);
+        let Some(key) = self.key(entry.key_id) else {
+            return self.insert_page(entry, id, word, bit);
         };
-        let Some(page) = key.pages.get_mut(&(entry.epoch, number)) else {
-            return self.insert_page(entry, number, word, bit);
+        let Some(page) = key.page(id) else {
+            return self.insert_page(entry, id, word, bit);
         };
         if !page.insert(word, bit) {
             return Err(key.tell_apart(entry));
@@ -241,10 +255,17 @@ impl ReplayWindow {
         Ok(())
     }
 
+    fn key(&mut self, id: KeyId) -> Option<&mut Key> {
+        if self.keys.get(self.last).is_none_or(|key| key.id != id) {
+            self.last = *self.places.get(&id)?;
+        }
+        self.keys.get_mut(self.last)
+    }
+
     fn insert_page(
         &mut self,
-        entry: &Entry,
-        number: u64,
+        entry: &Entry<'_>,
+        id: PageId,
         word: usize,
         bit: u64,
     ) -> Result<(), ReplayError> {
@@ -265,13 +286,17 @@ impl ReplayWindow {
         };
         page.insert(word, bit);
         *share += 1;
-        let key = self
-            .keys
-            .entry(entry.key_id)
-            .or_insert_with(|| Key::of(entry.workload.clone()));
-        key.pages.insert((entry.epoch, number), page);
         self.pages += 1;
-        key.remember(entry);
+        if let Some(key) = self.key(entry.key_id) {
+            key.open(id, page);
+            key.remember(entry);
+        } else {
+            let mut key = Key::new(entry, id, page);
+            key.remember(entry);
+            self.last = self.keys.len();
+            self.places.insert(entry.key_id, self.last);
+            self.keys.push(key);
+        }
         Ok(())
     }
 
@@ -287,12 +312,15 @@ impl ReplayWindow {
         let dead_before = self.now.saturating_sub(self.skew);
         self.pages = 0;
         self.shares.clear();
-        self.keys.retain(|_, key| {
-            key.pages.retain(|_, page| page.expires_at >= dead_before);
-            let held = key.pages.len();
-            self.pages += held;
+        self.places.clear();
+        let mut kept = 0;
+        self.keys.retain_mut(|key| {
+            let held = key.bury(dead_before);
             if held > 0 {
+                self.pages += held;
                 *self.shares.entry(key.workload.clone()).or_default() += held;
+                self.places.insert(key.id, kept);
+                kept += 1;
             }
             held > 0
         });
@@ -311,15 +339,48 @@ impl Page {
 }
 
 impl Key {
-    fn of(workload: WorkloadId) -> Self {
+    fn new(entry: &Entry<'_>, id: PageId, page: Page) -> Self {
         Self {
-            workload,
+            id: entry.key_id,
+            workload: entry.workload.clone(),
+            open: (id, page),
             pages: HashMap::new(),
             recent: VecDeque::new(),
         }
     }
 
-    fn remember(&mut self, entry: &Entry) {
+    /// The page with this id, which is then the open one.
+    fn page(&mut self, id: PageId) -> Option<&mut Page> {
+        if self.open.0 != id {
+            let page = self.pages.remove(&id)?;
+            self.open(id, page);
+        }
+        Some(&mut self.open.1)
+    }
+
+    /// Opens a page that is not among the others.
+    fn open(&mut self, id: PageId, page: Page) {
+        let (before, closed) = std::mem::replace(&mut self.open, (id, page));
+        self.pages.insert(before, closed);
+    }
+
+    /// Drops the pages of which nothing can be accepted after that time; how many
+    /// are left. Of none, the key is to be dropped too.
+    fn bury(&mut self, dead_before: UnixMillis) -> usize {
+        self.pages.retain(|_, page| page.expires_at >= dead_before);
+        if self.open.1.expires_at >= dead_before {
+            return 1 + self.pages.len();
+        }
+        let held = self.pages.len();
+        if let Some(id) = self.pages.keys().next().copied()
+            && let Some(page) = self.pages.remove(&id)
+        {
+            self.open = (id, page);
+        }
+        held
+    }
+
+    fn remember(&mut self, entry: &Entry<'_>) {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
@@ -327,7 +388,7 @@ impl Key {
     }
 
     /// What a sequence number that was seen before means.
-    fn tell_apart(&self, entry: &Entry) -> ReplayError {
+    fn tell_apart(&self, entry: &Entry<'_>) -> ReplayError {
         let ours = entry.trace();
         let other = self.recent.iter().find(|seen| {
             seen.epoch == ours.epoch && seen.sequence == ours.sequence && seen.leaf != ours.leaf
@@ -342,7 +403,7 @@ impl Key {
     }
 }
 
-impl Entry {
+impl Entry<'_> {
     fn trace(&self) -> Trace {
         Trace {
             epoch: self.epoch,
@@ -366,15 +427,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;
+    use std::sync::LazyLock;
 
     const SKEW: Duration = Duration::from_millis(50);
 
-    fn entry(key: u8, epoch: u8, sequence: u64, expires_at: u64) -> Entry {
+    static WORKLOADS: LazyLock<Vec<WorkloadId>> = LazyLock::new(|| {
+        let names = (0..100).map(|n| format!("spiffe://acme.example/w{n}"));
+        names.map(|n| WorkloadId::parse(&n).unwrap()).collect()
+    });
+
+    fn entry(key: u8, epoch: u8, sequence: u64, expires_at: u64) -> Entry<'static> {
         let mut leaf = [0; 32];
         leaf[..8].copy_from_slice(&sequence.to_be_bytes());
         leaf[0] ^= key ^ epoch;
         Entry {
-            workload: WorkloadId::parse(&format!("spiffe://acme.example/w{}", key % 100)).unwrap(),
+            workload: &WORKLOADS[usize::from(key % 100)],
             key_id: KeyId([key; 16]),
             epoch: Epoch([epoch; 8]),
             sequence,
@@ -393,7 +460,7 @@ mod tests {
         )
     }
 
-    fn commit(window: &mut ReplayWindow, entry: &Entry, now: u64) -> Result<(), &'static str> {
+    fn commit(window: &mut ReplayWindow, entry: &Entry<'_>, now: u64) -> Result<(), &'static str> {
         window
             .commit_entry(entry, UnixMillis::from_millis(now))
             .map_err(|error| error.code())

@@ -1,7 +1,10 @@
 //! Sealing: drafts become signed envelopes, one signature for a whole batch.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -39,6 +42,7 @@ pub struct Sealer {
     expires_at: UnixMillis,
     epoch: Epoch,
     next: AtomicU64,
+    buffers: Buffers,
 }
 
 /// Why a draft is not sealed.
@@ -196,6 +200,7 @@ impl Sealer {
             expires_at: credential.expires_at(),
             epoch,
             next: AtomicU64::new(0),
+            buffers: Buffers::default(),
         })
     }
 
@@ -418,7 +423,7 @@ impl Sealer {
             capacity += plan.len;
             plans.push(plan);
         }
-        let mut buffer = Vec::with_capacity(capacity);
+        let mut buffer = self.buffers.take(capacity);
         let leaves: Vec<LeafHash> = plans
             .iter_mut()
             .map(|plan| plan.write(&mut buffer, &headers))
@@ -441,6 +446,7 @@ impl Sealer {
         }
 
         let buffer = Bytes::from(buffer);
+        self.buffers.keep(&buffer);
         let mut start = 0;
         Ok(plans
             .iter()
@@ -509,6 +515,58 @@ impl Sealer {
                 next.checked_add(count)
             })
             .map_err(|_| SealError::Exhausted)
+    }
+}
+
+/// Buffers of batches before, which are used again once their last envelope is written:
+/// large ones would go back to the system each time, and come again as pages that have
+/// to be mapped and cleared.
+#[derive(Default)]
+struct Buffers(Mutex<VecDeque<Bytes>>);
+
+impl Buffers {
+    /// Smaller ones the allocator has at hand.
+    const LEAST: usize = 32 * 1_024;
+    /// Larger ones are not held for long.
+    const MOST: usize = 512 * 1_024;
+    /// So many batches may be on their way to the connection before one is made anew.
+    const MANY: usize = 4;
+
+    /// An empty buffer with that much room.
+    fn take(&self, room: usize) -> Vec<u8> {
+        if room < Self::LEAST {
+            return Vec::with_capacity(room);
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = kept.iter().position(Bytes::is_unique);
+        let mut buffer = match free.and_then(|at| kept.remove(at)?.try_into_mut().ok()) {
+            None => Vec::new(),
+            Some(mut free) => {
+                free.clear();
+                Vec::from(free)
+            }
+        };
+        drop(kept);
+        buffer.reserve_exact(room);
+        buffer
+    }
+
+    /// Keeps a buffer that is going to be sent.
+    fn keep(&self, buffer: &Bytes) {
+        if (Self::LEAST..=Self::MOST).contains(&buffer.len()) {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= Self::MANY {
+                kept.pop_front();
+            }
+            kept.push_back(buffer.clone());
+        }
+    }
+}
+
+/// Shows nothing of what was sealed.
+impl fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffers")
     }
 }
 
@@ -721,6 +779,41 @@ mod tests {
     use super::*;
     use bulla_identity::Subject;
 
+    /// What is still to be written is never written over, whatever comes meanwhile;
+    /// what was written gives its buffer back.
+    #[test]
+    fn a_buffer_is_used_again_when_nobody_holds_it() {
+        let buffers = Buffers::default();
+        let sealed = |byte, room| {
+            let mut buffer = buffers.take(room);
+            assert!(buffer.is_empty() && buffer.capacity() >= room);
+            buffer.resize(room, byte);
+            let buffer = Bytes::from(buffer);
+            buffers.keep(&buffer);
+            buffer
+        };
+        let room = Buffers::LEAST;
+        let held: Vec<Bytes> = (0..20).map(|n| sealed(n, room).slice(7..9)).collect();
+        for (n, held) in (0..).zip(&held) {
+            assert_eq!(held[..], [n, n]);
+        }
+        drop(held);
+        let first = sealed(1, room);
+        let place = first.as_ptr();
+        drop(first);
+        let places: Vec<_> = (0..Buffers::MANY)
+            .map(|_| sealed(2, room).as_ptr())
+            .collect();
+        assert!(places.contains(&place), "it was used again");
+        // More room than it had.
+        assert_eq!(sealed(3, Buffers::MOST).len(), Buffers::MOST);
+        let small = sealed(4, room - 1);
+        let large = sealed(5, Buffers::MOST + 1);
+        assert!(small.is_unique() && large.is_unique(), "neither is kept");
+        let kept = buffers.0.lock().unwrap();
+        assert!(kept.len() <= Buffers::MANY);
+    }
+
     /// The counter ends, it does not start again.
     #[test]
     fn exhaustion_is_an_error() {
@@ -731,6 +824,7 @@ mod tests {
             expires_at: UnixMillis::from_millis(10),
             epoch: Epoch([0; 8]),
             next: AtomicU64::new(u64::MAX - 3),
+            buffers: Buffers::default(),
         };
         let to = Subject::parse("a").unwrap();
         let now = UnixMillis::from_millis(1);
