@@ -9,15 +9,12 @@ use bulla_keyring::SigningKey;
 use bulla_process::CancellationToken;
 use bulla_sdk::Client;
 use bulla_token::TokenSigningKey;
-use data_encoding::BASE64URL_NOPAD;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::{Bus, now};
+use crate::{Bus, access_token, gateway_file, key_set, now, serve_keys};
 
 /// What the shop's workloads may do.
 pub const SHOP_POLICY: &str = r#"
@@ -121,9 +118,6 @@ issuer = "@issuer@"
 audience = "https://shop.example"
 "#;
 
-/// The id of the issuer's key.
-pub const KID: &str = "k1";
-
 /// The example shop: an edge, two services, an issuer of access tokens.
 #[derive(Debug)]
 pub struct Shop {
@@ -155,7 +149,7 @@ impl Shop {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let key = SigningKey::from_seed(&[3; 32]);
-        let issuer = serve_keys(&key, &mut tasks, stop.clone()).await;
+        let issuer = serve_keys(&key_set(&key)).await;
 
         let orders_stop = stop.child_token();
         let (options, until) = (bus.connect_options("orders"), orders_stop.clone());
@@ -166,25 +160,7 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let routes = ROUTES.replace("@issuer@", &issuer);
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
-        let config = format!(
-            r#"
-            routes = "routes.toml"
-            [bus]
-            url = "{}"
-            workload = "{}"
-            seed_file = "{}"
-            trust_root_file = "{}"
-            [listen]
-            address = "127.0.0.1:0"
-            [[issuer]]
-            issuer = "{issuer}"
-            jwks_url = "{issuer}/jwks.json"
-            "#,
-            bus.nats_url(),
-            bus.workload("gateway"),
-            bus.seed_file("gateway").display(),
-            bus.root_file().display(),
-        );
+        let config = gateway_file(&bus, "gateway", "127.0.0.1:0", &issuer);
         let path = dir.path().join("gateway.toml");
         std::fs::write(&path, config).unwrap();
         let config = GatewayConfig::load(&path).unwrap();
@@ -244,12 +220,7 @@ impl Shop {
     /// A token with whatever claims.
     #[must_use]
     pub fn sign(&self, claims: &Value) -> String {
-        let input = signing_input(
-            &json!({"alg": "EdDSA", "typ": "at+jwt", "kid": KID}),
-            claims,
-        );
-        let signature = self.key.sign_text(&input);
-        format!("{input}.{}", BASE64URL_NOPAD.encode(signature.as_bytes()))
+        access_token(&self.key, claims)
     }
 
     /// Orders three of clay.
@@ -289,38 +260,4 @@ impl Shop {
             }
         }
     }
-}
-
-/// The part of a token that is signed.
-#[must_use]
-pub fn signing_input(header: &Value, claims: &Value) -> String {
-    let encode = |v: &Value| BASE64URL_NOPAD.encode(v.to_string().as_bytes());
-    format!("{}.{}", encode(header), encode(claims))
-}
-
-/// A JWKS endpoint on a real socket, for as long as the test runs.
-async fn serve_keys(key: &SigningKey, tasks: &mut JoinSet<()>, stop: CancellationToken) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let body = json!({"keys": [{
-        "kty": "OKP", "crv": "Ed25519", "kid": KID, "alg": "EdDSA", "use": "sig",
-        "x": BASE64URL_NOPAD.encode(key.verifying_key().as_bytes()),
-    }]})
-    .to_string();
-    tasks.spawn(async move {
-        loop {
-            let mut socket = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted.unwrap().0,
-            };
-            let response = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            let mut head = [0; 2048];
-            let _ = socket.read(&mut head).await;
-            let _ = socket.write_all(response.as_bytes()).await;
-        }
-    });
-    url
 }

@@ -18,12 +18,10 @@ use bulla_gateway::cli::{self, GatewayArgs};
 use bulla_keyring::SigningKey;
 use bulla_process::LogFormat;
 use bulla_sdk::{Client, ContentType, Message, Service, ServiceError};
-use bulla_tests::{Bus, KID, now, signing_input};
-use data_encoding::BASE64URL_NOPAD;
+use bulla_tests::{Bus, access_token, gateway_file, key_set, now, serve_keys};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -160,7 +158,7 @@ impl Shop {
     async fn open() -> Self {
         let bus = Bus::start(&format!("{POLICY}{ASKS}{LISTENS}")).await;
         let key = SigningKey::from_seed(&[3; 32]);
-        let issuer = issuer(&key).await;
+        let issuer = serve_keys(&key_set(&key)).await;
         let orders = bus.client("orders").await;
         let service = orders
             .serve("orders.get", async |_: Message<Value>| {
@@ -170,15 +168,7 @@ impl Shop {
             .unwrap();
         let dir = tempfile::tempdir().unwrap();
         write_routes(dir.path(), ROUTES, &issuer);
-        let text = format!(
-            "routes = \"routes.toml\"\n[bus]\nurl = \"{}\"\nworkload = \"{}\"\nseed_file = \"{}\"\ntrust_root_file = \"{}\"\n\
-             [listen]\naddress = \"127.0.0.1:0\"\n\
-             [[issuer]]\nissuer = \"{issuer}\"\njwks_url = \"{issuer}/jwks.json\"\n",
-            bus.nats_url(),
-            bus.workload("edge"),
-            bus.seed_file("edge").display(),
-            bus.root_file().display(),
-        );
+        let text = gateway_file(&bus, "edge", "127.0.0.1:0", &issuer);
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, text).unwrap();
         let mut edge = Command::new(std::env::current_exe().unwrap())
@@ -221,12 +211,9 @@ impl Shop {
 
     fn token(&self, id: &str) -> String {
         let at = now().as_secs();
-        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": KID});
         let claims = json!({"iss": self.issuer, "aud": "https://shop.example", "sub": "alice",
             "client_id": "c", "jti": id, "iat": at, "exp": at + 300});
-        let input = signing_input(&header, &claims);
-        let signature = BASE64URL_NOPAD.encode(self.key.sign_text(&input).as_bytes());
-        format!("{input}.{signature}")
+        access_token(&self.key, &claims)
     }
 
     async fn get(&self, path: &str, token_id: &str) -> reqwest::Response {
@@ -287,27 +274,6 @@ impl Events {
 fn write_routes(dir: &Path, routes: &str, issuer: &str) {
     let routes = routes.replace("@issuer@", issuer);
     std::fs::write(dir.join("routes.toml"), routes).unwrap();
-}
-
-/// Serves the key of an issuer.
-async fn issuer(key: &SigningKey) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let x = BASE64URL_NOPAD.encode(key.verifying_key().as_bytes());
-    let set =
-        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": KID, "alg": "EdDSA", "x": x}]});
-    let body = set.to_string();
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let _ = socket.read(&mut [0; 2048]).await;
-            let _ = socket.write_all(answer.as_bytes()).await;
-        }
-    });
-    url
 }
 
 #[tokio::test(flavor = "multi_thread")]

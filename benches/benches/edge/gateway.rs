@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use bulla_gateway::cli::{self, GatewayArgs};
-use bulla_tests::Bus;
+use bulla_tests::{Bus, gateway_file};
 use clap::Parser;
 
 use super::issuer::{AUDIENCE, Issuer};
@@ -47,31 +47,12 @@ impl Gateway {
     pub async fn start(bus: &Bus, issuer: &Issuer, core: Option<&str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (port, admin) = (free_port(), free_port());
-        let config = format!(
-            r#"
-routes = "routes.toml"
-[bus]
-url = "{}"
-workload = "{}"
-seed_file = "{}"
-trust_root_file = "{}"
-[listen]
-address = "127.0.0.1:{port}"
-[admin]
-address = "127.0.0.1:{admin}"
-[limits]
-connections_per_address = 4096
-event_streams = 2000
-[[issuer]]
-issuer = "{issuer}"
-jwks_url = "{issuer}/jwks.json"
-"#,
-            bus.nats_url(),
-            bus.workload("gateway"),
-            bus.seed_file("gateway").display(),
-            bus.root_file().display(),
-            issuer = issuer.url,
-        );
+        let listen = format!("127.0.0.1:{port}");
+        let mut config = gateway_file(bus, "gateway", &listen, &issuer.url);
+        config.push_str(&format!(
+            "[admin]\naddress = \"127.0.0.1:{admin}\"\n\
+             [limits]\nconnections_per_address = 4096\nevent_streams = 2000\n"
+        ));
         let routes = format!(
             r#"
 [profile.users]

@@ -11,12 +11,10 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
     RsaKeyPair,
 };
-use bulla_tests::{now, signing_input};
+use bulla_tests::{now, serve_keys, signing_input};
 use data_encoding::BASE64URL_NOPAD as B64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
 pub const AUDIENCE: &str = "https://bench.example";
 
@@ -72,23 +70,11 @@ impl Issuer {
                 "x": B64.encode(&point[1..33]), "y": B64.encode(&point[33..])},
             {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": "eddsa",
                 "x": B64.encode(ed25519.public_key().as_ref())},
-        ]})
-        .to_string();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{key_set}",
-            key_set.len()
-        );
-        tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let _ = socket.read(&mut [0; 2_048]).await;
-                let _ = socket.write_all(answer.as_bytes()).await;
-            }
-        });
+        ]});
+        let url = serve_keys(&key_set).await;
         Self {
             url,
-            key_set,
+            key_set: key_set.to_string(),
             rsa,
             ecdsa,
             ed25519,

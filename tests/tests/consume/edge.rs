@@ -6,9 +6,8 @@ use bulla_identity::SubjectPattern;
 use bulla_keyring::SigningKey;
 use bulla_process::CancellationToken;
 use bulla_sdk::{Agreed, StreamReader};
-use bulla_tests::{KID, now, signing_input};
+use bulla_tests::{access_token, gateway_file, key_set, now, serve_keys};
 use bulla_token::TokenSigningKey;
-use data_encoding::BASE64URL_NOPAD;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -81,15 +80,9 @@ impl Node {
         let routes = ROUTES.replace("@issuer@", issuer);
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
         let path = dir.path().join("gateway.toml");
-        let text = format!(
-            "routes = \"routes.toml\"\n[bus]\nurl = \"{}\"\nworkload = \"{}\"\nseed_file = \"{}\"\ntrust_root_file = \"{}\"\n\
-             [listen]\naddress = \"127.0.0.1:0\"\n\
-             [[rate]]\nname = \"together\"\nby = \"ip\"\nquota = 6\nwindow = \"24h\"\nshared = true\n\
-             [[issuer]]\nissuer = \"{issuer}\"\njwks_url = \"{issuer}/jwks.json\"\n",
-            bus.nats_url(),
-            bus.workload("edge"),
-            bus.seed_file("edge").display(),
-            bus.root_file().display(),
+        let mut text = gateway_file(bus, "edge", "127.0.0.1:0", issuer);
+        text.push_str(
+            "[[rate]]\nname = \"together\"\nby = \"ip\"\nquota = 6\nwindow = \"24h\"\nshared = true\n",
         );
         std::fs::write(&path, text).unwrap();
         let config = GatewayConfig::load(&path).unwrap_or_else(|e| panic!("{e}"));
@@ -164,29 +157,12 @@ impl Events {
 /// An issuer of access tokens, and one of them.
 async fn issuer() -> (String, String) {
     let key = SigningKey::from_seed(&[3; 32]);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let x = BASE64URL_NOPAD.encode(key.verifying_key().as_bytes());
-    let set =
-        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": KID, "alg": "EdDSA", "x": x}]});
-    let body = set.to_string();
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let _ = socket.read(&mut [0; 2048]).await;
-            let _ = socket.write_all(answer.as_bytes()).await;
-        }
-    });
+    let url = serve_keys(&key_set(&key)).await;
     let at = now().as_secs();
     let claims = json!({"iss": url, "aud": "https://shop.example", "sub": "alice", "client_id": "c",
         "jti": "j", "iat": at, "exp": at + 300});
-    let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": KID});
-    let input = signing_input(&header, &claims);
-    let signature = BASE64URL_NOPAD.encode(key.sign_text(&input).as_bytes());
-    (url, format!("{input}.{signature}"))
+    let token = access_token(&key, &claims);
+    (url, token)
 }
 
 async fn messages(bus: &Bus) -> u64 {
