@@ -31,10 +31,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
 use crate::framing::{self, Heads, Watched};
+use crate::h2_compared;
 use crate::server::builder;
 
 /// What begins HTTP/2, where framing means something else.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A request that came out of hyper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub(crate) fn compare(bytes: &[u8]) {
     let framed = framed(bytes);
     if bytes.starts_with(PREFACE) {
         assert_eq!(framed.end, End::Unwatched);
+        h2_compared::compare(bytes);
         return;
     }
     let alone = served(bytes, 1, false);
@@ -222,10 +224,10 @@ fn served(bytes: &[u8], step: usize, watched: bool) -> Served {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 thread_local! {
-    static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+    pub(crate) static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap_or_else(|error| panic!("{error}"));

@@ -74,6 +74,8 @@ mod framing_compared;
 pub mod fuzzed;
 mod gateway;
 mod gateway_file;
+#[cfg(any(test, fuzzing))]
+mod h2_compared;
 mod h2_heads;
 mod handle;
 mod head;
