@@ -372,3 +372,35 @@ async fn heads_that_http_2_refuses_are_counted_when_their_connection_has_ended()
         }
     }
 }
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_is_counted() {
+    let edge = Edge::start().await;
+    let health: &[Header<'_>] = &[
+        (b":method", b"GET"),
+        (b":scheme", b"http"),
+        (b":path", b"/health"),
+        (b":authority", b"x"),
+    ];
+    // Each is asked for and given up at once, so that never many are open.
+    let flood: Vec<Vec<u8>> = (0..200)
+        .flat_map(|number| {
+            let stream = 2 * number + 1;
+            let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(health));
+            [head, frame(RESET, 0, stream, &8_u32.to_be_bytes())]
+        })
+        .collect();
+    let mut stream = open(&edge, &flood).await;
+    let mut heard = Vec::new();
+    let reading = stream.read_to_end(&mut heard);
+    let ended = tokio::time::timeout(Duration::from_secs(5), reading).await;
+    assert!(ended.is_ok(), "the connection ends");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let line = "bulla_gateway_shed_total{reason=\"http2\"} 1\n";
+    while !crate::reload::metric(&edge, line).await {
+        assert!(tokio::time::Instant::now() < deadline, "{line}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Nobody else notices.
+    assert_eq!(edge.order().send().await.unwrap().status(), 200);
+}
