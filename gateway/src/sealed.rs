@@ -1,7 +1,6 @@
 //! The bus is `bulla_sdk::Client`: the only file that knows it.
 
 use std::error::Error as StdError;
-use std::pin::pin;
 use std::time::Duration;
 
 use bulla_identity::Subject;
@@ -56,13 +55,8 @@ impl SealedBus {
 
 impl Bus for SealedBus {
     async fn request(&self, message: BusMessage, deadline: Duration) -> Result<BusReply, BusError> {
-        let outgoing = outgoing(&self.client, message).timeout(deadline);
-        // Pinned where it stands, and not moved into what bounds it.
-        let asked = pin!(outgoing.request());
-        let answered = tokio::time::timeout(deadline, asked).await;
-        let reply = answered
-            .map_err(|_| BusError::Timeout)?
-            .map_err(request_error)?;
+        let asked = outgoing(&self.client, message).within(deadline).request();
+        let reply = asked.await.map_err(request_error)?;
         Ok(BusReply {
             payload: reply.body().clone(),
             content_type: reply.content_type().as_str().to_owned(),

@@ -576,9 +576,7 @@ impl Opener {
         user: Option<&User>,
         now: UnixMillis,
     ) -> Result<Permit, Refusal> {
-        if user.is_none()
-            && let Some(permit) = origin.permit(now)
-        {
+        if let Some(permit) = origin.permit(user.is_some(), now) {
             origin.count_use_again();
             self.note_allowed(permit, origin, user);
             return Ok(permit.clone());
@@ -632,9 +630,7 @@ impl Opener {
         };
         let permit = permit.ending_with(&own);
         self.note_allowed(&permit, origin, user);
-        if user.is_none() {
-            origin.remember(permit.clone());
-        }
+        origin.remember(user.is_some(), permit.clone());
         Ok(permit)
     }
 

@@ -319,6 +319,7 @@ impl Letter {
     /// user, no headers, no cause. Whatever else could be is the policy's.
     pub(crate) fn plain_bound(&self) -> Option<usize> {
         let is_plain = matches!(self.purpose, Purpose::Event)
+            && self.user.is_none()
             && self.key.is_none()
             && self
                 .content_type
@@ -332,13 +333,16 @@ impl Letter {
     pub(crate) fn bound(&self) -> Option<usize> {
         // Once they do not ride along they never do again.
         let without_wraps = self.key.as_ref().is_none_or(|key| !key.inline_wraps());
-        let is_plain = self.user.is_none()
+        let without_limits = |user: &User| user.encoded_limits().is_none();
+        let is_plain = self.user.as_ref().is_none_or(without_limits)
+            && self.ancestry.is_none()
             && self.original.is_none()
             && without_wraps
             && self.headers.is_empty();
         let reply_to = self.reply_to().map_or(0, |subject| subject.as_str().len());
         let content_type = self.content_type.as_ref().map_or(0, |t| t.as_str().len());
-        let lengths = self.to.subject().as_str().len() + reply_to + content_type;
+        let token = self.user.as_ref().map_or(0, |user| user.token().len());
+        let lengths = self.to.subject().as_str().len() + reply_to + content_type + token;
         is_plain.then_some(self.body.len() + lengths + PLAIN)
     }
 

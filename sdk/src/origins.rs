@@ -4,7 +4,7 @@
 //! All of it holds for one state of policy and trust, and is forgotten when that
 //! changes: the credential was found and verified under it, the requirements
 //! and the permit are the policy's. A permit is remembered only of messages
-//! without a user; besides the state it depended on the sender, the subject and
+//! without a user, or where it is the same for every user; besides the state it depended on the sender, the subject and
 //! the listener's own verb and workload. Times are judged for every message.
 
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ pub(crate) struct Origin {
     pub(crate) requirements: Requirements,
     /// When the credential or what vouches for it ends.
     pub(crate) usable_until: UnixMillis,
-    /// Both decisions for a message without a user: the sender's and our own.
+    /// Both decisions for a message without a user, or for any: the sender's and our own.
     permit: OnceLock<Permit>,
     inbox: OnceLock<String>,
     /// The uses of the own grant that the first of its messages had.
@@ -75,13 +75,18 @@ impl Origin {
         self.is_remembered.load(Ordering::Relaxed)
     }
 
-    /// The permit of an earlier message without a user, if it still counts.
-    pub(crate) fn permit(&self, now: UnixMillis) -> Option<&Permit> {
-        self.permit.get().filter(|permit| now < permit.until())
+    /// The permit of an earlier message, if it still counts for this one, with a user or
+    /// without.
+    pub(crate) fn permit(&self, has_user: bool, now: UnixMillis) -> Option<&Permit> {
+        let permit = self.permit.get();
+        permit.filter(|permit| now < permit.until() && (!has_user || permit.is_for_anybody()))
     }
 
-    /// Remembers the permit of a message without a user.
-    pub(crate) fn remember(&self, permit: Permit) {
+    /// Remembers the permit of a message without a user, or one that is the same for all.
+    pub(crate) fn remember(&self, has_user: bool, permit: Permit) {
+        if has_user && !permit.is_for_anybody() {
+            return;
+        }
         // Another task was faster: it asked the same.
         let _ = self.permit.set(permit);
     }

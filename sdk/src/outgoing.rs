@@ -45,6 +45,8 @@ pub struct Outgoing<'a> {
     cause: Option<Box<Context>>,
     limits: Option<Box<Limits>>,
     pub(crate) timeout: Duration,
+    /// Whether the time-out counts from the beginning.
+    pub(crate) is_urgent: bool,
     /// Whether an earlier attempt may have stored it.
     pub(crate) is_repeated: bool,
 }
@@ -79,6 +81,7 @@ impl<'a> Outgoing<'a> {
             cause,
             limits: None,
             timeout: shared.options.request_timeout,
+            is_urgent: false,
             is_repeated: false,
         }
     }
@@ -232,6 +235,13 @@ impl<'a> Outgoing<'a> {
         self
     }
 
+    /// The same for a request of which somebody waits: what there is to wait for before it
+    /// may leave, such as keys, counts too.
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.is_urgent = true;
+        self.timeout(timeout)
+    }
+
     /// Publishes it as an event.
     ///
     /// Returns once the message is accepted: everything about it was found
@@ -324,6 +334,11 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn into_plain(self) -> Result<(&'a Arc<Shared>, Subject, Bytes), SendError> {
         let letter = self.letter.map_err(|error| *error)?;
         Ok((self.shared, letter.to.subject().clone(), letter.body))
+    }
+
+    /// Where it goes, if it can be sent at all.
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        Some(self.letter.as_ref().ok()?.to.subject())
     }
 
     /// How long whoever caused it waits, if somebody does.
@@ -596,9 +611,7 @@ fn preflight(
             shared.decisions.tally(workload, rule, verb, subject)
         })
     };
-    if user.is_none()
-        && let Some(permit) = route.permit(verb, now)
-    {
+    if let Some(permit) = route.permit(verb, user.is_some(), now) {
         shared.decisions.allow(what, permit, is_due(permit.rule()));
         trial::allowed(&shared.stats, permit, || what);
         return Ok(permit.requirements());
@@ -626,9 +639,7 @@ fn preflight(
             let is_due = is_due(permit.rule());
             shared.decisions.allow(what, &permit, is_due);
             trial::allowed(&shared.stats, &permit, || what);
-            if user.is_none() {
-                route.remember(verb, permit);
-            }
+            route.remember(verb, user.is_some(), permit);
             Ok(requirements)
         }
         Decision::Deny(denial) => {

@@ -8,7 +8,7 @@ use bulla_envelope::{
     CheckError, ErrorCode, ErrorReport, Expectation, Kind, LeafHash, OpenedEnvelope,
     SealedEnvelope, VerifiedCredential,
 };
-use bulla_identity::{Subject, UnixMillis};
+use bulla_identity::{Subject, UnixMillis, WorkloadId};
 use bulla_keyring::MacKey;
 use bulla_policy::{Decision, LONGEST_MAX_AGE, Replies, Request, Verb};
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::clock;
 use crate::decision_log;
 use crate::error::{RequestError, SendError, ServiceError, ServiceErrorCode};
 use crate::incoming::{content_type, own_headers};
-use crate::letter::{Letter, Purpose};
+use crate::letter::{Letter, Purpose, To};
 use crate::message::{Response, Sender};
 use crate::outgoing::Outgoing;
 use crate::own::Issuance;
@@ -28,6 +28,7 @@ use crate::refusal::{Refusal, chain};
 use crate::replies::{ExpectedReply, ROOM_FOR_MANY, ROOM_FOR_ONE};
 use crate::reply_keys::Side;
 use crate::reply_order::{Arrival, Misplaced, ReplyOrder};
+use crate::routes::Route;
 use crate::shared::Shared;
 use crate::telemetry;
 use crate::trial;
@@ -50,9 +51,11 @@ impl Outgoing<'_> {
         let span = self.begin_span();
         let outcome = if span.is_none() {
             // Where it stands: what is instrumented is moved first, in whole.
-            self.ask_once().await
+            self.ask_once(began).await
         } else {
-            Box::pin(self.ask_once()).instrument(span.clone()).await
+            Box::pin(self.ask_once(began))
+                .instrument(span.clone())
+                .await
         };
         let what = telemetry::of_asking(&outcome);
         telemetry::conclude(&span, what);
@@ -62,11 +65,13 @@ impl Outgoing<'_> {
         outcome
     }
 
-    async fn ask_once(self) -> Result<Response, RequestError> {
+    async fn ask_once(self, began: Instant) -> Result<Response, RequestError> {
         let timeout = self
             .patience()
             .map_or(self.timeout, |p| p.min(self.timeout));
-        let (mut asked, letter) = self.ask(ROOM_FOR_ONE, Some(timeout)).await?;
+        let until = self.is_urgent.then(|| began + timeout);
+        let (mut asked, letter) = self.ask(ROOM_FOR_ONE, Some(timeout), until).await?;
+        let until = until.unwrap_or_else(|| Instant::now() + timeout);
         let subject = asked.subject.clone();
         // Pinned where it stands, and not moved into what bounds it.
         let wait = pin!(async {
@@ -79,7 +84,7 @@ impl Outgoing<'_> {
                 }),
             }
         });
-        let outcome = tokio::time::timeout(timeout, wait).await;
+        let outcome = tokio::time::timeout_at(until, wait).await;
         outcome.unwrap_or_else(|_| {
             Err(RequestError::Timeout {
                 subject: subject.as_str().to_owned(),
@@ -99,7 +104,7 @@ impl Outgoing<'_> {
     pub async fn request_many(mut self) -> Result<Responses, RequestError> {
         let _span = self.begin_span();
         let (timeout, patience) = (self.timeout, self.patience());
-        let (asked, letter) = self.ask(ROOM_FOR_MANY, patience).await?;
+        let (asked, letter) = self.ask(ROOM_FOR_MANY, patience, None).await?;
         // It is on its way when this returns, whoever looks at its replies.
         let send = async {
             asked.send(letter).await?;
@@ -124,16 +129,17 @@ impl Outgoing<'_> {
     }
 
     /// `patience` is how long anybody waits for it: its envelope lives no longer,
-    /// and so tells the service.
+    /// and so tells the service. Until `until` what it needs is waited for.
     async fn ask(
         self,
         room: usize,
         patience: Option<Duration>,
+        until: Option<Instant>,
     ) -> Result<(Asked, Box<Letter>), RequestError> {
         let shared = Arc::clone(self.shared);
         let mut letter = match self.address_at_once(Verb::Request)? {
             Ok(letter) => letter,
-            Err(outgoing) => Box::pin(outgoing.address(Verb::Request)).await?,
+            Err(outgoing) => Box::pin(outgoing.address_until(until, patience)).await?,
         };
         if let Some(patience) = patience {
             if patience.is_zero() {
@@ -149,7 +155,12 @@ impl Outgoing<'_> {
             SendError::Subject { subject, source }
         })?;
         let reply_to = expected.reply_to().clone();
+        let route = match &letter.to {
+            To::Route(route) => Some(Arc::clone(route)),
+            To::Inbox(_) => None,
+        };
         let mut asked = Asked {
+            route,
             subject: letter.to.subject().clone(),
             user: letter.user.clone(),
             under: None,
@@ -166,6 +177,30 @@ impl Outgoing<'_> {
             asked.under = Some(under);
         }
         Ok((asked, letter))
+    }
+}
+
+impl Outgoing<'_> {
+    /// Addressed before `until`, where that is said.
+    async fn address_until(
+        self,
+        until: Option<Instant>,
+        patience: Option<Duration>,
+    ) -> Result<Box<Letter>, RequestError> {
+        let Some(until) = until else {
+            return Ok(self.address(Verb::Request).await?);
+        };
+        let subject = self
+            .subject()
+            .map_or_else(String::new, |s| s.as_str().to_owned());
+        let address = pin!(self.address(Verb::Request));
+        match tokio::time::timeout_at(until, address).await {
+            Ok(addressed) => Ok(addressed?),
+            Err(_) => Err(RequestError::Timeout {
+                subject,
+                after: patience.unwrap_or_default(),
+            }),
+        }
     }
 }
 
@@ -227,6 +262,8 @@ impl std::fmt::Debug for Responses {
 /// A request that waits for its replies.
 struct Asked {
     shared: Arc<Shared>,
+    /// What is remembered of its subject.
+    route: Option<Arc<Route>>,
     subject: Subject,
     user: Option<User>,
     /// Under which it was sealed, where replies may be for its holder alone.
@@ -355,14 +392,26 @@ impl Asked {
             request: Some(leaf),
         })?;
         let policy = shared.control.policy();
+        let route = self
+            .route
+            .as_deref()
+            .filter(|r| r.is_current(&shared.control));
         let opened = if checked.kind() == Kind::Error {
             // A code and a name, for nobody to hide.
             checked.open_clear()?
         } else {
-            let requirements = policy.policy().requirements(&self.subject);
+            let requirements = match route {
+                Some(route) => route.requirements,
+                None => policy.policy().requirements(&self.subject),
+            };
             shared.unlocker.open(checked, &requirements).await?
         };
         let workload = &opened.sender().workload;
+        let served = route.and_then(|route| route.served(workload, now));
+        if let Some((_, permit)) = served.as_ref().and_then(|served| served.as_deref()) {
+            trial::allowed(&shared.stats, permit, || self.what(workload));
+            return Ok(opened);
+        }
         let request = Request {
             workload,
             verb: Verb::Serve,
@@ -370,22 +419,29 @@ impl Asked {
             user: self.user.as_ref().map(User::claims),
             now,
         };
-        let what = decision_log::Subject {
+        match shared.control.decide(&policy, &request) {
+            Decision::Allow(permit) => {
+                trial::allowed(&shared.stats, &permit, || self.what(workload));
+                if let Some(route) = route {
+                    route.remember_served(workload, permit);
+                }
+                Ok(opened)
+            }
+            Decision::Deny(denial) => {
+                trial::denied(&shared.stats, &denial, &self.what(workload));
+                Err(Refusal::Policy(Box::new(denial)))
+            }
+        }
+    }
+
+    /// What this workload does who replies.
+    fn what<'a>(&'a self, workload: &'a WorkloadId) -> decision_log::Subject<'a> {
+        decision_log::Subject {
             enforcer: "requester",
             workload: workload.path(),
             verb: Verb::Serve.as_str(),
             subject: self.subject.as_str(),
             user: self.user.as_ref(),
-        };
-        match shared.control.decide(&policy, &request) {
-            Decision::Allow(permit) => {
-                trial::allowed(&shared.stats, &permit, || what);
-                Ok(opened)
-            }
-            Decision::Deny(denial) => {
-                trial::denied(&shared.stats, &denial, &what);
-                Err(Refusal::Policy(Box::new(denial)))
-            }
         }
     }
 

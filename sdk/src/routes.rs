@@ -1,7 +1,8 @@
 //! What is known of the subjects that this process sends to, so that one more
 //! message to a subject costs no text, no parsing and no decision of its own.
 //!
-//! A decision is remembered only for messages without a user, and only for the
+//! A decision is remembered only for messages without a user, or where it is the same for
+//! every user, and only for the
 //! state of policy and trust under which it was taken: a route of another
 //! state is never used. What it depended on is the workload (one for each
 //! process), the verb, the subject and that state, and of the time until when the
@@ -10,7 +11,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use bulla_identity::{Subject, UnixMillis};
+use arc_swap::{ArcSwapOption, Guard};
+use bulla_identity::{Subject, UnixMillis, WorkloadId};
 use bulla_policy::{Permit, Requirements, Verb};
 use parking_lot::Mutex;
 
@@ -37,12 +39,14 @@ pub(crate) struct Route {
     publish: Sent,
     request: Sent,
     append: Sent,
+    /// That its last reply's sender may serve it.
+    served: ArcSwapOption<(WorkloadId, Permit)>,
 }
 
 /// What is remembered of messages with one verb.
 #[derive(Default)]
 struct Sent {
-    /// Of those without a user.
+    /// Of those without a user, or of all.
     permit: OnceLock<Permit>,
     key: LastKey,
     /// The uses of the grant that the first of them had.
@@ -55,11 +59,30 @@ impl Route {
         self.generation == control.generation()
     }
 
-    /// The permit of an earlier message with this verb and without a user, if it
-    /// still counts.
-    pub(crate) fn permit(&self, verb: Verb, now: UnixMillis) -> Option<&Permit> {
+    /// The permit of an earlier message with this verb, if it still counts for this one,
+    /// with a user or without.
+    pub(crate) fn permit(&self, verb: Verb, has_user: bool, now: UnixMillis) -> Option<&Permit> {
         let permit = self.sent(verb)?.permit.get();
-        permit.filter(|permit| now < permit.until())
+        permit.filter(|permit| now < permit.until() && (!has_user || permit.is_for_anybody()))
+    }
+
+    /// The permit of an earlier reply by this workload, if it still counts whoever asks.
+    pub(crate) fn served(
+        &self,
+        by: &WorkloadId,
+        now: UnixMillis,
+    ) -> Option<Guard<Option<Arc<(WorkloadId, Permit)>>>> {
+        let served = self.served.load();
+        let counts =
+            |(workload, permit): &(WorkloadId, Permit)| workload == by && now < permit.until();
+        served.as_deref().is_some_and(counts).then_some(served)
+    }
+
+    /// Remembers the permit of a reply, where it is the same for every user.
+    pub(crate) fn remember_served(&self, by: &WorkloadId, permit: Permit) {
+        if permit.is_for_anybody() {
+            self.served.store(Some(Arc::new((by.clone(), permit))));
+        }
     }
 
     /// The data key of the last message with this verb.
@@ -67,8 +90,11 @@ impl Route {
         self.sent(verb).map_or(&self.publish.key, |sent| &sent.key)
     }
 
-    /// Remembers the permit of a message without a user.
-    pub(crate) fn remember(&self, verb: Verb, permit: Permit) {
+    /// Remembers the permit of a message without a user, or one that is the same for all.
+    pub(crate) fn remember(&self, verb: Verb, has_user: bool, permit: Permit) {
+        if has_user && !permit.is_for_anybody() {
+            return;
+        }
         if let Some(sent) = self.sent(verb) {
             // Another task was faster: it asked the same.
             let _ = sent.permit.set(permit);
@@ -156,6 +182,7 @@ impl Routes {
             publish: Sent::default(),
             request: Sent::default(),
             append: Sent::default(),
+            served: ArcSwapOption::const_empty(),
         });
         if let Some(shard) = self.shard(subject) {
             let mut shard = shard.lock();

@@ -121,6 +121,82 @@ async fn a_user_travels_over_three_hops_and_nobody_without_the_scope_does() {
     );
 }
 
+/// POL-56: what is remembered of one message says nothing of another user's.
+#[tokio::test]
+async fn a_decision_is_remembered_for_nobody_whom_a_rule_asks_about() {
+    let rules = r#"
+[[allow]]
+id = "open"
+who = ["gateway"]
+may = ["request"]
+on = ["open.*"]
+[[deny]]
+id = "no-robot-asks"
+who = ["gateway"]
+may = ["request"]
+on = ["open.asked"]
+user = { kind = "robot" }
+[[allow]]
+id = "open-served"
+who = ["orders"]
+may = ["serve"]
+on = ["open.*"]
+[[deny]]
+id = "no-robot-is-served"
+who = ["orders"]
+may = ["serve"]
+on = ["open.served"]
+user = { kind = "robot" }
+"#;
+    let bus = TestBus::start(&format!("{POLICY}{rules}")).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let answer = async |_: Message<()>| Ok::<_, ServiceError>("yes");
+    let mut services = Vec::new();
+    for subject in ["open.all", "open.asked", "open.served", "orders.create"] {
+        services.push(orders.serve(subject, answer).await.unwrap());
+    }
+    let token = |name: &str, kind: &str| {
+        let user = TestUser::new(name).claim("kind", kind);
+        let token = bus.token(&gateway, &user.scope("orders:write"));
+        Some(token.unwrap())
+    };
+    let (alice, robot) = (token("alice", "human"), token("robot", "robot"));
+    let ask = async |subject: &str, token: &Option<String>| {
+        let message = gateway.message(subject);
+        let message = match token {
+            Some(token) => message.user_token(token),
+            None => message.without_user(),
+        };
+        message.payload(&()).request().await.map(drop)
+    };
+    for _ in 0..2 {
+        for subject in ["open.all", "open.asked", "open.served"] {
+            for user in [&None, &alice] {
+                ask(subject, user).await.unwrap();
+            }
+        }
+        ask("open.all", &robot).await.unwrap();
+        let denied = ask("open.asked", &robot).await.unwrap_err();
+        assert!(
+            matches!(denied, RequestError::Send(SendError::Denied { .. })),
+            "{denied:?}"
+        );
+        let refused = ask("open.served", &robot).await.unwrap_err();
+        assert!(
+            matches!(refused, RequestError::Refused { .. }),
+            "{refused:?}"
+        );
+        // A subject that demands a user.
+        ask("orders.create", &alice).await.unwrap();
+        let denied = ask("orders.create", &None).await.unwrap_err();
+        assert!(
+            matches!(denied, RequestError::Send(SendError::Denied { .. })),
+            "{denied:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn what_a_token_outlives_is_refused_by_the_test_s_own_clock() {
     let real = Instant::now();

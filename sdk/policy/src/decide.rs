@@ -40,6 +40,8 @@ struct Seen {
     would_allow: Option<u32>,
     /// When time next changes whether one of the rules counts.
     until: UnixMillis,
+    /// Whether one of the rules asks something of the user.
+    asks_user: bool,
 }
 
 /// An allow rule that does not allow, and how far it is from it: the less, the
@@ -74,6 +76,7 @@ impl Policy {
             would_deny: None,
             would_allow: None,
             until: UnixMillis::from_millis(u64::MAX),
+            asks_user: false,
         };
         if let Some(trie) = self.rules_of(workload) {
             trie.matches(request.subject.as_str(), &mut |entry| {
@@ -103,6 +106,9 @@ impl Policy {
             requirements,
             until: seen.until,
             break_glass: rule.break_glass,
+            for_anybody: !seen.asks_user
+                && requirements.user == UserRule::Optional
+                && requirements.audiences.is_empty(),
             would: self.shadow(seen.would_deny).map(Would::deny),
         })
     }
@@ -221,6 +227,7 @@ impl Policy {
         if !rule.verbs.contains(request.verb) {
             return;
         }
+        seen.asks_user |= rule.user.is_some();
         if let Some(when) = &rule.when {
             if let Some(change) = when.next_change(request.now) {
                 seen.until = seen.until.min(change);

@@ -66,7 +66,11 @@ impl Decision {
         };
         let would = (would.is_allow() != self.is_allow()).then_some(would);
         match &mut self {
-            Self::Allow(permit) => permit.would = would,
+            Self::Allow(permit) => {
+                permit.would = would;
+                permit.for_anybody &=
+                    matches!(candidate, Self::Allow(candidate) if candidate.for_anybody);
+            }
             Self::Deny(denial) => denial.would = would,
         }
         self
@@ -164,6 +168,7 @@ pub struct Permit {
     pub(crate) requirements: Requirements,
     pub(crate) until: UnixMillis,
     pub(crate) break_glass: bool,
+    pub(crate) for_anybody: bool,
     pub(crate) would: Option<Would>,
 }
 
@@ -198,6 +203,7 @@ impl Permit {
     #[must_use]
     pub fn ending_with(mut self, other: &Self) -> Self {
         self.until = self.until.min(other.until);
+        self.for_anybody &= other.for_anybody;
         self.would = self.would.or_else(|| other.would.clone());
         self
     }
@@ -206,6 +212,14 @@ impl Permit {
     #[must_use]
     pub fn is_break_glass(&self) -> bool {
         self.break_glass
+    }
+
+    /// Whether the same request gets the same answer for every user, and without one: no
+    /// rule that speaks of it asks for a user or for what is said of one, in shadow or on
+    /// trial as little, and neither does the subject.
+    #[must_use]
+    pub fn is_for_anybody(&self) -> bool {
+        self.for_anybody
     }
 
     /// What would be denied if everything in shadow were enforced.

@@ -36,6 +36,55 @@ fn denied(decision: Decision) -> bulla_policy::Denial {
     }
 }
 
+#[test]
+fn pol_56_a_permit_is_for_anybody_where_nothing_asks_for_a_user() {
+    let subject = |more: &str| format!("[subject.\"a.b\"]\n{more}\n");
+    let rules = |more: &str| {
+        rule("allow", "may", &["cart"], &["request"], &["a.*"])
+            + &rule("deny", "robots", &["cart"], &["publish"], &["a.b"])
+            + "user = { kind = \"robot\" }\n"
+            + more
+    };
+    let is_for_anybody = |subjects: &str, more: &str| {
+        let policy = parse(&(subjects.to_owned() + &rules(more)));
+        let user = Some(json!({ "sub": "alice", "reach": ["sales"] }));
+        match decide(&policy, "cart", Verb::Request, "a.b", user) {
+            Decision::Allow(permit) => permit.is_for_anybody(),
+            Decision::Deny(denial) => panic!("{denial}"),
+        }
+    };
+    // What is said of another verb is said of nothing here.
+    assert!(is_for_anybody("", ""));
+    assert!(is_for_anybody(&subject("user = \"optional\""), ""));
+    assert!(!is_for_anybody(&subject("user = \"required\""), ""));
+    assert!(!is_for_anybody(&subject("audience = \"sales\""), ""));
+    let deny = |more: &str| {
+        rule("deny", "x", &["cart"], &["request"], &["a.b"])
+            + "user = { kind = \"robot\" }\n"
+            + more
+    };
+    assert!(!is_for_anybody("", &deny("")));
+    assert!(!is_for_anybody("", &deny("shadow = true\n")));
+    assert!(!is_for_anybody(
+        "",
+        &deny("expires = 2020-01-01T00:00:00Z\n")
+    ));
+    // On trial.
+    let (policy, candidate) = (parse(&rules("")), parse(&rules(&deny(""))));
+    let ask = |policy: &Policy| decide(policy, "cart", Verb::Request, "a.b", None);
+    for (beside, expected) in [(ask(&policy), true), (ask(&candidate), false)] {
+        let Decision::Allow(permit) = ask(&policy).beside(&beside) else {
+            panic!()
+        };
+        assert_eq!(permit.is_for_anybody(), expected);
+    }
+    let nothing = parse("");
+    let Decision::Allow(permit) = ask(&policy).beside(&ask(&nothing)) else {
+        panic!()
+    };
+    assert!(!permit.is_for_anybody());
+}
+
 const RULES: &str = r#"
 [subject."orders.{tenant}.create"]
 protect = "encrypted"

@@ -130,6 +130,30 @@ fn questions() -> impl Strategy<Value = Vec<(usize, usize, String, Option<Value>
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
+    /// POL-56: whoever remembers such a permit takes it for everybody.
+    #[test]
+    fn pol_56_a_permit_for_anybody_is_the_same_for_everybody(
+        specs in proptest::collection::vec(spec(), 0..8),
+        questions in questions(),
+    ) {
+        let Some(policy) = load(&rules(&specs)) else { return Ok(()) };
+        for (who, verb, on, user) in questions {
+            let (verb, on) = (Verb::ALL[verb], Subject::parse(&on).unwrap());
+            let got = decide(&policy, who, verb, &on, user.as_ref());
+            let Decision::Allow(permit) = &got else { continue };
+            // No rule of this workload, verb and subject asks for a user.
+            let plain = specs.iter().all(|s| {
+                s.role.is_none() || !Spec { role: None, ..s.clone() }.applies(who, verb, &on, None)
+            });
+            prop_assert_eq!(permit.is_for_anybody(), plain);
+            if permit.is_for_anybody() {
+                for other in [None, Some(json!({})), Some(json!({ "role": 0 })), Some(json!({ "role": "x" }))] {
+                    prop_assert_eq!(&decide(&policy, who, verb, &on, other.as_ref()), &got);
+                }
+            }
+        }
+    }
+
     #[test]
     fn pol_50_decide_equals_a_scan_of_the_rules(
         specs in proptest::collection::vec(spec(), 0..8),
