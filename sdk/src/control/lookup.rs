@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwapOption, Guard};
 use bulla_envelope::{
     Credential, CredentialDecodeError, CredentialError as VerifyError, VerifiedCredential,
 };
@@ -24,6 +25,8 @@ use crate::error::LinkError;
 
 /// Credentials held at once.
 const MAX_CREDENTIALS: u64 = 20_000;
+/// Places for those that were asked for lately.
+const LATELY: usize = 64;
 /// Key ids remembered as unknown, and for how long: forged ids must neither
 /// evict good credentials nor reach the control stream each time.
 const MAX_UNKNOWN: u64 = 10_000;
@@ -112,8 +115,35 @@ impl Proven {
     }
 }
 
+/// Credentials that were asked for lately, each at the place that its key id draws: most
+/// messages are by few, and a look here costs a tenth of one at all that are held.
+struct Lately([ArcSwapOption<(KeyId, Proven)>; LATELY]);
+
+impl Lately {
+    /// What stands at the place of this key id, if it is of it and of this state.
+    fn find(&self, key_id: KeyId, generation: u64) -> Option<Guard<Option<Arc<(KeyId, Proven)>>>> {
+        let found = self.place(key_id)?.load();
+        let is_it =
+            |(id, proven): &(KeyId, Proven)| *id == key_id && proven.generation == generation;
+        found.as_deref().is_some_and(is_it).then_some(found)
+    }
+
+    fn put(&self, key_id: KeyId, proven: Proven) {
+        if let Some(place) = self.place(key_id) {
+            place.store(Some(Arc::new((key_id, proven))));
+        }
+    }
+
+    fn place(&self, key_id: KeyId) -> Option<&ArcSwapOption<(KeyId, Proven)>> {
+        // It is a hash: any of its bytes will do.
+        let [.., last] = key_id.0;
+        self.0.get(usize::from(last) % LATELY)
+    }
+}
+
 /// What is known of key ids.
 pub(super) struct Lookups {
+    lately: Lately,
     verified: Cache<KeyId, Proven>,
     unknown: Cache<KeyId, LookupError>,
     /// Known from the news to exist: their look-up is not throttled, so that a
@@ -129,6 +159,7 @@ pub(super) struct Lookups {
 impl Lookups {
     pub(super) fn new() -> Self {
         Self {
+            lately: Lately([const { ArcSwapOption::const_empty() }; LATELY]),
             verified: Cache::new(MAX_CREDENTIALS),
             unknown: Cache::builder()
                 .max_capacity(MAX_UNKNOWN)
@@ -206,20 +237,31 @@ impl Control {
 impl Inner {
     fn held(&self, key_id: KeyId, now: UnixMillis) -> Option<Lookup> {
         let lookups = &self.lookups;
+        let earliest_now = now.saturating_sub(self.skew);
+        let generation = self.generation.load(Ordering::Acquire);
+        let is_in_time = self.bundle.load().bundle.expires_at >= earliest_now;
+        if is_in_time
+            && let Some(found) = lookups.lately.find(key_id, generation)
+            && let Some((_, proven)) = found.as_deref()
+            && proven.credential.expires_at() >= earliest_now
+        {
+            return Some(proven.judge(AsOf::Now));
+        }
         let Some(proven) = lookups.verified.get(&key_id) else {
             return lookups.unknown.get(&key_id).map(Err);
         };
         let credential = &proven.credential;
-        let earliest_now = now.saturating_sub(self.skew);
         if credential.expires_at() < earliest_now {
             lookups.verified.invalidate(&key_id);
             return Some(Err(VerifyError::Expired.into()));
         }
-        if self.bundle.load().bundle.expires_at < earliest_now {
+        if !is_in_time {
             return Some(Err(VerifyError::BundleExpired.into()));
         }
-        if proven.generation == self.generation.load(Ordering::Acquire) {
-            return Some(proven.judge(AsOf::Now));
+        if proven.generation == generation {
+            let judged = proven.judge(AsOf::Now);
+            lookups.lately.put(key_id, proven);
+            return Some(judged);
         }
         let bytes = credential.credential().as_bytes();
         let again = self.admit(bytes, Some(key_id), now, AsOf::Now);
