@@ -47,6 +47,15 @@ impl<'a> Brought<'a> {
         Ok(Self::Anybody(UnverifiedTransaction::parse(text)?))
     }
 
+    /// What is plain to see to be by the sender of a message himself.
+    fn by_minter(text: &'a str, opened: &OpenedEnvelope) -> Option<Self> {
+        if !opened.is_signed() {
+            return None;
+        }
+        let kid = opened.sender().key_id.to_hex();
+        UnverifiedTransaction::parse_as_minted(text, &kid).map(Self::Minter)
+    }
+
     fn in_message(text: &'a str, opened: &OpenedEnvelope) -> Result<Self, UserRefusal> {
         let token = UnverifiedTransaction::parse(text)?;
         let is_of_sender = KeyId::parse(token.kid()) == Some(opened.sender().key_id);
@@ -99,6 +108,13 @@ struct Known {
     user: User,
     revoked: Option<UnixMillis>,
     minter_revoked: Option<UnixMillis>,
+}
+
+/// The token of a message.
+enum Found<'a> {
+    /// It was verified before.
+    Known(Known),
+    New(Brought<'a>),
 }
 
 impl Known {
@@ -186,12 +202,9 @@ impl Users {
         };
         let token = std::str::from_utf8(&token).map_err(|_| UserRefusal::NotText)?;
         let key = key_of_message(control, opened, token);
-        let user = match self.verified.get(&key) {
-            Some(known) => self.use_again(known, at, now)?,
-            None => {
-                let brought = Brought::in_message(token, opened)?;
-                self.meet(control, (brought, key), at, now).await?
-            }
+        let user = match self.find(token, opened, &key)? {
+            Found::Known(known) => self.use_again(known, at, now)?,
+            Found::New(brought) => self.meet(control, (brought, key), at, now).await?,
         };
         self.under_limits(user, opened, at).map(Some)
     }
@@ -208,22 +221,20 @@ impl Users {
         };
         let token = std::str::from_utf8(&token).ok()?;
         let key = key_of_message(control, opened, token);
-        let known = match self.verified.get(&key) {
-            Some(known) => Ok(known),
-            None => match Brought::in_message(token, opened) {
-                Err(refusal) => Err(refusal),
-                Ok(brought) => {
-                    let is_kept = brought.is_kept();
-                    let at_hand = self.at_hand(control, brought.kid(), now)?;
-                    let known =
-                        at_hand.and_then(|held| self.known_at_once(control, brought, &held, now));
-                    known.inspect(|known| {
-                        if is_kept {
-                            self.verified.insert(key, known.clone());
-                        }
-                    })
-                }
-            },
+        let known = match self.find(token, opened, &key) {
+            Err(refusal) => Err(refusal),
+            Ok(Found::Known(known)) => Ok(known),
+            Ok(Found::New(brought)) => {
+                let is_kept = brought.is_kept();
+                let at_hand = self.at_hand(control, brought.kid(), now)?;
+                let known =
+                    at_hand.and_then(|held| self.known_at_once(control, brought, &held, now));
+                known.inspect(|known| {
+                    if is_kept {
+                        self.verified.insert(key, known.clone());
+                    }
+                })
+            }
         };
         let judge = || {
             let user = known?.judge(AsOf::Now)?;
@@ -231,6 +242,23 @@ impl Users {
             self.under_limits(user, opened, now).map(Some)
         };
         Some(judge())
+    }
+
+    /// What is known of the token of a message, or the token. One by its sender himself is
+    /// not looked for: it is not kept.
+    fn find<'t>(
+        &self,
+        token: &'t str,
+        opened: &OpenedEnvelope,
+        key: &TokenKey,
+    ) -> Result<Found<'t>, UserRefusal> {
+        if let Some(brought) = Brought::by_minter(token, opened) {
+            return Ok(Found::New(brought));
+        }
+        match self.verified.get(key) {
+            Some(known) => Ok(Found::Known(known)),
+            None => Brought::in_message(token, opened).map(Found::New),
+        }
     }
 
     fn under_limits(

@@ -89,6 +89,57 @@ fn what_is_minted_verifies_and_says_the_same() {
     );
 }
 
+#[test]
+fn only_a_header_as_it_is_written_here_is_known_without_reading_it() {
+    let token = mint(&wanted()).unwrap();
+    let known = UnverifiedTransaction::parse_as_minted(&token, KID).unwrap();
+    assert_eq!((known.kid(), known.text()), (KID, token.as_str()));
+    let seen = known.verify(key().public(), &domain(), NOW, SKEW).unwrap();
+    assert_eq!(everything(&seen), everything(&verify(&token).unwrap()));
+    let is_known = |token: &str, kid: &str| {
+        let known = UnverifiedTransaction::parse_as_minted(token, kid);
+        // Whatever is known is what everybody else reads.
+        if known.is_some() {
+            assert_eq!(UnverifiedTransaction::parse(token).unwrap().kid(), kid);
+        }
+        known.is_some()
+    };
+    assert!(!is_known(&token, "another"));
+    let (header, rest) = token.split_once('.').unwrap();
+    let (payload, signature) = rest.split_once('.').unwrap();
+    let with = |header: &str| format!("{}.{rest}", B64.encode(header.as_bytes()));
+    let text = String::from_utf8(B64.decode(header.as_bytes()).unwrap()).unwrap();
+    assert!(is_known(&with(&text), KID));
+    for other in [
+        text.replace("EdDSA", "ES256"),
+        text.replace("txntoken+jwt", "at+jwt"),
+        text.replace(',', ", "),
+        text.replace('}', ",\"jku\":\"https://x.example\"}"),
+        text.replace("{\"alg\"", "{\"typ\":\"x\",\"alg\""),
+        text.clone() + " ",
+        String::new(),
+    ] {
+        assert!(!is_known(&with(&other), KID), "{other}");
+    }
+    for broken in [
+        String::new(),
+        header.to_owned(),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}."),
+        format!("{header}..{signature}"),
+        format!("{header}.{payload}.{payload}.{signature}"),
+        format!("{header}.{payload}.{signature}="),
+        format!("{header}.{payload}.{signature}.{signature}"),
+        format!("{header}.{}.{signature}", "e30".repeat(4_096)),
+    ] {
+        assert!(!is_known(&broken, KID), "{broken}");
+    }
+    // A name that JSON writes in another way than it is.
+    let odd = "a\"b";
+    let minted = key().mint(odd, &domain(), &wanted()).unwrap();
+    assert!(!is_known(minted.as_str(), odd));
+}
+
 /// What a token says, by a reader of its own.
 fn claims_of(token: &str) -> Value {
     let payload = B64.decode(token.split('.').nth(1).unwrap().as_bytes());
