@@ -16,12 +16,13 @@
 //! [RFC 9112 §6.3]: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use httparse::{EMPTY_HEADER, Status};
+use httparse::{Header, Status};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::Limits;
@@ -50,6 +51,9 @@ impl Seen {
         heads.saturating_sub(requests)
     }
 }
+
+/// For so many headers there is room without an allocation.
+const FEW_HEADERS: usize = 64;
 
 /// A connection whose heads are looked at.
 pub(crate) struct Watched<S> {
@@ -255,9 +259,18 @@ impl Heads {
 
 /// Reads one head with the parser and the limits that hyper has.
 fn read(bytes: &[u8], max_headers: usize) -> Found {
-    let mut headers = vec![EMPTY_HEADER; max_headers];
-    let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(bytes) {
+    // As large as most are: nothing is written there but what a head has.
+    let mut few = [const { MaybeUninit::<Header<'_>>::uninit() }; FEW_HEADERS];
+    let mut many = Vec::new();
+    let headers = match few.get_mut(..max_headers) {
+        Some(headers) => headers,
+        None => {
+            many.resize(max_headers, MaybeUninit::uninit());
+            many.as_mut_slice()
+        }
+    };
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, headers) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Found::Partial,
         Err(_) => return Found::Malformed,

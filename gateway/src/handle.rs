@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bulla_identity::Subject;
 use bulla_sdk::DecisionId;
 use bulla_sdk::decision_log::{Attempt, DecisionLog};
 use http::header::{ORIGIN, VARY};
@@ -91,10 +92,8 @@ pub(crate) struct Peer {
 #[derive(Default)]
 pub(crate) struct Known {
     pub(crate) route: Option<Arc<Route>>,
-    pub(crate) subject: String,
-    pub(crate) user: String,
-    /// Who says that it is this user.
-    pub(crate) issuer: String,
+    pub(crate) subject: Option<Subject>,
+    pub(crate) identity: Option<Identity>,
     pub(crate) client: Option<IpAddr>,
     pub(crate) counted: Vec<Counted>,
     pub(crate) origin: Option<HeaderValue>,
@@ -102,11 +101,23 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    fn subject(&self) -> &str {
+        self.subject.as_ref().map_or("", Subject::as_str)
+    }
+
+    fn user(&self) -> &str {
+        self.identity.as_ref().map_or("", Identity::principal)
+    }
+
     /// Who asks, for what must be the same each time: the user, or else the address.
     pub(crate) fn requester(&self) -> String {
+        let (user, issuer) = (
+            self.user(),
+            self.identity.as_ref().map_or("", Identity::issuer),
+        );
         match self.client {
-            Some(address) if self.user.is_empty() => counted_as(address).to_string(),
-            _ => format!("{} {}", self.issuer, self.user),
+            Some(address) if user.is_empty() => counted_as(address).to_string(),
+            _ => format!("{issuer} {user}"),
         }
     }
 }
@@ -170,7 +181,7 @@ impl<B: Bus> Edge<B> {
                 Err(Problem::Overloaded.into())
             }
         };
-        let mut named = id.to_string();
+        let mut decision = None;
         let mut response = match outcome {
             Ok(response) => response,
             Err(refusal) => {
@@ -182,8 +193,8 @@ impl<B: Bus> Edge<B> {
                     self.metrics.refused(reason);
                 }
                 let id = refusal.decision.unwrap_or_else(|| id.to_string());
-                named.clone_from(&id);
                 let answer = refusal.problem.response(&loaded.problem_base, &id, http1);
+                decision = Some(id);
                 answer.map(Answered::Whole)
             }
         };
@@ -199,16 +210,22 @@ impl<B: Bus> Edge<B> {
             headers.append(VARY, header);
         }
         loaded.security.add(peer.tls, headers);
-        let route = known.route.as_ref().map_or("", |r| r.id.as_str());
-        let status = response.status().as_u16();
+        let route = known.route.as_deref();
+        let status = response.status();
         let took = started.elapsed();
-        self.metrics.answered(route, status, took);
+        match route {
+            Some(route) => self
+                .metrics
+                .answered(&route.id, &route.answers, status, took),
+            None => self.metrics.answered_nowhere(status, took),
+        }
         if let Some(access) = access {
+            let named = decision.unwrap_or_else(|| id.to_string());
             let outcome = Outcome {
                 client: known.client.or(Some(peer.address.ip().to_canonical())),
-                user: &known.user,
-                route,
-                status,
+                user: known.user(),
+                route: route.map_or("", |route| &route.id),
+                status: status.as_u16(),
                 bytes: response.body().size_hint().lower(),
                 took,
                 decision_id: &named,
@@ -229,7 +246,7 @@ impl<B: Bus> Edge<B> {
         } = unread;
         self.metrics.refused_times(reason, heads);
         let client = address.ip().to_canonical();
-        let Some(status) = status.map(|status| status.as_u16()) else {
+        let Some(status) = status else {
             tracing::info!(%client, reason, heads, "no request came of what a client sent");
             return;
         };
@@ -238,7 +255,7 @@ impl<B: Bus> Edge<B> {
             client: Some(client),
             user: "",
             route: "",
-            status,
+            status: status.as_u16(),
             bytes: 0,
             took: Duration::ZERO,
             decision_id: "",
@@ -252,8 +269,8 @@ impl<B: Bus> Edge<B> {
         Attempt {
             workload: &self.workload,
             verb: route.map_or("", |r| r.mode.verb()),
-            subject: &known.subject,
-            user: &known.user,
+            subject: known.subject(),
+            user: known.user(),
             rule: route.map_or("", |r| r.id.as_str()),
             ..Attempt::default()
         }

@@ -102,7 +102,8 @@ impl Loaded {
             routes: match before {
                 Some(before) => config.routes.clone().with_breakers_of(&before.routes),
                 None => config.routes.clone(),
-            },
+            }
+            .counted_anew(),
             limits: config.limits.clone(),
             clients: config.clients.clone(),
             rates,

@@ -1,10 +1,11 @@
 //! Prometheus metrics. Labels are routes, statuses and fixed reasons: never a
 //! subject, a user or anything that a client chooses.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +30,14 @@ struct Inner {
     streams: Gauge<i64, AtomicI64>,
     #[cfg(feature = "acme")]
     certificates: Family<OutcomeLabels, Counter>,
+}
+
+/// What counts the answers of a route, once it has been found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RouteMetrics {
+    /// Of the status that most answers have.
+    ok: OnceLock<Counter>,
+    seconds: OnceLock<Histogram>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -109,27 +118,47 @@ impl Metrics {
         }))
     }
 
-    /// An answered request; `route` is empty if no route matched.
-    pub(crate) fn answered(&self, route: &str, status: u16, took: Duration) {
-        let route: Arc<str> = route.into();
+    /// An answered request of a route; `found` is what was found of the route before.
+    pub(crate) fn answered(
+        &self,
+        route: &str,
+        found: &RouteMetrics,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        if status == StatusCode::OK {
+            let ok = found.ok.get_or_init(|| self.requests(route, status));
+            ok.inc();
+        } else {
+            self.requests(route, status).inc();
+        }
+        let seconds = found.seconds.get_or_init(|| self.seconds(route));
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// An answered request that no route matched.
+    pub(crate) fn answered_nowhere(&self, status: StatusCode, took: Duration) {
+        self.requests("", status).inc();
+        self.seconds("").observe(took.as_secs_f64());
+    }
+
+    fn requests(&self, route: &str, status: StatusCode) -> Counter {
         let labels = RequestLabels {
-            route: Arc::clone(&route),
-            status: status.into(),
+            route: route.into(),
+            status: status.as_u16().into(),
         };
-        self.0.requests.get_or_create(&labels).inc();
-        self.0
-            .seconds
-            .get_or_create(&RouteLabels { route })
-            .observe(took.as_secs_f64());
+        self.0.requests.get_or_create_owned(&labels)
+    }
+
+    fn seconds(&self, route: &str) -> Histogram {
+        let route = route.into();
+        let labels = RouteLabels { route };
+        self.0.seconds.get_or_create_owned(&labels)
     }
 
     /// A head that was answered though no request came of it. Nobody knows how long it took.
-    pub(crate) fn answered_unread(&self, status: u16) {
-        let labels = RequestLabels {
-            route: "".into(),
-            status: status.into(),
-        };
-        self.0.requests.get_or_create(&labels).inc();
+    pub(crate) fn answered_unread(&self, status: StatusCode) {
+        self.requests("", status).inc();
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {

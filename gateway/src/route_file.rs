@@ -16,6 +16,7 @@ use crate::document::{ConfigProblem, Document, Keys};
 use crate::invalidation::Invalidation;
 use crate::json::is_json;
 use crate::listen::LAST_EVENT_PARAMETER;
+use crate::metrics::RouteMetrics;
 use crate::path::PathTemplate;
 use crate::profiles::Profiles;
 use crate::protection_file::{read_network_rules, read_rate_names};
@@ -370,6 +371,7 @@ impl<'d> RouteReader<'_, 'd> {
             parts,
             canary,
             breaker,
+            answers: RouteMetrics::default(),
         })
     }
 

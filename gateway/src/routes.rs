@@ -17,6 +17,7 @@ use crate::events::StreamConfig;
 use crate::idempotency::IdempotencyConfig;
 use crate::invalidation::Invalidation;
 use crate::mapping::Mapping;
+use crate::metrics::RouteMetrics;
 use crate::path::{CleanPath, PathTemplate, is_capture_value};
 use crate::route_extras::About;
 use crate::schema::Schema;
@@ -98,6 +99,8 @@ pub struct Route {
     pub response_schema: Option<Schema>,
     /// Stops sending to a subject where nobody answers.
     pub(crate) breaker: Option<Arc<Breaker>>,
+    /// What counts its answers.
+    pub(crate) answers: RouteMetrics,
 }
 
 /// One of the requests of an aggregate.
@@ -139,8 +142,12 @@ impl Route {
 
     /// Where a request goes, and what breaks there. The same requester always goes the
     /// same way, so that nobody sees two versions by turns.
-    pub(crate) fn destination(&self, requester: &str) -> (&SubjectTemplate, Option<&Arc<Breaker>>) {
+    pub(crate) fn destination(
+        &self,
+        requester: impl FnOnce() -> String,
+    ) -> (&SubjectTemplate, Option<&Arc<Breaker>>) {
         if let Some(canary) = &self.canary {
+            let requester = requester();
             let [first, second, ..] = token_digest(&format!("{}\n{requester}", self.id));
             let drawn = u32::from(u16::from_be_bytes([first, second])) * 10_000 / 65_536;
             if drawn < canary.weight {
@@ -276,6 +283,14 @@ impl RouteTable {
         self.breakers.iter_mut().for_each(keep);
         for route in &mut self.routes {
             Arc::make_mut(route).breakers().for_each(keep);
+        }
+        self
+    }
+
+    /// The same routes, for metrics of which nothing was found yet.
+    pub(crate) fn counted_anew(mut self) -> Self {
+        for route in &mut self.routes {
+            Arc::make_mut(route).answers = RouteMetrics::default();
         }
         self
     }

@@ -3,11 +3,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -111,12 +112,13 @@ pub(crate) async fn serve<F, R>(
         connections.spawn(async move {
             metrics.connected();
             tokio::select! {
-                () = abort.cancelled() => {}
+                biased;
                 outcome = connection.run(stream, address, answer, stop) => {
                     if let Err(turned_away) = outcome {
                         metrics.shed(turned_away.reason());
                     }
                 }
+                () = abort.cancelled() => {}
             }
             metrics.disconnected();
             drop(permit);
@@ -342,19 +344,17 @@ impl Connection {
             .into_owned();
         let mut connection = pin!(self.watcher.watch(connection));
         // hyper's own timer starts only when it knows the HTTP version: a client that
-        // never says so is cut here.
-        let first = tokio::select! {
-            ended = &mut connection => Some(ended),
-            () = tokio::time::sleep(patience) => None,
-        };
-        let ended = match first {
-            Some(ended) => ended,
-            None if seen.requests.load(Ordering::Relaxed) > 0 => connection.await,
-            None => {
+        // never says so is cut here. Nobody looks at this one once there was a request.
+        let mut patience = pin!(tokio::time::sleep(patience));
+        let ended = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended),
+            Poll::Pending if seen.requests.load(Ordering::Relaxed) > 0 => Poll::Pending,
+            Poll::Pending => patience.as_mut().poll(cx).map(|()| {
                 tracing::debug!("no request in time");
                 Ok(())
-            }
-        };
+            }),
+        })
+        .await;
         let (mut unread, mut outcome) = (None, Ok(()));
         if let Err(error) = ended {
             unread = Unread::of(&*error);

@@ -47,8 +47,7 @@ impl<B: Bus> Visit<'_, B> {
             Access::Certificate(_) => self.certified(head, peer, now)?,
         };
         let identity = &proven.identity;
-        identity.principal().clone_into(&mut known.user);
-        identity.issuer().clone_into(&mut known.issuer);
+        known.identity = Some(identity.clone());
         if self.edge.bus.is_user_revoked(identity.principal()) {
             return Err(deny(Problem::Forbidden, "user_revoked"));
         }

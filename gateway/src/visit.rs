@@ -99,7 +99,7 @@ impl<B: Bus> Visit<'_, B> {
         known.route = Some(Arc::clone(&route));
         let unknown = || deny(Problem::NotFound, "unknown_route");
         let subject = route.subject.expand(&captures).ok_or_else(unknown)?;
-        subject.as_str().clone_into(&mut known.subject);
+        known.subject = Some(subject);
         if !route.networks.admits(known.client) {
             return Err(deny(Problem::Forbidden, "network_denied"));
         }
@@ -113,12 +113,12 @@ impl<B: Bus> Visit<'_, B> {
             self.count(&route.rates, Some(user), known, now).await?;
         }
         let (subject, breaker) = {
-            let (template, breaker) = route.destination(&known.requester());
+            let (template, breaker) = route.destination(|| known.requester());
             (template.expand(&captures).ok_or_else(unknown)?, breaker)
         };
         let captures = exchange::named_captures(&route.path, &captures);
         check_captures(&route, &captures, user.as_ref())?;
-        subject.as_str().clone_into(&mut known.subject);
+        known.subject = Some(subject.clone());
         let attempt = self.edge.attempt(known);
         self.edge.decisions.allow(attempt, self.id);
 
