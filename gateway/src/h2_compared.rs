@@ -1,6 +1,5 @@
 //! The same bytes of HTTP/2 to `h2_heads` and to hyper: a request comes of nothing that was not
 //! counted as a head, and of every good head one.
-#![allow(clippy::indexing_slicing)]
 
 use std::convert::Infallible;
 use std::io;
@@ -226,7 +225,7 @@ mod tests {
                 // Behind the preface and the length of the settings.
                 let at = 28 + dice.roll(u32::try_from(bytes.len()).unwrap() - 28) as usize;
                 bytes[at] = match dice.roll(4) {
-                    0 => bytes[at] ^ 1 << dice.roll(8),
+                    0 => bytes[at] ^ (1 << dice.roll(8)),
                     1 => 0,
                     2 => u8::try_from(dice.roll(16)).unwrap(),
                     _ => u8::try_from(dice.roll(256)).unwrap(),

@@ -76,7 +76,9 @@ impl H2Heads {
                     let rest = head.get_mut(seen..).unwrap_or_default();
                     let here = rest.len().min(bytes.len());
                     let (now, later) = bytes.split_at(here);
-                    rest.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+                    for (to, from) in rest.iter_mut().zip(now) {
+                        *to = *from;
+                    }
                     bytes = later;
                     State::Begin(head, seen + here)
                 }
