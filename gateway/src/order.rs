@@ -236,7 +236,8 @@ impl Content {
                         members.insert(name, value);
                     }
                 }
-                Ok((object.to_string().into(), exchange::JSON.to_owned()))
+                let json = serde_json::to_vec(&object).map_err(|_| Problem::Internal)?;
+                Ok((json.into(), exchange::JSON.to_owned()))
             }
         }
     }

@@ -62,7 +62,7 @@ pub const MAX_REACH: usize = 64;
 /// `spiffe://` and its name.
 #[must_use]
 pub fn trust_domain_uri(domain: &TrustDomain) -> String {
-    format!("spiffe://{}", domain.as_str())
+    ["spiffe://", domain.as_str()].concat()
 }
 
 /// An Ed25519 key that signs transaction tokens and nothing else.
