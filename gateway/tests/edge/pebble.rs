@@ -208,7 +208,7 @@ impl Node {
 async fn the_edge_gets_its_certificate_by_pebble_and_keeps_it() {
     let dir = tempfile::tempdir().unwrap();
     let address = free();
-    let Some(pebble) = Pebble::start(dir.path(), address, Duration::from_secs(86_400), 25) else {
+    let Some(pebble) = Pebble::start(dir.path(), address, Duration::from_secs(86_400), 5) else {
         println!("there is no pebble here: no certificate was asked of it");
         return;
     };
