@@ -43,6 +43,9 @@ pub(crate) struct Route {
     served: ArcSwapOption<(WorkloadId, Permit)>,
 }
 
+/// Who served it last, and that he may.
+pub(crate) type Served = Guard<Option<Arc<(WorkloadId, Permit)>>>;
+
 /// What is remembered of messages with one verb.
 #[derive(Default)]
 struct Sent {
@@ -67,11 +70,7 @@ impl Route {
     }
 
     /// The permit of an earlier reply by this workload, if it still counts whoever asks.
-    pub(crate) fn served(
-        &self,
-        by: &WorkloadId,
-        now: UnixMillis,
-    ) -> Option<Guard<Option<Arc<(WorkloadId, Permit)>>>> {
+    pub(crate) fn served(&self, by: &WorkloadId, now: UnixMillis) -> Option<Served> {
         let served = self.served.load();
         let counts =
             |(workload, permit): &(WorkloadId, Permit)| workload == by && now < permit.until();

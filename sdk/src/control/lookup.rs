@@ -119,9 +119,12 @@ impl Proven {
 /// messages are by few, and a look here costs a tenth of one at all that are held.
 struct Lately([ArcSwapOption<(KeyId, Proven)>; LATELY]);
 
+/// What stood at a place when it was looked at.
+type Found = Guard<Option<Arc<(KeyId, Proven)>>>;
+
 impl Lately {
     /// What stands at the place of this key id, if it is of it and of this state.
-    fn find(&self, key_id: KeyId, generation: u64) -> Option<Guard<Option<Arc<(KeyId, Proven)>>>> {
+    fn find(&self, key_id: KeyId, generation: u64) -> Option<Found> {
         let found = self.place(key_id)?.load();
         let is_it =
             |(id, proven): &(KeyId, Proven)| *id == key_id && proven.generation == generation;
