@@ -60,6 +60,9 @@ may = ["serve"]
 on  = ["till.total"]
 "#;
 
+/// How long after the death of the node that both sides are on a request may fail.
+const OUTAGE: Duration = Duration::from_secs(3);
+
 /// On which node the stream is led.
 async fn leader(cluster: &Cluster, stream: &str) -> usize {
     let seed = cluster.provision().path("keys/broker-js.nk");
@@ -128,14 +131,13 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
             while shop.request::<_, u64>("till.total", &21).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
-            let began = Instant::now();
             while !stop.load(Ordering::Relaxed) {
                 let asked = shop.request::<_, u64>("till.total", &21);
                 match timeout(Duration::from_secs(1), asked).await {
                     Ok(Ok(42)) => good += 1,
                     failed => {
                         bad += 1;
-                        last_bad = Some((began.elapsed(), format!("{failed:?}")));
+                        last_bad = Some((Instant::now(), format!("{failed:?}")));
                     }
                 }
                 sleep(Duration::from_millis(5)).await;
@@ -194,10 +196,11 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
     let (acknowledged, sent, slowest) = appends.await.unwrap();
     tell.send_replace(acknowledged.clone());
     let (good, bad, last_bad) = requests.await.unwrap();
+    let last_bad = last_bad.map(|(at, why)| (at.saturating_duration_since(killed), why));
     let seen = consumed.await.unwrap();
     println!(
         "{sent} sent, {} acknowledged, slowest {slowest:?}; {} consumed; requests: {good} good, \
-         {bad} failed, the last at {last_bad:?}; {:?} after the kill",
+         {bad} failed, the last {last_bad:?} after the kill; {:?} after the kill",
         acknowledged.len(),
         seen.len(),
         killed.elapsed()
@@ -205,6 +208,9 @@ async fn a_node_dies_under_load_and_nothing_acknowledged_is_lost() {
     let lost: Vec<_> = acknowledged.difference(&seen).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     assert_eq!(acknowledged.len() as u64, sent, "every append came through");
-    // Those in flight, and those that were sent before both were back.
-    assert!(bad <= 5 && good > 50, "{good} good, {bad} failed");
+    // Those in flight, and those that were sent before both were back. How many depends on
+    // who is back first: where nobody answers, that is known at once.
+    assert!(good > 50, "{good} good, {bad} failed");
+    let is_short = |(after, _): &(Duration, String)| *after <= OUTAGE;
+    assert!(last_bad.as_ref().is_none_or(is_short), "{last_bad:?}");
 }
