@@ -4,8 +4,9 @@
 //! All of it holds for one state of policy and trust, and is forgotten when that
 //! changes: the credential was found and verified under it, the requirements
 //! and the permit are the policy's. A permit is remembered only of messages
-//! without a user, or where it is the same for every user; besides the state it depended on the sender, the subject and
-//! the listener's own verb and workload. Times are judged for every message.
+//! without a user, or where it is the same for every user (POL-56); besides the
+//! state it depended on the sender, the subject and the listener's own verb and
+//! workload. Times are judged for every message.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,12 +1,11 @@
 //! What is known of the subjects that this process sends to, so that one more
 //! message to a subject costs no text, no parsing and no decision of its own.
 //!
-//! A decision is remembered only for messages without a user, or where it is the same for
-//! every user, and only for the
-//! state of policy and trust under which it was taken: a route of another
-//! state is never used. What it depended on is the workload (one for each
-//! process), the verb, the subject and that state, and of the time until when the
-//! permit itself says.
+//! A decision is remembered only for messages without a user, or where it is the
+//! same for every user (POL-56), and only for the state of policy and trust under
+//! which it was taken: a route of another state is never used. What it depended on
+//! is the workload (one for each process), the verb, the subject and that state,
+//! and of the time until when the permit itself says.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
