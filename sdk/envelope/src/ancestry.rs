@@ -281,7 +281,7 @@ pub(crate) fn decode(
         return Err(AncestryError::Empty.into());
     }
     let mut ancestors = Vec::with_capacity(count);
-    let mut parent = child.parent;
+    let mut parent = child.parent(bytes);
     for _ in 0..count {
         reader.array_of(3)?;
         let header_span = reader.bin(MAX_HEADER)?;
@@ -296,7 +296,7 @@ pub(crate) fn decode(
         if parent != Some(leaf) {
             return Err(AncestryError::Unlinked.into());
         }
-        parent = header.parent;
+        parent = header.parent(bytes);
         ancestors.push(LinkedAncestor {
             header,
             proof,
@@ -364,14 +364,14 @@ impl<'a> Ancestor<'a> {
 
     /// The message that led to it, and is shown next; none of the first.
     #[must_use]
-    pub const fn parent(&self) -> Option<LeafHash> {
-        self.linked.header.parent
+    pub fn parent(&self) -> Option<LeafHash> {
+        self.linked.header.parent(self.bytes)
     }
 
     /// What narrowed the user's authority.
     #[must_use]
     pub fn limits(&self) -> Option<&'a [u8]> {
-        let span = self.linked.header.limits?;
+        let span = self.linked.header.limits()?;
         Some(span.of(self.bytes))
     }
 
@@ -452,7 +452,7 @@ impl OpenedEnvelope {
             proof: sealed.proof_span,
             ancestry: sealed.ancestry,
             ancestors: sealed.ancestors.len(),
-            is_complete: sealed.header.parent.is_none() || !sealed.ancestors.is_empty(),
+            is_complete: !sealed.header.has_parent() || !sealed.ancestors.is_empty(),
         }
     }
 
@@ -474,10 +474,10 @@ impl OpenedEnvelope {
         over_at: impl Fn(&Ancestor<'_>) -> UnixMillis,
     ) -> Result<(), ChainError> {
         let sealed = self.sealed();
-        let Some(token) = &sealed.header.token_hash else {
+        let Some(token) = sealed.header.token_hash(&sealed.bytes) else {
             return Err(ChainError::NoUser);
         };
-        if sealed.ancestors.is_empty() && sealed.header.parent.is_some() {
+        if sealed.ancestors.is_empty() && sealed.header.has_parent() {
             return Err(ChainError::Missing);
         }
         if senders.len() != sealed.ancestors.len() {
@@ -486,10 +486,10 @@ impl OpenedEnvelope {
         let mut child = &sealed.header;
         for ancestor in self.ancestors() {
             let parent = &ancestor.linked.header;
-            if parent.token_hash.as_ref() != Some(token) {
+            if parent.token_hash(&sealed.bytes) != Some(token) {
                 return Err(ChainError::TokenChanged);
             }
-            let limits = child.limits.map(|span| span.of(&sealed.bytes));
+            let limits = child.limits().map(|span| span.of(&sealed.bytes));
             if !narrows(limits, ancestor.limits()) {
                 return Err(ChainError::LimitsWidened);
             }

@@ -124,8 +124,8 @@ pub(crate) fn check(reader: &mut Reader<'_>) -> Result<Option<Span>, EncodingErr
         len += name.len() + value.len();
         last = name;
     }
-    let end = reader.position();
-    Ok((sound && len <= MAX_APP_HEADERS_LEN).then_some(Span { start, end }))
+    let span = Span::new(start, reader.position())?;
+    Ok((sound && len <= MAX_APP_HEADERS_LEN).then_some(span))
 }
 
 /// Names and values of a map that [`check`] went over.

@@ -6,7 +6,7 @@ use bulla_keyring::{DataKeyId, KeyId, NONCE_LEN};
 use crate::app_headers;
 use crate::format::{ErrorCode, Field, FieldSet, Kind, Suite};
 use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS};
-use crate::reader::{Reader, Span};
+use crate::reader::{Place, Reader, Span};
 use crate::sealer::Stamp;
 use crate::writer::{self, Sink};
 use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, Limits, RecipientSet, TraceParent};
@@ -31,30 +31,38 @@ pub struct ErrorReport {
     pub decision: DecisionId,
 }
 
-/// A decoded header. Spans point into the envelope's bytes.
+/// A decoded header. Spans and places point into the envelope's bytes: every
+/// message has one, and few have more than half of its fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Header {
+    present: FieldSet,
     pub(crate) suite: Suite,
     pub(crate) kind: Kind,
     pub(crate) key_id: KeyId,
     pub(crate) epoch: Epoch,
     pub(crate) sequence: u64,
-    pub(crate) ids: Span,
-    pub(crate) subject: Span,
     pub(crate) issued_at: UnixMillis,
     pub(crate) expires_at: UnixMillis,
-    pub(crate) reply_to: Option<Span>,
-    pub(crate) content_type: Option<Span>,
-    pub(crate) token_hash: Option<[u8; 32]>,
-    pub(crate) limits: Option<Span>,
-    pub(crate) original_hash: Option<[u8; 32]>,
-    pub(crate) binding: Option<ReplyBinding>,
-    pub(crate) parent: Option<LeafHash>,
-    pub(crate) traceparent: Option<TraceParent>,
+    pub(crate) ids: Span,
+    pub(crate) subject: Span,
     pub(crate) policy_revision: Option<u64>,
-    pub(crate) app_headers: Option<Span>,
-    pub(crate) error: Option<ErrorReport>,
-    pub(crate) key: Option<KeyFields>,
+    reply_index: u32,
+    is_final: bool,
+    error_code: Option<ErrorCode>,
+    reply_to: Span,
+    content_type: Span,
+    limits: Span,
+    app_headers: Span,
+    wraps: Span,
+    token_hash: Option<Place<32>>,
+    original_hash: Option<Place<32>>,
+    request: Option<Place<32>>,
+    parent: Option<Place<32>>,
+    traceparent: Option<Place<{ TraceParent::LEN }>>,
+    decision: Option<Place<16>>,
+    recipients: Option<Place<32>>,
+    data_key: Option<Place<32>>,
+    nonce: Option<Place<NONCE_LEN>>,
 }
 
 /// What an encrypting suite adds.
@@ -62,9 +70,6 @@ pub(crate) struct Header {
 pub(crate) struct KeyFields {
     pub(crate) recipients: RecipientSet,
     pub(crate) data_key: DataKeyId,
-    /// None in a wrapped key's own record.
-    pub(crate) nonce: Option<[u8; NONCE_LEN]>,
-    pub(crate) wraps: Option<Span>,
 }
 
 /// Bytes of one message id.
@@ -78,53 +83,122 @@ impl Header {
 
     /// Whether the body is ciphertext; the body of a wrapped key's record is not.
     pub(crate) const fn is_encrypted(&self) -> bool {
-        matches!(self.key, Some(KeyFields { nonce: Some(_), .. }))
+        self.nonce.is_some()
+    }
+
+    pub(crate) const fn has_token(&self) -> bool {
+        self.token_hash.is_some()
+    }
+
+    pub(crate) const fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    // What follows is asked with the bytes that the header was decoded from.
+
+    pub(crate) fn reply_to<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        self.span(Field::ReplyTo, self.reply_to)
+            .map(|span| span.of(bytes))
+    }
+
+    pub(crate) fn content_type<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.span(Field::ContentType, self.content_type)
+            .map(|span| span.str_of(bytes))
+    }
+
+    pub(crate) fn limits(&self) -> Option<Span> {
+        self.span(Field::Limits, self.limits)
+    }
+
+    pub(crate) fn app_headers(&self) -> Option<Span> {
+        self.span(Field::AppHeaders, self.app_headers)
+    }
+
+    /// The wrapped data key, if it rides along.
+    pub(crate) fn wraps(&self) -> Option<Span> {
+        self.span(Field::Wraps, self.wraps)
+    }
+
+    pub(crate) fn token_hash<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8; 32]> {
+        self.token_hash.map(|place| place.of(bytes))
+    }
+
+    pub(crate) fn original_hash<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8; 32]> {
+        self.original_hash.map(|place| place.of(bytes))
+    }
+
+    pub(crate) fn binding(&self, bytes: &[u8]) -> Option<ReplyBinding> {
+        Some(ReplyBinding {
+            request: LeafHash(*self.request?.of(bytes)),
+            index: self.reply_index,
+            is_final: self.is_final,
+        })
+    }
+
+    pub(crate) fn parent(&self, bytes: &[u8]) -> Option<LeafHash> {
+        self.parent.map(|place| LeafHash(*place.of(bytes)))
+    }
+
+    pub(crate) fn traceparent(&self, bytes: &[u8]) -> Option<TraceParent> {
+        TraceParent::from_bytes(*self.traceparent?.of(bytes))
+    }
+
+    pub(crate) fn error(&self, bytes: &[u8]) -> Option<ErrorReport> {
+        Some(ErrorReport {
+            code: self.error_code?,
+            decision: DecisionId(*self.decision?.of(bytes)),
+        })
+    }
+
+    pub(crate) fn key(&self, bytes: &[u8]) -> Option<KeyFields> {
+        Some(KeyFields {
+            recipients: RecipientSet(*self.recipients?.of(bytes)),
+            data_key: DataKeyId(*self.data_key?.of(bytes)),
+        })
+    }
+
+    /// None in a wrapped key's own record.
+    pub(crate) fn nonce<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8; NONCE_LEN]> {
+        self.nonce.map(|place| place.of(bytes))
+    }
+
+    fn span(&self, field: Field, span: Span) -> Option<Span> {
+        self.present.contains(field).then_some(span)
     }
 
     pub(crate) fn decode(bytes: &[u8], span: Span) -> Result<Self, DecodeError> {
         let mut reader = Reader::within(bytes, span);
-        let fields = Fields::read(&mut reader)?;
-        reader.finish()?;
-        fields.into_header()
-    }
-}
-
-/// The fields as they come, before it is known whether they fit together.
-#[derive(Default)]
-struct Fields {
-    present: FieldSet,
-    suite: Option<Suite>,
-    kind: u64,
-    key_id: [u8; 16],
-    epoch: [u8; 8],
-    sequence: u64,
-    ids: Span,
-    subject: Span,
-    issued_at: u64,
-    expires_at: u64,
-    reply_to: Span,
-    content_type: Span,
-    token_hash: [u8; 32],
-    limits: Span,
-    request: [u8; 32],
-    reply_index: u32,
-    is_final: bool,
-    parent: [u8; 32],
-    traceparent: Option<TraceParent>,
-    policy_revision: u64,
-    app_headers: Span,
-    error_code: Option<ErrorCode>,
-    decision: [u8; 16],
-    recipients: [u8; 32],
-    data_key: [u8; 32],
-    nonce: [u8; NONCE_LEN],
-    wraps: Span,
-    original_hash: [u8; 32],
-}
-
-impl Fields {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let mut fields = Self::default();
+        let mut header = Self {
+            present: FieldSet::default(),
+            suite: Suite::Signed,
+            kind: Kind::Event,
+            key_id: KeyId([0; 16]),
+            epoch: Epoch([0; 8]),
+            sequence: 0,
+            issued_at: UnixMillis::default(),
+            expires_at: UnixMillis::default(),
+            ids: Span::default(),
+            subject: Span::default(),
+            policy_revision: None,
+            reply_index: 0,
+            is_final: false,
+            error_code: None,
+            reply_to: Span::default(),
+            content_type: Span::default(),
+            limits: Span::default(),
+            app_headers: Span::default(),
+            wraps: Span::default(),
+            token_hash: None,
+            original_hash: None,
+            request: None,
+            parent: None,
+            traceparent: None,
+            decision: None,
+            recipients: None,
+            data_key: None,
+            nonce: None,
+        };
+        let mut kind = None;
         let mut least = 0;
         let count = reader.map(usize::MAX)?;
         for _ in 0..count {
@@ -134,10 +208,20 @@ impl Fields {
                 return Err(DecodeError::FieldOrder { field });
             }
             least = key + 1;
-            fields.read_value(field, reader)?;
-            fields.present.insert(field);
+            match field {
+                // Judged after the rest, so that a stranger's envelope is refused for
+                // what its reader cannot know at all first.
+                Field::Kind => kind = Some(reader.uint()?),
+                field => header.read_value(field, &mut reader)?,
+            }
+            header.present.insert(field);
         }
-        Ok(fields)
+        reader.finish()?;
+        if let Some(kind) = kind {
+            header.kind = Kind::from_code(kind).ok_or(DecodeError::UnsupportedKind { kind })?;
+        }
+        header.check()?;
+        Ok(header)
     }
 
     fn read_value(&mut self, field: Field, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
@@ -147,11 +231,12 @@ impl Fields {
             Field::Suite => {
                 let suite = reader.uint()?;
                 self.suite =
-                    Some(Suite::from_code(suite).ok_or(DecodeError::UnsupportedSuite { suite })?);
+                    Suite::from_code(suite).ok_or(DecodeError::UnsupportedSuite { suite })?;
             }
-            Field::Kind => self.kind = reader.uint()?,
-            Field::KeyId => self.key_id = reader.bin_of()?,
-            Field::Epoch => self.epoch = reader.bin_of()?,
+            // Its caller's.
+            Field::Kind => {}
+            Field::KeyId => self.key_id = KeyId(reader.bin_of()?),
+            Field::Epoch => self.epoch = Epoch(reader.bin_of()?),
             Field::Sequence => self.sequence = reader.uint()?,
             Field::Ids => {
                 self.ids = reader.bin(MAX_FRAME * ID_LEN)?;
@@ -160,8 +245,8 @@ impl Fields {
                 }
             }
             Field::Subject => self.subject = subject(reader, invalid)?,
-            Field::IssuedAt => self.issued_at = reader.uint()?,
-            Field::ExpiresAt => self.expires_at = reader.uint()?,
+            Field::IssuedAt => self.issued_at = UnixMillis::from_millis(reader.uint()?),
+            Field::ExpiresAt => self.expires_at = UnixMillis::from_millis(reader.uint()?),
             Field::ReplyTo => self.reply_to = subject(reader, invalid)?,
             Field::ContentType => {
                 let (span, text) = reader.string(MAX_CONTENT_TYPE)?;
@@ -170,110 +255,57 @@ impl Fields {
                 }
                 self.content_type = span;
             }
-            Field::TokenHash => self.token_hash = reader.bin_of()?,
+            Field::TokenHash => self.token_hash = Some(reader.bin_at()?),
             Field::Limits => {
                 self.limits = reader.bin(MAX_LIMITS)?;
                 Limits::decode(self.limits.of(bytes))?;
             }
-            Field::Request => self.request = reader.bin_of()?,
+            Field::Request => self.request = Some(reader.bin_at()?),
             Field::ReplyIndex => {
                 self.reply_index = u32::try_from(reader.uint()?).map_err(|_| invalid)?;
             }
             Field::Final => self.is_final = reader.boolean()?,
-            Field::Parent => self.parent = reader.bin_of()?,
+            Field::Parent => self.parent = Some(reader.bin_at()?),
             Field::TraceParent => {
-                self.traceparent = Some(TraceParent::from_bytes(reader.bin_of()?).ok_or(invalid)?);
+                let place = reader.bin_at()?;
+                TraceParent::from_bytes(*place.of(bytes)).ok_or(invalid)?;
+                self.traceparent = Some(place);
             }
-            Field::PolicyRevision => self.policy_revision = reader.uint()?,
+            Field::PolicyRevision => self.policy_revision = Some(reader.uint()?),
             Field::AppHeaders => {
                 self.app_headers = app_headers::check(reader)?.ok_or(invalid)?;
             }
             Field::ErrorCode => {
                 self.error_code = Some(ErrorCode::from_code(reader.uint()?).ok_or(invalid)?);
             }
-            Field::Decision => self.decision = reader.bin_of()?,
-            Field::RecipientSet => self.recipients = reader.bin_of()?,
-            Field::DataKeyId => self.data_key = reader.bin_of()?,
-            Field::Nonce => self.nonce = reader.bin_of()?,
+            Field::Decision => self.decision = Some(reader.bin_at()?),
+            Field::RecipientSet => self.recipients = Some(reader.bin_at()?),
+            Field::DataKeyId => self.data_key = Some(reader.bin_at()?),
+            Field::Nonce => self.nonce = Some(reader.bin_at()?),
             Field::Wraps => self.wraps = reader.bin(MAX_HEADER)?,
-            Field::OriginalHash => self.original_hash = reader.bin_of()?,
+            Field::OriginalHash => self.original_hash = Some(reader.bin_at()?),
         }
         Ok(())
     }
 
-    fn into_header(self) -> Result<Header, DecodeError> {
-        let kind = if self.present.contains(Field::Kind) {
-            Kind::from_code(self.kind).ok_or(DecodeError::UnsupportedKind { kind: self.kind })?
-        } else {
-            Kind::Event
-        };
-        let suite = self.suite.unwrap_or(Suite::Signed);
-        self.present.check(kind, suite)?;
-        let messages = self.ids.len() / ID_LEN;
-        if messages > 1 && !is_framable(kind, self.present) {
+    /// Whether its fields fit together.
+    fn check(&self) -> Result<(), DecodeError> {
+        let invalid = |field| Err(DecodeError::InvalidField { field });
+        self.present.check(self.kind, self.suite)?;
+        let messages = self.messages();
+        if messages > 1 && !is_framable(self.kind, self.present) {
             return Err(DecodeError::NotFramable);
         }
         if self.sequence.checked_add(messages as u64).is_none() {
-            return Err(DecodeError::InvalidField {
-                field: Field::Sequence,
-            });
+            return invalid(Field::Sequence);
         }
         if self.expires_at < self.issued_at {
-            return Err(DecodeError::InvalidField {
-                field: Field::ExpiresAt,
-            });
+            return invalid(Field::ExpiresAt);
         }
-        if kind == Kind::Error && !self.is_final {
-            return Err(DecodeError::InvalidField {
-                field: Field::Final,
-            });
+        if self.kind == Kind::Error && !self.is_final {
+            return invalid(Field::Final);
         }
-        let present = self.present;
-        let span = |field, span| present.contains(field).then_some(span);
-        let key = present.contains(Field::DataKeyId).then_some(KeyFields {
-            recipients: RecipientSet(self.recipients),
-            data_key: DataKeyId(self.data_key),
-            nonce: present.contains(Field::Nonce).then_some(self.nonce),
-            wraps: span(Field::Wraps, self.wraps),
-        });
-        Ok(Header {
-            suite,
-            kind,
-            key_id: KeyId(self.key_id),
-            epoch: Epoch(self.epoch),
-            sequence: self.sequence,
-            ids: self.ids,
-            subject: self.subject,
-            issued_at: UnixMillis::from_millis(self.issued_at),
-            expires_at: UnixMillis::from_millis(self.expires_at),
-            reply_to: span(Field::ReplyTo, self.reply_to),
-            content_type: span(Field::ContentType, self.content_type),
-            token_hash: present
-                .contains(Field::TokenHash)
-                .then_some(self.token_hash),
-            limits: span(Field::Limits, self.limits),
-            original_hash: present
-                .contains(Field::OriginalHash)
-                .then_some(self.original_hash),
-            binding: present.contains(Field::Request).then_some(ReplyBinding {
-                request: LeafHash(self.request),
-                index: self.reply_index,
-                is_final: self.is_final,
-            }),
-            parent: present
-                .contains(Field::Parent)
-                .then_some(LeafHash(self.parent)),
-            traceparent: self.traceparent,
-            policy_revision: present
-                .contains(Field::PolicyRevision)
-                .then_some(self.policy_revision),
-            app_headers: span(Field::AppHeaders, self.app_headers),
-            error: self.error_code.map(|code| ErrorReport {
-                code,
-                decision: DecisionId(self.decision),
-            }),
-            key,
-        })
+        Ok(())
     }
 }
 

@@ -130,6 +130,7 @@ mod revocation;
 mod roots;
 mod sealed;
 mod sealer;
+mod sha256;
 mod signed_policy;
 mod trace;
 mod tree;

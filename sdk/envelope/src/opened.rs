@@ -239,8 +239,8 @@ impl AuthenticEnvelope {
     }
 
     fn key_reference(&self) -> Option<KeyReference> {
-        let header = &self.envelope.0.header;
-        let key = header.key?;
+        let Parts { header, bytes, .. } = &*self.envelope.0;
+        let key = header.key(bytes)?;
         Some(KeyReference {
             suite: header.suite,
             sender: self.sender.workload.clone(),
@@ -258,11 +258,11 @@ impl AuthenticEnvelope {
         if header.subject.of(bytes) != expected.subject.as_bytes() {
             return Err(CheckError::WrongSubject);
         }
-        let reply_to = header.reply_to.map(|span| span.of(bytes));
+        let reply_to = header.reply_to(bytes);
         if reply_to != expected.reply_to.map(str::as_bytes) {
             return Err(CheckError::WrongReplyTo);
         }
-        match (header.binding, expected.request) {
+        match (header.binding(bytes), expected.request) {
             (Some(binding), Some(request)) if binding.request == request => Ok(()),
             (Some(_), _) => Err(CheckError::WrongRequest),
             (None, _) => Ok(()),
@@ -341,8 +341,7 @@ impl CheckedEnvelope {
     #[must_use]
     pub fn inline_wraps(&self) -> Option<Bytes> {
         let sealed = &*self.authentic.envelope.0;
-        let wraps = sealed.header.key?.wraps?;
-        Some(sealed.slice(wraps))
+        sealed.header.wraps().map(|wraps| sealed.slice(wraps))
     }
 
     /// The contents of an envelope that is not encrypted.
@@ -368,8 +367,7 @@ impl CheckedEnvelope {
         let sealed = &*self.authentic.envelope.0;
         let nonce = sealed
             .header
-            .key
-            .and_then(|fields| fields.nonce)
+            .nonce(&sealed.bytes)
             .ok_or(OpenError::NotEncrypted)?;
         if *key.reference() != reference {
             return Err(OpenError::WrongKey);
@@ -378,21 +376,18 @@ impl CheckedEnvelope {
             return Err(OpenError::KeyRetired);
         }
         // Everything up to the end of the header.
-        let aad = Span {
-            start: 0,
-            end: sealed.header_span.end,
-        };
+        let aad = sealed.bytes.get(..sealed.header_span.range().end);
         let (ciphertext, tag) = sealed
             .body
             .of(&sealed.bytes)
             .split_last_chunk::<TAG_LEN>()
             .ok_or(OpenError::BadCiphertext)?;
         let mut plaintext = ciphertext.to_vec();
-        key.decrypt(&nonce, aad.of(&sealed.bytes), &mut plaintext, tag)
+        key.decrypt(nonce, aad.unwrap_or_default(), &mut plaintext, tag)
             .map_err(|_| OpenError::BadCiphertext)?;
         let content = Content::of_plaintext(plaintext.into(), sealed)?;
         let mut authentic = self.authentic;
-        authentic.envelope.0.decrypted = Some(content);
+        authentic.envelope.0.decrypted = Some(Box::new(content));
         Ok(OpenedEnvelope { authentic })
     }
 }
@@ -401,7 +396,7 @@ impl Content {
     fn of_plaintext(bytes: Bytes, sealed: &Parts) -> Result<Self, OpenError> {
         let mut reader = Reader::new(&bytes);
         let malformed = |error| OpenError::Content(DecodeError::Encoding(error));
-        let original_hash = &sealed.header.original_hash;
+        let original_hash = sealed.header.original_hash(&sealed.bytes);
         let elements = 2 + usize::from(original_hash.is_some());
         reader.array_of(elements).map_err(malformed)?;
         let inner = if reader.take_nil() {
@@ -423,7 +418,7 @@ impl Content {
         reader.finish().map_err(malformed)?;
         let bodies = frame_bodies(&bytes, body, sealed.header.messages())?;
         let is_open = sealed.token.is_some();
-        match (inner, &sealed.header.token_hash) {
+        match (inner, sealed.header.token_hash(&sealed.bytes)) {
             (None, None) => {}
             (None, Some(_)) if is_open => {}
             (Some(token), Some(hash)) if !is_open => {
@@ -443,7 +438,7 @@ impl Content {
     }
 
     fn slice(&self, span: Span) -> Bytes {
-        self.bytes.slice(span.start..span.end)
+        self.bytes.slice(span.range())
     }
 }
 
@@ -502,8 +497,7 @@ impl OpenedEnvelope {
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         let sealed = self.sealed();
-        let span = sealed.header.content_type?;
-        Some(span.str_of(&sealed.bytes))
+        sealed.header.content_type(&sealed.bytes)
     }
 
     /// The user's token as the sender signed for it; not itself validated.
@@ -520,7 +514,8 @@ impl OpenedEnvelope {
     /// SHA-256 of the token, compared with it.
     #[must_use]
     pub fn token_hash(&self) -> Option<&[u8; 32]> {
-        self.sealed().header.token_hash.as_ref()
+        let sealed = self.sealed();
+        sealed.header.token_hash(&sealed.bytes)
     }
 
     /// The token that the user's client itself sent, if the sender handed it on.
@@ -534,31 +529,35 @@ impl OpenedEnvelope {
     #[must_use]
     pub fn limits(&self) -> Option<Bytes> {
         let sealed = self.sealed();
-        sealed.header.limits.map(|span| sealed.slice(span))
+        sealed.header.limits().map(|span| sealed.slice(span))
     }
 
     /// What a reply or an error answers.
     #[must_use]
     pub fn binding(&self) -> Option<ReplyBinding> {
-        self.sealed().header.binding
+        let sealed = self.sealed();
+        sealed.header.binding(&sealed.bytes)
     }
 
     /// What an error says.
     #[must_use]
     pub fn error(&self) -> Option<ErrorReport> {
-        self.sealed().header.error
+        let sealed = self.sealed();
+        sealed.header.error(&sealed.bytes)
     }
 
     /// The envelope in whose handling this one was sent, by the sender's word.
     #[must_use]
     pub fn parent(&self) -> Option<LeafHash> {
-        self.sealed().header.parent
+        let sealed = self.sealed();
+        sealed.header.parent(&sealed.bytes)
     }
 
     /// W3C trace context.
     #[must_use]
     pub fn traceparent(&self) -> Option<TraceParent> {
-        self.sealed().header.traceparent
+        let sealed = self.sealed();
+        sealed.header.traceparent(&sealed.bytes)
     }
 
     /// The sender's policy revision; informational, it never selects a policy.
@@ -577,7 +576,7 @@ impl OpenedEnvelope {
     /// The application headers, ascending by name.
     pub fn app_headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let sealed = self.sealed();
-        app_headers::iter(&sealed.bytes, sealed.header.app_headers)
+        app_headers::iter(&sealed.bytes, sealed.header.app_headers())
     }
 
     /// What replies to it are bound to.
@@ -626,7 +625,7 @@ impl OpenedEnvelope {
             id: sealed.message_id(index),
             // Decoding refused a sequence that would overflow.
             sequence: sealed.header.sequence.saturating_add(index as u64),
-            body: bytes.slice(body.start..body.end),
+            body: bytes.slice(body.range()),
         }
     }
 

@@ -4,6 +4,8 @@
 //! anything is taken, and nothing is ever allocated here, so a length bomb
 //! costs as much as its own bytes.
 
+use std::ops::Range;
+
 /// Why bytes are not the one strict encoding of the expected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingError {
@@ -64,19 +66,35 @@ type Result<T> = std::result::Result<T, EncodingError>;
 /// A place in the bytes that a reader went over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
+    /// From one position of a reader to a later one.
+    pub(crate) fn new(start: usize, end: usize) -> Result<Self> {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Ok(Self { start, end }),
+            // Far beyond all that is read here.
+            _ => Err(EncodingError::TooLong {
+                limit: u32::MAX as usize,
+                actual: end,
+            }),
+        }
+    }
+
     pub(crate) const fn len(self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
+    }
+
+    pub(crate) const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 
     /// The bytes at this place. A span is only ever used on the bytes that it
     /// was read from; on others it might be empty, never out of bounds.
     pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes.get(self.start..self.end).unwrap_or_default()
+        bytes.get(self.range()).unwrap_or_default()
     }
 
     /// The text at this place, which the reader found to be UTF-8.
@@ -85,35 +103,51 @@ impl Span {
     }
 }
 
+/// The place of `N` bytes that are seldom looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place<const N: usize>(u32);
+
+impl<const N: usize> Place<N> {
+    /// The bytes at this place. It is only ever used on the bytes that it was read
+    /// from; on others they might be zeros, never out of bounds.
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8; N] {
+        let rest = bytes.get(self.0 as usize..);
+        rest.and_then(<[u8]>::first_chunk).unwrap_or(&[0; N])
+    }
+}
+
 /// Reads values one after the other.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
+    /// What spans are places in.
     bytes: &'a [u8],
-    at: usize,
+    /// Where it stops.
     end: usize,
+    /// What is still to be read, up to there.
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
-            at: 0,
             end: bytes.len(),
+            rest: bytes,
         }
     }
 
     /// A reader of one span of the same bytes, which gives spans of the whole.
-    pub(crate) const fn within(bytes: &'a [u8], span: Span) -> Self {
+    pub(crate) fn within(bytes: &'a [u8], span: Span) -> Self {
         Self {
             bytes,
-            at: span.start,
-            end: span.end,
+            end: span.range().end,
+            rest: span.of(bytes),
         }
     }
 
     /// Succeeds if everything was read.
-    pub(crate) fn finish(&self) -> Result<()> {
-        if self.at == self.end {
+    pub(crate) const fn finish(&self) -> Result<()> {
+        if self.rest.is_empty() {
             Ok(())
         } else {
             Err(EncodingError::TrailingBytes)
@@ -127,7 +161,7 @@ impl<'a> Reader<'a> {
 
     /// Where the next value begins.
     pub(crate) const fn position(&self) -> usize {
-        self.at
+        self.end - self.rest.len()
     }
 
     #[inline]
@@ -159,14 +193,14 @@ impl<'a> Reader<'a> {
 
     /// Takes a nil if one is next.
     pub(crate) fn take_nil(&mut self) -> bool {
-        let nil = self.at < self.end && self.bytes.get(self.at) == Some(&0xc0);
-        self.at += usize::from(nil);
-        nil
+        let after = self.rest.strip_prefix(&[0xc0]);
+        self.rest = after.unwrap_or(self.rest);
+        after.is_some()
     }
 
     /// Whether an array is next; nothing is taken.
     pub(crate) fn is_array(&self) -> bool {
-        self.at < self.end && matches!(self.bytes.get(self.at), Some(0x90..=0x9f | 0xdc | 0xdd))
+        matches!(self.rest, [0x90..=0x9f | 0xdc | 0xdd, ..])
     }
 
     /// The number of elements of an array, at most `limit`.
@@ -220,19 +254,32 @@ impl<'a> Reader<'a> {
             _ => return Err(EXPECTED),
         };
         let len = self.fits(len, limit, 1)?;
-        self.take(len)
+        self.take(len).map(|(span, _)| span)
     }
 
     /// A byte string of exactly `N` bytes.
     #[inline]
     pub(crate) fn bin_of<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.chunk().map(|(_, bytes)| *bytes)
+    }
+
+    /// Where a byte string of exactly `N` bytes is.
+    #[inline]
+    pub(crate) fn bin_at<const N: usize>(&mut self) -> Result<Place<N>> {
+        self.chunk::<N>().map(|(span, _)| Place(span.start))
+    }
+
+    #[inline]
+    fn chunk<const N: usize>(&mut self) -> Result<(Span, &'a [u8; N])> {
         let span = self.bin(usize::MAX)?;
-        span.of(self.bytes)
-            .try_into()
-            .map_err(|_| EncodingError::WrongLength {
+        let bytes = span.of(self.bytes);
+        match bytes.try_into() {
+            Ok(bytes) => Ok((span, bytes)),
+            Err(_) => Err(EncodingError::WrongLength {
                 expected: N,
                 actual: span.len(),
-            })
+            }),
+        }
     }
 
     /// A UTF-8 string of at most `limit` bytes.
@@ -248,8 +295,8 @@ impl<'a> Reader<'a> {
             _ => return Err(EXPECTED),
         };
         let len = self.fits(len, limit, 1)?;
-        let span = self.take(len)?;
-        let text = std::str::from_utf8(span.of(self.bytes)).map_err(|_| EncodingError::NotUtf8)?;
+        let (span, text) = self.take(len)?;
+        let text = std::str::from_utf8(text).map_err(|_| EncodingError::NotUtf8)?;
         Ok((span, text))
     }
 
@@ -259,7 +306,7 @@ impl<'a> Reader<'a> {
         if len > limit {
             return Err(EncodingError::TooLong { limit, actual: len });
         }
-        if len.saturating_mul(bytes_each) > self.end - self.at {
+        if len.saturating_mul(bytes_each) > self.rest.len() {
             return Err(EncodingError::Truncated);
         }
         Ok(len)
@@ -272,23 +319,23 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn be<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let span = self.take(N)?;
-        span.of(self.bytes)
-            .try_into()
-            .map_err(|_| EncodingError::Truncated)
+        let (bytes, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(EncodingError::Truncated)?;
+        self.rest = rest;
+        Ok(*bytes)
     }
 
     #[inline]
-    fn take(&mut self, len: usize) -> Result<Span> {
-        if len > self.end - self.at {
-            return Err(EncodingError::Truncated);
-        }
-        let span = Span {
-            start: self.at,
-            end: self.at + len,
-        };
-        self.at = span.end;
-        Ok(span)
+    fn take(&mut self, len: usize) -> Result<(Span, &'a [u8])> {
+        let start = self.position();
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(EncodingError::Truncated)?;
+        self.rest = rest;
+        Ok((Span::new(start, start + len)?, taken))
     }
 }
 
@@ -311,7 +358,7 @@ mod tests {
         const UNSUPPORTED: EncodingError = EncodingError::WrongType {
             expected: "a type of the format",
         };
-        let first = reader.bytes.get(reader.at).copied();
+        let first = reader.rest.first().copied();
         match first.ok_or(EncodingError::Truncated)? {
             0xc0 => {
                 assert!(reader.take_nil());

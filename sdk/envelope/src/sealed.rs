@@ -44,7 +44,7 @@ pub(crate) struct Parts {
     pub(crate) proof_span: Span,
     proof: Proof,
     /// What was encrypted, once that is open; otherwise the envelope holds it.
-    pub(crate) decrypted: Option<Content>,
+    pub(crate) decrypted: Option<Box<Content>>,
 }
 
 /// What makes an envelope authentic.
@@ -267,7 +267,7 @@ impl SealedEnvelope {
             Some(reader.bin(MAX_TOKEN)?)
         };
         let is_encrypted = header.is_encrypted();
-        match (token.is_some(), header.token_hash.is_some()) {
+        match (token.is_some(), header.has_token()) {
             (true, true) | (false, false) => {}
             // It is inside.
             (false, true) if is_encrypted => {}
@@ -293,10 +293,7 @@ impl SealedEnvelope {
         };
         let proof_start = reader.position();
         let proof = Proof::read(&mut reader)?;
-        let proof_span = Span {
-            start: proof_start,
-            end: reader.position(),
-        };
+        let proof_span = Span::new(proof_start, reader.position())?;
         if matches!(proof, Proof::Mac(_)) && !matches!(header.kind, Kind::Reply | Kind::Error) {
             return Err(DecodeError::MacKind);
         }
@@ -339,14 +336,14 @@ impl SealedEnvelope {
     /// Its sender is not known before the proof is verified; here it is left out.
     #[must_use]
     pub fn data_key_unverified(&self) -> Option<(DataKeyId, RecipientSet)> {
-        let key = self.0.header.key?;
+        let key = self.0.header.key(&self.0.bytes)?;
         Some((key.data_key, key.recipients))
     }
 
     /// Whether the wrapped data key rides along.
     #[must_use]
     pub fn has_inline_wraps(&self) -> bool {
-        self.0.header.key.is_some_and(|key| key.wraps.is_some())
+        self.0.header.wraps().is_some()
     }
 
     /// Whether a code, not a signature, makes it authentic, for
@@ -471,7 +468,7 @@ impl SealedEnvelope {
 
     /// The leaf does not cover the token but by the hash in the header.
     fn verify_token(&self) -> Result<(), VerifyError> {
-        let matches = match (self.0.token, &self.0.header.token_hash) {
+        let matches = match (self.0.token, self.0.header.token_hash(&self.0.bytes)) {
             (None, None) => true,
             (Some(token), Some(hash)) => {
                 constant_time_eq(&sha256(&[token.of(&self.0.bytes)]), hash)
@@ -493,13 +490,13 @@ impl Parts {
 
     /// The signed reply subject.
     pub(crate) fn reply_to(&self) -> Option<&str> {
-        let span = self.header.reply_to?;
-        Some(span.str_of(&self.bytes))
+        let reply_to = self.header.reply_to(&self.bytes)?;
+        Some(std::str::from_utf8(reply_to).unwrap_or_default())
     }
 
     /// Zero-copy.
     pub(crate) fn slice(&self, span: Span) -> Bytes {
-        self.bytes.slice(span.start..span.end)
+        self.bytes.slice(span.range())
     }
 }
 

@@ -332,7 +332,8 @@ impl Sealer {
         let mut plan = Plan::new(&unit, &stamp, &mut headers, ProofRoom::Mac)?;
         plan.nonce = nonce;
         let mut buffer = Vec::with_capacity(plan.len);
-        let leaf = plan.write(&mut buffer, &headers);
+        plan.write(&mut buffer, &headers);
+        let leaf = plan.leaf(&buffer, &headers);
         let mut proof = Vec::with_capacity(plan.proof_len);
         writer::array(&mut proof, 1);
         writer::bin(&mut proof, &key.mac(&[&leaf.0]));
@@ -424,10 +425,19 @@ impl Sealer {
             plans.push(plan);
         }
         let mut buffer = self.buffers.take(capacity);
-        let leaves: Vec<LeafHash> = plans
-            .iter_mut()
-            .map(|plan| plan.write(&mut buffer, &headers))
-            .collect();
+        let mut leaves: Vec<LeafHash> = Vec::with_capacity(plans.len());
+        for pair in plans.chunks_mut(2) {
+            for plan in &mut *pair {
+                plan.write(&mut buffer, &headers);
+            }
+            match pair {
+                [a, b] => leaves.extend(tree::both_leaves(
+                    a.parts(&buffer, &headers),
+                    b.parts(&buffer, &headers),
+                )),
+                rest => leaves.extend(rest.iter().map(|plan| plan.leaf(&buffer, &headers))),
+            }
+        }
         let tree = Tree::new(leaves.iter().map(tree::leaf_node).collect());
         let signature = self.key.sign(
             Tag::Batch,
@@ -602,6 +612,8 @@ struct Plan<'a> {
     content_len: usize,
     /// That, or what it takes encrypted.
     body_len: usize,
+    /// Where that was written.
+    body: Range<usize>,
     proof_len: usize,
     len: usize,
 }
@@ -642,6 +654,7 @@ impl<'a> Plan<'a> {
             header,
             content_len,
             body_len: content_len,
+            body: 0..0,
             proof_len,
             len: 0,
         };
@@ -661,8 +674,8 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Writes the envelope with room for the proof and returns its leaf.
-    fn write(&mut self, buffer: &mut Vec<u8>, headers: &[u8]) -> LeafHash {
+    /// Writes the envelope with room for the proof.
+    fn write(&mut self, buffer: &mut Vec<u8>, headers: &[u8]) {
         let start = buffer.len();
         let header = headers.get(self.header.clone()).unwrap_or_default();
         self.write_before_body(buffer, header);
@@ -683,11 +696,21 @@ impl<'a> Plan<'a> {
             // it did not, the body would be zeros, and not in the clear.
             (Some(_), None) => buffer.resize(body + self.body_len, 0),
         }
-        let sealed_body = buffer.get(body..body + self.body_len);
-        let leaf = tree::leaf(header, sealed_body.unwrap_or_default());
+        self.body = body..body + self.body_len;
         self.write_ancestry(buffer);
         buffer.resize(buffer.len() + self.proof_len, 0);
-        leaf
+    }
+
+    /// Header and body as they were written.
+    fn parts<'b>(&self, buffer: &'b [u8], headers: &'b [u8]) -> (&'b [u8], &'b [u8]) {
+        let header = headers.get(self.header.clone());
+        let body = buffer.get(self.body.clone());
+        (header.unwrap_or_default(), body.unwrap_or_default())
+    }
+
+    fn leaf(&self, buffer: &[u8], headers: &[u8]) -> LeafHash {
+        let (header, body) = self.parts(buffer, headers);
+        tree::leaf(header, body)
     }
 
     /// Writes what a ciphertext is bound to: everything up to the header's end.

@@ -120,7 +120,11 @@ impl WorkloadName {
 
 /// A workload: a SPIFFE ID such as `spiffe://acme.example/orders`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkloadId(Arc<str>);
+pub struct WorkloadId {
+    text: Arc<str>,
+    /// Where its path begins: asked for with every message.
+    path_at: u16,
+}
 
 impl WorkloadId {
     const SCHEME: &'static str = "spiffe://";
@@ -128,7 +132,8 @@ impl WorkloadId {
     /// The id of the workload that a policy of `domain` calls `name`.
     #[must_use]
     pub fn new(domain: &TrustDomain, name: &WorkloadName) -> Self {
-        Self(format!("{}{}/{}", Self::SCHEME, domain.as_str(), name.as_str()).into())
+        let before = format!("{}{}/", Self::SCHEME, domain.as_str());
+        Self::of(&before, name.as_str())
     }
 
     /// Reads a SPIFFE ID with a path ([SPIFFE-ID §2]).
@@ -158,25 +163,37 @@ impl WorkloadId {
                 allowed: "a-z, A-Z, 0-9, `-`, `_` and `.`",
             });
         }
-        Ok(Self(text.into()))
+        let (before, path) = text.split_at(text.len() - path.len());
+        Ok(Self::of(before, path))
+    }
+
+    /// `before` is everything up to the path, which fits its limit far below 64 KiB.
+    fn of(before: &str, path: &str) -> Self {
+        Self {
+            text: [before, path].concat().into(),
+            path_at: u16::try_from(before.len()).unwrap_or(u16::MAX),
+        }
     }
 
     /// The trust domain's text.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
-        self.split().0
+        let end = usize::from(self.path_at).saturating_sub(1);
+        self.text.get(Self::SCHEME.len()..end).unwrap_or_default()
     }
 
     /// The path without its leading slash.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.split().1
+        self.text
+            .get(usize::from(self.path_at)..)
+            .unwrap_or_default()
     }
 
     /// The whole SPIFFE ID.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The hash that names this workload in subjects.
@@ -184,18 +201,11 @@ impl WorkloadId {
     pub fn tag(&self) -> WorkloadTag {
         let mut hash = Sha256::new();
         hash.update(TAG_DOMAIN);
-        hash.update(self.0.as_bytes());
+        hash.update(self.text.as_bytes());
         let digest: [u8; 32] = hash.finalize().into();
         let mut tag = [0u8; 16];
         tag.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         WorkloadTag(tag)
-    }
-
-    fn split(&self) -> (&str, &str) {
-        self.0
-            .strip_prefix(Self::SCHEME)
-            .and_then(|rest| rest.split_once('/'))
-            .unwrap_or_default()
     }
 }
 
@@ -242,13 +252,13 @@ macro_rules! text_fmt {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", &*self.0)
+                write!(f, "{:?}", self.as_str())
             }
         }
     )*};
