@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulla_envelope::{AppHeaders, ErrorCode, ErrorReport, MAX_ENVELOPE, ReplyBinding, Sealer};
+use bulla_envelope::{ErrorCode, ErrorReport, MAX_ENVELOPE, ReplyBinding, Sealer};
 use bulla_keyring::MacKey;
 use bulla_policy::Replies;
 use bytes::Bytes;
@@ -252,11 +252,10 @@ impl Replying {
         });
         let mut letter = self.letter(purpose, Bytes::new());
         if let Some(reply) = reply {
-            let mut headers = AppHeaders::new();
             for (name, value) in &reply.headers {
-                headers.insert(name, value).map_err(SendError::from)?;
+                let added = letter.headers_mut().insert(name, value);
+                added.map_err(SendError::from)?;
             }
-            letter.headers = headers;
             letter.content_type = Some(reply.content_type);
             letter.body = reply.body;
         }

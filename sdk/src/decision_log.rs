@@ -187,6 +187,14 @@ impl Decisions {
     /// Tells an allow, and records it if it is due, if a grant for an emergency was
     /// used (POL-101), or if rules in shadow would deny it: of those so many in a minute, the others by number.
     pub(crate) fn allow(&self, what: Subject<'_>, permit: &Permit, is_due: bool) {
+        // Most: nobody listens, and nothing is special about it.
+        if !is_due
+            && permit.would().is_none()
+            && !permit.is_break_glass()
+            && !tracing::enabled!(target: TARGET, tracing::Level::INFO)
+        {
+            return;
+        }
         let would = permit.would().map(verdict);
         let attempt = Attempt {
             would,

@@ -26,16 +26,12 @@ pub(crate) struct Letter {
     pub(crate) to: To,
     pub(crate) body: Bytes,
     pub(crate) content_type: Option<ContentType>,
-    pub(crate) headers: AppHeaders,
     pub(crate) user: Option<User>,
-    /// The client's own token.
-    pub(crate) original: Option<OriginalToken>,
     pub(crate) parent: Option<LeafHash>,
-    /// What proves the chain of calls, where the subject asks for it; it goes
-    /// with the parent.
-    pub(crate) ancestry: Option<Ancestry>,
     pub(crate) traceparent: Option<TraceParent>,
-    pub(crate) policy_revision: Option<u64>,
+    /// What few messages have. Every byte of a letter goes from the cache of the
+    /// one who sends to the cache of the one who seals.
+    extras: Option<Box<Extras>>,
     pub(crate) issued_at: UnixMillis,
     /// At most; the credential's end may be nearer.
     pub(crate) life: Duration,
@@ -48,6 +44,16 @@ pub(crate) struct Letter {
     pub(crate) open_token: bool,
     pub(crate) sharing: Sharing,
     id: MessageId,
+}
+
+#[derive(Default)]
+struct Extras {
+    headers: AppHeaders,
+    /// The client's own token.
+    original: Option<OriginalToken>,
+    /// What proves the chain of calls, where the subject asks for it; it goes
+    /// with the parent.
+    ancestry: Option<Ancestry>,
 }
 
 /// Where it goes.
@@ -161,13 +167,10 @@ impl Letter {
             to: to.into(),
             body,
             content_type: None,
-            headers: AppHeaders::new(),
             user: None,
-            original: None,
             parent: None,
-            ancestry: None,
             traceparent: None,
-            policy_revision: None,
+            extras: None,
             issued_at,
             life,
             under: None,
@@ -218,8 +221,49 @@ impl Letter {
         };
         self.open_token = requirements.open_token;
         self.sharing = Sharing::of(requirements);
-        if let To::Route(route) = &self.to {
-            self.policy_revision = Some(route.revision);
+    }
+
+    /// The application's headers, to be added to.
+    pub(crate) fn headers_mut(&mut self) -> &mut AppHeaders {
+        &mut self.extras.get_or_insert_default().headers
+    }
+
+    /// Hands on the client's own token.
+    pub(crate) fn carry(&mut self, original: OriginalToken) {
+        self.extras.get_or_insert_default().original = Some(original);
+    }
+
+    /// Whether it hands on the client's own token.
+    pub(crate) fn carries_original(&self) -> bool {
+        self.original().is_some()
+    }
+
+    /// Proves the chain of calls, or does not.
+    pub(crate) fn show(&mut self, ancestry: Option<Ancestry>) {
+        self.parent = ancestry.as_ref().map(Ancestry::nearest);
+        if ancestry.is_some() || self.extras.is_some() {
+            self.extras.get_or_insert_default().ancestry = ancestry;
+        }
+    }
+
+    fn headers(&self) -> Option<&AppHeaders> {
+        let headers = &self.extras.as_deref()?.headers;
+        (!headers.is_empty()).then_some(headers)
+    }
+
+    fn original(&self) -> Option<&OriginalToken> {
+        self.extras.as_deref()?.original.as_ref()
+    }
+
+    fn ancestry(&self) -> Option<&Ancestry> {
+        self.extras.as_deref()?.ancestry.as_ref()
+    }
+
+    /// The revision of the policy that let it go.
+    fn policy_revision(&self) -> Option<u64> {
+        match &self.to {
+            To::Route(route) => Some(route.revision),
+            To::Inbox(_) => None,
         }
     }
 
@@ -254,21 +298,18 @@ impl Letter {
         draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
         draft.limits = self.user.as_ref().and_then(User::encoded_limits);
-        draft.original = self
-            .original
-            .as_ref()
-            .map(|token| token.expose().as_bytes());
+        draft.original = self.original().map(|token| token.expose().as_bytes());
         draft.parent = self.parent;
-        draft.ancestry = self.ancestry.as_ref();
+        draft.ancestry = self.ancestry();
         draft.traceparent = self.traceparent;
-        draft.policy_revision = self.policy_revision;
+        draft.policy_revision = self.policy_revision();
         draft.encryption = self.key.as_ref().map(|in_use| Encryption {
             key: &in_use.key,
             inline_wraps: in_use.inline_wraps(),
             open_token: self.open_token,
             process: process(),
         });
-        draft.app_headers = Some(&self.headers).filter(|headers| !headers.is_empty());
+        draft.app_headers = self.headers();
         draft
     }
 
@@ -301,12 +342,12 @@ impl Letter {
             && matches!(first.purpose, Purpose::Event)
             && self.to.is(&first.to)
             && same_user
-            && self.original == first.original
-            && self.policy_revision == first.policy_revision
+            && self.policy_revision() == first.policy_revision()
             && self.content_type == first.content_type
-            && self.headers == first.headers
+            && self.headers() == first.headers()
+            && self.original() == first.original()
             && self.parent == first.parent
-            && self.ancestry.is_some() == first.ancestry.is_some()
+            && self.ancestry().is_some() == first.ancestry().is_some()
             && self.traceparent == first.traceparent
             && self.life == first.life
             && self.key.as_ref().map(Arc::as_ptr) == first.key.as_ref().map(Arc::as_ptr)
@@ -335,10 +376,10 @@ impl Letter {
         let without_wraps = self.key.as_ref().is_none_or(|key| !key.inline_wraps());
         let without_limits = |user: &User| user.encoded_limits().is_none();
         let is_plain = self.user.as_ref().is_none_or(without_limits)
-            && self.ancestry.is_none()
-            && self.original.is_none()
+            && self.ancestry().is_none()
+            && self.original().is_none()
             && without_wraps
-            && self.headers.is_empty();
+            && self.headers().is_none();
         let reply_to = self.reply_to().map_or(0, |subject| subject.as_str().len());
         let content_type = self.content_type.as_ref().map_or(0, |t| t.as_str().len());
         let token = self.user.as_ref().map_or(0, |user| user.token().len());
@@ -350,7 +391,7 @@ impl Letter {
     /// what an application can make long.
     pub(crate) fn weight(&self) -> u32 {
         let token = self.user.as_ref().map_or(0, |user| user.token().len());
-        let shown = self.ancestry.as_ref().map_or(0, Ancestry::len);
+        let shown = self.ancestry().map_or(0, Ancestry::len);
         u32::try_from(1 + (self.body.len() + token + shown) / UNIT).unwrap_or(u32::MAX)
     }
 }

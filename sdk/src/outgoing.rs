@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{Ancestry, Limits, MessageId, TraceParent};
+use bulla_envelope::{Limits, MessageId, TraceParent};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_policy::{Chain, Decision, Replay, Request, Requirements, UserRule, Verb};
 use bulla_token::MintedToken;
@@ -126,7 +126,7 @@ impl<'a> Outgoing<'a> {
 
     /// Adds an application header. It is signed with everything else.
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
-        self.with(|letter| Ok(letter.headers.insert(name.as_ref(), value.as_ref())?))
+        self.with(|letter| Ok(letter.headers_mut().insert(name.as_ref(), value.as_ref())?))
     }
 
     /// Sends on behalf of nobody, although the handler runs for a user.
@@ -156,7 +156,7 @@ impl<'a> Outgoing<'a> {
     /// Only where the subject is encrypted with its token; elsewhere nothing is sent.
     pub fn original_token(mut self, token: impl Into<String>) -> Self {
         if let Ok(letter) = &mut self.letter {
-            letter.original = Some(OriginalToken::new(token.into()));
+            letter.carry(OriginalToken::new(token.into()));
         }
         self
     }
@@ -361,7 +361,7 @@ impl<'a> Outgoing<'a> {
         let limits = self.limits.as_deref();
         letter.user = self.user.settle(shared, inherited, limits, now).await?;
         let requirements = preflight(shared, verb, &route, letter.user.as_ref(), now)?;
-        if letter.original.is_some() {
+        if letter.carries_original() {
             let own = shared.options.workload.as_str();
             let is_minter = letter
                 .user
@@ -376,12 +376,11 @@ impl<'a> Outgoing<'a> {
         if let (Chain::Proven, Some(user)) = (requirements.chain, &letter.user) {
             let own = &shared.options.workload;
             let cause = self.cause.map(|cause| *cause).unwrap_or_default();
-            letter.ancestry =
-                chains::show(own, &cause, user).map_err(|source| SendError::Chain {
-                    subject: route.subject.as_str().to_owned(),
-                    source,
-                })?;
-            letter.parent = letter.ancestry.as_ref().map(Ancestry::nearest);
+            let ancestry = chains::show(own, &cause, user).map_err(|source| SendError::Chain {
+                subject: route.subject.as_str().to_owned(),
+                source,
+            })?;
+            letter.show(ancestry);
         }
         if let Some(suite) = kem_of(&requirements) {
             let last = route.last_key(verb);
@@ -409,7 +408,7 @@ impl<'a> Outgoing<'a> {
         let inherited = self.cause.as_deref().and_then(|cause| cause.user.clone());
         let limits = self.limits.as_deref();
         letter.user = self.user.settle(shared, inherited, limits, now).await?;
-        if letter.original.is_some() {
+        if letter.carries_original() {
             let subject = name.as_str().to_owned();
             return Err(SendError::Original { subject });
         }
@@ -460,7 +459,7 @@ impl<'a> Outgoing<'a> {
         let mut letter = self.letter.map_err(|error| *error)?;
         if let To::Route(route) = &letter.to
             && route.is_current(&shared.control)
-            && letter.original.is_none()
+            && !letter.carries_original()
             && let now = clock::now()
             && shared.control.check(now).is_ok()
             && let Some(user) = self.user.at_once(shared, self.cause.as_deref(), route, now)

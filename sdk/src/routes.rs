@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::{ArcSwapOption, Guard};
 use bulla_identity::{Subject, UnixMillis, WorkloadId};
 use bulla_policy::{Permit, Requirements, Verb};
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::audit::Tally;
@@ -56,6 +57,25 @@ struct Sent {
 }
 
 impl Route {
+    pub(crate) fn new(
+        subject: Subject,
+        requirements: Requirements,
+        revision: u64,
+        generation: u64,
+    ) -> Self {
+        Self {
+            nats: subject.as_str().into(),
+            subject,
+            requirements,
+            revision,
+            generation,
+            publish: Sent::default(),
+            request: Sent::default(),
+            append: Sent::default(),
+            served: ArcSwapOption::const_empty(),
+        }
+    }
+
     /// Whether what it says holds now.
     pub(crate) fn is_current(&self, control: &Control) -> bool {
         self.generation == control.generation()
@@ -134,10 +154,14 @@ impl Route {
     }
 }
 
+/// Hashed fast, with a seed of the process's own: who names subjects cannot foresee
+/// which of them meet.
+type Shard = HashMap<Box<str>, Arc<Route>, RandomState>;
+
 /// The routes of one client.
 #[derive(Default)]
 pub(crate) struct Routes {
-    shards: [Mutex<HashMap<Box<str>, Arc<Route>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
 }
 
 impl Routes {
@@ -171,17 +195,9 @@ impl Routes {
         if !policy.is_vouched() {
             return Err(SendError::PolicyUnvouched);
         }
-        let route = Arc::new(Route {
-            nats: subject.into(),
-            requirements: policy.policy().requirements(&parsed),
-            revision: policy.revision(),
-            subject: parsed,
-            generation,
-            publish: Sent::default(),
-            request: Sent::default(),
-            append: Sent::default(),
-            served: ArcSwapOption::const_empty(),
-        });
+        let requirements = policy.policy().requirements(&parsed);
+        let route = Route::new(parsed, requirements, policy.revision(), generation);
+        let route = Arc::new(route);
         if let Some(shard) = self.shard(subject) {
             let mut shard = shard.lock();
             if shard.len() >= ROUTES_PER_SHARD && !shard.contains_key(subject) {
@@ -192,7 +208,7 @@ impl Routes {
         Ok(route)
     }
 
-    fn shard(&self, subject: &str) -> Option<&Mutex<HashMap<Box<str>, Arc<Route>>>> {
+    fn shard(&self, subject: &str) -> Option<&Mutex<Shard>> {
         // Where subjects differ is mostly at their end.
         let end = subject
             .bytes()

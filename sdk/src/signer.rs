@@ -141,6 +141,10 @@ struct Inner<P> {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
+    /// Sealed events, for those who send the next ones to drop. What a message counts
+    /// references to is then counted by one core, not by two that take it from each
+    /// other. Nothing lies here while the sealing task sleeps.
+    spent: Vec<Waiting>,
     /// The sealing task was called and has not yet found nothing to do.
     is_awake: bool,
     /// A sender seals its own message.
@@ -303,7 +307,9 @@ impl<P: Post> Signer<P> {
         if is_idle || !inner.has_room(weight) {
             return Ok(Some(letter));
         }
-        inner.push(&mut queue, letter, size, None);
+        let spent = inner.push(&mut queue, letter, size, None);
+        drop(queue);
+        drop(spent);
         Ok(None)
     }
 
@@ -335,7 +341,8 @@ impl<P: Post> Signer<P> {
         if !inner.has_room(letter.weight().min(WAITING)) {
             return Ok(Some(letter));
         }
-        inner.push(&mut inner.queue.lock(), letter, size, None);
+        let spent = inner.push(&mut inner.queue.lock(), letter, size, None);
+        drop(spent);
         Ok(None)
     }
 
@@ -498,12 +505,21 @@ impl<P: Post> Inner<P> {
     ) -> Result<(), SendError> {
         let weight = letter.weight().min(WAITING);
         self.make_room(weight).await?;
-        self.push(&mut self.queue.lock(), letter, size, told);
+        let spent = self.push(&mut self.queue.lock(), letter, size, told);
+        drop(spent);
         Ok(())
     }
 
-    /// Queues a letter for which there is room.
-    fn push(&self, queue: &mut Queue, letter: Box<Letter>, size: usize, told: Option<Told>) {
+    /// Queues a letter for which there is room, and gives one that is sealed, to be
+    /// dropped without the lock.
+    #[must_use]
+    fn push(
+        &self,
+        queue: &mut Queue,
+        letter: Box<Letter>,
+        size: usize,
+        told: Option<Told>,
+    ) -> Option<Waiting> {
         queue.accepted += 1;
         queue.waiting.push(Waiting {
             weight: letter.weight().min(WAITING),
@@ -515,6 +531,7 @@ impl<P: Post> Inner<P> {
             queue.is_awake = true;
             self.call.notify_one();
         }
+        queue.spent.pop()
     }
 
     /// Takes room if there is some. Who waits already comes first: what becomes
@@ -572,10 +589,22 @@ impl<P: Post> Inner<P> {
 
     /// Takes all that waits; or, if nothing does, goes to sleep.
     fn take(&self, taken: &mut Vec<Waiting>) -> bool {
+        let mut spent = Vec::new();
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.waiting, taken);
         queue.is_awake = !taken.is_empty();
+        if !queue.is_awake {
+            std::mem::swap(&mut queue.spent, &mut spent);
+        }
         queue.is_awake
+    }
+
+    /// Leaves what was sealed to those who send; what they have not dropped of the
+    /// time before is dropped here.
+    fn spend(&self, sealed: &mut Vec<Waiting>) {
+        sealed.retain(|it| it.told.is_none() && matches!(it.letter.purpose, Purpose::Event));
+        std::mem::swap(&mut self.queue.lock().spent, sealed);
+        sealed.clear();
     }
 
     async fn send_all(&self, taken: &mut Vec<Waiting>) {
@@ -589,7 +618,7 @@ impl<P: Post> Inner<P> {
             self.send_batch(now, &batch.units, batch.sealer.as_deref())
                 .await;
         }
-        taken.clear();
+        self.spend(taken);
     }
 
     async fn send_batch(

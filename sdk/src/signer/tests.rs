@@ -9,7 +9,10 @@ use bulla_envelope::{
 };
 use bulla_identity::{NkeyKind, Subject, TrustDomain, WorkloadId, WorkloadName};
 use bulla_keyring::{NkeySeed, SigningKey};
+use bulla_policy::Policy;
 use tokio::sync::mpsc;
+
+use crate::routes::Route;
 
 const MAX_PAYLOAD: usize = 64 * 1_024;
 
@@ -173,6 +176,15 @@ fn letter(subject: &str, body: impl Into<Bytes>) -> Box<Letter> {
     let life = Duration::from_secs(10);
     let letter = Letter::new(Purpose::Event, subject, body.into(), clock::now(), life);
     Box::new(letter)
+}
+
+/// Where a policy of this revision has it go.
+fn route(subject: &str, revision: u64) -> Arc<Route> {
+    let text = "version = 1\ntrust_domain = \"signer.example\"\n";
+    let policy = Policy::parse("policy.toml", text).unwrap();
+    let subject = Subject::parse(subject).unwrap();
+    let requirements = policy.requirements(&subject);
+    Arc::new(Route::new(subject, requirements, revision, 0))
 }
 
 /// How many envelopes share the signature of this one.
@@ -460,9 +472,9 @@ async fn frames_hold_what_says_the_same_within_their_bounds() {
         |l| l.sharing.frame = false,
         |l| l.sharing.batch = false,
         |l| l.content_type = Some(crate::content::ContentType::Json),
-        |l| l.headers.insert("k", "v").unwrap(),
+        |l| l.headers_mut().insert("k", "v").unwrap(),
         |l| l.parent = Some(LeafHash([1; 32])),
-        |l| l.policy_revision = Some(1),
+        |l| l.to = route("a", 1).into(),
         |l| l.issued_at = l.issued_at.saturating_add(Duration::from_secs(1)),
     ];
     for (n, differ) in differing.into_iter().enumerate() {
@@ -635,4 +647,27 @@ async fn what_was_accepted_is_sent_after_the_signer_is_dropped() {
         count += 1;
     }
     assert_eq!(count, 100);
+}
+
+/// Those who send drop what was sealed; what they do not drop is not kept.
+#[tokio::test]
+async fn what_was_sealed_is_let_go() {
+    let scene = scene(EVERYBODY);
+    let mut bodies = Vec::new();
+    for n in 0..3_000u32 {
+        let body = Bytes::from(n.to_be_bytes().to_vec());
+        bodies.push(body.clone());
+        scene.signer.post(framable("a", body)).await.unwrap();
+        let spent = scene.signer.inner.queue.lock().spent.len();
+        assert!(spent <= WAITING as usize);
+        if n % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    scene.signer.settle().await;
+    while scene.signer.inner.queue.lock().is_awake {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.signer.inner.queue.lock().spent.len(), 0);
+    assert!(bodies.iter().all(Bytes::is_unique));
 }
