@@ -55,10 +55,16 @@ use crate::stats::Stats;
 const WAITING: u32 = 4_096;
 /// How often the sealing task lets others run before it takes what waits.
 const YIELDS: usize = 2;
-/// The same while each time more has come.
-const MOST_YIELDS: usize = 6;
-/// So many messages share a signature at hardly any price each.
+/// The same while each time more has come, and not many wait yet.
+const YIELDS_FOR_MORE: usize = 6;
+/// The same while each time many more have come.
+const MOST_YIELDS: usize = 24;
+/// So many messages share a signature at a small price each.
 const WORTH_IT: usize = 64;
+/// So many at hardly any.
+const PLENTY: usize = 1_024;
+/// Fewer are not worth to be waited for where [`WORTH_IT`] wait already.
+const FEW: usize = 8;
 /// Subjects for which lost messages are counted until somebody asks.
 const MAX_UNSENT: usize = 1_024;
 
@@ -574,14 +580,20 @@ impl<P: Post> Inner<P> {
     }
 
     /// Lets others run: who is about to send gets into this batch. For longer
-    /// while more and more do, as when many callers were answered at once.
+    /// while more and more do, as when many callers were answered at once, or one
+    /// sends in a loop: a signature costs, here and at each receiver, as much as
+    /// many messages.
     async fn gather(&self) {
         let mut waiting = 0;
-        for round in 0..MOST_YIELDS {
+        for round in 1..=MOST_YIELDS {
             tokio::task::yield_now().await;
             let before = waiting;
             waiting = self.queue.lock().waiting.len();
-            if round + 1 >= YIELDS && (waiting <= before || waiting >= WORTH_IT) {
+            let is_enough = match waiting {
+                ..WORTH_IT => waiting <= before || round >= YIELDS_FOR_MORE,
+                _ => waiting < before + FEW || waiting >= PLENTY,
+            };
+            if round >= YIELDS && is_enough {
                 return;
             }
         }

@@ -3,7 +3,7 @@
 use bulla_identity::{Subject, UnixMillis};
 
 use crate::data_key::SealingKey;
-use crate::format::{Field, Kind, Suite};
+use crate::format::{Field, FieldSet, Kind, Suite};
 use crate::header::{self, ErrorReport, ReplyBinding};
 use crate::limits::{MAX_LIFE, MAX_LIMITS, MAX_TOKEN};
 use crate::{Ancestry, AppHeaders, LeafHash, Limits, MessageId, SealError, TraceParent};
@@ -203,14 +203,16 @@ impl<'a> Draft<'a> {
         self.token.filter(|_| !is_open)
     }
 
-    /// Checks all that does not depend on the sealer.
-    pub(crate) fn check(&self) -> Result<(), SealError> {
+    /// Checks all that does not depend on the sealer, and tells which fields it will
+    /// have.
+    pub(crate) fn check(&self) -> Result<FieldSet, SealError> {
         if self.wrapped.is_some() != (self.kind == Kind::KeyWrap)
             || (self.wrapped.is_some() && self.encryption.is_some())
         {
             return Err(SealError::KeyOfKind);
         }
-        header::fields_of(self).check(self.kind, self.suite())?;
+        let fields = header::fields_of(self);
+        fields.check(self.kind, self.suite())?;
         if let Some(ancestry) = self.ancestry {
             ancestry.check_child(self.kind, self.parent)?;
         }
@@ -264,6 +266,6 @@ impl<'a> Draft<'a> {
                 });
             }
         }
-        Ok(())
+        Ok(fields)
     }
 }

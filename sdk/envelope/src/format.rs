@@ -384,6 +384,11 @@ impl FieldSet {
         self.0 |= field.bit();
     }
 
+    /// The same, and this one if it is there.
+    pub(crate) const fn with(self, field: Field, is_there: bool) -> Self {
+        Self(self.0 | ((is_there as u32) << (field as u32)))
+    }
+
     pub(crate) const fn contains(self, field: Field) -> bool {
         self.0 & field.bit() != 0
     }

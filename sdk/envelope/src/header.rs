@@ -6,7 +6,7 @@ use bulla_keyring::{DataKeyId, KeyId, NONCE_LEN};
 use crate::app_headers;
 use crate::format::{ErrorCode, Field, FieldSet, Kind, Suite};
 use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS};
-use crate::reader::{Place, Reader, Span};
+use crate::reader::{Place, Reader, Span, utf8};
 use crate::sealer::Stamp;
 use crate::writer::{self, Sink};
 use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, Limits, RecipientSet, TraceParent};
@@ -249,8 +249,13 @@ impl Header {
             Field::ExpiresAt => self.expires_at = UnixMillis::from_millis(reader.uint()?),
             Field::ReplyTo => self.reply_to = subject(reader, invalid)?,
             Field::ContentType => {
-                let (span, text) = reader.string(MAX_CONTENT_TYPE)?;
-                if !is_content_type(text) {
+                let (span, text) = reader.text(MAX_CONTENT_TYPE)?;
+                if !is_printable(text) {
+                    // Whatever is printable is UTF-8, and checked once.
+                    utf8(text)?;
+                    return Err(invalid);
+                }
+                if text.is_empty() {
                     return Err(invalid);
                 }
                 self.content_type = span;
@@ -318,8 +323,13 @@ pub(crate) fn is_framable(kind: Kind, present: FieldSet) -> bool {
 /// printable ASCII characters (ENV-10).
 #[must_use]
 pub fn is_content_type(text: &str) -> bool {
-    (1..=MAX_CONTENT_TYPE).contains(&text.len())
-        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    (1..=MAX_CONTENT_TYPE).contains(&text.len()) && is_printable(text.as_bytes())
+}
+
+/// Looks at all of them, so that many are compared at a time.
+fn is_printable(text: &[u8]) -> bool {
+    text.iter()
+        .fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
 }
 
 /// A subject's bytes. Its grammar is not looked at: what counts is that it
@@ -335,32 +345,26 @@ fn subject(reader: &mut Reader<'_>, invalid: DecodeError) -> Result<Span, Decode
 
 /// The fields that a draft will have.
 pub(crate) fn fields_of(draft: &Draft<'_>) -> FieldSet {
-    let mut fields = FieldSet::ALWAYS;
-    for (field, present) in [
-        (Field::ReplyTo, draft.reply_to.is_some()),
-        (Field::ContentType, draft.content_type.is_some()),
-        (Field::TokenHash, draft.token.is_some()),
-        (Field::Limits, draft.limits.is_some()),
-        (Field::Request, draft.binding.is_some()),
-        (Field::ReplyIndex, draft.binding.is_some()),
-        (Field::Final, draft.binding.is_some()),
-        (Field::Parent, draft.parent.is_some()),
-        (Field::TraceParent, draft.traceparent.is_some()),
-        (Field::PolicyRevision, draft.policy_revision.is_some()),
-        (Field::AppHeaders, has_app_headers(draft)),
-        (Field::ErrorCode, draft.error.is_some()),
-        (Field::Decision, draft.error.is_some()),
-        (Field::RecipientSet, draft.data_key().is_some()),
-        (Field::DataKeyId, draft.data_key().is_some()),
-        (Field::Nonce, draft.encryption.is_some()),
-        (Field::Wraps, draft.inline_wraps().is_some()),
-        (Field::OriginalHash, draft.original.is_some()),
-    ] {
-        if present {
-            fields.insert(field);
-        }
-    }
-    fields
+    let key = draft.data_key().is_some();
+    FieldSet::ALWAYS
+        .with(Field::ReplyTo, draft.reply_to.is_some())
+        .with(Field::ContentType, draft.content_type.is_some())
+        .with(Field::TokenHash, draft.token.is_some())
+        .with(Field::Limits, draft.limits.is_some())
+        .with(Field::Request, draft.binding.is_some())
+        .with(Field::ReplyIndex, draft.binding.is_some())
+        .with(Field::Final, draft.binding.is_some())
+        .with(Field::Parent, draft.parent.is_some())
+        .with(Field::TraceParent, draft.traceparent.is_some())
+        .with(Field::PolicyRevision, draft.policy_revision.is_some())
+        .with(Field::AppHeaders, has_app_headers(draft))
+        .with(Field::ErrorCode, draft.error.is_some())
+        .with(Field::Decision, draft.error.is_some())
+        .with(Field::RecipientSet, key)
+        .with(Field::DataKeyId, key)
+        .with(Field::Nonce, draft.encryption.is_some())
+        .with(Field::Wraps, draft.inline_wraps().is_some())
+        .with(Field::OriginalHash, draft.original.is_some())
 }
 
 fn has_app_headers(draft: &Draft<'_>) -> bool {

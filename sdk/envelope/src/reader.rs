@@ -284,6 +284,12 @@ impl<'a> Reader<'a> {
 
     /// A UTF-8 string of at most `limit` bytes.
     pub(crate) fn string(&mut self, limit: usize) -> Result<(Span, &'a str)> {
+        let (span, text) = self.text(limit)?;
+        Ok((span, utf8(text)?))
+    }
+
+    /// The same for who looks at each byte: [`utf8`] was not asked yet.
+    pub(crate) fn text(&mut self, limit: usize) -> Result<(Span, &'a [u8])> {
         const EXPECTED: EncodingError = EncodingError::WrongType {
             expected: "a string",
         };
@@ -295,9 +301,7 @@ impl<'a> Reader<'a> {
             _ => return Err(EXPECTED),
         };
         let len = self.fits(len, limit, 1)?;
-        let (span, text) = self.take(len)?;
-        let text = std::str::from_utf8(text).map_err(|_| EncodingError::NotUtf8)?;
-        Ok((span, text))
+        self.take(len)
     }
 
     #[inline]
@@ -337,6 +341,11 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok((Span::new(start, start + len)?, taken))
     }
+}
+
+/// The text that these bytes are.
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| EncodingError::NotUtf8)
 }
 
 /// Refuses a value below the least one that needs its encoding.

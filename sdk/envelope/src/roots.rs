@@ -138,7 +138,7 @@ impl Shard {
         // Up to a node that is known; at the latest that is the root.
         loop {
             match batch.known(rise.place()) {
-                Some(known) if known == rise.node() => break,
+                Some(known) if *known == rise.node() => break,
                 Some(_) => return false,
                 None if rise.is_root() => return false,
                 None => {}
@@ -147,7 +147,8 @@ impl Shard {
             let Some(neighbour) = rise.neighbour() else {
                 return false;
             };
-            self.scratch.extend(neighbour);
+            self.scratch
+                .extend(neighbour.map(|(place, node)| (place, *node)));
             rise.hash(neighbour.map(|(_, node)| node));
         }
         // Above it, everything is known and has to be the same.
@@ -187,7 +188,7 @@ impl Shard {
             };
             batch.learn(rise.place(), rise.node());
             if let Some((place, node)) = neighbour {
-                batch.learn(place, node);
+                batch.learn(place, *node);
             }
             rise.hash(neighbour.map(|(_, node)| node));
         }
@@ -234,8 +235,8 @@ impl Batch {
             && self.credential == *claim.credential
     }
 
-    fn known(&self, place: usize) -> Option<Node> {
-        self.nodes.get(place).copied().flatten()
+    fn known(&self, place: usize) -> Option<&Node> {
+        self.nodes.get(place)?.as_ref()
     }
 
     fn learn(&mut self, place: usize, node: Node) {

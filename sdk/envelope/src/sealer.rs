@@ -17,7 +17,7 @@ use crate::format::{Field, Kind, ShapeError, VERSION};
 use crate::header;
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER};
 use crate::tree::{self, NODE_LEN, Tree};
-use crate::writer::{self, Length, Sink};
+use crate::writer::{self, Length, Room, Sink};
 use crate::{AncestryError, Credential, Draft, Epoch, FrameMessage, LeafHash, MessageId};
 
 /// A sealed envelope, ready to be published.
@@ -443,16 +443,13 @@ impl Sealer {
             Tag::Batch,
             &[&self.credential_hash, &count.to_be_bytes(), &tree.root()],
         );
-        let mut proof = Vec::with_capacity(Proof::MAX_LEN);
         let mut end = 0;
         for (plan, index) in plans.iter().zip(0..count) {
             end += plan.len;
-            proof.clear();
-            Proof::write(&mut proof, index, count, &tree, &signature);
             let start = end - plan.proof_len;
-            if let Some(room) = buffer.get_mut(start..end) {
-                room.copy_from_slice(&proof);
-            }
+            let mut room = Room::new(buffer.get_mut(start..end).unwrap_or_default());
+            Proof::write(&mut room, index, count, &tree, &signature);
+            debug_assert!(room.is_full());
         }
 
         let buffer = Bytes::from(buffer);
@@ -496,7 +493,7 @@ impl Sealer {
 
     fn check_unit(&self, unit: &SealUnit<'_>) -> Result<(), SealError> {
         let (draft, messages) = (unit.draft, unit.messages.len());
-        draft.check()?;
+        let fields = draft.check()?;
         if draft.expires_at > self.expires_at {
             return Err(SealError::OutlivesCredential);
         }
@@ -512,7 +509,7 @@ impl Sealer {
                 actual: messages,
             });
         }
-        if messages > 1 && !header::is_framable(draft.kind, header::fields_of(draft)) {
+        if messages > 1 && !header::is_framable(draft.kind, fields) {
             return Err(SealError::NotFramable);
         }
         Ok(())
@@ -781,7 +778,7 @@ impl Proof {
         length.0 + tree::path_len(index, count) * NODE_LEN + 2 + 64
     }
 
-    fn write(out: &mut Vec<u8>, index: u32, count: u32, tree: &Tree, signature: &Signature) {
+    fn write(out: &mut impl Sink, index: u32, count: u32, tree: &Tree, signature: &Signature) {
         Self::write_head(out, index, count);
         for node in tree.path(index as usize) {
             out.put(node);

@@ -152,15 +152,16 @@ impl Tree {
 }
 
 /// The number of nodes in the path of a leaf; it follows from index and count.
-pub(crate) fn path_len(index: u32, count: u32) -> usize {
-    let (mut index, mut count) = (index, count);
-    let mut len = 0;
-    while count > 1 {
-        len += usize::from(index ^ 1 < count);
-        index >>= 1;
-        count = count.div_ceil(2);
-    }
-    len
+///
+/// Up to where the leaf's way meets the last leaf's, each level has a neighbour;
+/// above, only where the way comes from the right.
+pub(crate) const fn path_len(index: u32, count: u32) -> usize {
+    let apart = u32::BITS - (index ^ count.saturating_sub(1)).leading_zeros();
+    let above = match index.checked_shr(apart) {
+        Some(above) => above.count_ones(),
+        None => 0,
+    };
+    (apart + above) as usize
 }
 
 /// The root that a leaf and its path lead to; nothing if the path's length is
@@ -234,22 +235,22 @@ impl<'a> Rise<'a> {
 
     /// The neighbour that the path names for this level, with its place; none
     /// inside if this is a last node without one, none at all if the path ends.
-    pub(crate) fn neighbour(&self) -> Option<Option<(usize, Node)>> {
+    pub(crate) fn neighbour(&self) -> Option<Option<(usize, &'a Node)>> {
         let index = self.index ^ 1;
         if index >= self.count {
             return Some(None);
         }
         let (node, _) = self.path.split_first_chunk::<NODE_LEN>()?;
-        Some(Some((self.base + index as usize, *node)))
+        Some(Some((self.base + index as usize, node)))
     }
 
     /// Goes up, hashing with the neighbour that [`Rise::neighbour`] gave.
-    pub(crate) fn hash(&mut self, neighbour: Option<Node>) {
+    pub(crate) fn hash(&mut self, neighbour: Option<&Node>) {
         if let Some(neighbour) = neighbour {
             self.node = if self.index & 1 == 0 {
-                node(&self.node, &neighbour)
+                node(&self.node, neighbour)
             } else {
-                node(&neighbour, &self.node)
+                node(neighbour, &self.node)
             };
         }
         self.step();
@@ -325,6 +326,17 @@ mod tests {
             }
         }
         assert_eq!(root([0; NODE_LEN], 0, 0, &[]), None);
+    }
+
+    #[test]
+    fn a_path_has_as_many_nodes_as_there_are_neighbours() {
+        for count in 1..=300u32 {
+            let tree = Tree::new(vec![[0; NODE_LEN]; count as usize]);
+            for index in 0..count {
+                let path = tree.path(index as usize).count();
+                assert_eq!(path_len(index, count), path, "{index} of {count}");
+            }
+        }
     }
 
     #[test]

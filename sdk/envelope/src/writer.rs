@@ -22,6 +22,28 @@ impl Sink for Length {
     }
 }
 
+/// Room of a length that was measured before, written from its beginning.
+pub(crate) struct Room<'a>(&'a mut [u8]);
+
+impl<'a> Room<'a> {
+    pub(crate) const fn new(room: &'a mut [u8]) -> Self {
+        Self(room)
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Sink for Room<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some((to, rest)) = std::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) {
+            to.copy_from_slice(bytes);
+            self.0 = rest;
+        }
+    }
+}
+
 pub(crate) fn nil(out: &mut impl Sink) {
     out.put(&[0xc0]);
 }
@@ -39,8 +61,8 @@ pub(crate) fn uint(out: &mut impl Sink, value: u64) {
         0x100..=0xffff => out.put(&[0xcd, b1, b0]),
         0x1_0000..=0xffff_ffff => out.put(&[0xce, b3, b2, b1, b0]),
         _ => {
-            out.put(&[0xcf]);
-            out.put(&value.to_be_bytes());
+            let [b7, b6, b5, b4, ..] = value.to_be_bytes();
+            out.put(&[0xcf, b7, b6, b5, b4, b3, b2, b1, b0]);
         }
     }
 }
