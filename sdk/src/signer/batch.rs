@@ -1,12 +1,11 @@
 //! What goes together: which of those that wait share a signature, and which of
 //! them an envelope.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bulla_envelope::{MAX_FRAME, Sealer};
 
-use super::Waiting;
+use super::{Other, Waiting};
 use crate::letter::Letter;
 
 /// Envelopes under one signature at most. The proof grows by 24 bytes each time
@@ -29,8 +28,8 @@ const FRAME_HEAD: usize = 16;
 pub(super) struct Batch {
     /// How many of those that wait it takes.
     pub(super) len: usize,
-    /// Its frames, in order. Who has gone is in none.
-    pub(super) units: Vec<Range<usize>>,
+    /// Its envelopes, in order, by their place. Who has gone is in none.
+    pub(super) units: Vec<usize>,
     /// What it is sealed with; none if the credential has expired.
     pub(super) sealer: Option<Arc<Sealer>>,
 }
@@ -52,7 +51,7 @@ impl Batch {
             // Too near to the largest payload to carry a path.
             let is_alone = next.size + Sealer::BATCH_ROOM > limit;
             let sealer = next.letter.under.as_ref().or(in_use);
-            let first = batch.units.first().and_then(|unit| waiting.get(unit.start));
+            let first = batch.units.first().and_then(|unit| waiting.get(*unit));
             if first.is_none() {
                 batch.sealer = sealer.cloned();
             }
@@ -65,11 +64,9 @@ impl Batch {
             {
                 break;
             }
-            let rest = waiting.get(batch.len..).unwrap_or_default();
-            let frame = frame_len(rest, limit, WEIGHT.saturating_sub(weight));
-            weight += rest.iter().take(frame).map(|w| w.weight).sum::<u32>();
-            batch.units.push(batch.len..batch.len + frame);
-            batch.len += frame;
+            weight += next.weight;
+            batch.units.push(batch.len);
+            batch.len += 1;
             if is_alone {
                 break;
             }
@@ -89,24 +86,36 @@ fn may_share_batch(a: &Letter, b: &Letter) -> bool {
     (a.sharing.batch && b.sharing.batch) || a.to.is(&b.to)
 }
 
-/// How many of the messages, from the first on, make one frame: at least it.
-fn frame_len(waiting: &[Waiting], limit: usize, weight: u32) -> usize {
-    let Some((first, others)) = waiting.split_first() else {
-        return 0;
-    };
-    let mut size = first.size + Sealer::BATCH_ROOM + FRAME_HEAD + FRAME_SHARE;
-    let mut bodies = first.letter.body.len();
-    let mut taken = first.weight;
-    let fitting = others.iter().take(MAX_FRAME - 1).take_while(|next| {
-        let body = next.letter.body.len();
-        size += body + FRAME_SHARE;
-        bodies += body;
-        taken += next.weight;
-        size <= limit
-            && bodies <= FRAME_BODIES
-            && taken <= weight
-            && next.told.is_none()
-            && next.letter.fits_frame_of(&first.letter)
-    });
-    1 + fitting.count()
+/// Queues a message: in the frame of the last one, if it fits there, and by itself
+/// otherwise. Gives back what is left of one that a frame has taken.
+pub(super) fn add(waiting: &mut Vec<Waiting>, mut new: Waiting, limit: usize) -> Option<Waiting> {
+    match waiting.last_mut() {
+        Some(last) if fits(last, &new, limit) => {
+            last.weight += new.weight;
+            last.bodies += new.bodies;
+            last.others.push(Other {
+                id: new.letter.id(),
+                body: std::mem::take(&mut new.letter.body),
+            });
+            Some(new)
+        }
+        _ => {
+            waiting.push(new);
+            None
+        }
+    }
+}
+
+/// Whether an event may share the frame of others.
+fn fits(frame: &Waiting, new: &Waiting, limit: usize) -> bool {
+    // What its messages share is counted already, and so is the first.
+    let others = frame.bodies - frame.letter.body.len() + new.bodies;
+    let shares = FRAME_HEAD + FRAME_SHARE * (frame.messages() + 1);
+    frame.told.is_none()
+        && new.told.is_none()
+        && frame.messages() < MAX_FRAME
+        && frame.weight + new.weight <= WEIGHT
+        && frame.bodies + new.bodies <= FRAME_BODIES
+        && frame.size + Sealer::BATCH_ROOM + shares + others <= limit
+        && new.letter.fits_frame_of(&frame.letter)
 }
