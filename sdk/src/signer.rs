@@ -27,13 +27,12 @@ mod tests;
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::message::OutboundMessage;
-use bulla_envelope::{
-    FrameMessage, LeafHash, MAX_ENVELOPE, MessageId, SealError, SealUnit, Sealed, Sealer,
-};
+use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -148,8 +147,6 @@ struct Inner<P> {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    /// How many messages these are.
-    messages: usize,
     /// Sealed events, for those who send the next ones to drop. What a message counts
     /// references to is then counted by one core, not by two that take it from each
     /// other. Nothing lies here while the sealing task sleeps.
@@ -164,55 +161,15 @@ struct Queue {
     settled: u64,
 }
 
-/// A message, or a frame of several events: what an envelope holds.
 struct Waiting {
     letter: Box<Letter>,
-    /// Those that follow it in its frame, whose letters said the same.
-    others: Vec<Other>,
-    /// Of all of them.
     weight: u32,
-    /// How long the bodies of all of them are.
-    bodies: usize,
-    /// How long the envelope is at most if it is sealed alone.
+    /// How long its envelope is at most if it is sealed alone.
     size: usize,
     told: Option<Told>,
 }
 
-/// What an event says that shares the frame of another.
-struct Other {
-    id: MessageId,
-    body: Bytes,
-}
-
 impl Waiting {
-    fn new(letter: Box<Letter>, size: usize, told: Option<Told>) -> Self {
-        Self {
-            weight: letter.weight().min(WAITING),
-            bodies: letter.body.len(),
-            letter,
-            others: Vec::new(),
-            size,
-            told,
-        }
-    }
-
-    fn messages(&self) -> usize {
-        1 + self.others.len()
-    }
-
-    /// All of them, in the order in which they came.
-    fn frame(&self) -> impl Iterator<Item = FrameMessage<'_>> {
-        let first = FrameMessage {
-            id: self.letter.id(),
-            body: &self.letter.body,
-        };
-        let others = self.others.iter().map(|other| FrameMessage {
-            id: other.id,
-            body: &other.body,
-        });
-        std::iter::once(first).chain(others)
-    }
-
     /// Whether there is nobody any more who waits for its outcome.
     fn is_abandoned(&self) -> bool {
         self.told.as_ref().is_some_and(Told::is_given_up)
@@ -559,8 +516,8 @@ impl<P: Post> Inner<P> {
         Ok(())
     }
 
-    /// Queues a letter for which there is room, and gives what is to be dropped
-    /// without the lock: one that is sealed, and this one if a frame has taken it.
+    /// Queues a letter for which there is room, and gives one that is sealed, to be
+    /// dropped without the lock.
     #[must_use]
     fn push(
         &self,
@@ -568,16 +525,19 @@ impl<P: Post> Inner<P> {
         letter: Box<Letter>,
         size: usize,
         told: Option<Told>,
-    ) -> [Option<Waiting>; 2] {
-        let new = Waiting::new(letter, size, told);
-        let joined = batch::add(&mut queue.waiting, new, self.limit());
+    ) -> Option<Waiting> {
         queue.accepted += 1;
-        queue.messages += 1;
+        queue.waiting.push(Waiting {
+            weight: letter.weight().min(WAITING),
+            letter,
+            size,
+            told,
+        });
         if !queue.is_awake {
             queue.is_awake = true;
             self.call.notify_one();
         }
-        [joined, queue.spent.pop()]
+        queue.spent.pop()
     }
 
     /// Takes room if there is some. Who waits already comes first: what becomes
@@ -628,7 +588,7 @@ impl<P: Post> Inner<P> {
         for round in 1..=MOST_YIELDS {
             tokio::task::yield_now().await;
             let before = waiting;
-            waiting = self.queue.lock().messages;
+            waiting = self.queue.lock().waiting.len();
             let is_enough = match waiting {
                 ..WORTH_IT => waiting <= before || round >= YIELDS_FOR_MORE,
                 _ => waiting < before + FEW || waiting >= PLENTY,
@@ -644,7 +604,6 @@ impl<P: Post> Inner<P> {
         let mut spent = Vec::new();
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.waiting, taken);
-        queue.messages = 0;
         queue.is_awake = !taken.is_empty();
         if !queue.is_awake {
             std::mem::swap(&mut queue.spent, &mut spent);
@@ -674,65 +633,71 @@ impl<P: Post> Inner<P> {
         self.spend(taken);
     }
 
-    async fn send_batch(&self, batch: &mut [Waiting], units: &[usize], sealer: Option<&Sealer>) {
+    async fn send_batch(
+        &self,
+        batch: &mut [Waiting],
+        units: &[Range<usize>],
+        sealer: Option<&Sealer>,
+    ) {
         let outcomes = seal_units(batch, units, sealer);
         for (unit, sealed) in units.iter().zip(outcomes) {
-            let Some(waiting) = batch.get_mut(*unit) else {
+            let Some(messages) = batch.get_mut(unit.clone()) else {
                 continue;
             };
             match sealed {
                 Ok(sealed) => {
-                    let sent = self.post.send(&waiting.letter, sealed.bytes).await;
-                    self.settle_sent(waiting, sent.map(|()| sealed.leaf));
+                    let Some(first) = messages.first() else {
+                        continue;
+                    };
+                    let sent = self.post.send(&first.letter, sealed.bytes).await;
+                    self.settle_sent(messages, sent.map(|()| sealed.leaf));
                 }
-                Err(_) if waiting.messages() > 1 => {
-                    Box::pin(self.send_apart(waiting, sealer)).await;
+                Err(_) if messages.len() > 1 => {
+                    Box::pin(self.send_apart(messages, sealer)).await;
                 }
-                Err(failure) => self.settle_unit(waiting, Err(failure)),
+                Err(failure) => self.settle_unit(messages, Err(failure)),
             }
         }
         let weight = batch.iter().map(|waiting| waiting.weight as usize).sum();
-        let messages: usize = batch.iter().map(Waiting::messages).sum();
         self.room.add_permits(weight);
-        self.queue.lock().settled += messages as u64;
+        self.queue.lock().settled += batch.len() as u64;
         self.settled.notify_waiters();
     }
 
     /// The messages of a frame that does not seal, each by itself: none is to
-    /// suffer for another. Nobody waits for the outcome of one that shares a frame.
-    async fn send_apart(&self, frame: &Waiting, sealer: Option<&Sealer>) {
-        for message in frame.frame() {
-            let outcome = match seal_alone(&frame.letter, message, sealer) {
-                Ok(sealed) => {
-                    let sent = self.post.send(&frame.letter, sealed.bytes).await;
-                    sent.map_err(Failure::Link)
+    /// suffer for another.
+    async fn send_apart(&self, messages: &mut [Waiting], sealer: Option<&Sealer>) {
+        for message in messages {
+            let alone = std::slice::from_mut(message);
+            match seal_units(alone, std::slice::from_ref(&(0..1)), sealer).pop() {
+                Some(Ok(sealed)) => {
+                    let Some(first) = alone.first() else {
+                        continue;
+                    };
+                    let sent = self.post.send(&first.letter, sealed.bytes).await;
+                    self.settle_sent(alone, sent.map(|()| sealed.leaf));
                 }
-                Err(failure) => Err(failure),
-            };
-            match outcome {
-                Ok(()) => self.stats.count_sent(1, false),
-                Err(failure) => self.lose(&frame.letter, failure),
+                Some(Err(failure)) => self.settle_unit(alone, Err(failure)),
+                None => self.settle_unit(alone, Err(Failure::Abandoned)),
             }
         }
     }
 
-    fn settle_sent(&self, waiting: &mut Waiting, sent: Result<LeafHash, LinkError>) {
+    fn settle_sent(&self, messages: &mut [Waiting], sent: Result<LeafHash, LinkError>) {
         if sent.is_ok() {
-            let messages = waiting.messages();
-            self.stats.count_sent(messages as u64, messages > 1);
+            self.stats
+                .count_sent(messages.len() as u64, messages.len() > 1);
         }
-        self.settle_unit(waiting, sent.map_err(Failure::Link));
+        self.settle_unit(messages, sent.map_err(Failure::Link));
     }
 
     /// Tells those who wait, and counts what is lost, message by message.
-    fn settle_unit(&self, waiting: &mut Waiting, outcome: Outcome) {
-        match (waiting.told.take(), outcome) {
-            (Some(told), _) => told.tell(outcome),
-            (None, Ok(_)) => {}
-            (None, Err(failure)) => {
-                for _ in 0..waiting.messages() {
-                    self.lose(&waiting.letter, failure);
-                }
+    fn settle_unit(&self, messages: &mut [Waiting], outcome: Outcome) {
+        for message in messages {
+            match (message.told.take(), outcome) {
+                (Some(told), _) => told.tell(outcome),
+                (None, Err(failure)) => self.lose(&message.letter, failure),
+                (None, Ok(_)) => {}
             }
         }
     }
@@ -754,7 +719,7 @@ impl<P: Post> Inner<P> {
 /// An outcome for each unit, in order.
 fn seal_units(
     batch: &[Waiting],
-    units: &[usize],
+    units: &[Range<usize>],
     sealer: Option<&Sealer>,
 ) -> Vec<Result<Sealed, Failure>> {
     let Some(sealer) = sealer else {
@@ -762,22 +727,28 @@ fn seal_units(
     };
     let (end, process) = (sealer.expires_at(), LazyCell::new(std::process::id));
     let mut drafts = Vec::with_capacity(units.len());
-    let mut messages = Vec::with_capacity(units.len());
-    let mut ends = Vec::with_capacity(units.len());
-    for waiting in units.iter().filter_map(|unit| batch.get(*unit)) {
+    let mut messages = Vec::with_capacity(batch.len());
+    for waiting in units.iter().filter_map(|unit| batch.get(unit.clone())) {
         // What they share is what the first says; of times, the earliest.
-        drafts.push(waiting.letter.draft(end, || *process));
-        messages.extend(waiting.frame());
-        ends.push(messages.len());
+        if let Some(first) = waiting.first() {
+            drafts.push(first.letter.draft(end, || *process));
+        }
+        messages.extend(waiting.iter().map(|waiting| FrameMessage {
+            id: waiting.letter.id(),
+            body: &waiting.letter.body,
+        }));
     }
-    let mut start = 0;
-    let sealing: Vec<SealUnit<'_>> = drafts
+    let mut rest = messages.as_slice();
+    let sealing: Vec<SealUnit<'_>> = units
         .iter()
-        .zip(ends)
-        .map(|(draft, end)| {
-            let messages = messages.get(start..end).unwrap_or_default();
-            start = end;
-            SealUnit { draft, messages }
+        .zip(&drafts)
+        .map(|(unit, draft)| {
+            let (own, others) = rest.split_at_checked(unit.len()).unwrap_or_default();
+            rest = others;
+            SealUnit {
+                draft,
+                messages: own,
+            }
         })
         .collect();
     match sealer.seal_units(&sealing) {
@@ -793,20 +764,4 @@ fn seal_units(
             })
             .collect(),
     }
-}
-
-/// One message of a frame without the others.
-fn seal_alone(
-    letter: &Letter,
-    message: FrameMessage<'_>,
-    sealer: Option<&Sealer>,
-) -> Result<Sealed, Failure> {
-    let sealer = sealer.ok_or(Failure::CredentialExpired)?;
-    let draft = letter.draft(sealer.expires_at(), std::process::id);
-    let unit = SealUnit {
-        draft: &draft,
-        messages: &[message],
-    };
-    let mut sealed = sealer.seal_units(std::slice::from_ref(&unit))?;
-    sealed.pop().ok_or(Failure::Abandoned)
 }

@@ -1,11 +1,12 @@
 //! What goes together: which of those that wait share a signature, and which of
 //! them an envelope.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bulla_envelope::{MAX_FRAME, Sealer};
 
-use super::{Other, Waiting};
+use super::Waiting;
 use crate::letter::Letter;
 
 /// Envelopes under one signature at most. The proof grows by 24 bytes each time
@@ -28,8 +29,8 @@ const FRAME_HEAD: usize = 16;
 pub(super) struct Batch {
     /// How many of those that wait it takes.
     pub(super) len: usize,
-    /// Its envelopes, in order, by their place. Who has gone is in none.
-    pub(super) units: Vec<usize>,
+    /// Its frames, in order. Who has gone is in none.
+    pub(super) units: Vec<Range<usize>>,
     /// What it is sealed with; none if the credential has expired.
     pub(super) sealer: Option<Arc<Sealer>>,
 }
@@ -51,7 +52,7 @@ impl Batch {
             // Too near to the largest payload to carry a path.
             let is_alone = next.size + Sealer::BATCH_ROOM > limit;
             let sealer = next.letter.under.as_ref().or(in_use);
-            let first = batch.units.first().and_then(|unit| waiting.get(*unit));
+            let first = batch.units.first().and_then(|unit| waiting.get(unit.start));
             if first.is_none() {
                 batch.sealer = sealer.cloned();
             }
@@ -64,9 +65,11 @@ impl Batch {
             {
                 break;
             }
-            weight += next.weight;
-            batch.units.push(batch.len);
-            batch.len += 1;
+            let rest = waiting.get(batch.len..).unwrap_or_default();
+            let frame = frame_len(rest, limit, WEIGHT.saturating_sub(weight));
+            weight += rest.iter().take(frame).map(|w| w.weight).sum::<u32>();
+            batch.units.push(batch.len..batch.len + frame);
+            batch.len += frame;
             if is_alone {
                 break;
             }
@@ -86,36 +89,24 @@ fn may_share_batch(a: &Letter, b: &Letter) -> bool {
     (a.sharing.batch && b.sharing.batch) || a.to.is(&b.to)
 }
 
-/// Queues a message: in the frame of the last one, if it fits there, and by itself
-/// otherwise. Gives back what is left of one that a frame has taken.
-pub(super) fn add(waiting: &mut Vec<Waiting>, mut new: Waiting, limit: usize) -> Option<Waiting> {
-    match waiting.last_mut() {
-        Some(last) if fits(last, &new, limit) => {
-            last.weight += new.weight;
-            last.bodies += new.bodies;
-            last.others.push(Other {
-                id: new.letter.id(),
-                body: std::mem::take(&mut new.letter.body),
-            });
-            Some(new)
-        }
-        _ => {
-            waiting.push(new);
-            None
-        }
-    }
-}
-
-/// Whether an event may share the frame of others.
-fn fits(frame: &Waiting, new: &Waiting, limit: usize) -> bool {
-    // What its messages share is counted already, and so is the first.
-    let others = frame.bodies - frame.letter.body.len() + new.bodies;
-    let shares = FRAME_HEAD + FRAME_SHARE * (frame.messages() + 1);
-    frame.told.is_none()
-        && new.told.is_none()
-        && frame.messages() < MAX_FRAME
-        && frame.weight + new.weight <= WEIGHT
-        && frame.bodies + new.bodies <= FRAME_BODIES
-        && frame.size + Sealer::BATCH_ROOM + shares + others <= limit
-        && new.letter.fits_frame_of(&frame.letter)
+/// How many of the messages, from the first on, make one frame: at least it.
+fn frame_len(waiting: &[Waiting], limit: usize, weight: u32) -> usize {
+    let Some((first, others)) = waiting.split_first() else {
+        return 0;
+    };
+    let mut size = first.size + Sealer::BATCH_ROOM + FRAME_HEAD + FRAME_SHARE;
+    let mut bodies = first.letter.body.len();
+    let mut taken = first.weight;
+    let fitting = others.iter().take(MAX_FRAME - 1).take_while(|next| {
+        let body = next.letter.body.len();
+        size += body + FRAME_SHARE;
+        bodies += body;
+        taken += next.weight;
+        size <= limit
+            && bodies <= FRAME_BODIES
+            && taken <= weight
+            && next.told.is_none()
+            && next.letter.fits_frame_of(&first.letter)
+    });
+    1 + fitting.count()
 }
