@@ -12,6 +12,7 @@ use bulla_keyring::{NkeySeed, SigningKey};
 use bulla_policy::Policy;
 use tokio::sync::mpsc;
 
+use crate::original::OriginalToken;
 use crate::routes::Route;
 
 const MAX_PAYLOAD: usize = 64 * 1_024;
@@ -490,6 +491,21 @@ async fn frames_hold_what_says_the_same_within_their_bounds() {
         ask.purpose = Purpose::Request { reply_to };
     }
     assert_eq!(cut(&scene, asks), [[1, 1]]);
+}
+
+/// It is said once for all of them.
+#[test]
+fn a_frame_hands_on_one_clients_token() {
+    let carrying = |token: &str| {
+        let mut letter = framable("a", "x");
+        letter.carry(OriginalToken::new(token.to_owned()));
+        letter
+    };
+    let first = carrying("one");
+    assert!(carrying("one").fits_frame_of(&first));
+    assert!(!carrying("another").fits_frame_of(&first));
+    assert!(!framable("a", "x").fits_frame_of(&first));
+    assert!(!first.fits_frame_of(&framable("a", "x")));
 }
 
 /// A frame never makes what could be sent alone too large to be sent.
