@@ -209,8 +209,7 @@ impl Header {
             }
             least = key + 1;
             match field {
-                // Judged after the rest, so that a stranger's envelope is refused for
-                // what its reader cannot know at all first.
+                // Judged when all is read: what is wrong with the encoding is told first.
                 Field::Kind => kind = Some(reader.uint()?),
                 field => header.read_value(field, &mut reader)?,
             }
@@ -250,12 +249,9 @@ impl Header {
             Field::ReplyTo => self.reply_to = subject(reader, invalid)?,
             Field::ContentType => {
                 let (span, text) = reader.text(MAX_CONTENT_TYPE)?;
-                if !is_printable(text) {
-                    // Whatever is printable is UTF-8, and checked once.
+                if text.is_empty() || !is_printable(text) {
+                    // What is printable is UTF-8 too; only the rest is asked.
                     utf8(text)?;
-                    return Err(invalid);
-                }
-                if text.is_empty() {
                     return Err(invalid);
                 }
                 self.content_type = span;
