@@ -16,7 +16,6 @@ use bulla_envelope::VerifiedCredential;
 use bulla_identity::{Subject, UnixMillis, reserved};
 use bulla_keyring::KeyId;
 use bulla_policy::{Permit, Requirements};
-use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::audit::Tally;
@@ -146,8 +145,9 @@ pub(crate) struct Origins {
     generation: u64,
     /// The one that was asked for last.
     last: Option<Arc<Origin>>,
-    /// Hashed as in [`Routes`](crate::routes::Routes); all of these have proven themselves.
-    by_subject: HashMap<Box<str>, Vec<Arc<Origin>>, RandomState>,
+    /// Others choose the subjects, and the table is large: hashed so that they cannot
+    /// make them meet.
+    by_subject: HashMap<Box<str>, Vec<Arc<Origin>>>,
     count: usize,
 }
 

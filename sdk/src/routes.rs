@@ -154,8 +154,9 @@ impl Route {
     }
 }
 
-/// Hashed fast, with a seed of the process's own: who names subjects cannot foresee
-/// which of them meet.
+/// Hashed fast, with a seed of the process's own, and without a promise against who
+/// looks for subjects that meet: then a look-up compares as many names as there are, of
+/// which the bound of the table makes microseconds.
 type Shard = HashMap<Box<str>, Arc<Route>, RandomState>;
 
 /// The routes of one client.

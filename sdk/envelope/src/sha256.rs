@@ -51,7 +51,7 @@ pub(crate) fn digest(message: &[u8]) -> [u8; 32] {
 /// The hashes of two messages, side by side.
 pub(crate) fn digest_both(a: &[u8], b: &[u8]) -> [[u8; 32]; 2] {
     let (mut a, mut b) = (Hashing::new(a), Hashing::new(b));
-    // None of them is passed over: what the shorter one has left is nothing.
+    // Each takes its step, whether or not the other had one left.
     while a.step() | b.step() {}
     [a.digest(), b.digest()]
 }
