@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use bulla_envelope::{
-    CheckedEnvelope, ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope, SealedEnvelope,
-    VerifiedCredential,
+    CheckedEnvelope, DecodeError, ErrorCode, Expectation, Kind, LeafHash, OpenedEnvelope,
+    SealedEnvelope, VerifiedCredential,
 };
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
@@ -111,6 +111,8 @@ struct Arrived {
 /// delivered by itself.
 pub(crate) struct Current {
     raw: Arrived,
+    /// Decoded, ahead of its turn.
+    decoded: Option<SealedEnvelope>,
     /// How many of its messages were given or refused.
     done: usize,
     /// None before it was judged.
@@ -160,11 +162,39 @@ impl Current {
                 reply: raw.reply,
                 payload: raw.payload,
             },
+            decoded: None,
             done: 0,
             sound: None,
             share: None,
             is_seen: false,
             needs_none: false,
+        }
+    }
+
+    /// Whether nobody has looked at it yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.decoded.is_none() && self.sound.is_none()
+    }
+
+    fn decode(&mut self) -> Result<SealedEnvelope, DecodeError> {
+        match self.decoded.take() {
+            Some(decoded) => Ok(decoded),
+            None => SealedEnvelope::decode(self.raw.payload.clone()),
+        }
+    }
+
+    /// Hashes it together with the one before it, whose turn it is, if both say that
+    /// they are by the same sender: nobody makes anybody hash what would not be hashed
+    /// in its turn. What is wrong with it is found then.
+    fn hash_beside(&mut self, before: &mut SealedEnvelope) {
+        if before.is_hashed() || !self.is_new() {
+            return;
+        }
+        if let Ok(mut decoded) = self.decode() {
+            if decoded.key_id() == before.key_id() {
+                before.hash_both(&mut decoded);
+            }
+            self.decoded = Some(decoded);
         }
     }
 
@@ -200,7 +230,7 @@ impl Opener {
 
     /// Runs every check on what comes alone, as requests do.
     pub(crate) async fn receive(&self, current: &mut Current) -> Result<Received, Refused> {
-        let message = match self.next_at_once(current) {
+        let message = match self.next_at_once(current, None) {
             Some(given) => given?,
             // On the heap, as is all that is seldom waited for: the way of every
             // message is not to be as large as this.
@@ -211,14 +241,19 @@ impl Opener {
         Ok(Received { message, answer_to })
     }
 
-    /// [`Opener::next`] if nothing has to be waited for.
-    pub(crate) fn next_at_once(&self, current: &mut Current) -> Option<Result<Message, Refused>> {
+    /// [`Opener::next`] if nothing has to be waited for. What came after it, if anything
+    /// did, is prepared in passing.
+    pub(crate) fn next_at_once(
+        &self,
+        current: &mut Current,
+        after: Option<&mut Current>,
+    ) -> Option<Result<Message, Refused>> {
         let judged = self.judged();
         let sound = match &current.sound {
             Some(sound) if sound.judged == judged => sound,
             _ => {
                 let mut progress = Progress::default();
-                match self.pass_at_once(&current.raw, judged, &mut progress) {
+                match self.pass_at_once(current, after, judged, &mut progress) {
                     Ok(None) => return None,
                     Ok(Some(sound)) => current.sound.insert(sound),
                     Err(refusal) => return Some(Err(self.give_up(current, progress, &refusal))),
@@ -326,7 +361,7 @@ impl Opener {
             current.is_seen = true;
             let judged = self.judged();
             let mut progress = Progress::default();
-            match self.pass_at_once(&current.raw, judged, &mut progress) {
+            match self.pass_at_once(current, None, judged, &mut progress) {
                 Ok(Some(sound)) => {
                     current.share = self.share(&sound);
                     current.needs_none = current.share.is_none();
@@ -400,19 +435,24 @@ impl Opener {
     /// may have to be waited for; otherwise nothing, and `pass` begins anew.
     fn pass_at_once(
         &self,
-        raw: &Arrived,
+        current: &mut Current,
+        after: Option<&mut Current>,
         judged: Judged,
         progress: &mut Progress,
     ) -> Result<Option<Sound>, Refusal> {
         let (shared, now) = (&self.shared, judged.now);
         shared.control.check(now)?;
-        let sealed = SealedEnvelope::decode(raw.payload.clone())?;
+        let mut sealed = current.decode()?;
+        let raw = &current.raw;
         let Some(origin) = self.known(sealed.key_id(), &raw.subject, judged) else {
             return Ok(None);
         };
         // A chain may have keys to look up: before anything is verified twice.
         if origin.requirements.chain == Chain::Proven {
             return Ok(None);
+        }
+        if let Some(after) = after {
+            after.hash_beside(&mut sealed);
         }
         let proven = self.prove(sealed, &origin, raw, judged, progress)?;
         let attempt = shared

@@ -88,11 +88,16 @@ impl Subscription {
             if self.taken.is_empty() {
                 self.taken.push_back(Current::new(self.raw.next().await?));
             }
-            self.claim_ahead();
-            let Some(current) = self.taken.front_mut() else {
+            if self.opener.is_in_group() {
+                self.claim_ahead();
+            } else {
+                self.look_ahead();
+            }
+            let mut taken = self.taken.iter_mut();
+            let Some(current) = taken.next() else {
                 continue;
             };
-            let message = match self.opener.next_at_once(current) {
+            let message = match self.opener.next_at_once(current, taken.next()) {
                 Some(given) => given,
                 // On the heap: seldom, and larger than what every message does.
                 None => Box::pin(self.opener.next(current)).await,
@@ -155,9 +160,6 @@ impl Subscription {
     /// In a queue group a claim goes to a stream and back. While it is under
     /// way, others for what has arrived already go after it.
     fn claim_ahead(&mut self) {
-        if !self.opener.is_in_group() {
-            return;
-        }
         for place in 0..CLAIMS_AHEAD {
             if place == self.taken.len() {
                 let Some(raw) = self.raw.next().now_or_never().flatten() else {
@@ -169,6 +171,17 @@ impl Subscription {
             if !current.is_some_and(|current| self.opener.claim_ahead(current)) {
                 return;
             }
+        }
+    }
+
+    /// Takes what came after the message whose turn it is, if anything did: two are
+    /// hashed together for little more than one.
+    fn look_ahead(&mut self) {
+        if self.taken.len() == 1
+            && self.taken.front().is_some_and(Current::is_new)
+            && let Some(raw) = self.raw.next().now_or_never().flatten()
+        {
+            self.taken.push_back(Current::new(raw));
         }
     }
 

@@ -2,7 +2,7 @@
 //! itself, which comes from memory, from the wraps that ride along, or from the
 //! sender's record on the stream. A missing key is a refusal.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::StatusCode;
@@ -16,6 +16,7 @@ use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::clock;
@@ -76,6 +77,9 @@ pub(crate) struct Unlocker {
     domain: TrustDomain,
     skew: Duration,
     held: Cache<DataKeyId, Arc<OpeningKey>>,
+    /// The one that was asked for last, for as long as it is held: most often the next
+    /// message is under it too.
+    last: Mutex<Weak<OpeningKey>>,
     /// By all that an envelope says of its key, its sender among it: who names
     /// another's data key must not keep others from finding it.
     missing: Cache<KeyReference, UnlockError>,
@@ -109,6 +113,7 @@ impl Unlocker {
                 .max_capacity(MAX_KEYS)
                 .time_to_idle(IDLE)
                 .build(),
+            last: Mutex::default(),
             missing: Cache::builder()
                 .max_capacity(MAX_MISSING)
                 .time_to_live(MISSING_FOR)
@@ -157,19 +162,30 @@ impl Unlocker {
                 Suite::XWing | Suite::X25519 => Refusal::WeakSuite,
             });
         }
+        if let Some(key) = envelope.data_key().and_then(|id| self.held(&id)) {
+            return Ok(Attempt::Opened(envelope.decrypt(&key)?));
+        }
         match envelope.key_reference() {
             None => Ok(Attempt::Opened(envelope.open_clear()?)),
-            Some(reference) => match self.held.get(&reference.data_key) {
-                Some(key) => Ok(Attempt::Opened(envelope.decrypt(&key)?)),
-                None => Ok(Attempt::Locked(envelope, reference)),
-            },
+            Some(reference) => Ok(Attempt::Locked(envelope, reference)),
         }
+    }
+
+    /// A key that is held.
+    fn held(&self, id: &DataKeyId) -> Option<Arc<OpeningKey>> {
+        let last = self.last.lock().upgrade();
+        if let Some(key) = last.filter(|key| key.reference().data_key == *id) {
+            return Some(key);
+        }
+        let key = self.held.get(id)?;
+        *self.last.lock() = Arc::downgrade(&key);
+        Some(key)
     }
 
     /// The key that something else than an envelope names: its record is on the
     /// stream.
     pub(crate) async fn key(&self, reference: KeyReference) -> Unlocked {
-        match self.held.get(&reference.data_key) {
+        match self.held(&reference.data_key) {
             Some(key) => Ok(key),
             None => Box::pin(self.look_up(reference)).await,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use bulla_identity::{UnixMillis, Verified, WorkloadId};
-use bulla_keyring::{KeyId, TAG_LEN, constant_time_eq, sha256};
+use bulla_keyring::{DataKeyId, KeyId, TAG_LEN, constant_time_eq, sha256};
 
 use crate::app_headers;
 use crate::data_key::{KeyReference, OpeningKey};
@@ -337,6 +337,26 @@ impl CheckedEnvelope {
         self.authentic.key_reference()
     }
 
+    /// Names the data key that it is encrypted under, if it is; it is not yet known
+    /// to be this sender's.
+    #[must_use]
+    pub fn data_key(&self) -> Option<DataKeyId> {
+        let sealed = &*self.authentic.envelope.0;
+        Some(sealed.header.key(&sealed.bytes)?.data_key)
+    }
+
+    /// Whether all that it says of its key is this.
+    fn names(&self, reference: &KeyReference) -> bool {
+        let Parts { header, bytes, .. } = &*self.authentic.envelope.0;
+        header.key(bytes).is_some_and(|key| {
+            key.data_key == reference.data_key
+                && key.recipients == reference.recipients
+                && header.suite == reference.suite
+                && header.epoch == reference.epoch
+                && self.authentic.sender.workload == reference.sender
+        })
+    }
+
     /// The wrapped data key, if it rides along.
     #[must_use]
     pub fn inline_wraps(&self) -> Option<Bytes> {
@@ -363,13 +383,12 @@ impl CheckedEnvelope {
     /// # Errors
     /// [`OpenError`] names the first thing that does not fit.
     pub fn decrypt(self, key: &OpeningKey) -> Result<OpenedEnvelope, OpenError> {
-        let reference = self.key_reference().ok_or(OpenError::NotEncrypted)?;
         let sealed = &*self.authentic.envelope.0;
         let nonce = sealed
             .header
             .nonce(&sealed.bytes)
             .ok_or(OpenError::NotEncrypted)?;
-        if *key.reference() != reference {
+        if !self.names(key.reference()) {
             return Err(OpenError::WrongKey);
         }
         if !key.covers(sealed.header.issued_at, self.skew) {

@@ -83,8 +83,18 @@ pub(crate) fn leaf_node(leaf: &LeafHash) -> Node {
     truncate(&leaf.0)
 }
 
-/// 49 bytes, which with their padding are one block of SHA-256.
 fn node(left: &Node, right: &Node) -> Node {
+    truncate(&sha256::digest_block(&node_block(left, right)))
+}
+
+/// Two nodes, each given by what is below it, for less than twice the price of one.
+fn both_nodes(a: (&Node, &Node), b: (&Node, &Node)) -> [Node; 2] {
+    let (a, b) = (node_block(a.0, a.1), node_block(b.0, b.1));
+    sha256::digest_both_blocks(&a, &b).map(|hash| truncate(&hash))
+}
+
+/// 49 bytes, which with their padding are one block of SHA-256.
+fn node_block(left: &Node, right: &Node) -> [u8; 64] {
     const LEN: usize = 1 + 2 * NODE_LEN;
     const BITS: [u8; 2] = (8 * LEN as u16).to_be_bytes();
     let mut block = [0; 64];
@@ -97,7 +107,7 @@ fn node(left: &Node, right: &Node) -> Node {
         *bit = 0x80;
         [*high, *low] = BITS;
     }
-    truncate(&sha256::digest_block(&block))
+    block
 }
 
 fn truncate(hash: &[u8; 32]) -> Node {
@@ -120,14 +130,16 @@ impl Tree {
         let mut levels = Vec::with_capacity(11);
         let mut level = leaves;
         while level.len() > 1 {
-            let above = level
-                .chunks(2)
-                .map(|pair| match pair {
-                    [left, right] => node(left, right),
-                    [alone, ..] => *alone,
-                    [] => [0; NODE_LEN],
-                })
-                .collect();
+            let mut above = Vec::with_capacity(level.len().div_ceil(2));
+            let (fours, rest) = level.as_chunks::<4>();
+            for [a, b, c, d] in fours {
+                above.extend(both_nodes((a, b), (c, d)));
+            }
+            above.extend(rest.chunks(2).filter_map(|pair| match pair {
+                [left, right] => Some(node(left, right)),
+                [alone] => Some(*alone),
+                _ => None,
+            }));
             levels.push(std::mem::replace(&mut level, above));
         }
         levels.push(level);
