@@ -252,7 +252,7 @@ async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], si
     let from = scene.ping.clone();
     let start = Instant::now();
     let sender = tokio::spawn(async move {
-        let octets = ContentType::Other("application/octet-stream".into());
+        let octets = ContentType::OctetStream;
         for subject in subjects.iter().cycle().take(SEALED_MESSAGES) {
             let message = from.message(subject).bytes(octets.clone(), body.clone());
             message.publish().await.unwrap();
@@ -363,7 +363,7 @@ async fn sealed_latency(from: &Client, subject: &str) -> Histogram<u64> {
 }
 
 async fn ask(from: &Client, subject: &str) {
-    let octets = ContentType::Other("application/octet-stream".into());
+    let octets = ContentType::OctetStream;
     let message = from.message(subject).bytes(octets, BODY);
     message.request().await.unwrap();
 }

@@ -104,7 +104,7 @@ async fn serve(pong: &Client, subject: &str) -> Service {
 }
 
 async fn ask(from: &Client, subject: &str) {
-    let octets = ContentType::Other("application/octet-stream".into());
+    let octets = ContentType::OctetStream;
     let body = Bytes::from_static(&[7; 256]);
     let request = from.message(subject).bytes(octets, body).request();
     request.await.unwrap();
@@ -144,7 +144,7 @@ async fn events(from: &Client, to: &Client, subject: &str) -> f64 {
     let (from, subject) = (from.clone(), subject.to_owned());
     let start = Instant::now();
     let sender = tokio::spawn(async move {
-        let octets = ContentType::Other("application/octet-stream".into());
+        let octets = ContentType::OctetStream;
         let body = Bytes::from_static(&[7; 256]);
         for _ in 0..EVENTS {
             let message = from.message(&subject).bytes(octets.clone(), body.clone());

@@ -104,7 +104,7 @@ async fn child(subject: &str) {
     let client = Client::connect(ConnectOptions::from_env().unwrap())
         .await
         .unwrap();
-    let octets = ContentType::Other("application/octet-stream".into());
+    let octets = ContentType::OctetStream;
     let body = bytes::Bytes::from(vec![7; SIZE]);
     let send = async || {
         let message = client.message(subject).bytes(octets.clone(), body.clone());

@@ -178,7 +178,7 @@ impl Scene {
     /// Events to a hundred subjects in turn, each in an envelope of its own.
     async fn publish(&self, to: &str) -> Cost {
         let subjects: Vec<_> = (0..SUBJECTS).map(|n| format!("{to}.{n}")).collect();
-        let octets = ContentType::Other("application/octet-stream".into());
+        let octets = ContentType::OctetStream;
         cost(MESSAGES, async {
             for subject in subjects.iter().cycle().take(MESSAGES) {
                 let message = self.ping.message(subject).bytes(octets.clone(), BODY);
@@ -230,7 +230,7 @@ impl Scene {
     }
 
     async fn request(&self) -> (Cost, Cost) {
-        let octets = ContentType::Other("application/octet-stream".into());
+        let octets = ContentType::OctetStream;
         let own = cost(REQUESTS, async {
             for _ in 0..REQUESTS {
                 let message = self.ping.message("echo").bytes(octets.clone(), BODY);

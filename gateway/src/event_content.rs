@@ -31,7 +31,7 @@ impl EventContent {
             },
             ContentType::Json => Self::text(payload),
             ContentType::Other(_) if is_text(content_type) => Self::text(payload),
-            ContentType::Other(_) => Self::Binary(payload),
+            ContentType::OctetStream | ContentType::Other(_) => Self::Binary(payload),
         }
     }
 

@@ -15,6 +15,9 @@ pub enum ContentType {
     MessagePack,
     /// `application/json`.
     Json,
+    /// `application/octet-stream`: bytes of which nothing is said. Events and requests
+    /// with this type travel without one, and are read so: it takes no room.
+    OctetStream,
     /// Anything else: bytes that this crate carries but does not interpret.
     Other(Arc<str>),
 }
@@ -24,9 +27,11 @@ impl ContentType {
     pub const MESSAGE_PACK: &'static str = "application/msgpack";
     /// The media type of JSON payloads.
     pub const JSON: &'static str = "application/json";
+    /// The media type of bytes of which nothing is said.
+    pub const OCTET_STREAM: &'static str = "application/octet-stream";
 
     /// Reads a media type; parameters such as `; charset=utf-8` are kept only
-    /// for types other than the two that are known.
+    /// for types other than MessagePack and JSON.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let essence = text.split(';').next().unwrap_or_default().trim();
@@ -34,6 +39,8 @@ impl ContentType {
             Self::MessagePack
         } else if essence.eq_ignore_ascii_case(Self::JSON) {
             Self::Json
+        } else if text.eq_ignore_ascii_case(Self::OCTET_STREAM) {
+            Self::OctetStream
         } else {
             Self::Other(text.into())
         }
@@ -45,6 +52,7 @@ impl ContentType {
         match self {
             Self::MessagePack => Self::MESSAGE_PACK,
             Self::Json => Self::JSON,
+            Self::OctetStream => Self::OCTET_STREAM,
             Self::Other(text) => text,
         }
     }
@@ -61,6 +69,7 @@ impl ContentType {
                 Ok(json) => Ok(json.into()),
                 Err(_) => Err(PayloadError::Encode { format: JSON }),
             },
+            Self::OctetStream => Err(PayloadError::ContentType(Self::OCTET_STREAM.into())),
             Self::Other(text) => Err(PayloadError::ContentType(text.clone())),
         }
     }
@@ -81,6 +90,7 @@ impl ContentType {
                 Ok(value)
             }
             Self::Json => Ok(serde_json::from_slice(payload)?),
+            Self::OctetStream => Err(PayloadError::ContentType(Self::OCTET_STREAM.into())),
             Self::Other(text) => Err(PayloadError::ContentType(text.clone())),
         }
     }

@@ -551,7 +551,7 @@ impl Opener {
             leaf: opened.leaf(),
             content_type: opened
                 .content_type()
-                .map_or_else(unnamed_content, |text| origin.content_type(text)),
+                .map_or(ContentType::OctetStream, |text| origin.content_type(text)),
             headers: own_headers(opened),
             issued_at: opened.issued_at(),
             deadline: self.deadline(opened, judged.now),
@@ -782,15 +782,11 @@ impl Default for Progress {
     }
 }
 
+/// How a body is encoded: as its sender says, or as nobody does.
 pub(crate) fn content_type(opened: &OpenedEnvelope) -> ContentType {
     opened
         .content_type()
-        .map_or_else(unnamed_content, ContentType::parse)
-}
-
-/// How a body is encoded whose sender does not say it.
-fn unnamed_content() -> ContentType {
-    ContentType::Other("application/octet-stream".into())
+        .map_or(ContentType::OctetStream, ContentType::parse)
 }
 
 pub(crate) fn own_headers(opened: &OpenedEnvelope) -> Vec<(String, String)> {

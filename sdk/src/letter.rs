@@ -295,7 +295,7 @@ impl Letter {
                 report,
             } => Draft::error(to, *request, *index, *report, at, until),
         };
-        draft.content_type = self.content_type.as_ref().map(ContentType::as_str);
+        draft.content_type = self.named_content();
         draft.token = self.user.as_ref().map(|user| user.token().as_bytes());
         draft.limits = self.user.as_ref().and_then(User::encoded_limits);
         draft.original = self.original().map(|token| token.expose().as_bytes());
@@ -311,6 +311,17 @@ impl Letter {
         });
         draft.app_headers = self.headers();
         draft
+    }
+
+    /// The content type as the header says it. Who receives an event or a request
+    /// without one takes it for bytes; a reply without one may be the end of them all
+    /// (ENV-37).
+    fn named_content(&self) -> Option<&str> {
+        let is_reply = matches!(self.purpose, Purpose::Reply(_) | Purpose::Error { .. });
+        match self.content_type.as_ref()? {
+            ContentType::OctetStream if !is_reply => None,
+            named => Some(named.as_str()),
+        }
     }
 
     /// How replies to it prove themselves.

@@ -130,6 +130,9 @@ impl Origin {
 
     /// The content type that a header names.
     pub(crate) fn content_type(&self, text: &str) -> ContentType {
+        if text == ContentType::MESSAGE_PACK {
+            return ContentType::MessagePack;
+        }
         let mut last = self.content_type.lock();
         if last.as_str() != text {
             *last = ContentType::parse(text);

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_sdk::{Client, Message, ServiceError};
-use bulla_tests::Bus;
+use bulla_tests::{Bus, Dissected, Forger, now};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::Barrier;
 
@@ -135,6 +136,66 @@ fn signatures(envelopes: &[async_nats::Message]) -> usize {
     let all = envelopes.iter().map(|raw| &raw.payload);
     let distinct: HashSet<_> = all.map(|bytes| bytes.slice(bytes.len() - 64..)).collect();
     distinct.len()
+}
+
+/// What comes together is hashed together and judged apart: whoever is beside it, what
+/// was signed arrives, once and in order, and nothing else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_are_judged_apart() {
+    const SUBJECT: &str = "events.mixed";
+    let bus = Bus::start(POLICY).await;
+    let back = bus.client("back").await;
+    let mut events = back.subscribe(SUBJECT).await.unwrap();
+    // Two processes of one workload, each under a key of its own.
+    let processes = [
+        Forger::genuine(&bus, "front").await,
+        Forger::genuine(&bus, "front").await,
+    ];
+    let raw = bus.raw_client("front").await;
+    let send = async |bytes: Bytes| raw.publish(SUBJECT, bytes).await.unwrap();
+    let event = |process: usize, n: u32| {
+        let body = rmp_serde::to_vec(&n).unwrap();
+        processes[process].event(SUBJECT, now(), &body)
+    };
+    // Both are known before, so that nothing has to be looked up.
+    for process in [0, 1] {
+        send(event(process, 0)).await;
+        assert_eq!(events.next().await.unwrap().decode::<u32>().unwrap(), 0);
+    }
+    // By each process or bent or nonsense, beside each of these.
+    let (mut sound, mut bent, mut nonsense) = (Vec::new(), 0, 0);
+    for n in 0..400u32 {
+        let what = (n / 4 + n * n) % 5;
+        let envelope = event(usize::from(what % 2 == 1), n);
+        match what {
+            0..=2 => {
+                sound.push(n);
+                send(envelope).await;
+            }
+            3 => {
+                bent += 1;
+                let mut parts = Dissected::of(&envelope);
+                parts.body[0] ^= 1;
+                send(parts.assemble()).await;
+            }
+            _ => {
+                nonsense += 1;
+                send(envelope.slice(..envelope.len() - 1)).await;
+            }
+        }
+    }
+    sound.push(u32::MAX);
+    send(event(0, u32::MAX)).await;
+    raw.flush().await.unwrap();
+    // All of it is there before the first is asked for.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for n in sound {
+        assert_eq!(events.next().await.unwrap().decode::<u32>().unwrap(), n);
+    }
+    let stats = back.stats();
+    assert_eq!(stats.refused_for("bad_signature"), bent);
+    let refused: u64 = stats.refused().values().sum();
+    assert_eq!(refused, bent + nonsense, "{:?}", stats.refused());
 }
 
 /// Many callers ask at once, and the service answers them when all of them are there.

@@ -90,6 +90,12 @@ id = "back-listens"
 who = ["back"]
 may = ["subscribe"]
 on = ["events.*.done"]
+
+[[allow]]
+id = "wiretap-overhears"
+who = ["wiretap"]
+may = ["subscribe"]
+on = ["events.*.done"]
 "#;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use bulla_sdk::{
     CloudEvent, ContentType, Message, Reply, RequestError, SendError, ServiceError,
     ServiceErrorCode,
 };
-use bulla_tests::{Bus, BusOptions};
+use bulla_tests::{Bus, BusOptions, Dissected};
+use futures_util::StreamExt as _;
 
 use super::{POLICY, eventually};
 
@@ -164,6 +165,47 @@ async fn replies_errors_and_headers_come_back_as_sent() {
         matches!(error, RequestError::NoResponders { .. }),
         "{error}"
     );
+}
+
+/// Bytes of which nothing is said say nothing on the wire either, but in a reply, where
+/// nothing would mean the end (ENV-37).
+#[tokio::test(flavor = "multi_thread")]
+async fn octets_need_no_name_but_in_a_reply() {
+    /// The key of the content type in a header.
+    const CONTENT_TYPE: u8 = 10;
+    let bus = Bus::start(POLICY).await;
+    let (front, back) = (bus.client("front").await, bus.client("back").await);
+    let mut tap = bus.tap("events.*.done").await;
+    let mut events = back.subscribe("events.*.done").await.unwrap();
+    for (content_type, is_named) in [
+        (ContentType::OctetStream, false),
+        (ContentType::MessagePack, true),
+        (ContentType::Other("image/png".into()), true),
+    ] {
+        let message = front.message("events.image.done");
+        let message = message.bytes(content_type.clone(), "pixels");
+        message.publish().await.unwrap();
+        let event = events.next().await.unwrap();
+        assert_eq!(event.content_type(), &content_type);
+        assert_eq!(event.payload().as_ref(), b"pixels");
+        let sealed = Dissected::of(&tap.next().await.unwrap().payload);
+        let named = sealed.fields.iter().any(|(key, _)| *key == CONTENT_TYPE);
+        assert_eq!(named, is_named, "{content_type:?}");
+    }
+    let _service = back
+        .serve_raw("back.echo", async |m: Message| {
+            assert_eq!(m.content_type(), &ContentType::OctetStream);
+            Ok::<_, ServiceError>(Reply::bytes(ContentType::OctetStream, m.into_payload()))
+        })
+        .await
+        .unwrap();
+    for body in ["", "pixels"] {
+        let message = front.message("back.echo");
+        let message = message.bytes(ContentType::OctetStream, body);
+        let response = message.request().await.unwrap();
+        assert_eq!(response.content_type(), &ContentType::OctetStream);
+        assert_eq!(response.body().as_ref(), body.as_bytes());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -226,3 +226,38 @@ fn spliced_bodies_tokens_and_paths_fail() {
     parts.remove(11);
     assert_eq!(refusal(parts.encode()), "token_presence");
 }
+
+/// Hashed together they are what they are apart, whichever of both is not what was signed.
+#[test]
+fn two_that_are_hashed_together_are_judged_apart() {
+    let process = orders();
+    let credential = process.verified();
+    let sealed = batch(&process, 70);
+    let forged = |at: usize| {
+        let mut parts = Parts::of(&sealed[at].bytes);
+        parts.body[at / 2] ^= 1;
+        parts.encode()
+    };
+    for (a, b) in [(3, 4), (4, 3), (1, 69), (60, 64), (33, 33)] {
+        for (bend_a, bend_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let bytes_of = |at: usize, bend| match bend {
+                true => forged(at),
+                false => sealed[at].bytes.clone(),
+            };
+            let mut of_a = SealedEnvelope::decode(bytes_of(a, bend_a)).unwrap();
+            let mut of_b = SealedEnvelope::decode(bytes_of(b, bend_b)).unwrap();
+            assert!(!of_a.is_hashed() && !of_b.is_hashed());
+            of_a.hash_both(&mut of_b);
+            assert!(of_a.is_hashed() && of_b.is_hashed());
+            for (envelope, at, is_bent) in [(of_a, a, bend_a), (of_b, b, bend_b)] {
+                match envelope.verify(&credential) {
+                    Ok(authentic) => {
+                        assert!(!is_bent, "{at} passed");
+                        assert_eq!(authentic.leaf(), sealed[at].leaf);
+                    }
+                    Err(error) => assert!(is_bent, "{at}: {error}"),
+                }
+            }
+        }
+    }
+}
