@@ -152,6 +152,7 @@ mod outgoing;
 mod own;
 mod own_audit;
 mod pending;
+mod prefetch;
 mod private_claims;
 mod readmission;
 mod refusal;
