@@ -139,9 +139,17 @@ fn signatures(envelopes: &[async_nats::Message]) -> usize {
 }
 
 /// What comes together is hashed together and judged apart: whoever is beside it, what
-/// was signed arrives, once and in order, and nothing else does.
+/// was signed arrives, once and in order, and nothing else does. Of larger messages more
+/// than one are taken ahead.
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbours_are_judged_apart() {
+    for padding in [0, 1_200] {
+        judged_apart(padding).await;
+    }
+}
+
+async fn judged_apart(padding: usize) {
+    type Body = (u32, Vec<u8>);
     const SUBJECT: &str = "events.mixed";
     let bus = Bus::start(POLICY).await;
     let back = bus.client("back").await;
@@ -154,13 +162,14 @@ async fn neighbours_are_judged_apart() {
     let raw = bus.raw_client("front").await;
     let send = async |bytes: Bytes| raw.publish(SUBJECT, bytes).await.unwrap();
     let event = |process: usize, n: u32| {
-        let body = rmp_serde::to_vec(&n).unwrap();
+        let body = rmp_serde::to_vec(&(n, vec![1u8; padding])).unwrap();
         processes[process].event(SUBJECT, now(), &body)
     };
     // Both are known before, so that nothing has to be looked up.
     for process in [0, 1] {
         send(event(process, 0)).await;
-        assert_eq!(events.next().await.unwrap().decode::<u32>().unwrap(), 0);
+        let (n, _) = events.next().await.unwrap().decode::<Body>().unwrap();
+        assert_eq!(n, 0);
     }
     // By each process or bent or nonsense, beside each of these.
     let (mut sound, mut bent, mut nonsense) = (Vec::new(), 0, 0);
@@ -189,8 +198,9 @@ async fn neighbours_are_judged_apart() {
     raw.flush().await.unwrap();
     // All of it is there before the first is asked for.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    for n in sound {
-        assert_eq!(events.next().await.unwrap().decode::<u32>().unwrap(), n);
+    for expected in sound {
+        let (n, _) = events.next().await.unwrap().decode::<Body>().unwrap();
+        assert_eq!(n, expected, "of {padding} bytes and more");
     }
     let stats = back.stats();
     assert_eq!(stats.refused_for("bad_signature"), bent);
