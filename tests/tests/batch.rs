@@ -144,7 +144,7 @@ fn signatures(envelopes: &[async_nats::Message]) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn neighbours_are_judged_apart() {
     for padding in [0, 1_200] {
-        judged_apart(padding).await;
+        Box::pin(judged_apart(padding)).await;
     }
 }
 
