@@ -244,7 +244,7 @@ fn request_error(error: RequestError) -> BusError {
     let outcome = match &error {
         RequestError::Send(error) => send_error(error),
         RequestError::NoResponders { .. } => BusError::NoResponders,
-        RequestError::Timeout { .. } => BusError::Timeout,
+        RequestError::Timeout { .. } | RequestError::UnsoundReply { .. } => BusError::Timeout,
         RequestError::RefusedByServer { .. } => BusError::Denied { decision: None },
         RequestError::Service(error) => service_error(error),
         RequestError::Refused { decision } => BusError::Denied {

@@ -421,6 +421,24 @@ pub enum RequestError {
         /// How long was waited.
         after: Duration,
     },
+    /// What came in time does not count: it is not signed where a signature is due,
+    /// forged, for another request, from who may not serve the subject. Counted and
+    /// logged one by one; whoever sent it cannot end the wait, so this comes when a
+    /// sound reply has not.
+    #[error(
+        "no sound reply on `{subject}` within {}: {count} came and were refused, the last for `{reason}`",
+        humantime(*after)
+    )]
+    UnsoundReply {
+        /// The subject.
+        subject: String,
+        /// How long was waited.
+        after: Duration,
+        /// How many were refused.
+        count: u64,
+        /// Why the last of them was, as in the metric of refusals.
+        reason: &'static str,
+    },
     /// Whoever waits for what this request is part of waits no longer, see
     /// [`Context::remaining`](crate::Context::remaining). Nothing was sent.
     #[error("`{subject}` was not asked: the deadline of the request that caused it has passed")]

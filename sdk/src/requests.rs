@@ -37,7 +37,8 @@ use crate::user::User;
 impl Outgoing<'_> {
     /// Sends it as a request and waits for the verified reply.
     ///
-    /// Forged and unsound replies are counted and do not end the wait. The
+    /// Forged and unsound replies are counted and do not end the wait, so that nobody
+    /// can end it for others; if nothing else comes, the error says so. The
     /// time-out counts from when the message may leave, and dropping the future
     /// before that keeps it from leaving. It travels with the request, so that the
     /// service stops when nobody waits any more; inside of a handler it is no longer
@@ -72,25 +73,21 @@ impl Outgoing<'_> {
         let until = self.is_urgent.then(|| began + timeout);
         let (mut asked, letter) = self.ask(ROOM_FOR_ONE, Some(timeout), until).await?;
         let until = until.unwrap_or_else(|| Instant::now() + timeout);
-        let subject = asked.subject.clone();
-        // Pinned where it stands, and not moved into what bounds it.
-        let wait = pin!(async {
-            asked.send(letter).await?;
-            let first = asked.next().await?;
-            match first.outcome {
-                Some(outcome) if first.is_final => outcome,
-                _ => Err(RequestError::NotOneReply {
-                    subject: asked.subject.as_str().to_owned(),
-                }),
-            }
-        });
-        let outcome = tokio::time::timeout_at(until, wait).await;
-        outcome.unwrap_or_else(|_| {
-            Err(RequestError::Timeout {
-                subject: subject.as_str().to_owned(),
-                after: timeout,
-            })
-        })
+        let outcome = {
+            // Pinned where it stands, and not moved into what bounds it.
+            let wait = pin!(async {
+                asked.send(letter).await?;
+                let first = asked.next().await?;
+                match first.outcome {
+                    Some(outcome) if first.is_final => outcome,
+                    _ => Err(RequestError::NotOneReply {
+                        subject: asked.subject.as_str().to_owned(),
+                    }),
+                }
+            });
+            tokio::time::timeout_at(until, wait).await
+        };
+        outcome.unwrap_or_else(|_| Err(asked.unanswered(timeout)))
     }
 
     /// Sends it as a request and gives the verified replies, one after the
@@ -167,6 +164,7 @@ impl Outgoing<'_> {
             expected,
             order: ReplyOrder::new(),
             unread: None,
+            unsound: None,
             shared,
         };
         letter.purpose = Purpose::Request { reply_to };
@@ -273,6 +271,16 @@ struct Asked {
     /// Taken from the bus and not judged yet, with the leaf that it must be bound to:
     /// a caller that stops waiting in between loses nothing.
     unread: Option<(LeafHash, async_nats::Message)>,
+    /// What came and does not count.
+    unsound: Option<Unsound>,
+}
+
+/// Replies that were refused.
+#[derive(Debug, Clone, Copy)]
+struct Unsound {
+    count: u64,
+    /// The code of the last one's refusal.
+    last: &'static str,
 }
 
 /// A reply whose turn has come.
@@ -335,6 +343,10 @@ impl Asked {
             let judged = self.judge(leaf, raw).await;
             self.unread = None;
             if let Err(refusal) = judged {
+                self.unsound = Some(Unsound {
+                    count: self.unsound.map_or(1, |before| before.count + 1),
+                    last: refusal.code(),
+                });
                 self.shared.refuse_reply(&self.subject, &refusal);
             }
         }
@@ -459,13 +471,26 @@ impl Asked {
 
     /// Why nothing came in time.
     fn missed(&self, after: Duration) -> RequestError {
-        let subject = self.subject.as_str().to_owned();
         match self.order.missing() {
-            None => RequestError::Timeout { subject, after },
+            None => self.unanswered(after),
             Some(index) => RequestError::ReplyMissing {
-                subject,
+                subject: self.subject.as_str().to_owned(),
                 index,
                 after,
+            },
+        }
+    }
+
+    /// What it is that nothing which counts came in time.
+    fn unanswered(&self, after: Duration) -> RequestError {
+        let subject = self.subject.as_str().to_owned();
+        match self.unsound {
+            None => RequestError::Timeout { subject, after },
+            Some(Unsound { count, last }) => RequestError::UnsoundReply {
+                subject,
+                after,
+                count,
+                reason: last,
             },
         }
     }

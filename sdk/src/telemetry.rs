@@ -215,6 +215,7 @@ pub(crate) fn of_asking<T>(outcome: &Result<T, RequestError>) -> &'static str {
         Err(RequestError::Service(error)) => error.code().as_str(),
         Err(RequestError::Send(_)) => "not_sent",
         Err(RequestError::Timeout { .. } | RequestError::DeadlinePassed { .. }) => "timeout",
+        Err(RequestError::UnsoundReply { .. }) => "unsound_reply",
         Err(RequestError::NoResponders { .. }) => "no_responders",
         Err(RequestError::Refused { .. } | RequestError::RefusedByServer { .. }) => "refused",
         Err(_) => "failed",

@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_moves_back_reopens_nothing() {
+    fn attack_19_a_clock_that_moves_back_reopens_nothing() {
         let mut window = window(10, 10);
         assert_eq!(commit(&mut window, &entry(1, 1, 1, 1000), 0), Ok(()));
         // The page dies, and is buried.

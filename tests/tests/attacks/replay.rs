@@ -2,6 +2,7 @@
 
 use bulla_gateway::{Bus as _, BusEvent, SealedBus};
 use bulla_identity::Subject;
+use bulla_tests::{Dissected, bin, uint};
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
@@ -130,6 +131,10 @@ async fn attack_01_a_replay_to_a_stream_of_the_edge_that_was_just_opened_is_refu
     assert_eq!(pay.stats().refused_for("replayed"), 3);
 }
 
+/// Header keys.
+const SEQUENCE: u8 = 4;
+const IDS: u8 = 5;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_03_a_forged_message_does_not_poison_the_window() {
     let scene = Scene::start().await;
@@ -140,10 +145,30 @@ async fn attack_03_a_forged_message_does_not_poison_the_window() {
         forged[position] ^= 0x01;
         scene.inject(&subject, Some(&reply), forged.into()).await;
     }
-    for _ in 0..50 {
+    // Under the shop's own key and epoch: the highest numbers that there are, so that
+    // the window would move beyond all that follow, and those that the shop uses next,
+    // so that they would count as used. As they are, and signed by another.
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
+    let recorded = Dissected::of(&payload);
+    let highest = [u64::MAX, u64::MAX - 1, 1 << 32, 1 << 16, 4_096];
+    let mut forged = 0;
+    for (n, number) in (0..60).chain(highest).zip(0u8..) {
+        let mut other = recorded.clone();
+        other.set(SEQUENCE, uint(n));
+        other.set(IDS, bin(&[number; 16]));
+        let signed = mallory.sign(other.clone());
+        for envelope in [other.assemble(), signed] {
+            scene.inject(&subject, Some(&reply), envelope).await;
+            forged += 1;
+        }
+    }
+    for _ in 0..60 {
         scene.still_answers().await;
     }
-    assert_eq!(scene.handled(), 51);
+    assert_eq!(scene.handled(), 61);
+    let refused = scene.pay.stats().refused_for("bad_signature");
+    assert!(refused >= forged, "{:?}", scene.pay.stats().refused());
+    assert_eq!(scene.pay.stats().refused_for("replayed"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use bulla_envelope::ReplyBinding;
 use bulla_sdk::Responses;
-use bulla_tests::RawSocket;
+use bulla_tests::{Dissected, RawSocket};
 
 use super::*;
 
@@ -361,4 +361,52 @@ async fn attack_05_an_unsigned_reply_is_no_reply() {
     let error = responses.next().await.unwrap().unwrap_err();
     assert!(matches!(error, RequestError::Timeout { .. }), "{error}");
     assert!(responses.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_an_answer_without_a_signature_is_an_error_of_its_own() {
+    let mut scene = ByHand::start().await;
+    let shop = scene.shop.clone();
+    let asking = tokio::spawn(async move {
+        let message = shop.message("pay.charge").payload("10 euro");
+        message.timeout(Duration::from_secs(1)).request().await
+    });
+    let asked = scene.asked().await;
+    // What a service without Bulla would answer, and an envelope whose proof is gone.
+    let mut stripped = Dissected::of(&asked.reply(&scene.pay, 0, true));
+    stripped.set_batch_proof(0, 1, &[], &[0; 64]);
+    for payload in ["{\"ok\":true}".into(), stripped.assemble()] {
+        scene.send(&asked, payload).await;
+    }
+    // Neither ends the wait: whoever reaches the inbox could end it for everybody.
+    let error = asking.await.unwrap().unwrap_err();
+    let RequestError::UnsoundReply { count, reason, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((*count, *reason), (2, "bad_signature"));
+    assert!(error.to_string().contains("bad_signature"), "{error}");
+    // Nor does it where several are asked for.
+    let (asked, mut responses) = scene.asked_for_many().await;
+    scene.send(&asked, "{}".into()).await;
+    let error = responses.next().await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, RequestError::UnsoundReply { count: 1, .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_a_reply_in_clear_is_refused_where_encryption_is_due() {
+    let mut scene = ByHand::serving("vault.put").await;
+    // Another process of it hands in the key to encrypt to.
+    let _pay = scene.bus.client("pay").await;
+    let (asked, mut responses) = scene.asked_for_many().await;
+    // Signed by who may serve it, and for everybody to read.
+    let payload = asked.reply(&scene.pay, 0, true);
+    scene.send(&asked, payload).await;
+    let error = responses.next().await.unwrap().unwrap_err();
+    let RequestError::UnsoundReply { reason, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(reason, "not_encrypted");
 }

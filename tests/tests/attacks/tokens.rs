@@ -202,6 +202,29 @@ async fn attack_10_no_other_kind_of_token_passes_for_a_transaction_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_18_a_compressed_token_is_refused_unread() {
+    let scene = Scene::start().await;
+    let (header, claims) = scene.sound();
+    let zipped = changed(&header, "zip", json!("DEF"));
+    let encrypted = changed(
+        &changed(&zipped, "enc", json!("A256GCM")),
+        "alg",
+        json!("dir"),
+    );
+    let first = signing_input(&encrypted, &claims);
+    let first = first.split('.').next().unwrap();
+    // A block that says "258 times the byte before", over and over: a thousandfold.
+    let bomb = BASE64URL_NOPAD.encode(&[0x55; 4_096]);
+    let jwe = format!("{first}..AAAAAAAAAAAAAAAA.{bomb}.AAAAAAAAAAAAAAAAAAAAAA");
+    for token in [scene.edge.sign(&zipped, &claims), jwe] {
+        let told = scene.told(&token).await;
+        assert_eq!(scene.refusal(&token).await, told, "{token}");
+        assert!(told.starts_with("token_"), "{told}");
+    }
+    assert_eq!(scene.ran.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attack_13_a_token_is_there_exactly_when_it_was_signed_for() {
     let scene = Scene::start().await;
     let (alice, bobby) = (

@@ -257,8 +257,8 @@ async fn a_reply_of_a_revoked_workload_does_not_end_the_wait() {
     mirror.publish(inbox, reply).await.unwrap();
     eventually(|| front.stats().refused_for("workload_revoked") == 1).await;
     let outcome = request.await.unwrap();
-    assert!(
-        matches!(outcome, Err(RequestError::Timeout { .. })),
-        "{outcome:?}"
-    );
+    let Err(RequestError::UnsoundReply { reason, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(reason, "workload_revoked");
 }
