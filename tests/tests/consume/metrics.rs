@@ -66,6 +66,14 @@ on = ["shop.news"]
     let _service = mail.serve("mail.count", count).await.unwrap();
     shop.request::<_, u32>("mail.count", &1).await.unwrap();
     shop.request::<_, u32>("mail.count", &0).await.unwrap_err();
+    // Each refusal under its own reason.
+    let raw = bus.raw_client("shop").await;
+    let inbox = bus.peer_inbox("shop", "x");
+    for (payload, reason) in [(&b"{}"[..], "wrong_type"), (b"", "truncated")] {
+        let junk = raw.publish_with_reply("mail.count", inbox.clone(), payload.into());
+        junk.await.unwrap();
+        until(reason, async || mail.stats().refused_for(reason) == 1).await;
+    }
     shop.publish("shop.news", "one").await.unwrap();
     shop.publish("mail.news", "not ours").await.unwrap_err();
     let large = Bytes::from(vec![0; 2 << 20]);
@@ -119,6 +127,14 @@ on = ["shop.news"]
         format!("bulla_sdk_taken_total{{{labels}}}")
     };
     for (line, number) in [
+        (
+            "bulla_sdk_refused_total{reason=\"wrong_type\"}".to_owned(),
+            1.0,
+        ),
+        (
+            "bulla_sdk_refused_total{reason=\"truncated\"}".to_owned(),
+            1.0,
+        ),
         (settled("nak"), 2.0),
         (settled("term"), 0.0),
         (worked("ok"), 2.0),
