@@ -1,4 +1,5 @@
-//! Claims: what a workload's processes agree upon, each thing once.
+//! Claims: what a workload's processes agree upon, each thing once. ENV-45 and ENV-49 of
+//! the envelope's SPEC.md.
 //!
 //! A claim is the one record under its subject on the stream `BULLA_CLAIMS`,
 //! beneath the workload's own tag, where nobody else can write. The first writer

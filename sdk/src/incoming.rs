@@ -307,7 +307,8 @@ impl Opener {
         self.refuse(&current.raw.subject, &progress, why)
     }
 
-    /// Hands on one message of a sound envelope, or refuses it.
+    /// Hands on one message of a sound envelope, or refuses it; the others of its frame are
+    /// judged by themselves (ENV-36).
     fn give(
         &self,
         sound: &Sound,
@@ -485,7 +486,8 @@ impl Opener {
         }))
     }
 
-    /// Its sender sealed it, for here and now.
+    /// Its sender sealed it, for here and now. What is not is met with silence (ENV-35):
+    /// where to answer is set last.
     fn prove(
         &self,
         sealed: SealedEnvelope,

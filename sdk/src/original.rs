@@ -1,5 +1,5 @@
 //! The token that the user's client itself sent, handed on by the edge where a
-//! route says `carry = "original"`.
+//! route says `carry = "original"` (ENV-114).
 //!
 //! It is no authority on the bus: decisions go by the transaction token alone. It
 //! travels encrypted beside that token, never in it, from the workload that minted

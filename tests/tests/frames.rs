@@ -114,6 +114,8 @@ async fn a_dropped_next_loses_nothing() {
 
 /// Without `Current` keeping its place, the second message of a frame would be
 /// given twice or the third not at all.
+///
+/// [ENV-36]
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_message_of_a_frame_spoils_none_of_its_neighbours() {
     let bus = Bus::start(POLICY).await;

@@ -149,6 +149,7 @@ fn readable(token: &str) -> String {
     String::from_utf8(payload.unwrap()).unwrap()
 }
 
+/// [ENV-113]
 #[tokio::test(flavor = "multi_thread")]
 async fn private_claims_are_read_by_their_readers_and_by_nobody_else() {
     let scene = Scene::start().await;

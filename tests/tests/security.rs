@@ -1,5 +1,6 @@
 //! SECURITY.md names tests, and every one of them is there; its list of attacks is
-//! made from the tests' names.
+//! made from the tests' names. What the envelope's specification demands is cited where
+//! it is done and where it is tested.
 
 #![allow(
     clippy::unwrap_used,
@@ -62,9 +63,9 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-/// The names of all tests of the workspace.
-fn tests() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+/// All Rust files of the workspace, and what they hold.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut sources = Vec::new();
     let mut places = vec![root()];
     while let Some(place) = places.pop() {
         for entry in fs::read_dir(place).unwrap() {
@@ -73,11 +74,19 @@ fn tests() -> BTreeSet<String> {
             if path.is_dir() && name != "target" && !name.starts_with('.') {
                 places.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
-                names.extend(tests_of(&fs::read_to_string(&path).unwrap()));
+                let text = fs::read_to_string(&path).unwrap();
+                sources.push((path, text));
             }
         }
     }
-    names
+    sources
+}
+
+/// The names of all tests of the workspace.
+fn tests() -> BTreeSet<String> {
+    let sources = sources();
+    let names = sources.iter().flat_map(|(_, source)| tests_of(source));
+    names.collect()
 }
 
 /// Functions behind an attribute that ends in `test` or begins so.
@@ -163,4 +172,79 @@ fn every_test_that_security_names_is_there() {
         .filter(|name| !tests.contains(*name))
         .collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+/// The rules of the envelope's specification that a text names, singly or as
+/// `ENV-31 to ENV-34`, which may go over the end of a line of a comment.
+fn rules_of(text: &str, all: &BTreeSet<u16>) -> BTreeSet<u16> {
+    let text = text.replace("//!", " ").replace("///", " ");
+    let text: Vec<&str> = text.split_whitespace().collect();
+    let text = text.join(" ");
+    let mut rules = BTreeSet::new();
+    let mut rest = text.as_str();
+    let mut before: Option<u16> = None;
+    while let Some((between, tail)) = rest.split_once("ENV-") {
+        let end = tail.find(|c: char| !c.is_ascii_digit());
+        let (number, tail) = tail.split_at(end.unwrap_or(tail.len()));
+        if let Ok(rule) = number.parse() {
+            if let Some(first) = before.filter(|first| between == " to " && *first < rule) {
+                rules.extend(all.range(first..rule));
+            }
+            rules.insert(rule);
+            before = Some(rule);
+        }
+        rest = tail;
+    }
+    rules
+}
+
+#[test]
+fn every_rule_of_the_envelope_is_cited_by_code_and_by_a_test() {
+    let place = root().join("sdk/envelope");
+    let spec = fs::read_to_string(place.join("SPEC.md")).unwrap();
+    let rules: BTreeSet<u16> = spec
+        .split("**ENV-")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("**")?.0.parse().ok())
+        .collect();
+    assert!(rules.len() > 80, "{rules:?}");
+    let vectors = fs::read_to_string(place.join("testdata/vectors.json")).unwrap();
+    let (mut by_code, mut by_tests) = (BTreeSet::new(), rules_of(&vectors, &rules));
+    for (path, source) in sources() {
+        let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
+        let name = path.rsplit('/').next().unwrap();
+        let is_test = ["/tests/", "/examples/"].iter().any(|at| path.contains(at))
+            || path.starts_with("tests/")
+            || name.ends_with("tests.rs");
+        if is_test {
+            by_tests.extend(rules_of(&source, &rules));
+            continue;
+        }
+        let (code, tests) = source
+            .split_once("#[cfg(test)]\nmod tests {")
+            .unwrap_or((&source, ""));
+        by_code.extend(rules_of(code, &rules));
+        by_tests.extend(rules_of(tests, &rules));
+    }
+    let uncited = |cited: &BTreeSet<u16>| rules.difference(cited).copied().collect::<Vec<_>>();
+    assert_eq!(uncited(&by_code), [0; 0], "no code cites these");
+    assert_eq!(uncited(&by_tests), [0; 0], "no test cites these");
+    let unknown: Vec<_> = by_code.union(&by_tests).copied().collect();
+    let unknown: Vec<_> = unknown
+        .iter()
+        .filter(|rule| !rules.contains(rule))
+        .collect();
+    assert!(unknown.is_empty(), "there are no such rules: {unknown:?}");
+}
+
+#[test]
+fn every_domain_tag_is_listed_in_the_specification() {
+    let spec = fs::read_to_string(root().join("sdk/envelope/SPEC.md")).unwrap();
+    let (_, rule) = spec.split_once("**ENV-60**").unwrap();
+    let (rule, _) = rule.split_once("**ENV-61**").unwrap();
+    for tag in bulla_keyring::Tag::ALL {
+        let text = tag.as_bytes().strip_prefix(b"\xffbulla/v1/").unwrap();
+        let name = std::str::from_utf8(text.strip_suffix(b"\0").unwrap()).unwrap();
+        assert!(rule.contains(&format!("`{name}`")), "{name}");
+    }
 }

@@ -1,4 +1,5 @@
-//! Message credentials: who issues, who checks. Requests are in `request.rs`.
+//! Message credentials: who issues, who checks (SPEC.md, ENV-52 and ENV-53). Requests are
+//! in `request.rs`.
 //!
 //! ```text
 //! request    = [ statement, possession of the message key, of the token key | nil, countersignature | nil ]

@@ -197,7 +197,7 @@ impl<'a> Draft<'a> {
         self.token.filter(|_| is_open)
     }
 
-    /// The token as it stands in the encrypted content.
+    /// The token as it stands in the encrypted content (ENV-17).
     pub(crate) fn inner_token(&self) -> Option<&'a [u8]> {
         let is_open = self.encryption.is_none_or(|e| e.open_token);
         self.token.filter(|_| !is_open)

@@ -1,4 +1,5 @@
-//! What is in force at a moment, said by a broker. SPEC.md, ENV-100 and ENV-101.
+//! What is in force at a moment, said by a broker. SPEC.md, ENV-100 and
+//! ENV-101.
 //!
 //! ```text
 //! head      = [ statement, signature by an issuing key of the bundle ]

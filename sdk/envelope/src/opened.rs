@@ -219,7 +219,7 @@ impl AuthenticEnvelope {
         self.leaf
     }
 
-    /// Compares the envelope with how it came.
+    /// Compares the envelope with how it came: ENV-31 to ENV-34.
     ///
     /// # Errors
     /// [`CheckError`] names the first thing that does not fit.

@@ -1,4 +1,4 @@
-//! A strict MessagePack reader: every value has exactly one accepted encoding.
+//! A strict MessagePack reader: every value has exactly one accepted encoding (SPEC.md, ENV-2).
 //!
 //! Lengths are compared with the caller's limit and with what is left before
 //! anything is taken, and nothing is ever allocated here, so a length bomb

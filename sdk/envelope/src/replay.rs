@@ -1,4 +1,5 @@
 //! Replay: an exact memory of what was accepted, for as long as it could come again.
+//! SPEC.md, ENV-40 to ENV-44.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Requests for message credentials: who asks, and who vouches. SPEC.md, ENV-50.
+//! Requests for message credentials: who asks, and who vouches. SPEC.md, ENV-50 and
+//! ENV-51.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! What a receiver remembers of batches whose signature it has verified, so
-//! that the rest of a batch costs a hash or so each instead of a signature.
+//! that the rest of a batch costs a hash or so each instead of a signature. What is left
+//! out never changes a verdict (SPEC.md, ENV-25).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -232,9 +232,10 @@ impl VerifyError {
 }
 
 impl SealedEnvelope {
-    /// Decodes strictly: each envelope has exactly one encoding.
+    /// Decodes strictly: each envelope has exactly one encoding (ENV-1), and versions that
+    /// are not known are refused as such, whatever follows (ENV-5, ENV-61).
     ///
-    /// The bytes are kept and pointed into, never copied; work and memory are
+    /// The bytes are kept and pointed into, never copied or encoded anew (ENV-3); work and memory are
     /// bounded by their length and by the format's limits.
     ///
     /// # Errors

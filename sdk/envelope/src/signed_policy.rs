@@ -1,4 +1,5 @@
-//! Policies that the policy key signed: the one in force, and one on trial.
+//! Policies that the policy key signed: the one in force, and one on trial. SPEC.md,
+//! ENV-56, ENV-57 and ENV-59.
 //!
 //! ```text
 //! policy    = [ statement, signature by a policy key of the bundle ]

@@ -1,4 +1,5 @@
-//! The hash tree under one signature: RFC 9162 with nodes of 24 bytes.
+//! The hash tree under one signature: RFC 9162 with nodes of 24 bytes. SPEC.md, ENV-20 to
+//! ENV-24.
 //!
 //! ```text
 //! leaf = SHA-256(0x00 ‖ version ‖ u32 len(header) ‖ header ‖ SHA-256(body))      32 bytes

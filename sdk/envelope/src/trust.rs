@@ -1,4 +1,5 @@
 //! What the offline root vouches for, and what is alike of all that authorities sign.
+//! SPEC.md, ENV-55, ENV-57 and ENV-58.
 //!
 //! ```text
 //! bundle    = [ statement, signature by the root ]

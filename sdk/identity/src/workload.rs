@@ -1,4 +1,4 @@
-//! Who speaks: trust domains and workloads.
+//! Who speaks: trust domains and workloads. ENV-54 of the envelope's SPEC.md.
 
 use std::fmt;
 use std::sync::Arc;
@@ -360,6 +360,7 @@ mod tests {
         }
     }
 
+    /// [ENV-54]
     #[test]
     fn the_tag_is_fixed_by_the_id() {
         let id = WorkloadId::parse("spiffe://acme.example/orders").unwrap();

@@ -1,4 +1,5 @@
-//! Domain separation: what signed, hashed, derived or encrypted bytes say.
+//! Domain separation: what signed, hashed, derived or encrypted bytes say. ENV-60 of the
+//! envelope's SPEC.md lists the names.
 
 /// Defines the tags at one place, so that none is missing in `ALL`.
 macro_rules! tags {

@@ -1,4 +1,4 @@
-//! A stored message on its way in.
+//! A stored message on its way in: ENV-46 and ENV-47 of the envelope's SPEC.md.
 //!
 //! Time is the stream's: credential, envelope and user's token are judged as of
 //! when the stream stored the message, and for as long after that as the

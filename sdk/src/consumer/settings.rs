@@ -1,4 +1,5 @@
-//! Whether a stream keeps what its replay rule stands on.
+//! Whether a stream keeps what its replay rule stands on. ENV-48 and ENV-49 of the
+//! envelope's SPEC.md.
 //!
 //! | the policy calls it | a copy of a message is found by | so the stream must be |
 //! |---|---|---|
@@ -175,6 +176,7 @@ mod tests {
         }
     }
 
+    /// [ENV-48]
     #[test]
     fn each_setting_that_forgets_or_repeats_is_a_fault() {
         for (key, value) in [

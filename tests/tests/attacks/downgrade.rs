@@ -67,6 +67,7 @@ async fn attack_06_a_request_without_its_signature_is_refused() {
     assert_eq!(scene.handled(), 2);
 }
 
+/// [ENV-61]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_06_another_version_or_suite_is_refused() {
     let scene = Scene::start().await;

@@ -34,6 +34,7 @@ async fn attack_02_redelivery_is_not_replay() {
     }
 }
 
+/// [ENV-46]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_02_a_copy_under_a_new_stream_sequence_is_refused() {
     let bus = Bus::start(POLICY).await;
@@ -94,6 +95,8 @@ async fn attack_02_a_copy_after_the_window_of_ids_is_refused() {
 }
 
 /// A work queue forgets the ids of what it no longer holds, once it restarts.
+///
+/// [ENV-49]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_02_a_copy_that_a_work_queue_has_forgotten_is_refused() {
     let mut bus = Bus::start(POLICY).await;

@@ -8,6 +8,7 @@ use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
 
 use super::*;
 
+/// [ENV-47]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_outlives_its_senders_credential_and_its_users_token() {
     let bus = Bus::start_with(BusOptions {
@@ -101,6 +102,7 @@ async fn a_workload_that_was_dropped_is_refused_whenever_it_was_stored() {
     assert_eq!(state(&bus, "ORDERS", "mail").await.2, 0);
 }
 
+/// [ENV-46]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_envelope_that_reached_its_stream_too_late_is_refused() {
     let bus = Bus::start(POLICY).await;

@@ -104,6 +104,7 @@ fn reason(outcome: Result<Option<Entry>, BucketError>) -> &'static str {
     outcome.expect_err("it is not believed").code()
 }
 
+/// [ENV-135]
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_written_read_followed_and_deleted() {
     let bus = Bus::start(VALUES).await;
@@ -178,6 +179,7 @@ async fn values_are_written_read_followed_and_deleted() {
     assert_eq!(mail.stats().refused().len(), 0, "{:?}", mail.stats());
 }
 
+/// [ENV-133]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_misses_nothing_that_came_while_it_was_cut_off() {
     let bus = Bus::start(VALUES).await;
@@ -275,6 +277,8 @@ async fn attack_02_a_value_stored_a_second_time_is_refused() {
 }
 
 /// Whoever runs the stream shows an older value as the newest.
+///
+/// [ENV-134]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_02_a_reader_does_not_go_back_with_its_bucket() {
     let bus = Bus::start(VALUES).await;
@@ -326,6 +330,7 @@ async fn attack_06_what_is_not_sealed_is_no_value_and_no_deletion() {
     assert_eq!(reason(read.newest("eu.17").await), "stored_mark_mismatch");
 }
 
+/// [ENV-132]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_14_a_value_is_written_for_who_may() {
     let bus = Bus::start(VALUES).await;

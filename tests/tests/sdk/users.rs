@@ -299,6 +299,8 @@ async fn attack_10_tokens_that_nobody_may_mint_are_refused() {
 
 /// A token whose signature is none: its minter's own envelope vouches for it, as far as
 /// that reaches and no further.
+///
+/// [ENV-115]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_10_only_the_credential_that_a_token_names_vouches_for_it() {
     const SEED: [u8; 32] = [42; 32];

@@ -453,6 +453,7 @@ fn a_retired_or_used_up_or_forked_key_seals_nothing() {
     );
 }
 
+/// [ENV-75]
 #[test]
 fn no_two_envelopes_share_a_nonce() {
     let sender = orders();
