@@ -1,7 +1,7 @@
 //! 12, 28, 29: keys that nobody issued, not for this, or in another's place.
 
 use bulla_identity::{WorkloadId, reserved};
-use bulla_tests::Pki;
+use bulla_tests::{Dissected, Pki, bin};
 
 use super::*;
 
@@ -174,4 +174,33 @@ async fn attack_12_a_stolen_seed_is_told_by_a_process_that_is_alone() {
         assert!(tokio::time::Instant::now() < deadline, "no alarm");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Header key.
+const KEY_ID: u8 = 2;
+/// More than are looked up in a second.
+const FLOOD: u16 = 6_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_18_a_flood_of_unknown_keys_is_not_looked_up_one_by_one() {
+    let scene = Scene::start().await;
+    scene.still_answers().await;
+    let mallory = Forger::genuine(&scene.bus, "mallory").await;
+    let reply_to = scene.bus.peer_inbox("mallory", "x");
+    let own = Dissected::of(&request_of(&mallory, "pay.refund", &reply_to));
+    for n in 0..FLOOD {
+        let mut other = own.clone();
+        let mut key_id = [0x5a; 16];
+        key_id[..2].copy_from_slice(&n.to_be_bytes());
+        other.set(KEY_ID, bin(&key_id));
+        scene
+            .inject("pay.refund", Some(&reply_to), other.assemble())
+            .await;
+    }
+    // Who is known is heard all the same.
+    scene.still_answers().await;
+    let count = |code| scene.pay.stats().refused_for(code);
+    eventually(|| count("lookup_throttled") + count("unknown_key") == u64::from(FLOOD)).await;
+    assert!(count("lookup_throttled") > u64::from(FLOOD) / 4);
+    assert_eq!(scene.handled(), 2);
 }

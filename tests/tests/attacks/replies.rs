@@ -302,6 +302,20 @@ async fn attack_05_a_dropped_reply_is_told_by_its_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_05_replies_far_ahead_of_their_turn_take_no_room() {
+    let mut scene = ByHand::start().await;
+    let (asked, mut responses) = scene.asked_for_many().await;
+    let binding = asked.binding(u32::MAX, false);
+    let far = scene.pay.numbered_reply(&asked.reply_to, binding, b"x");
+    scene.send(&asked, far).await;
+    let first = asked.reply(&scene.pay, 0, true);
+    scene.send(&asked, first).await;
+    assert!(responses.next().await.unwrap().is_ok());
+    assert!(responses.next().await.is_none());
+    assert_eq!(scene.refused("reply_too_far_ahead"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attack_05_the_first_of_several_replies_is_not_the_answer() {
     let mut scene = ByHand::start().await;
     let shop = scene.shop.clone();

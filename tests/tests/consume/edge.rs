@@ -154,15 +154,23 @@ impl Events {
     }
 }
 
-/// An issuer of access tokens, and one of them.
+/// An issuer of access tokens, and one of Alice's.
 async fn issuer() -> (String, String) {
+    let (url, [token]) = issuer_for(["alice"]).await;
+    (url, token)
+}
+
+/// An issuer of access tokens, and one of each user's.
+async fn issuer_for<const N: usize>(users: [&str; N]) -> (String, [String; N]) {
     let key = SigningKey::from_seed(&[3; 32]);
     let url = serve_keys(&key_set(&key)).await;
     let at = now().as_secs();
-    let claims = json!({"iss": url, "aud": "https://shop.example", "sub": "alice", "client_id": "c",
-        "jti": "j", "iat": at, "exp": at + 300});
-    let token = access_token(&key, &claims);
-    (url, token)
+    let tokens = users.map(|user| {
+        let claims = json!({"iss": url, "aud": "https://shop.example", "sub": user,
+            "client_id": "c", "jti": "j", "iat": at, "exp": at + 300});
+        access_token(&key, &claims)
+    });
+    (url, tokens)
 }
 
 async fn messages(bus: &Bus) -> u64 {
@@ -213,6 +221,34 @@ async fn a_request_that_two_nodes_get_is_appended_once() {
         passed += usize::from(status != 429);
     }
     assert_eq!(passed, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_27_a_key_that_another_user_has_used_swallows_no_order() {
+    let bus = Bus::start(&format!("{POLICY}{EDGE}")).await;
+    let (url, [mallory, alice]) = issuer_for(["mallory", "alice"]).await;
+    let (first, second) = (
+        Node::start(&bus, &url, 5).await,
+        Node::start(&bus, &url, 6).await,
+    );
+    eventually(async || first.order(&mallory, "k", "milk").await.status() == 202).await;
+    assert_eq!(messages(&bus).await, 1);
+    // The same key, on the node that has seen it and on another, for the same and for
+    // something else.
+    for (node, item) in [(&first, "milk"), (&second, "milk")] {
+        let answer = node.order(&alice, "k", item).await;
+        assert_eq!(answer.status(), 202);
+        assert_eq!(messages(&bus).await, 2, "hers, once");
+    }
+    let other = second.order(&alice, "k", "tea").await;
+    assert_eq!(other.status(), 422);
+    let mail = bus.client("mail").await;
+    let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    for user in ["mallory", "alice"] {
+        let delivery = next(&mut consumer).await.unwrap();
+        assert_eq!(delivery.message().user().unwrap().principal(), user);
+        delivery.ack().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
