@@ -8,6 +8,7 @@
 //! pubsub.signed.N             N-byte events to 100 subjects in turn: one envelope each
 //! pubsub.framed.N             N-byte events to one subject: frames
 //! pubsub.encrypted.N, pubsub.framed_encrypted.N    the same, encrypted
+//! pubsub.….cpu                processor time of publisher and subscriber for each message
 //! rr.signed.p50, rr.mac.p50   a request and its reply, one after the other
 //! rr.signed.64way             64 callers at once, requests a second
 //! ```
@@ -22,6 +23,7 @@ use bulla_tests::Bus;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 7;
 const RAW_MESSAGES: usize = 60_000;
@@ -208,20 +210,66 @@ async fn pubsub(
     };
     let raw_pattern = pattern(if many { "raw.many" } else { "raw.one" });
     let own_pattern = pattern(prefix);
-    let mut rounds = Vec::new();
+    let (mut rates, mut cpu) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         let raw = raw_throughput(scene, &raw_pattern, &theirs, size).await;
         let sealed = sealed_throughput(scene, &own_pattern, &own, size).await;
-        eprintln!("{name}, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
+        eprintln!(
+            "{name}, round {round}: sealed {:.0}/s {:.0} ns, raw {:.0}/s {:.0} ns",
+            sealed.rate, sealed.cpu, raw.rate, raw.cpu
+        );
         // The first round warms up.
         if round > 0 {
-            rounds.push((sealed, raw));
+            rates.push((sealed.rate, raw.rate));
+            cpu.push((sealed.cpu, raw.cpu));
         }
     }
-    report.compare(name, "msg/s", &rounds);
+    report.compare(name, "msg/s", &rates);
+    report.compare(format!("{name}.cpu"), "ns/msg", &cpu);
 }
 
-async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> f64 {
+/// How fast messages went through.
+struct Pace {
+    /// Messages a second.
+    rate: f64,
+    /// Nanoseconds of processor time of this process for each: publisher and subscriber,
+    /// without nats-server. It moves far less than rates do.
+    cpu: f64,
+}
+
+/// Between two looks at the clocks.
+struct Stopwatch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self {
+            wall: Instant::now(),
+            cpu: cpu_time(),
+        }
+    }
+
+    fn pace(&self, messages: usize) -> Pace {
+        let (wall, cpu) = (self.wall.elapsed(), cpu_time() - self.cpu);
+        Pace {
+            rate: messages as f64 / wall.as_secs_f64(),
+            cpu: cpu.as_nanos() as f64 / messages as f64,
+        }
+    }
+}
+
+/// The processor time of all threads of this process.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.try_into().unwrap(),
+        time.tv_nsec.try_into().unwrap(),
+    )
+}
+
+async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> Pace {
     let to = &scene.raw_pong;
     let mut subscription = to.subscribe(pattern.to_owned()).await.unwrap();
     to.flush().await.unwrap();
@@ -230,7 +278,7 @@ async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size:
     // As cheap as it gets: no text is turned into a subject on the way.
     let subjects: Vec<async_nats::Subject> = subjects.iter().map(|s| s.as_str().into()).collect();
     let from = scene.raw_ping.clone();
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let sender = tokio::spawn(async move {
         for subject in subjects.iter().cycle().take(RAW_MESSAGES) {
             from.publish(subject.clone(), body.clone()).await.unwrap();
@@ -240,17 +288,22 @@ async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size:
     for _ in 0..RAW_MESSAGES {
         subscription.next().await.unwrap();
     }
-    let rate = RAW_MESSAGES as f64 / start.elapsed().as_secs_f64();
+    let pace = watch.pace(RAW_MESSAGES);
     sender.await.unwrap();
-    rate
+    pace
 }
 
-async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> f64 {
+async fn sealed_throughput(
+    scene: &Scene,
+    pattern: &str,
+    subjects: &[String],
+    size: usize,
+) -> Pace {
     let mut subscription = scene.pong.subscribe(pattern).await.unwrap();
     let body = Bytes::from(vec![7u8; size]);
     let subjects = subjects.to_owned();
     let from = scene.ping.clone();
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let sender = tokio::spawn(async move {
         let octets = ContentType::OctetStream;
         for subject in subjects.iter().cycle().take(SEALED_MESSAGES) {
@@ -262,9 +315,9 @@ async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], si
     for _ in 0..SEALED_MESSAGES {
         subscription.next().await.unwrap();
     }
-    let rate = SEALED_MESSAGES as f64 / start.elapsed().as_secs_f64();
+    let pace = watch.pace(SEALED_MESSAGES);
     sender.await.unwrap();
-    rate
+    pace
 }
 
 async fn requests(scene: &Scene, wanted: &Wanted, report: &mut Report) {
