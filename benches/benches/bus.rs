@@ -293,12 +293,7 @@ async fn raw_throughput(scene: &Scene, pattern: &str, subjects: &[String], size:
     pace
 }
 
-async fn sealed_throughput(
-    scene: &Scene,
-    pattern: &str,
-    subjects: &[String],
-    size: usize,
-) -> Pace {
+async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], size: usize) -> Pace {
     let mut subscription = scene.pong.subscribe(pattern).await.unwrap();
     let body = Bytes::from(vec![7u8; size]);
     let subjects = subjects.to_owned();
