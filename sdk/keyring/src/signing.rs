@@ -11,6 +11,7 @@ use std::fmt;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::Verifier as _;
+use zeroize::Zeroize;
 
 use bulla_identity::{Nkey, NkeyKind};
 
@@ -277,6 +278,13 @@ impl Signature {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 64] {
         &self.0
+    }
+}
+
+/// For the few signatures that a secret is made of.
+impl Zeroize for Signature {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -12,9 +12,10 @@ use std::os::unix::fs::FileExt as _;
 
 use bulla_identity::{NkeyKind, WorkloadId};
 use bulla_keyring::{
-    AuthorityRole, AuthoritySeed, CurveSeed, DataKey, ExchangeSecret, KemSecret, KemSuite,
-    NkeySeed, NonceLanes, SigningKey, Tag,
+    AuthorityRole, AuthoritySeed, CertifiedKey, CurveSeed, DataKey, ExchangeSecret, KemSecret,
+    KemSuite, NkeySeed, NonceLanes, SigningKey, Tag,
 };
+use zeroize::Zeroizing;
 
 /// Bytes looked at together.
 const CHUNK: usize = 32 * 1024;
@@ -80,6 +81,36 @@ fn assert_wiped<T>(what: &str, secret: &[u8; 32], make: impl FnOnce(&[u8; 32]) -
     assert_eq!(copies(secret), 0, "{what}: left behind");
 }
 
+/// The seed as a key file has it.
+fn pkcs8_pem(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    let mut der = Zeroizing::new(
+        *b"0.\x02\x01\x000\x05\x06\x03+ep\x04\x22\x04\x20________________________________",
+    );
+    der[16..].copy_from_slice(seed);
+    let mut pem = Zeroizing::new(vec![0; 64]);
+    data_encoding::BASE64.encode_mut(&*der, &mut pem);
+    Zeroizing::new(
+        [
+            b"-----BEGIN PRIVATE KEY-----\n",
+            pem.as_slice(),
+            b"\n-----END PRIVATE KEY-----\n",
+        ]
+        .concat(),
+    )
+}
+
+/// Signed by the seed's key, for its own public half.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFjCByaADAgECAhQ/aidEi9Mp2XaP6R9IeaoruKIhkzAFBgMrZXAwADAgFw0y
+NjExMjcwNDMxNDlaGA8yMTI2MTEwMzA0MzE0OVowADAqMAUGAytlcAMhAJWK9gPs
+yUgRAViAuhbeZy06DHVEEaYcINBjkV8aK0v/o1MwUTAdBgNVHQ4EFgQURJtTMOx3
+W/62SgWcOb0Ssnj1k2AwHwYDVR0jBBgwFoAURJtTMOx3W/62SgWcOb0Ssnj1k2Aw
+DwYDVR0TAQH/BAUwAwEB/zAFBgMrZXADQQDQAeUw3J/TVFAR7qXUUqriE0rVfzxa
+fFf5AjGOLO7C7nX5GxQplclLA8+IuppDsye6fRdZe9xvxXje1+0pcvcC
+-----END CERTIFICATE-----
+";
+
 /// One test, hence one thread: an allocation that another one frees or makes
 /// would lie elsewhere.
 #[test]
@@ -110,6 +141,23 @@ fn dropped_keys_are_gone_from_the_heap() {
             drop(parsed.kem_secret(suite, 1, &workload));
         }
         parsed
+    });
+    // Its digits are looked for; all but the last 32 lie further ahead.
+    let mut digits = [0; 32];
+    let text = NkeySeed::from_random(NkeyKind::User, &seed).unwrap();
+    digits.copy_from_slice(&text.to_seed_text().as_bytes()[26..]);
+    drop(text);
+    assert_wiped("SecretString", &digits, |_| {
+        let key = NkeySeed::from_random(NkeyKind::User, &seed).unwrap();
+        let text = key.to_seed_text();
+        assert!(NkeySeed::parse(&text).is_ok());
+        text.clone()
+    });
+    assert_wiped("CertifiedKey", &seed, |seed| {
+        let key = pkcs8_pem(seed);
+        let certified = CertifiedKey::from_pem(CERTIFICATE.as_bytes(), &key).unwrap();
+        let _ = certified.sign(Tag::CertificateCountersignature, &[b"request"]);
+        certified
     });
     assert_wiped("CurveSeed", &seed, |seed| {
         let key = CurveSeed::from_random(seed);

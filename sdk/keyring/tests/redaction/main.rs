@@ -4,31 +4,27 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    unreachable_pub
 )]
+
+use std::fmt::Debug;
 
 use bulla_identity::NkeyKind;
 use bulla_keyring::{
-    AuthorityKey, AuthorityRole, AuthoritySeed, CurveSeed, DataKey, ExchangeSecret, KemSecret,
-    KemSuite, NkeySeed, SigningKey,
+    AuthorityKey, AuthorityRole, AuthoritySeed, CertifiedKey, CurveSeed, DataKey, ExchangeSecret,
+    KemSecret, KemSuite, NkeySeed, SigningKey,
 };
-use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+use rcgen::{CertificateParams, KeyPair};
 
-fn assert_redacted(what: &str, seed: &[u8; 32], texts: &[&str], debug: &str) {
-    let decimal = format!("{:?}", &seed[..4]);
-    for spelling in [
-        HEXLOWER.encode(&seed[..6]),
-        HEXUPPER.encode(&seed[..6]),
-        BASE64.encode(&seed[..9]),
-        BASE64URL_NOPAD.encode(&seed[..9]),
-        BASE32_NOPAD.encode(&seed[..10]),
-        decimal.trim_matches(['[', ']']).to_owned(),
-    ] {
-        assert!(
-            !debug.contains(&spelling),
-            "{what} prints its secret: {debug}"
-        );
-    }
+mod spellings;
+
+use spellings::assert_unprinted;
+
+#[track_caller]
+fn assert_redacted(what: &str, seed: &[u8; 32], texts: &[&str], debug: &dyn Debug) {
+    assert_unprinted(what, debug, &[seed]);
+    let debug = format!("{debug:?} {debug:#?}");
     for text in texts {
         // Every stretch of 12 characters of the textual form.
         for window in text.as_bytes().windows(12) {
@@ -46,7 +42,7 @@ fn debug_of_a_secret_holds_no_key_bytes() {
     let seed: [u8; 32] = std::array::from_fn(|i| 0x91u8.wrapping_mul(i as u8 + 3) ^ 0x5a);
 
     let key = SigningKey::from_seed(&seed);
-    assert_redacted("SigningKey", &seed, &[], &format!("{key:?} {key:#?}"));
+    assert_redacted("SigningKey", &seed, &[], &key);
 
     for kind in [
         NkeyKind::User,
@@ -56,39 +52,33 @@ fn debug_of_a_secret_holds_no_key_bytes() {
     ] {
         let nkey = NkeySeed::from_random(kind, &seed).unwrap();
         let text = nkey.to_seed_text();
-        assert_redacted("NkeySeed", &seed, &[&text], &format!("{nkey:?} {nkey:#?}"));
-        assert_redacted(
-            "SecretString",
-            &seed,
-            &[&text],
-            &format!("{text:?} {text:#?}"),
-        );
+        assert_redacted("NkeySeed", &seed, &[&text], &nkey);
+        assert_redacted("SecretString", &seed, &[&text], &text);
     }
 
     let curve = CurveSeed::from_random(&seed);
     let text = curve.to_seed_text();
-    assert_redacted(
-        "CurveSeed",
-        &seed,
-        &[&text],
-        &format!("{curve:?} {curve:#?}"),
+    assert_redacted("CurveSeed", &seed, &[&text], &curve);
+
+    let peer = CurveSeed::from_random(&[9; 32]);
+    let shared = curve.shared_with(&peer.public()).unwrap();
+    assert_redacted("CurveBox", &seed, &[&text], &shared);
+    assert_eq!(
+        format!("{shared:?}"),
+        format!("CurveBox(with {})", peer.public()),
+        "nothing of what the two share"
     );
 
     let data = DataKey::from_random(&seed);
-    assert_redacted("DataKey", &seed, &[], &format!("{data:?} {data:#?}"));
+    assert_redacted("DataKey", &seed, &[], &data);
 
     for suite in KemSuite::ALL {
         let kem = KemSecret::from_seed(suite, &seed);
-        assert_redacted("KemSecret", &seed, &[], &format!("{kem:?} {kem:#?}"));
+        assert_redacted("KemSecret", &seed, &[], &kem);
     }
 
     let exchange = ExchangeSecret::from_seed(&seed);
-    assert_redacted(
-        "ExchangeSecret",
-        &seed,
-        &[],
-        &format!("{exchange:?} {exchange:#?}"),
-    );
+    assert_redacted("ExchangeSecret", &seed, &[], &exchange);
     let peer = *ExchangeSecret::from_seed(&[9; 32]).public();
     let mac = exchange.mac_key(&peer, &[1; 32], &[2; 32]).unwrap();
     let debug = format!("{mac:?} {mac:#?}");
@@ -104,13 +94,33 @@ fn debug_of_a_secret_holds_no_key_bytes() {
     ] {
         let authority = AuthoritySeed::from_random(role, &seed);
         let text = authority.to_secret_text();
-        let debug = format!("{authority:?} {authority:#?}");
         assert_redacted(
             "AuthoritySeed",
             &seed,
             &[text.split(':').next_back().unwrap()],
-            &debug,
+            &authority,
         );
+    }
+}
+
+/// With the key of the file, in both kinds.
+#[test]
+fn debug_of_a_certified_key_holds_no_key_bytes() {
+    for kind in [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256] {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let params = CertificateParams::new(Vec::new()).unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        let der = key.serialize_der();
+        let certified = CertifiedKey::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes());
+        let certified = certified.unwrap();
+        // Algorithm and lengths come first in it; of P-256 the public half last.
+        let secrets: Vec<&[u8]> = match der.len() {
+            ..100 => vec![&der[der.len() - 32..]],
+            _ => vec![&der[36..68]],
+        };
+        assert_unprinted("CertifiedKey", &certified, &secrets);
+        let pem = key.serialize_pem();
+        assert_unprinted("CertifiedKey", &certified, &[pem[28..].as_bytes()]);
     }
 }
 
@@ -161,6 +171,7 @@ fn errors_hold_no_key_bytes() {
     note(bad.as_ref().err().map(|error| error as _));
 
     for error in errors {
+        let error = format_args!("{error}");
         assert_redacted("an error", &seed, &[&text[2..], &authority[20..]], &error);
     }
 }
