@@ -319,10 +319,21 @@ fn check_kind(kind: Kind) -> Result<(), AncestryError> {
 
 /// One ancestor of an authentic envelope: certainly the one that is meant, and
 /// not yet proven to be authentic itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Ancestor<'a> {
     bytes: &'a [u8],
     linked: &'a LinkedAncestor,
+}
+
+/// Shows which it is, not the envelope that shows it.
+impl fmt::Debug for Ancestor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ancestor")
+            .field("kind", &self.kind())
+            .field("key_id", &self.key_id())
+            .field("leaf", &self.linked.leaf)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Ancestor<'a> {

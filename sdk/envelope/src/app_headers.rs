@@ -1,5 +1,7 @@
 //! Headers that an application adds to its message.
 
+use std::fmt;
+
 use crate::limits::{
     MAX_APP_HEADER_NAME, MAX_APP_HEADER_VALUE, MAX_APP_HEADERS, MAX_APP_HEADERS_LEN,
 };
@@ -7,11 +9,20 @@ use crate::reader::{EncodingError, Reader, Span};
 use crate::writer::{self, Sink};
 
 /// A bounded, ordered set of named texts. Names are case-sensitive and unique.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct AppHeaders {
     /// Ascending by name.
     entries: Vec<(String, String)>,
     len: usize,
+}
+
+/// Shows their names, never what they say.
+impl fmt::Debug for AppHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.entries.iter().map(|(name, _)| name))
+            .finish()
+    }
 }
 
 /// Why a header is not taken.

@@ -1,5 +1,7 @@
 //! What an envelope is to say, before it is sealed.
 
+use std::fmt;
+
 use bulla_identity::{Subject, UnixMillis};
 
 use crate::data_key::SealingKey;
@@ -10,7 +12,7 @@ use crate::{Ancestry, AppHeaders, LeafHash, Limits, MessageId, SealError, TraceP
 
 /// What one envelope is to say. Made by [`Draft::event`], [`Draft::request`],
 /// [`Draft::reply`] or [`Draft::error`]; the optional fields are set afterwards.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Draft<'a> {
     /// What the envelope is.
     pub kind: Kind,
@@ -70,12 +72,43 @@ pub struct Encryption<'a> {
 }
 
 /// One message of a frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct FrameMessage<'a> {
     /// 16 random bytes.
     pub id: MessageId,
     /// The body.
     pub body: &'a [u8],
+}
+
+/// Shows where it is to go and how long its parts are, never tokens or body.
+impl fmt::Debug for Draft<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("kind", &self.kind)
+            .field("subject", &self.subject)
+            .field("reply_to", &self.reply_to)
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .field("content_type", &self.content_type)
+            .field("binding", &self.binding)
+            .field("parent", &self.parent)
+            .field("error", &self.error)
+            .field("encryption", &self.encryption)
+            .field("token_len", &self.token.map(<[u8]>::len))
+            .field("original_len", &self.original.map(<[u8]>::len))
+            .field("body_len", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shows which it is and how long, never its body.
+impl fmt::Debug for FrameMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameMessage")
+            .field("id", &self.id)
+            .field("body_len", &self.body.len())
+            .finish()
+    }
 }
 
 impl<'a> Draft<'a> {

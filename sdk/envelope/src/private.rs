@@ -1,6 +1,8 @@
 //! Claims of a user that only their readers can read: encrypted under a data key
 //! like a body, and carried inside the user's token. SPEC.md, ENV-113.
 
+use std::fmt;
+
 use bulla_identity::WorkloadId;
 use bulla_keyring::{DataKeyId, NONCE_LEN, NonceError, TAG_LEN, Tag};
 
@@ -13,7 +15,7 @@ use crate::{Epoch, OpenError, RecipientSet};
 pub const MAX_PRIVATE_CLAIMS: usize = 4 * 1024;
 
 /// Encrypted claims, and what finds their key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PrivateClaims {
     /// The suite.
     pub suite: Suite,
@@ -29,6 +31,20 @@ pub struct PrivateClaims {
     pub nonce: [u8; NONCE_LEN],
     /// The ciphertext and its tag.
     pub ciphertext: Vec<u8>,
+}
+
+/// Shows what finds their key and how long they are.
+impl fmt::Debug for PrivateClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateClaims")
+            .field("suite", &self.suite)
+            .field("sender", &self.sender)
+            .field("epoch", &self.epoch)
+            .field("data_key", &self.data_key)
+            .field("recipients", &self.recipients)
+            .field("ciphertext_len", &self.ciphertext.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Of which token they are: they mean nothing in another.

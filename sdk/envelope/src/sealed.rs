@@ -1,5 +1,7 @@
 //! Decoding what came over the wire, and the proof that it is authentic.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use bulla_identity::Verified;
@@ -24,11 +26,11 @@ use crate::{
 ///
 /// All of it lies behind one pointer: it is handed on by value from one proof to
 /// the next.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SealedEnvelope(pub(crate) Box<Parts>);
 
 /// Where the parts of an envelope lie in its bytes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) bytes: Bytes,
     pub(crate) header: Header,
@@ -499,6 +501,21 @@ impl SealedEnvelope {
             (Some(_), None) => false,
         };
         matches.then_some(()).ok_or(VerifyError::TokenMismatch)
+    }
+}
+
+/// Shows what it is and how long, never token or body.
+impl fmt::Debug for SealedEnvelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parts { bytes, header, .. } = &*self.0;
+        f.debug_struct("SealedEnvelope")
+            .field("kind", &header.kind)
+            .field("suite", &header.suite)
+            .field("key_id", &header.key_id)
+            .field("subject", &self.subject_unverified())
+            .field("messages", &header.messages())
+            .field("len", &bytes.len())
+            .finish_non_exhaustive()
     }
 }
 

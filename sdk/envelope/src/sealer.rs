@@ -21,7 +21,7 @@ use crate::writer::{self, Length, Room, Sink};
 use crate::{AncestryError, Credential, Draft, Epoch, FrameMessage, LeafHash, MessageId};
 
 /// A sealed envelope, ready to be published.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sealed {
     /// The NATS payload.
     pub bytes: Bytes,
@@ -567,6 +567,17 @@ impl Buffers {
             }
             kept.push_back(buffer.clone());
         }
+    }
+}
+
+/// Shows which it is and how long: what is only signed can be read in its bytes.
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed")
+            .field("leaf", &self.leaf)
+            .field("sequence", &self.sequence)
+            .field("len", &self.bytes.len())
+            .finish()
     }
 }
 

@@ -116,6 +116,10 @@ fn a_chain_proves_who_sent_what_before() {
     let names: Vec<_> = senders.iter().map(|s| s.workload.path()).collect();
     assert_eq!(names, ["orders", "edge"]);
     assert_eq!(verdict(&third, &[&orders(), &edge()]), Ok(()));
+    // Ancestors lie in the bytes of the message that shows them, with its token.
+    for shown in third.ancestors() {
+        crate::spellings::assert_unprinted("Ancestor", &shown, &[TOKEN]);
+    }
 }
 
 #[test]

@@ -19,6 +19,9 @@ mod fixture;
 mod frame;
 mod heads;
 mod oracle;
+mod redaction;
 mod roots;
 mod roundtrip;
+#[path = "../../../keyring/tests/redaction/spellings.rs"]
+mod spellings;
 mod trust;
