@@ -3,6 +3,7 @@
 //!
 //! [RFC 9449]: https://www.rfc-editor.org/rfc/rfc9449
 
+use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::UnixMillis;
@@ -21,7 +22,7 @@ const TYP: &str = "dpop+jwt";
 const MAX_JTI: usize = 256;
 
 /// What a proof must prove.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ProofExpectation<'a> {
     /// The method of the request.
     pub method: &'a str,
@@ -33,6 +34,18 @@ pub struct ProofExpectation<'a> {
     pub thumbprint: &'a str,
     /// By how much `iat` may differ from now.
     pub window: Duration,
+}
+
+/// Shows for what a proof is wanted, never the access token.
+impl fmt::Debug for ProofExpectation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProofExpectation")
+            .field("method", &self.method)
+            .field("uri", &self.uri)
+            .field("thumbprint", &self.thumbprint)
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a proof is refused.

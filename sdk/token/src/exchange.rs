@@ -9,6 +9,7 @@
 //!
 //! [RFC 8693]: https://www.rfc-editor.org/rfc/rfc8693
 
+use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::{Claims, UnixMillis, WorkloadId};
@@ -49,8 +50,8 @@ pub struct ExchangeRequest {
     requested_subject: Option<String>,
 }
 
-/// What is given.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is given. Not to be compared: a token is in it.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeResponse {
     /// The new transaction token.
@@ -152,7 +153,7 @@ impl ExchangeFault {
 }
 
 /// The user of the message that asks: what is left of the token after its limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SubjectToken<'a> {
     /// The claims that policies see, narrowed.
     pub claims: &'a Claims,
@@ -168,6 +169,17 @@ pub struct SubjectToken<'a> {
     pub expires: UnixMillis,
     /// The encrypted claims in it, which the new token keeps.
     pub private: Option<&'a Value>,
+}
+
+/// Shows whose chain it is, never what is said of the user.
+impl fmt::Debug for SubjectToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubjectToken")
+            .field("txn", &self.txn)
+            .field("requester", &self.requester)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the policy lets a workload start a chain with.
@@ -426,8 +438,8 @@ impl ExchangeResponse {
 }
 
 /// Shows what was given, not the token.
-impl std::fmt::Debug for ExchangeResponse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ExchangeResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangeResponse")
             .field("scope", &self.scope)
             .field("expires_in", &self.expires_in)

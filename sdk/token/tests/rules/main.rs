@@ -13,5 +13,8 @@ mod exchange;
 mod issuer;
 mod jwks;
 mod properties;
+mod redaction;
+#[path = "../../../keyring/tests/redaction/spellings.rs"]
+mod spellings;
 mod transaction;
 mod vectors;
