@@ -5,6 +5,7 @@
 //! ends by itself. So two processes that do the same thing at once can tell which of them
 //! was first, and one can go on where another stopped.
 
+use std::fmt;
 use std::time::Duration;
 
 use bulla_identity::reserved;
@@ -17,12 +18,25 @@ use crate::client::Client;
 pub const MAX_AGREED: usize = 256;
 
 /// What came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Agreed {
     /// Nothing was there: now this value is.
     First,
     /// A process of this workload, or this one earlier, wrote this value before.
     Before(Bytes),
+}
+
+/// Shows which it was and how long, never the value.
+impl fmt::Debug for Agreed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("First"),
+            Self::Before(value) => f
+                .debug_struct("Before")
+                .field("len", &value.len())
+                .finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Why it is not known what the processes agree upon. What it was for must not be done.

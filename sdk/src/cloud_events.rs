@@ -31,6 +31,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::message::Message;
 use crate::outgoing::Outgoing;
@@ -41,13 +42,25 @@ const PREFIX: &str = "ce-";
 const VERSION: &str = "1.0";
 
 /// The attributes of a CloudEvent. Its data and their content type are the message's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CloudEvent {
     id: String,
     source: String,
     kind: String,
     /// Optional ones and extensions, by name.
     others: BTreeMap<String, String>,
+}
+
+/// Shows what every event has, and of the rest the names.
+impl fmt::Debug for CloudEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudEvent")
+            .field("id", &self.id)
+            .field("source", &self.source)
+            .field("kind", &self.kind)
+            .field("others", &self.others.keys())
+            .finish()
+    }
 }
 
 /// Why a message or an attribute is no CloudEvent's.

@@ -81,7 +81,7 @@ pub mod variables {
 /// );
 /// # Ok::<(), bulla_identity::IdentityError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConnectOptions {
     pub(crate) nats_url: String,
     pub(crate) workload: WorkloadId,
@@ -109,6 +109,23 @@ pub struct ConnectOptions {
     pub(crate) kind: EnforcerKind,
     pub(crate) audit: AuditOptions,
     pub(crate) recorder: Option<SharedRecorder>,
+}
+
+/// Shows who connects and where its files are; not the address, which could hold a
+/// password until it is looked at.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("workload", &self.workload)
+            .field("seed_file", &self.seed_file)
+            .field("token_file", &self.token_file)
+            .field("trust_root_file", &self.trust_root_file)
+            .field("tls_ca_file", &self.tls_ca_file)
+            .field("certificate", &self.certificate)
+            .field("state_dir", &self.state_dir)
+            .field("has_token_key", &self.token_key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Shown without what it records.

@@ -10,6 +10,7 @@ use std::fmt;
 
 use bulla_envelope::OpenedEnvelope;
 use bulla_identity::WorkloadId;
+use bulla_keyring::constant_time_eq;
 use bulla_policy::{Protect, Requirements};
 use zeroize::Zeroizing;
 
@@ -17,7 +18,7 @@ use crate::refusal::UserRefusal;
 use crate::user::User;
 
 /// The user's client's own token, as it came to the edge. Never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct OriginalToken(Zeroizing<String>);
 
 impl OriginalToken {
@@ -34,6 +35,15 @@ impl OriginalToken {
         &self.0
     }
 }
+
+/// In a time that tells nothing of where two differ.
+impl PartialEq for OriginalToken {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time_eq(self.0.as_bytes(), other.0.as_bytes())
+    }
+}
+
+impl Eq for OriginalToken {}
 
 impl fmt::Debug for OriginalToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

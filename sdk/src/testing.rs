@@ -334,7 +334,7 @@ async fn say_heads(hub: Arc<Hub>, stop: CancellationToken) {
 }
 
 /// A user of a test, and what the edge found out about him.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct TestUser {
     principal: String,
@@ -342,6 +342,19 @@ pub struct TestUser {
     reach: Vec<String>,
     claims: Map<String, Value>,
     life: Duration,
+}
+
+/// Shows who it is, and of the claims the names.
+impl std::fmt::Debug for TestUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestUser")
+            .field("principal", &self.principal)
+            .field("scope", &self.scope)
+            .field("reach", &self.reach)
+            .field("claims", &self.claims.keys().collect::<Vec<_>>())
+            .field("life", &self.life)
+            .finish()
+    }
 }
 
 impl TestUser {
