@@ -6,7 +6,7 @@
 //! policy by which it would be sent. So a request finds a reply only if it would have
 //! been the same message, and it is authenticated and counted like any other before.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ pub struct CacheConfig {
 }
 
 /// What a request is answered with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -44,6 +44,17 @@ pub(crate) struct Answer {
     made: Instant,
     /// For how long it may be given again.
     keep: Option<Duration>,
+}
+
+/// Shows how it ended, never what it says.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .field("body_len", &self.body.len())
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why an answer is not kept.

@@ -5,6 +5,8 @@
 //! of streaming has its own for them. Which of these it is depends on the content type alone
 //! and not on the bytes, so that a client never has to guess.
 
+use std::fmt;
+
 use bulla_sdk::ContentType;
 use bytes::Bytes;
 use serde::Deserialize as _;
@@ -13,12 +15,25 @@ use serde_json::Value;
 use crate::json;
 
 /// An event as clients are told it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum EventContent {
     /// UTF-8.
     Text(Bytes),
     /// Anything else.
     Binary(Bytes),
+}
+
+/// Shows its kind and length, never what it says.
+impl fmt::Debug for EventContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, bytes) = match self {
+            Self::Text(bytes) => ("Text", bytes),
+            Self::Binary(bytes) => ("Binary", bytes),
+        };
+        f.debug_struct(kind)
+            .field("len", &bytes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl EventContent {

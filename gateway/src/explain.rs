@@ -1,5 +1,6 @@
 //! What the edge would do with a request, without sending it: for `gateway explain`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::path::CleanPath;
 use crate::routes::{Access, Found, Route};
 
 /// What is asked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Question {
     /// The method.
     pub method: Method,
@@ -29,6 +30,19 @@ pub struct Question {
     pub token: Option<String>,
     /// The client's address.
     pub from: Option<IpAddr>,
+}
+
+/// Shows what is asked for, never the token.
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question")
+            .field("method", &self.method)
+            .field("path", &self.target.path())
+            .field("version", &self.version)
+            .field("has_token", &self.token.is_some())
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The answer.

@@ -142,7 +142,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 }
 
 /// Where the bytes of one connection stand.
-#[derive(Debug)]
 pub(crate) struct Heads {
     state: State,
     /// The beginning of a head that is not whole yet.

@@ -105,6 +105,8 @@ mod profiles;
 mod protection_file;
 mod quantities;
 mod rate;
+#[cfg(test)]
+mod redaction;
 mod refusal;
 mod reload;
 mod route_access;
@@ -117,6 +119,10 @@ mod sealed;
 mod section;
 mod server;
 mod shared_rate;
+#[cfg(test)]
+#[path = "../../sdk/keyring/tests/redaction/spellings.rs"]
+#[allow(unreachable_pub, reason = "the tests of other crates take it too")]
+mod spellings;
 mod tls;
 mod trace;
 mod under_policy;
