@@ -56,9 +56,15 @@ mod nats_jwt;
 mod operator_client;
 mod probe;
 pub mod provision;
+#[cfg(test)]
+mod redaction;
 mod report;
 mod seen;
 mod spans;
+#[cfg(test)]
+#[path = "../../sdk/keyring/tests/redaction/spellings.rs"]
+#[allow(unreachable_pub, reason = "the tests of other crates take it too")]
+mod spellings;
 mod stored;
 mod trial;
 mod trust;

@@ -142,6 +142,17 @@ mod tests {
     }
 
     #[test]
+    fn our_key_and_what_is_shared_are_not_printed() {
+        let random = bulla_keyring::sha256(&[b"our xkey"]);
+        let own = CurveSeed::from_random(&random);
+        let text = own.to_seed_text();
+        let servers = Servers::new(own, 2);
+        prove(&servers, 10);
+        let secrets = [&random[..], &text.as_bytes()[10..]];
+        crate::spellings::assert_unprinted("Servers", &servers, &secrets);
+    }
+
+    #[test]
     fn who_has_not_asked_for_longest_is_forgotten() {
         let servers = servers();
         prove(&servers, 10);

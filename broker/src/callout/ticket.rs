@@ -15,6 +15,7 @@ use aws_lc_rs::hmac;
 use bulla_identity::{Nkey, UnixMillis};
 use bulla_keyring::{NkeySeed, sha256};
 use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
 
 use super::admissions::MARK;
 use super::proof::Proof;
@@ -49,10 +50,11 @@ impl Tickets {
     /// Of the brokers that sign with this key. It signs tokens and nothing like the text
     /// from whose signature, which is the same each time, the MAC's key is made.
     pub(super) fn of(issuer: &NkeySeed) -> Self {
-        let signature = issuer.sign_text(LABEL);
-        let secret = sha256(&[LABEL.as_bytes(), signature.as_bytes()]);
+        // Whoever has one of them can make tickets.
+        let signature = Zeroizing::new(issuer.sign_text(LABEL));
+        let secret = Zeroizing::new(sha256(&[LABEL.as_bytes(), signature.as_bytes()]));
         Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+            key: hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice()),
         }
     }
 
@@ -114,3 +116,22 @@ const LABEL: &str = "bulla: key of tickets for connections that are asked about 
 const BODY_LEN: usize = 16;
 const MAC_LEN: usize = 16;
 const TICKET_LEN: usize = BODY_LEN + MAC_LEN;
+
+#[cfg(test)]
+mod tests {
+    use bulla_identity::NkeyKind;
+
+    use super::*;
+    use crate::spellings::assert_unprinted;
+
+    #[test]
+    fn the_key_of_tickets_is_not_printed() {
+        let random = sha256(&[b"an issuer"]);
+        let issuer = NkeySeed::from_random(NkeyKind::Account, &random).unwrap();
+        let signature = issuer.sign_text(LABEL);
+        let secret = sha256(&[LABEL.as_bytes(), signature.as_bytes()]);
+        let tickets = Tickets::of(&issuer);
+        let secrets: [&[u8]; 3] = [&random, signature.as_bytes(), &secret];
+        assert_unprinted("Tickets", &tickets, &secrets);
+    }
+}

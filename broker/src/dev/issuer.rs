@@ -249,6 +249,9 @@ mod tests {
         let path = dir.path().join("issuer.key");
         let key = IssuerKey::read_or_create(&path).unwrap();
         let again = IssuerKey::read(&path).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        let seed = HEXLOWER.decode(text.trim_ascii()).unwrap();
+        crate::spellings::assert_unprinted("IssuerKey", &key, &[&seed]);
         assert_eq!(key.key_id(), again.key_id());
         let now = UnixMillis::from_secs(1_800_000_000);
         let grant = Grant {
