@@ -1,5 +1,6 @@
 //! Captured bytes, in whatever form they were written down.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,6 @@ use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER_P
 use serde_json::Value;
 
 /// What was captured.
-#[derive(Debug)]
 pub(super) struct Input {
     pub(super) bytes: Vec<u8>,
     /// In which form it was written.
@@ -17,6 +17,18 @@ pub(super) struct Input {
     pub(super) subject: Option<String>,
     /// With which reply subject.
     pub(super) reply_to: Option<String>,
+}
+
+/// Shows in which form it came and how long it is: a body may be readable in it.
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input")
+            .field("len", &self.bytes.len())
+            .field("form", &self.form)
+            .field("subject", &self.subject)
+            .field("reply_to", &self.reply_to)
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +212,20 @@ mod tests {
         let input = read(message.as_bytes()).unwrap();
         assert_eq!(input.subject.as_deref(), Some("a.b"));
         assert_eq!(input.reply_to, None);
+    }
+
+    #[test]
+    fn what_was_captured_is_not_printed() {
+        let (token, body) = (b"header.claims.signature", b"quagmire-at-dawn");
+        let parts = [&[0x95, 0x01, 0xc4, 0x01, 0x80, 0xc4, 23][..], token];
+        let rest = [&[0xc4, 16][..], body, &[0x90]].concat();
+        let bytes = [parts.concat(), rest].concat();
+        let secrets = [&token[..], body];
+        let input = read(&bytes).unwrap();
+        crate::spellings::assert_unprinted("Input", &input, &secrets);
+        let outline = super::super::outline::Outline::of(&bytes);
+        assert_eq!(outline.body.as_deref(), Some(&body[..]));
+        crate::spellings::assert_unprinted("Outline", &outline, &secrets);
     }
 
     /// A line feed that belongs to the bytes stays.

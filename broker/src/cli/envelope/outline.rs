@@ -3,10 +3,12 @@
 //! This is for people to look at; what may be acted on is decided by
 //! [`bulla_envelope::SealedEnvelope::decode`] alone.
 
+use std::fmt;
+
 use rmpv::Value;
 
 /// The elements, up to the first that cannot be read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Outline {
     pub(super) version: Option<u64>,
     pub(super) header: Vec<u8>,
@@ -18,6 +20,19 @@ pub(super) struct Outline {
     /// Of each message that led to it, the header's keys and values.
     pub(super) ancestors: Vec<Vec<(u64, Value)>>,
     pub(super) proof: Option<Vec<Value>>,
+}
+
+/// Shows how far it goes, never token or body.
+impl fmt::Debug for Outline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<u64> = self.fields.iter().map(|(key, _)| *key).collect();
+        f.debug_struct("Outline")
+            .field("version", &self.version)
+            .field("fields", &keys)
+            .field("body_len", &self.body.as_ref().map(Vec::len))
+            .field("ancestors", &self.ancestors.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outline {
