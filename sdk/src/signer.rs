@@ -21,6 +21,7 @@
 //! before all that was queued has been handed to the connection.
 
 mod batch;
+mod line;
 #[cfg(test)]
 mod tests;
 
@@ -30,17 +31,19 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use async_nats::message::OutboundMessage;
 use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use self::batch::Batch;
+use self::line::{Calls, GRACE, Line, Place};
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::{LinkError, SendError};
@@ -136,7 +139,6 @@ struct Inner<P> {
     post: P,
     stats: Stats,
     queue: Mutex<Queue>,
-    room: Semaphore,
     /// Calls the sealing task.
     call: Notify,
     /// Something was settled.
@@ -144,9 +146,10 @@ struct Inner<P> {
     unsent: Unsent,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
+    /// For those for which there is no room.
+    line: Line,
     /// Sealed events, for those who send the next ones to drop. What a message counts
     /// references to is then counted by one core, not by two that take it from each
     /// other. Nothing lies here while the sealing task sleeps.
@@ -161,6 +164,20 @@ struct Queue {
     settled: u64,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            waiting: Vec::new(),
+            line: Line::new(WAITING),
+            spent: Vec::new(),
+            is_awake: false,
+            is_inline: false,
+            accepted: 0,
+            settled: 0,
+        }
+    }
+}
+
 struct Waiting {
     letter: Box<Letter>,
     weight: u32,
@@ -170,9 +187,74 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn new(letter: Box<Letter>, weight: u32, size: usize, told: Option<Told>) -> Self {
+        Self {
+            letter,
+            weight,
+            size,
+            told,
+        }
+    }
+
     /// Whether there is nobody any more who waits for its outcome.
     fn is_abandoned(&self) -> bool {
         self.told.as_ref().is_some_and(Told::is_given_up)
+    }
+}
+
+/// The room that it takes: one that is larger than all there is gets all.
+fn weight_of(letter: &Letter) -> u32 {
+    letter.weight().min(WAITING)
+}
+
+/// A message in line for its room. It stays its sender's, who may drop it.
+struct Entering<'a, P: Post> {
+    inner: &'a Inner<P>,
+    place: Place,
+    /// None once it is queued.
+    waiting: Option<Waiting>,
+}
+
+impl<P: Post> Entering<'_, P> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let Some(waiting) = self.waiting.take() else {
+            return Poll::Ready(());
+        };
+        let mut calls = Calls::default();
+        let mut queue = self.inner.queue.lock();
+        let line = &mut queue.line;
+        let spent = if line.show(self.place, waiting.weight, cx.waker(), &mut calls) {
+            self.inner.push(&mut queue, waiting)
+        } else {
+            self.waiting = Some(waiting);
+            None
+        };
+        self.leave_to(queue, calls);
+        drop(spent);
+        match self.waiting {
+            None => Poll::Ready(()),
+            Some(_) => Poll::Pending,
+        }
+    }
+
+    /// Wakes those who are called. The sealing task looks whether they come.
+    fn leave_to(&self, mut queue: MutexGuard<'_, Queue>, calls: Calls) {
+        if queue.line.has_called() {
+            self.inner.rouse(&mut queue);
+        }
+        drop(queue);
+        calls.wake();
+    }
+}
+
+impl<P: Post> Drop for Entering<'_, P> {
+    fn drop(&mut self) {
+        if self.waiting.is_some() {
+            let mut calls = Calls::default();
+            let mut queue = self.inner.queue.lock();
+            queue.line.leave(self.place, &mut calls);
+            self.leave_to(queue, calls);
+        }
     }
 }
 
@@ -271,7 +353,6 @@ impl<P: Post> Signer<P> {
             post,
             stats,
             queue: Mutex::default(),
-            room: Semaphore::new(WAITING as usize),
             call: Notify::new(),
             settled: Notify::new(),
             unsent: Unsent::default(),
@@ -307,13 +388,13 @@ impl<P: Post> Signer<P> {
     ) -> Result<Option<Box<Letter>>, SendError> {
         let inner = &self.inner;
         let size = inner.check(&letter)?;
-        let weight = letter.weight().min(WAITING);
+        let weight = weight_of(&letter);
         let mut queue = inner.queue.lock();
         let is_idle = !queue.is_awake && !queue.is_inline;
-        if is_idle || !inner.has_room(weight) {
+        if is_idle || !queue.line.take(weight) {
             return Ok(Some(letter));
         }
-        let spent = inner.push(&mut queue, letter, size, None);
+        let spent = inner.push(&mut queue, Waiting::new(letter, weight, size, None));
         drop(queue);
         drop(spent);
         Ok(None)
@@ -344,10 +425,13 @@ impl<P: Post> Signer<P> {
     ) -> Result<Option<Box<Letter>>, SendError> {
         let inner = &self.inner;
         let size = inner.check(&letter)?;
-        if !inner.has_room(letter.weight().min(WAITING)) {
+        let weight = weight_of(&letter);
+        let mut queue = inner.queue.lock();
+        if !queue.line.take(weight) {
             return Ok(Some(letter));
         }
-        let spent = inner.push(&mut inner.queue.lock(), letter, size, None);
+        let spent = inner.push(&mut queue, Waiting::new(letter, weight, size, None));
+        drop(queue);
         drop(spent);
         Ok(None)
     }
@@ -464,9 +548,8 @@ impl<P: Post> Inner<P> {
         {
             let mut queue = self.queue.lock();
             queue.is_inline = false;
-            if lingers && !queue.is_awake {
-                queue.is_awake = true;
-                self.call.notify_one();
+            if lingers {
+                self.rouse(&mut queue);
             }
         }
         let sealed = sealed?;
@@ -503,68 +586,77 @@ impl<P: Post> Inner<P> {
         }
     }
 
+    /// In the order of asking, and never without letting others run for long.
     async fn queue(
         &self,
         letter: Box<Letter>,
         size: usize,
         told: Option<Told>,
     ) -> Result<(), SendError> {
-        let weight = letter.weight().min(WAITING);
-        self.make_room(weight).await?;
-        let spent = self.push(&mut self.queue.lock(), letter, size, told);
-        drop(spent);
+        tokio::task::coop::consume_budget().await;
+        let weight = weight_of(&letter);
+        if let Err(mut entering) = self.enter(Waiting::new(letter, weight, size, told)) {
+            std::future::poll_fn(|cx| entering.poll(cx)).await;
+        }
         Ok(())
     }
 
-    /// Queues a letter for which there is room, and gives one that is sealed, to be
+    /// Queues a letter, or gives it a place in the line for room.
+    fn enter(&self, waiting: Waiting) -> Result<(), Entering<'_, P>> {
+        let mut queue = self.queue.lock();
+        if queue.line.take(waiting.weight) {
+            let spent = self.push(&mut queue, waiting);
+            drop(queue);
+            drop(spent);
+            return Ok(());
+        }
+        Err(Entering {
+            inner: self,
+            place: queue.line.last(),
+            waiting: Some(waiting),
+        })
+    }
+
+    /// Queues a letter that has its room, and gives one that is sealed, to be
     /// dropped without the lock.
     #[must_use]
-    fn push(
-        &self,
-        queue: &mut Queue,
-        letter: Box<Letter>,
-        size: usize,
-        told: Option<Told>,
-    ) -> Option<Waiting> {
+    fn push(&self, queue: &mut Queue, waiting: Waiting) -> Option<Waiting> {
         queue.accepted += 1;
-        queue.waiting.push(Waiting {
-            weight: letter.weight().min(WAITING),
-            letter,
-            size,
-            told,
-        });
+        queue.waiting.push(waiting);
+        self.rouse(queue);
+        queue.spent.pop()
+    }
+
+    /// Calls the sealing task.
+    fn rouse(&self, queue: &mut Queue) {
         if !queue.is_awake {
             queue.is_awake = true;
             self.call.notify_one();
         }
-        queue.spent.pop()
     }
 
-    /// Takes room if there is some. Who waits already comes first: what becomes
-    /// free is given to them.
-    fn has_room(&self, weight: u32) -> bool {
-        let room = self.room.try_acquire_many(weight);
-        room.map(SemaphorePermit::forget).is_ok()
-    }
-
-    /// In the order of asking, and never without letting others run for long.
-    async fn make_room(&self, weight: u32) -> Result<(), LinkError> {
-        tokio::task::coop::consume_budget().await;
-        if !self.has_room(weight) {
-            let room = self.room.acquire_many(weight).await;
-            room.map_err(|_| LinkError::Disconnected)?.forget();
-        }
-        Ok(())
+    /// Looks for those who were called to their room and have not come; whether some
+    /// may still come.
+    fn pass_over(&self) -> bool {
+        let mut calls = Calls::default();
+        let mut queue = self.queue.lock();
+        queue.line.pass_over(&mut calls);
+        let has_called = queue.line.has_called();
+        drop(queue);
+        calls.wake();
+        has_called
     }
 
     /// The sealing task.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut taken = Vec::new();
+        let mut has_called = false;
         loop {
             let is_last = tokio::select! {
                 biased;
                 () = self.call.notified() => false,
                 () = stop.cancelled() => true,
+                () = tokio::time::sleep(GRACE), if has_called => false,
             };
             loop {
                 self.gather().await;
@@ -573,6 +665,7 @@ impl<P: Post> Inner<P> {
                 }
                 self.send_all(&mut taken).await;
             }
+            has_called = self.pass_over();
             if is_last {
                 return;
             }
@@ -658,9 +751,14 @@ impl<P: Post> Inner<P> {
                 Err(failure) => self.settle_unit(messages, Err(failure)),
             }
         }
-        let weight = batch.iter().map(|waiting| waiting.weight as usize).sum();
-        self.room.add_permits(weight);
-        self.queue.lock().settled += batch.len() as u64;
+        let mut calls = Calls::default();
+        let weight = batch.iter().map(|waiting| waiting.weight).sum();
+        let mut queue = self.queue.lock();
+        queue.settled += batch.len() as u64;
+        queue.line.release(weight, &mut calls);
+        queue.line.pass_over(&mut calls);
+        drop(queue);
+        calls.wake();
         self.settled.notify_waiters();
     }
 

@@ -10,7 +10,7 @@ use bulla_envelope::{
 use bulla_identity::{NkeyKind, Subject, TrustDomain, WorkloadId, WorkloadName};
 use bulla_keyring::{NkeySeed, SigningKey};
 use bulla_policy::Policy;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::original::OriginalToken;
 use crate::routes::Route;
@@ -316,10 +316,7 @@ async fn who_is_dropped_stalls_nobody_and_takes_nobody_along() {
         assert!(subjects.contains(&format!("r.{n}")), "{subjects:?}");
     }
     assert_eq!(subjects.last().unwrap(), "last");
-    assert_eq!(
-        scene.signer.inner.room.available_permits(),
-        WAITING as usize
-    );
+    assert_eq!(scene.signer.inner.queue.lock().line.room(), WAITING);
 }
 
 #[tokio::test]
@@ -686,4 +683,157 @@ async fn what_was_sealed_is_let_go() {
     }
     assert_eq!(scene.signer.inner.queue.lock().spent.len(), 0);
     assert!(bodies.iter().all(Bytes::is_unique));
+}
+
+type Posting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + 'a>>;
+
+/// Polls once; whether it waits.
+async fn waits(sender: &mut Posting<'_>) -> bool {
+    std::future::poll_fn(|cx| Poll::Ready(sender.as_mut().poll(cx).is_pending())).await
+}
+
+/// Takes up all the room there is, the door being closed.
+async fn fill(scene: &Scene) {
+    scene.signer.post(letter("a", "x")).await.unwrap();
+    let full = || scene.signer.inner.queue.lock().line.room() == 0;
+    while !full() {
+        scene.signer.post(letter("full", "x")).await.unwrap();
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("soon")
+}
+
+const LARGE: usize = 60 * 1_024;
+
+/// Who is polled once and then goes elsewhere holds no room that others need.
+#[tokio::test]
+async fn a_slow_sender_stalls_nobody() {
+    let mut scene = scene(1);
+    fill(&scene).await;
+    let signer = Arc::clone(&scene.signer);
+    let mut idle: Vec<Posting<'_>> = Vec::new();
+    for n in 0..150u8 {
+        let letter = letter("idle", vec![n; LARGE]);
+        let mut sender: Posting<'_> = match n % 3 {
+            0 => Box::pin(signer.post(letter)),
+            1 => Box::pin(signer.post_answer(letter, true)),
+            _ => {
+                let told = signer.post_and_tell(letter, true);
+                Box::pin(async { told.await.map(drop) })
+            }
+        };
+        assert!(waits(&mut sender).await);
+        idle.push(sender);
+        tokio::task::yield_now().await;
+    }
+    scene.door.0.open.add_permits(EVERYBODY);
+    soon(async {
+        for n in 0..3 * WAITING {
+            let body = if n % 500 == 0 { LARGE } else { 1 };
+            scene
+                .signer
+                .post(letter("busy", vec![0; body]))
+                .await
+                .unwrap();
+        }
+        scene.signer.settle().await;
+    })
+    .await;
+    let sent = all(&mut scene);
+    let idle_sent = sent.iter().filter(|(subject, _)| subject == "idle");
+    assert_eq!(idle_sent.count(), 0, "nobody comes in without being polled");
+    let busy_sent = sent.iter().filter(|(subject, _)| subject == "busy");
+    assert_eq!(busy_sent.count(), 3 * WAITING as usize);
+
+    // Who comes back is sent; who has gone is not.
+    let left = idle.split_off(75);
+    drop(idle);
+    for sender in left {
+        soon(sender).await.unwrap();
+    }
+    soon(scene.signer.settle()).await;
+    assert_eq!(all(&mut scene).len(), 75);
+    assert_eq!(scene.signer.inner.queue.lock().line.room(), WAITING);
+}
+
+/// Dropped while it waits for room, a message is not sent and the next gets its turn.
+#[tokio::test]
+async fn who_is_dropped_in_line_for_room_stalls_nobody() {
+    let mut scene = scene(1);
+    fill(&scene).await;
+    let signer = Arc::clone(&scene.signer);
+    let mut senders: Vec<Posting<'_>> = Vec::new();
+    for _ in 0..30 {
+        let letter = letter("large", vec![0; LARGE]);
+        let mut sender: Posting<'_> = Box::pin(signer.post(letter));
+        assert!(waits(&mut sender).await);
+        senders.push(sender);
+        tokio::task::yield_now().await;
+    }
+    let accepted = scene.signer.inner.queue.lock().accepted;
+    // Some of them before there is room, some when they have been called to it.
+    drop(senders.split_off(20));
+    let in_line = || scene.signer.inner.queue.lock().line.len();
+    assert_eq!(in_line(), 20);
+    scene.door.0.open.add_permits(1_000);
+    while scene.signer.inner.queue.lock().settled < 300 {
+        tokio::task::yield_now().await;
+    }
+    let last = senders.pop().unwrap();
+    drop(senders);
+    assert_eq!(in_line(), 1);
+    scene.door.0.open.add_permits(EVERYBODY);
+    soon(last).await.unwrap();
+    soon(scene.signer.settle()).await;
+    assert_eq!(scene.signer.inner.queue.lock().accepted, accepted + 1);
+    assert_eq!(scene.signer.inner.queue.lock().line.room(), WAITING);
+    let sent = all(&mut scene);
+    assert_eq!(sent.iter().filter(|(s, _)| s == "large").count(), 1);
+}
+
+/// Senders that come, wait, go elsewhere and give up, all at once: each that stays is
+/// served, and in the end all the room is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_senders_do_no_room_and_no_turn_is_lost() {
+    let mut scene = scene(EVERYBODY);
+    let tasks: Vec<_> = (0..40u32)
+        .map(|task| {
+            let signer = Arc::clone(&scene.signer);
+            tokio::spawn(async move {
+                let mut posted = 0;
+                for n in 0..60u32 {
+                    let body = if (task + n) % 4 == 0 { LARGE } else { 100 };
+                    let mut sender: Posting<'_> = Box::pin(signer.post(letter("a", vec![0; body])));
+                    if !waits(&mut sender).await {
+                        posted += 1;
+                        continue;
+                    }
+                    match (task + n) % 3 {
+                        0 => drop(sender),
+                        1 => {
+                            // Called meanwhile, passed over, and back.
+                            tokio::time::sleep(3 * GRACE).await;
+                            sender.await.unwrap();
+                            posted += 1;
+                        }
+                        _ => {
+                            sender.await.unwrap();
+                            posted += 1;
+                        }
+                    }
+                }
+                posted
+            })
+        })
+        .collect();
+    let mut posted = 0;
+    for task in tasks {
+        posted += soon(task).await.unwrap();
+    }
+    soon(scene.signer.settle()).await;
+    assert_eq!(all(&mut scene).len(), posted);
+    assert_eq!(scene.signer.inner.queue.lock().line.room(), WAITING);
 }
