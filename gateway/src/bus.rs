@@ -58,6 +58,14 @@ impl BusEvent {
         }))
     }
 
+    /// What it says, as a client is sent it.
+    #[must_use]
+    pub fn data(&self) -> &Bytes {
+        match &self.0.content {
+            EventContent::Text(bytes) | EventContent::Binary(bytes) => bytes,
+        }
+    }
+
     pub(crate) fn content(&self) -> &EventContent {
         &self.0.content
     }
