@@ -13,25 +13,41 @@ const TOLD: usize = 12;
 pub fn assert_unprinted(what: &str, shown: &dyn Debug, secrets: &[&[u8]]) {
     let nested = (Some(shown), [("key", shown)], Err::<(), _>(vec![shown]));
     let text = format!("{shown:?}\n{shown:#?}\n{nested:?}\n{nested:#?}");
+    let page = Page::new(&text);
     for secret in secrets {
-        assert!(
-            !is_printed(&text, secret),
-            "`{what}` prints a secret: {text}"
-        );
+        let found = page.spelling_of(secret);
+        assert_eq!(found, None, "`{what}` prints a secret: {text}");
     }
 }
 
 /// Whether any usual spelling of the secret's beginning or end is in this text.
 pub fn is_printed(text: &str, secret: &[u8]) -> bool {
-    // Pretty printing puts each number of a list on a line of its own.
-    let squeezed: String = text.split_whitespace().collect();
-    assert!(secret.len() >= TOLD, "too short to be told by");
-    let (begin, _) = secret.split_at(TOLD);
-    let (_, end) = secret.split_at(secret.len() - TOLD);
-    [begin, end]
-        .iter()
-        .flat_map(|bytes| spellings(bytes))
-        .any(|spelling| text.contains(&spelling) || squeezed.contains(&spelling))
+    Page::new(text).spelling_of(secret).is_some()
+}
+
+/// A text in which secrets are looked for.
+pub struct Page<'a> {
+    text: &'a str,
+    /// Pretty printing puts each number of a list on a line of its own.
+    squeezed: String,
+}
+
+impl<'a> Page<'a> {
+    pub fn new(text: &'a str) -> Self {
+        let squeezed = text.split_whitespace().collect();
+        Self { text, squeezed }
+    }
+
+    /// The first of the usual spellings of the secret's beginning and end that is there.
+    pub fn spelling_of(&self, secret: &[u8]) -> Option<String> {
+        assert!(secret.len() >= TOLD, "too short to be told by");
+        let (begin, _) = secret.split_at(TOLD);
+        let (_, end) = secret.split_at(secret.len() - TOLD);
+        [begin, end]
+            .iter()
+            .flat_map(|bytes| spellings(bytes))
+            .find(|spelling| self.text.contains(spelling) || self.squeezed.contains(spelling))
+    }
 }
 
 /// The secret as text, escaped, as hexadecimal digits, as a list of numbers, and in base32
