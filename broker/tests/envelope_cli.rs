@@ -5,18 +5,27 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use bulla_envelope::{IssuingKey, SignedPolicy, TrustBundle};
-use bulla_identity::{TrustDomain, UnixMillis};
+use bulla_envelope::{
+    Credential, IssuingKey, Revocation, RevocationList, Revoked, SignedPolicy, TrustBundle,
+};
+use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
 use bulla_keyring::{AuthorityRole, AuthoritySeed, SigningKey};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
+
+use spellings::{Page, is_printed};
+
+#[path = "../../sdk/keyring/tests/redaction/spellings.rs"]
+#[allow(dead_code, reason = "here texts are searched, not values")]
+mod spellings;
 
 /// A directory with the trust domain of the test vectors.
 struct Desk {
@@ -65,10 +74,24 @@ impl Desk {
 
     /// A signed policy in which `orders` has that nkey.
     fn policy(&self, nkey: &str) -> Vec<u8> {
+        self.policy_of("orders", nkey)
+    }
+
+    /// The same for another workload.
+    fn policy_of(&self, workload: &str, nkey: &str) -> Vec<u8> {
         let nkey = self.vectors["keys"][nkey]["nkey"].as_str().unwrap();
         self.signed_policy(&format!(
-            "[workload.orders]\nattest = [{{ nkey = \"{nkey}\" }}]\n"
+            "[workload.{workload}]\nattest = [{{ nkey = \"{nkey}\" }}]\n"
         ))
+    }
+
+    fn policy_key(&self) -> SigningKey {
+        SigningKey::from_seed(&self.seed("policy"))
+    }
+
+    fn revocations(&self, issued_at: UnixMillis, entries: Vec<Revocation>) -> RevocationList {
+        let domain = TrustDomain::parse("shop.example").unwrap();
+        RevocationList::new(domain, 4, issued_at, entries)
     }
 
     /// A signed policy with these workloads.
@@ -81,7 +104,7 @@ impl Desk {
             comment: String::new(),
             text,
         }
-        .sign(&SigningKey::from_seed(&self.seed("policy")))
+        .sign(&self.policy_key())
         .unwrap()
     }
 
@@ -98,11 +121,12 @@ impl Desk {
             None => hex(value),
             Some(pieces) => pieces
                 .iter()
-                .flat_map(|piece| match piece["times"].as_u64() {
+                .map(|piece| match piece["times"].as_u64() {
                     Some(times) => hex(&piece["repeat"]).repeat(times.try_into().unwrap()),
                     None => hex(piece),
                 })
-                .collect(),
+                .collect::<Vec<_>>()
+                .concat(),
         }
     }
 
@@ -272,24 +296,140 @@ fn what_is_malformed_is_told_with_what_can_be_read_of_it() {
     desk.inspect(&[], &[0xff, 0xfe]).expect(1, &["malformed"]);
 }
 
-/// No vector makes it panic, and its verdict is the decoder's.
+/// No vector makes it panic, its verdict is the decoder's, and of a good one it knows every
+/// field and shows no secret.
 #[test]
 fn every_vector_can_be_looked_at() {
     let desk = Desk::new();
     let all = desk.vectors["vectors"].as_array().unwrap();
-    for vector in all.iter().step_by(7).filter(|v| v["what"] == "envelope") {
-        let name = vector["name"].as_str().unwrap();
-        let malformed = vector["stage"] == "decode";
-        let bytes = desk.vector(name);
-        if bytes.len() > 100_000 || bytes.is_empty() || std::str::from_utf8(&bytes).is_ok() {
-            continue;
+    let envelopes: Vec<_> = all.iter().filter(|v| v["what"] == "envelope").collect();
+    let look_at = |some: &[&Value]| some.iter().filter(|v| is_looked_at(&desk, v)).count();
+    // Each is a process of its own.
+    let good: usize = std::thread::scope(|scope| {
+        let parts = envelopes.chunks(envelopes.len().div_ceil(4));
+        let threads: Vec<_> = parts.map(|some| scope.spawn(|| look_at(some))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert!(good > 100, "{good} good ones");
+}
+
+/// Whether it is a good one.
+fn is_looked_at(desk: &Desk, vector: &Value) -> bool {
+    let name = &vector["name"];
+    let malformed = vector["stage"] == "decode";
+    let bytes = desk.octets(&vector["bytes"]);
+    // As it would be taken for text, or for nothing.
+    let input = match std::str::from_utf8(&bytes) {
+        Ok(_) => HEXLOWER.encode(&bytes).into_bytes(),
+        Err(_) => bytes,
+    };
+    let run = desk.inspect(&["--json", "--body"], &input);
+    if input.is_empty() {
+        run.expect(2, &["is empty"]);
+        return false;
+    }
+    assert_eq!(run.code, i32::from(malformed), "{name}: {run:?}");
+    let json = run.json();
+    if malformed {
+        assert_eq!(json["reason"], vector["reason"], "{name}");
+    }
+    if vector["verdict"] != "accept" {
+        return false;
+    }
+    let fields = json["header"].as_object().unwrap();
+    let unknown = fields.keys().find(|key| key.starts_with("field_"));
+    assert_eq!(unknown, None, "{name}");
+    assert_nothing_secret(desk, vector, &input, &run);
+    true
+}
+
+/// Tokens are never shown, bodies only if that is asked for, and not if they are encrypted.
+fn assert_nothing_secret(desk: &Desk, vector: &Value, input: &[u8], with_body: &Run) {
+    let (name, gives) = (&vector["name"], &vector["gives"]);
+    let told = |value: &Value| {
+        let bytes = value.as_str().map(|hex| HEXLOWER.decode(hex.as_bytes()));
+        // What is short or one byte again and again is found by chance.
+        bytes.map(Result::unwrap).filter(|bytes| {
+            let begin = bytes.get(..12).unwrap_or_default();
+            begin.windows(2).any(|pair| pair[0] != pair[1])
+        })
+    };
+    let tokens: Vec<_> = ["token", "original"]
+        .iter()
+        .filter_map(|member| told(&gives[member]))
+        .collect();
+    let messages = gives["messages"].as_array().into_iter().flatten();
+    let bodies: Vec<_> = messages.filter_map(|m| told(&m["body"])).collect();
+    let hidden = [&tokens[..], &bodies].concat();
+    let always_hidden = match gives["suite"].as_str() {
+        Some("signed") => &tokens,
+        _ => &hidden,
+    };
+    let assert_hidden = |run: &Run, secrets: &[Vec<u8>]| {
+        let page = Page::new(&run.out);
+        for secret in secrets {
+            assert_eq!(page.spelling_of(secret), None, "{name}: {run:?}");
         }
-        let run = desk.inspect(&["--json", "--body"], &bytes);
-        assert_eq!(run.code, i32::from(malformed), "{name}: {run:?}");
-        if malformed {
-            assert_eq!(run.json()["reason"], vector["reason"], "{name}");
+        assert!(
+            !run.out.contains("not as the format has it"),
+            "{name}: {run:?}"
+        );
+    };
+    assert_hidden(with_body, always_hidden);
+    assert_hidden(&desk.inspect(&["--body"], input), always_hidden);
+    assert_hidden(&desk.inspect(&[], input), &hidden);
+    assert_hidden(&desk.inspect(&["--json"], input), &hidden);
+}
+
+/// The same of what goes wrong: the token is another one, or the envelope is cut.
+#[test]
+fn a_token_is_not_shown_of_what_is_malformed_either() {
+    let desk = Desk::new();
+    let whole = desk.vector("event-with-every-field");
+    for bytes in [
+        desk.vector("another-token"),
+        whole[..whole.len() - 70].to_vec(),
+    ] {
+        for args in [&["--body"][..], &["--body", "--json"], &[], &["--json"]] {
+            let run = desk.inspect(args, &bytes);
+            assert!(!is_printed(&run.out, b"header.claims.signature"), "{run:?}");
+            assert!(!run.out.contains("claims.sig"), "{run:?}");
         }
     }
+}
+
+#[test]
+fn limits_are_told_if_they_are_some() {
+    let desk = Desk::new();
+    let bytes = desk.vector("event-with-every-field");
+    let says = [
+        "scopes: orders:read orders:write",
+        "reach: retail",
+        "until 2023-",
+        "roles: nothing",
+        "tenants: t1 t2",
+    ];
+    desk.inspect(&[], &bytes).expect(0, &says);
+    let json = desk.inspect(&["--json"], &bytes).expect(0, &[]).json();
+    assert_eq!(
+        json["header"]["limits"],
+        json!({
+            "bytes": 71,
+            "scopes": ["orders:read", "orders:write"],
+            "reach": ["retail"],
+            "until": 1_700_000_060_000_u64,
+            "claims": { "roles": [], "tenants": ["t1", "t2"] },
+        })
+    );
+    let original = desk.vector("encrypted-with-original");
+    let json = desk.inspect(&["--json"], &original).expect(0, &[]).json();
+    let hash = json["header"]["original_hash"].as_str().unwrap();
+    assert_eq!(hash.len(), 64, "{hash}");
+    desk.inspect(&[], &desk.vector("limits-unknown-key"))
+        .expect(1, &["bytes, `limits` has an invalid value"]);
 }
 
 #[test]
@@ -415,6 +555,101 @@ fn what_a_receiver_refuses_is_refused_for_its_reason() {
         .expect(1, &["wrong_credential"]);
 }
 
+/// What only the requester can check is refused with a word about that.
+#[test]
+fn a_code_is_no_signature() {
+    let desk = Desk::new();
+    desk.write("policy", desk.policy_of("billing", "billing nkey"));
+    let credential = &desk.vectors["credentials"]["billing with process keys"]["bytes"];
+    desk.write("orders.credential", desk.octets(credential));
+    desk.verify(&[], &desk.vector("coded-reply")).expect(
+        1,
+        &[
+            "refused",
+            "not_signed",
+            "a code is for the requester alone: nobody else can check it",
+        ],
+    );
+}
+
+#[test]
+fn without_a_list_it_is_said_that_nobody_was_taken_for_revoked() {
+    let desk = Desk::new();
+    let event = desk.vector("event");
+    desk.verify(&[], &event).expect(
+        0,
+        &["revocations", "not judged: give --revocations", "accepted"],
+    );
+    let json = desk.verify(&["--json"], &event).expect(0, &[]).json();
+    assert_eq!(json["revocations_judged"], false);
+    let steps = json["steps"].as_array().unwrap();
+    let step = steps.iter().find(|step| step["step"] == "revocations");
+    assert_eq!(step.unwrap()["holds"], Value::Null);
+}
+
+#[test]
+fn who_is_revoked_is_refused_as_a_receiver_does() {
+    const GIVEN: [&str; 2] = ["--revocations", "revocations"];
+    let desk = Desk::new();
+    let event = desk.vector("event");
+    let at = |seconds: i64| {
+        let now = desk.now().as_millis();
+        UnixMillis::from_millis(now.saturating_add_signed(seconds * 1000))
+    };
+    let write = |what: Option<Revoked>, since: UnixMillis| {
+        let entry = what.map(|what| Revocation {
+            what,
+            since,
+            made_at: at(600),
+            reason: None,
+        });
+        let list = desk.revocations(at(600), entry.into_iter().collect());
+        desk.write("revocations", list.sign(&desk.policy_key()).unwrap());
+    };
+    let verify = |when: &str| {
+        let run = desk.verify_at(when, &[&GIVEN[..], &["--json"]].concat(), &event);
+        let json = run.json();
+        assert_eq!(run.code == 0, json["verdict"] == "accepted", "{run:?}");
+        assert!(json["revocations_judged"].is_boolean(), "{run:?}");
+        (json["revocations_judged"] == true, json["reason"].clone())
+    };
+    let (then, later) = ("2027-01-15T08:00:01Z", "2027-01-15T08:00:20Z");
+    let workload = || Revoked::Workload(WorkloadId::parse("spiffe://shop.example/orders").unwrap());
+    let credential = desk.octets(&desk.vectors["credentials"]["orders"]["bytes"]);
+    let key = || Revoked::Key(Credential::decode(&credential).unwrap().id());
+    let other = || Revoked::Workload(WorkloadId::parse("spiffe://shop.example/billing").unwrap());
+
+    write(None, at(0));
+    assert_eq!(verify(then), (true, Value::Null));
+    write(Some(other()), UnixMillis::default());
+    assert_eq!(verify(then), (true, Value::Null));
+    for (what, code) in [
+        (&workload as &dyn Fn() -> Revoked, "workload_revoked"),
+        (&key, "key_revoked"),
+    ] {
+        write(Some(what()), UnixMillis::default());
+        assert_eq!(verify(then), (true, json!(code)));
+        // What a stream stored before still counts, whatever its sender says of when it
+        // was sealed.
+        write(Some(what()), at(10));
+        assert_eq!(verify(then), (true, Value::Null));
+        assert_eq!(verify(later), (true, json!(code)));
+        assert_eq!(verify("issued"), (true, json!(code)));
+    }
+    desk.verify(&GIVEN, &event)
+        .expect(0, &["list 4", "accepted"]);
+
+    // A list by somebody else is none.
+    let list = desk.revocations(at(600), Vec::new());
+    let stranger = SigningKey::from_seed(&[9; 32]);
+    desk.write("revocations", list.sign(&stranger).unwrap());
+    assert_eq!(verify(then), (false, json!("unknown_key")));
+    desk.write("revocations", b"\x92\xc4\x00\xc4\x00");
+    assert!(verify(then).1.is_string());
+    desk.verify(&["--revocations", "nowhere"], &event)
+        .expect(2, &["cannot read `nowhere`"]);
+}
+
 #[test]
 fn the_chain_must_hold_from_the_root_on() {
     let desk = Desk::new();
@@ -504,6 +739,26 @@ fn the_messages_that_led_to_one_are_shown() {
         ],
     );
     proven(&["billing.credential"], &bytes).expect(1, &["chain", "unknown_key", "ancestor 2"]);
+    // Neither may they be revoked.
+    let gone = Revocation {
+        what: Revoked::Workload(WorkloadId::parse("spiffe://shop.example/gateway").unwrap()),
+        since: UnixMillis::default(),
+        made_at: desk.now(),
+        reason: None,
+    };
+    let list = desk.revocations(desk.now(), vec![gone]);
+    desk.write("revocations", list.sign(&desk.policy_key()).unwrap());
+    let mut args = vec![
+        "--subject",
+        "orders.created",
+        "--revocations",
+        "revocations",
+    ];
+    desk.verify(&args, &bytes).expect(0, &["accepted"]);
+    args.extend(["--ancestor-credential", "billing.credential"]);
+    args.extend(["--ancestor-credential", "gateway.credential"]);
+    desk.verify(&args, &bytes)
+        .expect(1, &["chain", "gateway` is revoked", "workload_revoked"]);
     desk.write(
         "policy",
         desk.signed_policy(&["orders", "billing"].map(nkey).concat()),

@@ -57,14 +57,20 @@ pub enum EnvelopeCommand {
             The trust root proves bundle and policy, both prove the credential, and the\n\
             credential proves the envelope. Then its subject, reply subject, kind and times are\n\
             compared with how it came. Not judged: the user's token, the policy's rules, replay,\n\
-            and what is encrypted.",
+            and what is encrypted.\n\n\
+            Whether its sender is revoked is judged with --revocations, and only then. With a time\n\
+            for --at it is judged as a stream's consumer does, as of then; otherwise whatever is\n\
+            revoked is refused, because when it was sealed is what its sender says.",
         after_help = "Examples, with the files of `bulla dev`:\n  \
             bulla envelope inspect message --json | jq -r .header.key_id\n  \
             nats --nkey .bulla/keys/broker-js.nk stream get BULLA_CTL --json \\\n      \
             --last-for '$BULLA.CTL.CRED.<key id>' > credential\n  \
             bulla envelope verify message --credential credential \\\n      \
             --trust-root .bulla/trust/root.pub --bundle .bulla/trust/bundle \\\n      \
-            --policy .bulla/trust/policy --subject orders.created --at issued\n\n\
+            --policy .bulla/trust/policy --subject orders.created --at issued\n\n  \
+            nats --nkey .bulla/keys/broker-js.nk stream get BULLA_CTL --json \\\n      \
+            --last-for '$BULLA.CTL.REVOCATIONS' > revocations\n  \
+            bulla envelope verify message … --revocations revocations\n\n\
             Exit code: 0 accepted, 1 refused, 2 no answer."
     )]
     Verify(Box<VerifyArgs>),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla_envelope::{MAX_ENVELOPE, SealedEnvelope, wrapped_to};
+use bulla_envelope::{Limits, MAX_ENVELOPE, SealedEnvelope, wrapped_to};
 use bulla_keyring::sha256;
 use bytes::Bytes;
 use rmpv::Value;
@@ -14,7 +14,6 @@ use super::outline::Outline;
 use super::{BAD, DIM, GOOD, STRONG, hex, statement};
 
 /// What is said about one captured thing.
-#[derive(Debug)]
 pub(super) struct Report {
     what: &'static str,
     len: usize,
@@ -24,14 +23,12 @@ pub(super) struct Report {
     sections: Vec<Section>,
 }
 
-#[derive(Debug)]
 pub(super) struct Section {
     name: &'static str,
     rows: Vec<Row>,
 }
 
 /// One fact, for people and for programs.
-#[derive(Debug)]
 struct Row {
     key: String,
     label: String,
@@ -284,13 +281,7 @@ fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
             section.text("content type", text.as_str().unwrap_or("not UTF-8"));
         }
         (11, Value::Binary(hash)) => section.bytes("token hash", hash),
-        (12, Value::Binary(limits)) => {
-            section.row(
-                "limits",
-                json!(limits.len()),
-                format!("{} bytes", limits.len()),
-            );
-        }
+        (12, Value::Binary(bytes)) => limits(section, bytes),
         (13, Value::Binary(leaf)) => section.bytes("request", leaf),
         (14, Value::Integer(_)) => {
             section.number("reply index", value.as_u64().unwrap_or_default());
@@ -324,6 +315,7 @@ fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
         (23, Value::Binary(id)) => section.bytes("data-key id", id),
         (24, Value::Binary(nonce)) => section.bytes("nonce", nonce),
         (25, Value::Binary(wrapped)) => wraps(section, wrapped),
+        (26, Value::Binary(hash)) => section.bytes("original hash", hash),
         (key, value) => {
             let mut text = value.to_string();
             if text.len() > 200 {
@@ -339,6 +331,56 @@ fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
             );
         }
     }
+}
+
+/// What is left of the user's authority (ENV-110), if they are limits as the format has
+/// them.
+fn limits(section: &mut Section, bytes: &[u8]) {
+    let len = bytes.len();
+    let entries = match Limits::decode(bytes) {
+        Ok(_) => rmpv::decode::read_value(&mut &*bytes).ok(),
+        Err(error) => {
+            let text = format!("{len} bytes, {}", crate::cli::chain(&error));
+            section.row("limits", json!({ "bytes": len, "error": text }), text);
+            return;
+        }
+    };
+    let entries = entries.as_ref().and_then(Value::as_map);
+    let mut json = Map::from_iter([("bytes".to_owned(), json!(len))]);
+    let mut lines = Vec::new();
+    for (key, value) in entries.into_iter().flatten() {
+        match key.as_u64() {
+            Some(0) => kept(&mut json, &mut lines, "scopes", value),
+            Some(1) => kept(&mut json, &mut lines, "reach", value),
+            Some(2) => {
+                let end = value.as_u64().unwrap_or_default();
+                json.insert("until".to_owned(), json!(end));
+                lines.push(format!("until {}", time(end)));
+            }
+            _ => {
+                let mut claims = Map::new();
+                for (claim, value) in value.as_map().into_iter().flatten() {
+                    let claim = claim.as_str().unwrap_or("not text");
+                    kept(&mut claims, &mut lines, claim, value);
+                }
+                json.insert("claims".to_owned(), Json::Object(claims));
+            }
+        }
+    }
+    section.row("limits", Json::Object(json), lines.join("\n"));
+}
+
+/// What limits keep of one thing.
+fn kept(json: &mut Map<String, Json>, lines: &mut Vec<String>, name: &str, value: &Value) {
+    let texts = value.as_array().into_iter().flatten();
+    let texts: Vec<&str> = texts.filter_map(Value::as_str).collect();
+    let shown = if texts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        printable(&texts.join(" "))
+    };
+    lines.push(format!("{}: {shown}", printable(name)));
+    json.insert(name.to_owned(), json!(texts));
 }
 
 fn headers(section: &mut Section, entries: &[(Value, Value)]) {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_envelope::{
-    CheckedEnvelope, Credential, Expectation, Kind, LeafHash, SealedEnvelope, SignedPolicy,
-    TrustBundle, VerifiedRoots,
+    CheckedEnvelope, Credential, Expectation, Kind, LeafHash, RevocationList, SealedEnvelope,
+    SignedPolicy, TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Subject, TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{AuthorityKey, AuthorityKeyError, AuthorityRole, VerifyingKey};
@@ -41,6 +41,10 @@ pub struct VerifyArgs {
     /// once for each; without any, their proofs are not verified
     #[arg(long = "ancestor-credential", value_name = "FILE")]
     ancestor_credentials: Vec<PathBuf>,
+    /// The revocation list that a policy key signed; without it nobody is taken for revoked,
+    /// and the answer says so
+    #[arg(long, value_name = "FILE")]
+    revocations: Option<PathBuf>,
     /// The trust domain [default: the credential's]
     #[arg(long, value_name = "DOMAIN")]
     trust_domain: Option<String>,
@@ -119,6 +123,8 @@ enum Failure {
 /// What was found, in the order in which it was looked at.
 struct Findings {
     steps: Vec<Step>,
+    /// Whether somebody who is revoked would have been refused.
+    are_revocations_judged: bool,
     refusal: Option<Refusal>,
 }
 
@@ -175,6 +181,7 @@ fn refused(step: &'static str, code: &'static str, error: &dyn std::error::Error
 pub(super) fn run(args: &VerifyArgs) -> u8 {
     let mut findings = Findings {
         steps: Vec::new(),
+        are_revocations_judged: false,
         refusal: None,
     };
     match judge(args, &mut findings) {
@@ -202,6 +209,10 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
     let credential = Input::read(&args.credential)?;
     let bundle = Input::read(&args.bundle)?;
     let policy = Input::read(&args.policy)?;
+    let revocations = match &args.revocations {
+        Some(path) => Some(Input::read(path)?.bytes),
+        None => None,
+    };
     let ancestors = args.ancestor_credentials.iter();
     let ancestors = ancestors
         .map(|path| Input::read(path).map(|input| input.bytes))
@@ -222,6 +233,7 @@ fn judge(args: &VerifyArgs, findings: &mut Findings) -> Result<Result<(), Refusa
         envelope,
         outline,
         ancestors,
+        revocations,
         now,
         roots,
         domain,
@@ -249,6 +261,7 @@ struct Given<'a> {
     outline: Outline,
     /// The credentials of those who sent what led to it.
     ancestors: Vec<Vec<u8>>,
+    revocations: Option<Vec<u8>>,
     now: UnixMillis,
     roots: Vec<VerifyingKey>,
     domain: Option<TrustDomain>,
@@ -297,6 +310,8 @@ impl Given<'_> {
             "credential",
             format!("{workload}, by an issuer of the bundle and what the policy lets vouch for it"),
         );
+        let revoked = self.revocations(&bundle, findings)?;
+        self.check_revoked("revocations", &credential, revoked.as_ref())?;
         let subject = sealed.subject_unverified().to_owned();
         let authentic = sealed
             .verify(&credential)
@@ -308,11 +323,76 @@ impl Given<'_> {
             .map_err(|e| refused("arrival", e.code(), &e))?;
         findings.hold("arrival", format!("for `{subject}`, at {}", rfc3339(now)));
         findings.skip("rules", "the user's token, the policy's rules and replay");
-        self.chain(&checked, &bundle, &policy, findings)?;
+        self.chain(&checked, &bundle, &policy, revoked.as_ref(), findings)?;
         if self.outline.field(24).is_some() {
             findings.skip("contents", "encrypted");
         }
         Ok(())
+    }
+
+    /// The list, proven by a policy key of the bundle.
+    fn revocations(
+        &self,
+        bundle: &Verified<TrustBundle>,
+        findings: &mut Findings,
+    ) -> Result<Option<Verified<RevocationList>>, Refusal> {
+        let Some(bytes) = &self.revocations else {
+            let note = "not judged: give --revocations";
+            findings.skip("revocations", note);
+            return Ok(None);
+        };
+        let list = match self.args.at {
+            Moment::Now => RevocationList::open(bytes, bundle, self.now, CLOCK_SKEW),
+            // It is newer than what is judged with it.
+            Moment::Issued | Moment::At(_) => {
+                RevocationList::open(bytes, bundle, bundle.issued_at, ANY_AGE)
+            }
+        };
+        let list = list.map_err(|e| refused("revocations", e.code(), &e))?;
+        findings.are_revocations_judged = true;
+        let (number, entries) = (list.sequence, list.entries().len());
+        findings.hold(
+            "revocations",
+            format!(
+                "list {number} of {} with {entries} entries, signed by a policy key; heads alone say whether it is the newest",
+                rfc3339(list.issued_at)
+            ),
+        );
+        Ok(Some(list))
+    }
+
+    /// Refuses a workload or a credential that is revoked, as of when a receiver saw the
+    /// message.
+    fn check_revoked(
+        &self,
+        step: &'static str,
+        credential: &VerifiedCredential,
+        list: Option<&Verified<RevocationList>>,
+    ) -> Result<(), Refusal> {
+        let Some(list) = list else { return Ok(()) };
+        let is_revoked = |since: Option<UnixMillis>| match self.args.at {
+            // When it was sealed is what its sender says, who may be a thief: only who saw
+            // it earlier can know that it came before.
+            Moment::Now | Moment::Issued => since.is_some(),
+            Moment::At(at) => since.is_some_and(|since| at >= since),
+        };
+        let workload = credential.workload();
+        let (code, text) = if is_revoked(list.workload_since(workload)) {
+            ("workload_revoked", format!("`{workload}` is revoked"))
+        } else if is_revoked(list.key_since(credential.id())) {
+            let key = credential.id().to_hex();
+            ("key_revoked", format!("the credential {key} is revoked"))
+        } else {
+            return Ok(());
+        };
+        Err(Refusal {
+            step,
+            code,
+            text,
+            hint: Some(
+                "a stream stored it before? `--at` that time judges it as of then, if the entry has a `since`",
+            ),
+        })
     }
 
     /// Proves who sealed the messages that are shown as having led to it. That each
@@ -322,6 +402,7 @@ impl Given<'_> {
         checked: &CheckedEnvelope,
         bundle: &Verified<TrustBundle>,
         policy: &Policy,
+        revoked: Option<&Verified<RevocationList>>,
         findings: &mut Findings,
     ) -> Result<(), Refusal> {
         if checked.ancestors().len() == 0 {
@@ -358,6 +439,7 @@ impl Given<'_> {
                 .clone()
                 .verify(bundle, anchors, ancestor.issued_at(), CLOCK_SKEW)
                 .map_err(|e| refused("chain", e.code(), &e))?;
+            self.check_revoked("chain", &credential, revoked)?;
             let sender = ancestor
                 .verify(&credential, &roots)
                 .map_err(|e| refused("chain", e.code(), &e))?;
@@ -438,9 +520,14 @@ impl Findings {
             })
             .collect();
         match &self.refusal {
-            None => json!({ "verdict": "accepted", "steps": steps }),
+            None => json!({
+                "verdict": "accepted",
+                "revocations_judged": self.are_revocations_judged,
+                "steps": steps,
+            }),
             Some(refusal) => json!({
                 "verdict": "refused",
+                "revocations_judged": self.are_revocations_judged,
                 "steps": steps,
                 "at": refusal.step,
                 "reason": refusal.code,
@@ -475,3 +562,6 @@ impl Findings {
         }
     }
 }
+
+/// For what is judged after its time.
+const ANY_AGE: Duration = Duration::from_secs(u32::MAX as u64);
