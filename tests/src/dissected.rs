@@ -1,11 +1,13 @@
 //! An envelope taken apart, to be put together as its sender never would.
 
+use std::fmt;
+
 use bulla_envelope::LeafHash;
 use bulla_keyring::sha256;
 use bytes::Bytes;
 
 /// The parts of an envelope, each as it stands on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Dissected {
     /// The format's version.
     pub version: u8,
@@ -19,6 +21,20 @@ pub struct Dissected {
     pub ancestors: Vec<Vec<u8>>,
     /// Everything after that.
     pub proof: Vec<u8>,
+}
+
+/// Shows how long its parts are, never token or body.
+impl fmt::Debug for Dissected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<u8> = self.fields.iter().map(|(key, _)| *key).collect();
+        f.debug_struct("Dissected")
+            .field("version", &self.version)
+            .field("fields", &keys)
+            .field("token_len", &self.token.as_ref().map(Vec::len))
+            .field("body_len", &self.body.len())
+            .field("ancestors", &self.ancestors.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Dissected {

@@ -1,6 +1,7 @@
 //! What an attacker builds: envelopes sealed by hand, under credentials that
 //! are genuine, home-made, or issued by a broker that lies.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,6 @@ use bytes::Bytes;
 use crate::{Bus, Dissected, Pki};
 
 /// Seals what the SDK would never seal.
-#[derive(Debug)]
 pub struct Forger {
     sealer: Sealer,
     credential: Credential,
@@ -29,6 +29,17 @@ pub struct Forger {
     exchange: ExchangeSecret,
     seeds: Seeds,
     epoch: Epoch,
+}
+
+/// Shows whose credential it seals under, never a key.
+impl fmt::Debug for Forger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forger")
+            .field("workload", self.credential.claimed_workload())
+            .field("key_id", &self.credential.id())
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Forger {
@@ -211,6 +222,21 @@ impl Forger {
     #[must_use]
     pub fn sealer(&self) -> &Sealer {
         &self.sealer
+    }
+
+    /// The seeds of its keys, by what they are for: what nothing may print.
+    #[must_use]
+    pub fn seeds(&self) -> [(&'static str, [u8; 32]); 3] {
+        let Seeds {
+            message,
+            exchange,
+            kem,
+        } = self.seeds;
+        [
+            ("message seed", message),
+            ("exchange seed", exchange),
+            ("KEM seed", kem),
+        ]
     }
 
     /// The credential that it seals under.
@@ -477,8 +503,8 @@ impl Forger {
     }
 }
 
-/// The secrets of one process.
-#[derive(Clone, Copy, Debug)]
+/// The secrets of one process. Printed nowhere.
+#[derive(Clone, Copy)]
 struct Seeds {
     message: [u8; 32],
     exchange: [u8; 32],

@@ -129,6 +129,8 @@ pub struct Shop {
     pub key: SigningKey,
     /// Where the edge listens.
     pub url: String,
+    /// Where it answers its administrators.
+    pub admin_url: String,
     /// An HTTP client.
     pub http: reqwest::Client,
     stop: CancellationToken,
@@ -160,7 +162,8 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let routes = ROUTES.replace("@issuer@", &issuer);
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
-        let config = gateway_file(&bus, "gateway", "127.0.0.1:0", &issuer);
+        let mut config = gateway_file(&bus, "gateway", "127.0.0.1:0", &issuer);
+        config.push_str("[admin]\naddress = \"127.0.0.1:0\"\n");
         let path = dir.path().join("gateway.toml");
         std::fs::write(&path, config).unwrap();
         let config = GatewayConfig::load(&path).unwrap();
@@ -171,6 +174,7 @@ impl Shop {
             .await
             .unwrap();
         let url = format!("http://{}", gateway.address());
+        let admin_url = format!("http://{}", gateway.admin_address().unwrap());
         tasks.spawn(gateway.run(stop.clone()));
 
         let shop = Self {
@@ -178,6 +182,7 @@ impl Shop {
             issuer,
             key,
             url,
+            admin_url,
             http: reqwest::Client::new(),
             stop,
             orders_stop,

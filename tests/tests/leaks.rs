@@ -9,29 +9,37 @@
     missing_docs
 )]
 
+#[path = "../../sdk/keyring/tests/redaction/spellings.rs"]
+#[allow(dead_code, unreachable_pub, reason = "here a whole run is searched")]
+mod spellings;
+
 use std::fmt::{Debug, Write as _};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulla_envelope::{MessageId, SealedEnvelope};
+use bulla_sdk::telemetry::Prometheus;
 use bulla_sdk::{
     Client, ContentType, Context, Message, PayloadError, Reply, ReplySender, RequestError,
     ServiceError, ServiceErrorCode,
 };
 use bulla_tests::{Bus, Dissected, Forger, SHOP_POLICY, Shop, leaf_of, now};
 use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
-use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 use futures_util::StreamExt;
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use spellings::Page;
+
 /// What bodies, application headers and tokens say, and nothing else does.
 const PAYLOAD: &str = "quagmire-at-dawn";
 const HEADER: &str = "zephyr-in-a-header";
 const CLAIM: &str = "walrus-of-a-claim";
+const ORIGINAL: &str = "the-token-that-the-client-itself-sent";
 const TOKEN_SEED: [u8; 32] = *b"the seed of the token's own key!";
 const DATA_KEY: [u8; 32] = *b"the data key of a home-made lock";
 
@@ -125,66 +133,95 @@ impl<'a> MakeWriter<'a> for Captured {
 
 /// What must not be found, by what it is.
 #[derive(Default)]
-struct Secrets(Vec<(String, String)>);
+struct Secrets {
+    /// In whatever way they may be printed.
+    bytes: Vec<(String, Vec<u8>)>,
+    /// As they are: parts of tokens.
+    texts: Vec<(String, String)>,
+}
 
 impl Secrets {
-    /// Bytes in each way in which they might be printed. Half of them are
-    /// enough to tell.
     fn bytes(&mut self, name: &str, bytes: &[u8]) {
-        let half = &bytes[..bytes.len() / 2 / 3 * 3];
-        assert!(half.len() >= 6, "`{name}` is too short to be told by");
-        let mut list = format!("{half:?}");
-        list.retain(|c| c != '[' && c != ']');
-        let hex = HEXLOWER.encode(half);
-        for form in [
-            list,
-            hex.to_uppercase(),
-            hex,
-            BASE64.encode(half),
-            BASE64URL_NOPAD.encode(half),
-        ] {
-            self.0.push((name.to_owned(), form));
-        }
+        self.bytes.push((name.to_owned(), bytes.to_vec()));
     }
 
     fn text(&mut self, name: &str, text: &str) {
-        self.0.push((name.to_owned(), text.to_owned()));
+        self.texts.push((name.to_owned(), text.to_owned()));
         self.bytes(name, text.as_bytes());
     }
 
     /// A token is as good as lost with its signature, and its claims with their text.
     fn token(&mut self, name: &str, token: &str) {
         for part in token.split('.').filter(|part| part.len() > 12) {
-            self.0.push((name.to_owned(), part.to_owned()));
+            self.texts.push((name.to_owned(), part.to_owned()));
         }
-        self.bytes(name, token.as_bytes());
+        // Every token has the same header.
+        for part in token.split('.').skip(1).filter(|part| part.len() > 12) {
+            self.bytes(name, part.as_bytes());
+            if let Ok(decoded) = BASE64URL_NOPAD.decode(part.as_bytes()) {
+                self.bytes(name, &decoded);
+            }
+        }
     }
 
-    /// Everything under `keys/` that a file holds.
+    fn forger(&mut self, who: &str, forger: &Forger) {
+        for (name, seed) in forger.seeds() {
+            self.bytes(&format!("{name} of {who}"), &seed);
+        }
+    }
+
+    /// Everything under `keys/` that a file holds, as it stands there and as bytes.
     fn keys_of(&mut self, bus: &Bus) {
         let keys = std::fs::read_dir(bus.provision().path("keys")).unwrap();
-        let mut count = 0;
+        let mut raw = 0;
         for file in keys {
             let path = file.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             for line in std::fs::read_to_string(&path).unwrap().lines() {
-                if line.len() > 20 {
-                    self.text(&name, line.trim());
-                    count += 1;
+                let line = line.trim();
+                if line.len() <= 20 {
+                    continue;
+                }
+                self.text(&name, line);
+                // Two bytes of its kind, the seed, two bytes of a checksum.
+                let nkey = BASE32_NOPAD.decode(line.as_bytes()).ok();
+                if let Some(seed) = nkey.as_ref().and_then(|bytes| bytes.get(2..34)) {
+                    self.bytes(&name, seed);
+                    raw += 1;
+                }
+                let digits = line.rsplit(':').next().unwrap();
+                let authority = [HEXLOWER.decode(digits.as_bytes())]
+                    .into_iter()
+                    .chain([BASE64URL_NOPAD.decode(digits.as_bytes())])
+                    .flatten()
+                    .find(|bytes| bytes.len() >= 32);
+                if let Some(seed) = authority.filter(|_| digits != line) {
+                    self.bytes(&name, &seed);
+                    raw += 1;
                 }
             }
         }
-        assert!(count >= 10, "only {count} keys");
+        assert!(raw >= 10, "only {raw} keys");
     }
 
     fn none_in(&self, captured: &Captured) {
         let text = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
+        let page = Page::new(&text);
         let mut found = String::new();
-        for (name, secret) in &self.0 {
+        let told = |at: usize| {
+            let line = text[..at].rfind('\n').map_or(0, |line| line + 1);
+            let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+            &text[line..end]
+        };
+        for (name, secret) in &self.texts {
             if let Some(at) = text.find(secret.as_str()) {
-                let line = text[..at].rfind('\n').map_or(0, |line| line + 1);
-                let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
-                writeln!(found, "{name}: {}", &text[line..end]).unwrap();
+                writeln!(found, "{name}: {}", told(at)).unwrap();
+            }
+        }
+        for (name, secret) in &self.bytes {
+            if let Some(spelling) = page.spelling_of(secret) {
+                let line = text.find(&spelling).map_or("a list", told);
+                writeln!(found, "{name} as `{spelling}`: {line}").unwrap();
             }
         }
         assert!(found.is_empty(), "leaked:\n{found}");
@@ -211,7 +248,9 @@ async fn attack_23_logs_errors_and_debug_hold_no_token_key_or_payload() {
     secrets.text("header", HEADER);
     secrets.text("claim", CLAIM);
     secrets.bytes("token key", &TOKEN_SEED);
+    secrets.text("original token", ORIGINAL);
     secrets.bytes("the edge's token key", &[5; 32]);
+    secrets.bytes("the key of the issuer of access tokens", &[3; 32]);
     secrets.bytes("data key", &DATA_KEY);
 
     let shop = Box::pin(Shop::open_with(Bus::start(&policy).await)).await;
@@ -286,6 +325,10 @@ async fn at_the_edge(shop: &Shop, captured: &Captured, secrets: &mut Secrets) {
             captured.say(&response.text().await.unwrap());
         }
     }
+    let page = shop.http.get(format!("{}/metrics", shop.admin_url));
+    let page = page.send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("bulla_gateway_"), "{page}");
+    captured.say(&page);
     // The schema does not fit, and the JSON is none.
     for body in [
         format!("{{\"item\": 7, \"{PAYLOAD}\": 1}}"),
@@ -339,10 +382,17 @@ async fn serve(back: &Client) -> Vec<bulla_sdk::Service> {
 
 /// The SDK between workloads, with a user and without.
 async fn on_the_bus(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
+    let metrics = Prometheus::new();
+    let recorder = Arc::new(metrics.clone());
     let options = bus.connect_options("mint").token_key(&TOKEN_SEED);
+    let options = options.recorder(recorder.clone());
     captured.show(&options);
     let mint = Client::connect(options).await.unwrap();
-    let back = bus.client("back").await;
+    let options = bus.connect_options("back").recorder(recorder);
+    let back = Client::connect(options).await.unwrap();
+    for client in [&mint, &back] {
+        metrics.watch(client.stats());
+    }
     let services = serve(&back).await;
     let mut told = back.subscribe("back.told").await.unwrap();
     let (user, expired) = (token(&mint, 1), token(&mint, 120));
@@ -361,7 +411,10 @@ async fn on_the_bus(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
             true => message.json(PAYLOAD),
             false => message.payload(PAYLOAD),
         };
-        let message = message.header("colour", HEADER).user_token(&user);
+        let mut message = message.header("colour", HEADER).user_token(&user);
+        if subject.starts_with("back.") {
+            message = message.original_token(ORIGINAL);
+        }
         let response = message.request().await.unwrap();
         assert_eq!(response.decode::<String>().unwrap(), PAYLOAD);
         captured.show(&response);
@@ -422,6 +475,14 @@ async fn on_the_bus(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
     captured.show(&mint);
     captured.show(mint.stats());
     captured.show(back.stats());
+    // What others scrape.
+    let page = metrics.text();
+    assert!(
+        page.contains("back.echo") && page.lines().count() > 20,
+        "{page}"
+    );
+    captured.show(&metrics);
+    captured.say(&page);
     for service in services {
         service.drain().await;
     }
@@ -444,7 +505,9 @@ async fn attacked(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
     let (back, front) = (bus.client("back").await, bus.client("front").await);
     let services = serve(&back).await;
     let forger = Forger::genuine(bus, "front").await;
+    secrets.forger("front", &forger);
     captured.show(&forger);
+    captured.show(forger.sealer());
     let raw = bus.raw_client("front").await;
     let inbox = bus.peer_inbox("front", "x");
     let key = forger.data_key(bus, "back", &DATA_KEY);
@@ -452,9 +515,11 @@ async fn attacked(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
     let body = [&[0xa0 | 16][..], PAYLOAD.as_bytes()].concat();
     let sound = forger.encrypted_request("back.echo", &inbox, &body, &key);
     captured.show(&SealedEnvelope::decode(sound.clone()).unwrap());
+    captured.show(&Dissected::of(&sound));
     let mut bent = sound.to_vec();
     bent[sound.len() - 1] ^= 1;
     let clear = forger.request("back.echo", &inbox, now(), &body);
+    captured.show(&SealedEnvelope::decode(clear.clone()).unwrap());
     let user = "header.payload-of-a-token.signature-of-a-token";
     secrets.token("a token", user);
     let with_token = forger.request_for_user("plain.echo", &inbox, now(), &body, user);
@@ -485,6 +550,8 @@ async fn attacked(bus: &Bus, captured: &Captured, secrets: &mut Secrets) {
 
     // Replies that are none.
     let server = Forger::genuine(bus, "back").await;
+    secrets.forger("back", &server);
+    captured.show(&server);
     let raw = bus.raw_client("back").await;
     let mut requests = raw
         .queue_subscribe("plain.echo", "back".to_owned())
