@@ -5,15 +5,15 @@
 //! stream of data keys, so that a token stays small however many readers there are
 //! and whatever their keys weigh. A reader opens them once for each token.
 
+mod part;
+
 use std::collections::BTreeMap;
 
-use bulla_envelope::{ClaimsOf, Epoch, MAX_PRIVATE_CLAIMS, PrivateClaims, RecipientSet, Suite};
+use bulla_envelope::{ClaimsOf, MAX_PRIVATE_CLAIMS, PrivateClaims};
 use bulla_identity::{UnixMillis, WorkloadId};
-use bulla_keyring::{DataKeyId, KemSuite};
 use bulla_policy::Workload;
 use bulla_token::TransactionToken;
-use data_encoding::BASE64URL_NOPAD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::client::Client;
@@ -21,58 +21,10 @@ use crate::clock;
 use crate::unlock::{UnlockError, Unlocker};
 use crate::vault::EncryptError;
 
+use part::{Part, SUITE};
+
 /// The most sets of readers of one token.
 const MAX_PARTS: usize = 8;
-
-/// With which KEM their keys are wrapped. By reference, the larger one costs a
-/// token nothing.
-const SUITE: KemSuite = KemSuite::XWing;
-
-/// [`PrivateClaims`] as a token writes them down.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    suite: u8,
-    by: String,
-    epoch: String,
-    key: String,
-    readers: String,
-    nonce: String,
-    claims: String,
-}
-
-impl Part {
-    fn of(sealed: &PrivateClaims) -> Self {
-        let text = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
-        Self {
-            suite: SUITE.code(),
-            by: sealed.sender.as_str().to_owned(),
-            epoch: text(sealed.epoch.as_bytes()),
-            key: text(&sealed.data_key.0),
-            readers: text(&sealed.recipients.0),
-            nonce: text(&sealed.nonce),
-            claims: text(&sealed.ciphertext),
-        }
-    }
-
-    fn read(&self) -> Option<PrivateClaims> {
-        fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-            let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
-            bytes.try_into().ok()
-        }
-        let ciphertext = BASE64URL_NOPAD.decode(self.claims.as_bytes()).ok()?;
-        Some(PrivateClaims {
-            suite: Suite::of_kem(KemSuite::from_code(self.suite)?),
-            sender: WorkloadId::parse(&self.by).ok()?,
-            epoch: Epoch(bytes(&self.epoch)?),
-            data_key: DataKeyId(bytes(&self.key)?),
-            recipients: RecipientSet(bytes(&self.readers)?),
-            nonce: bytes(&self.nonce)?,
-            ciphertext,
-        })
-        .filter(|sealed| sealed.ciphertext.len() <= MAX_PRIVATE_CLAIMS)
-    }
-}
 
 /// What some workloads are to read.
 struct ForReaders {
@@ -224,6 +176,10 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use bulla_envelope::{Epoch, RecipientSet, Suite};
+    use bulla_keyring::DataKeyId;
+    use data_encoding::BASE64URL_NOPAD;
+
     use super::*;
 
     #[test]

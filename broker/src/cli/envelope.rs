@@ -9,8 +9,11 @@ mod verify;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
+
+use super::chain;
 
 use input::{Input, InputError};
 use report::Report;
@@ -115,9 +118,9 @@ fn inspect(args: &InspectArgs) -> u8 {
 
 fn fail(json: bool, error: &InputError) -> u8 {
     if json {
-        print_json(&serde_json::json!({ "error": super::chain(error) }));
+        print_json(&serde_json::json!({ "error": chain(error) }));
     } else {
-        let text = super::chain(error);
+        let text = chain(error);
         let _ = writeln!(anstream::stderr(), "{BAD}error:{BAD:#} {text}");
     }
     ERROR
@@ -129,4 +132,59 @@ fn print_json(value: &serde_json::Value) {
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// A time of milliseconds for people: `2027-01-15T08:00:00.000Z, in 12s`.
+fn time(millis: u64) -> String {
+    /// The end of the year 9999.
+    const LAST: u64 = 253_402_300_799_999;
+    if millis > LAST {
+        return format!("{millis} ms, after the year 9999");
+    }
+    let at = UNIX_EPOCH + Duration::from_millis(millis);
+    let absolute = humantime::format_rfc3339_millis(at);
+    let about = |span: Duration| {
+        let exact = humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
+        let units: Vec<&str> = exact.split(' ').take(2).collect();
+        units.join(" ")
+    };
+    match at.duration_since(SystemTime::now()) {
+        Ok(ahead) => format!("{absolute}, in {}", about(ahead)),
+        Err(behind) => format!("{absolute}, {} ago", about(behind.duration())),
+    }
+}
+
+/// How long so many milliseconds are, for people: `1m 30s`.
+fn span(millis: u64) -> String {
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spellings::assert_unprinted;
+
+    #[test]
+    fn what_was_captured_is_not_printed() {
+        let (token, body) = (b"header.claims.signature", b"quagmire-at-dawn");
+        let parts = [&[0x95, 0x01, 0xc4, 0x01, 0x80, 0xc4, 23][..], token];
+        let rest = [&[0xc4, 16][..], body, &[0x90]].concat();
+        let bytes = [parts.concat(), rest].concat();
+        let secrets = [&token[..], body];
+        let input = Input::of(bytes.clone(), "-".as_ref()).unwrap();
+        assert_unprinted("Input", &input, &secrets);
+        let outline = outline::Outline::of(&bytes);
+        assert_eq!(outline.body.as_deref(), Some(&body[..]));
+        assert_unprinted("Outline", &outline, &secrets);
+    }
+
+    #[test]
+    fn any_time_and_span_can_be_told() {
+        assert!(time(0).starts_with("1970-01-01T00:00:00.000Z, "));
+        assert!(time(253_402_300_799_999).starts_with("9999-12-31T23:59:59.999Z, in "));
+        assert!(time(253_402_300_800_000).ends_with("after the year 9999"));
+        assert!(time(u64::MAX).ends_with("after the year 9999"));
+        assert_eq!((span(0), span(90_000)), ("0s".into(), "1m 30s".into()));
+        assert!(span(u64::MAX).contains("years"));
+    }
 }

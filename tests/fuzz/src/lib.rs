@@ -12,6 +12,7 @@
 //! them over corpus and test vectors in every `cargo test`.
 
 mod answers;
+mod asides;
 mod audit;
 #[path = "../../../sdk/src/broker_protocol.rs"]
 mod broker_protocol;
@@ -19,9 +20,16 @@ mod broker_protocol;
 #[allow(dead_code)]
 mod callout_request;
 mod canonical;
+mod captured;
+#[path = "../../../sdk/src/cloud_events/attributes.rs"]
+#[allow(dead_code)]
+mod cloud_event;
 mod connecting;
 #[path = "../../../sdk/src/consumer/delivery.rs"]
 mod delivery;
+#[path = "../../../sdk/src/enforcer_report.rs"]
+#[allow(dead_code)]
+mod enforcer_report;
 mod envelopes;
 #[path = "../../../broker/src/invitation.rs"]
 #[allow(dead_code)]
@@ -29,6 +37,8 @@ mod invitation;
 mod limits;
 mod names;
 mod policies;
+#[path = "../../../sdk/src/private_claims/part.rs"]
+mod private_claims;
 mod shop;
 mod statements;
 mod tokens;
@@ -101,6 +111,19 @@ pub const TARGETS: &[Target] = &[
     target("key_set", tokens::key_set, 512, &[]),
     target("broker_answers", answers::all, 64, &[]),
     target("connecting", connecting::all, 1024, &[]),
+    target(
+        "captured",
+        captured::inspected,
+        2048,
+        &[
+            "envelope",
+            "credential",
+            "kem-record",
+            "trust-bundle",
+            "policy",
+        ],
+    ),
+    target("asides", asides::all, 512, &[]),
     target("names", names::all, 64, &[]),
     target("audit", audit::lines, 1024, &[]),
 ];

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use bulla_envelope::MAX_ENVELOPE;
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
+use rmpv::decode::read_value_ref_with_max_depth;
 use serde_json::Value;
+
+use super::outline::MAX_DEPTH;
 
 /// What was captured.
 pub(super) struct Input {
@@ -97,7 +100,8 @@ impl Input {
         Self::of(bytes, path)
     }
 
-    fn of(bytes: Vec<u8>, path: &Path) -> Result<Self, InputError> {
+    /// Takes what a file held.
+    pub(super) fn of(bytes: Vec<u8>, path: &Path) -> Result<Self, InputError> {
         // No statement of ours begins with a byte that text begins with.
         let Ok(text) = std::str::from_utf8(&bytes) else {
             return Ok(Self::plain(without_newline(bytes), Form::Raw));
@@ -142,7 +146,7 @@ fn is_array(bytes: &[u8]) -> bool {
 /// with by chance: what is one value without it and two with it was one.
 fn without_newline(mut bytes: Vec<u8>) -> Vec<u8> {
     let mut rest = bytes.as_slice();
-    if rmpv::decode::read_value_ref(&mut rest).is_ok() && rest == b"\n" {
+    if read_value_ref_with_max_depth(&mut rest, MAX_DEPTH).is_ok() && rest == b"\n" {
         bytes.pop();
     }
     bytes
@@ -212,20 +216,6 @@ mod tests {
         let input = read(message.as_bytes()).unwrap();
         assert_eq!(input.subject.as_deref(), Some("a.b"));
         assert_eq!(input.reply_to, None);
-    }
-
-    #[test]
-    fn what_was_captured_is_not_printed() {
-        let (token, body) = (b"header.claims.signature", b"quagmire-at-dawn");
-        let parts = [&[0x95, 0x01, 0xc4, 0x01, 0x80, 0xc4, 23][..], token];
-        let rest = [&[0xc4, 16][..], body, &[0x90]].concat();
-        let bytes = [parts.concat(), rest].concat();
-        let secrets = [&token[..], body];
-        let input = read(&bytes).unwrap();
-        crate::spellings::assert_unprinted("Input", &input, &secrets);
-        let outline = super::super::outline::Outline::of(&bytes);
-        assert_eq!(outline.body.as_deref(), Some(&body[..]));
-        crate::spellings::assert_unprinted("Outline", &outline, &secrets);
     }
 
     /// A line feed that belongs to the bytes stays.

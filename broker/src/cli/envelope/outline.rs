@@ -108,8 +108,9 @@ fn fields(header: &[u8]) -> Vec<(u64, Value)> {
         .collect()
 }
 
-fn next(at: &mut &[u8]) -> Option<Value> {
-    rmpv::decode::read_value(at).ok()
+/// The next value of these bytes.
+pub(super) fn next(at: &mut &[u8]) -> Option<Value> {
+    rmpv::decode::read_value_with_max_depth(at, MAX_DEPTH).ok()
 }
 
 /// A byte string, or as much of it as is there.
@@ -119,3 +120,7 @@ fn bin<'a>(at: &mut &'a [u8]) -> Option<(&'a [u8], bool)> {
     *at = rest;
     Some((value, value.len() == len))
 }
+
+/// How deep values may nest that are looked at: far deeper than any of the format, and no
+/// deeper than any stack takes.
+pub(super) const MAX_DEPTH: usize = 32;

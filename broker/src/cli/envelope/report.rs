@@ -1,7 +1,6 @@
 //! What there is to say about captured bytes, as text and as JSON.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_envelope::{Limits, MAX_ENVELOPE, SealedEnvelope, wrapped_to};
 use bulla_keyring::sha256;
@@ -10,8 +9,8 @@ use rmpv::Value;
 use serde_json::{Map, Value as Json, json};
 
 use super::input::Input;
-use super::outline::Outline;
-use super::{BAD, DIM, GOOD, STRONG, hex, statement};
+use super::outline::{Outline, next};
+use super::{BAD, DIM, GOOD, STRONG, hex, span, statement, time};
 
 /// What is said about one captured thing.
 pub(super) struct Report {
@@ -57,7 +56,7 @@ impl Report {
     }
 
     pub(super) fn fault(&mut self, code: &'static str, error: &dyn std::error::Error) {
-        self.fault = Some((code, crate::cli::chain(error)));
+        self.fault = Some((code, super::chain(error)));
     }
 
     pub(super) const fn is_well_formed(&self) -> bool {
@@ -145,26 +144,6 @@ impl Section {
 
     pub(super) fn time(&mut self, label: &str, millis: u64) {
         self.row(label, json!(millis), time(millis));
-    }
-}
-
-/// A time of milliseconds for people: `2027-01-15T08:00:00.000Z, in 12s`.
-pub(super) fn time(millis: u64) -> String {
-    /// The end of the year 9999.
-    const LAST: u64 = 253_402_300_799_999;
-    if millis > LAST {
-        return format!("{millis} ms, after the year 9999");
-    }
-    let at = UNIX_EPOCH + Duration::from_millis(millis);
-    let absolute = humantime::format_rfc3339_millis(at);
-    let about = |span: Duration| {
-        let exact = humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
-        let units: Vec<&str> = exact.split(' ').take(2).collect();
-        units.join(" ")
-    };
-    match at.duration_since(SystemTime::now()) {
-        Ok(ahead) => format!("{absolute}, in {}", about(ahead)),
-        Err(behind) => format!("{absolute}, {} ago", about(behind.duration())),
     }
 }
 
@@ -272,7 +251,7 @@ fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
             let end = value.as_u64().unwrap_or_default();
             section.time("expires at", end);
             if let Some(life) = outline.uint(7).and_then(|start| end.checked_sub(start)) {
-                let text = humantime::format_duration(Duration::from_millis(life)).to_string();
+                let text = span(life);
                 section.row("life", json!(life), text);
             }
         }
@@ -338,9 +317,9 @@ fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
 fn limits(section: &mut Section, bytes: &[u8]) {
     let len = bytes.len();
     let entries = match Limits::decode(bytes) {
-        Ok(_) => rmpv::decode::read_value(&mut &*bytes).ok(),
+        Ok(_) => next(&mut &*bytes),
         Err(error) => {
-            let text = format!("{len} bytes, {}", crate::cli::chain(&error));
+            let text = format!("{len} bytes, {}", super::chain(&error));
             section.row("limits", json!({ "bytes": len, "error": text }), text);
             return;
         }
@@ -407,7 +386,7 @@ fn wraps(section: &mut Section, wrapped: &[u8]) {
             section.row("wrapped to", json!(ids), ids.join("\n"));
         }
         Err(error) => {
-            let text = format!("{} bytes, {}", wrapped.len(), crate::cli::chain(&error));
+            let text = format!("{} bytes, {}", wrapped.len(), super::chain(&error));
             section.row("wraps", json!(text), text.clone());
         }
     }
@@ -455,7 +434,7 @@ fn contents(section: &mut Section, outline: &Outline, show: bool) {
     );
     let messages = outline.bytes(5).map_or(1, |ids| ids.len() / 16);
     let bodies: Vec<Vec<u8>> = if messages > 1 {
-        let array = rmpv::decode::read_value(&mut body.as_slice()).ok();
+        let array = next(&mut body.as_slice());
         let bodies = array.as_ref().and_then(Value::as_array).map(Vec::as_slice);
         let bodies = bodies.unwrap_or_default().iter();
         bodies

@@ -6,6 +6,7 @@ use rmpv::Value;
 use serde_json::json;
 
 use super::hex;
+use super::outline::next;
 use super::report::{Report, Section};
 
 /// Something signed that is no envelope.
@@ -20,7 +21,7 @@ pub(super) enum Statement {
 
 /// What these bytes seem to be, by their shape; nothing for an envelope.
 pub(super) fn kind_of(bytes: &[u8]) -> Option<Statement> {
-    let value = rmpv::decode::read_value(&mut &*bytes).ok()?;
+    let value = next(&mut &*bytes)?;
     let parts = value.as_array()?;
     if parts.len() == 4 && statement(parts).is_some() {
         return Some(Statement::Request);
@@ -44,10 +45,7 @@ pub(super) fn kind_of(bytes: &[u8]) -> Option<Statement> {
 
 fn statement(parts: &[Value]) -> Option<Vec<Value>> {
     let bytes = parts.first()?.as_slice()?;
-    rmpv::decode::read_value(&mut &*bytes)
-        .ok()?
-        .as_array()
-        .cloned()
+    next(&mut &*bytes)?.as_array().cloned()
 }
 
 pub(super) fn report(kind: Statement, bytes: &[u8]) -> Report {
@@ -176,7 +174,7 @@ fn bundle_statement(section: &mut Section, parts: &[Value]) {
         .collect();
     let lines: Vec<String> = issuing
         .iter()
-        .map(|(key, end)| format!("{key} until {}", super::report::time(*end)))
+        .map(|(key, end)| format!("{key} until {}", super::time(*end)))
         .collect();
     let keys: Vec<&String> = issuing.iter().map(|(key, _)| key).collect();
     section.row("issuing keys", json!(keys), lines.join("\n"));
@@ -213,7 +211,7 @@ fn policy_statement(section: &mut Section, parts: &[Value]) {
 }
 
 fn parts(bytes: &[u8]) -> Vec<Value> {
-    let value = rmpv::decode::read_value(&mut &*bytes).ok();
+    let value = next(&mut &*bytes);
     let parts = value.as_ref().and_then(Value::as_array);
     parts.and_then(|parts| statement(parts)).unwrap_or_default()
 }

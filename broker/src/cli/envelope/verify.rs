@@ -173,7 +173,7 @@ fn refused(step: &'static str, code: &'static str, error: &dyn std::error::Error
     Refusal {
         step,
         code,
-        text: crate::cli::chain(error),
+        text: super::chain(error),
         hint,
     }
 }
@@ -187,7 +187,7 @@ pub(super) fn run(args: &VerifyArgs) -> u8 {
     match judge(args, &mut findings) {
         Ok(refusal) => findings.refusal = refusal.err(),
         Err(failure) => {
-            let text = crate::cli::chain(&failure);
+            let text = super::chain(&failure);
             if args.json {
                 print_json(&json!({ "error": text }));
             } else {
@@ -506,7 +506,7 @@ impl Given<'_> {
 }
 
 fn rfc3339(at: UnixMillis) -> String {
-    super::report::time(at.as_millis())
+    super::time(at.as_millis())
 }
 
 impl Findings {
