@@ -9,6 +9,8 @@
 //! A change of the policy or of a KEM record changes the set, and with it the
 //! key: who lost the right cannot read what follows, who gained it can.
 
+mod kept;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,11 +25,10 @@ use bulla_keyring::{KemPublic, KemSuite, KeyId};
 use bulla_policy::{LONGEST_MAX_AGE, Verb, Workload};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
-use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
+use self::kept::Kept;
 use crate::clock;
 use crate::connection::Connection;
 use crate::control::Control;
@@ -50,6 +51,11 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 const RECORD_SLACK: Duration = Duration::from_secs(60);
 /// Wrapping to more is done off the async threads: it takes about 0.1 ms each.
 const WRAPS_INLINE_WORK: usize = 8;
+/// Uses of a key that a subject takes at once at most, so that not every message
+/// counts where all do.
+const MOST_USES: u64 = 64;
+/// Into how many such shares the uses of a key go at least.
+const LEAST_SHARES: u64 = 1_024;
 
 /// A data key in use.
 #[derive(Debug)]
@@ -67,8 +73,17 @@ impl KeyInUse {
         self.is_inline_only || !self.is_stored.load(Ordering::Acquire)
     }
 
-    fn is_fit(&self, now: UnixMillis) -> bool {
-        now < self.key.expires_at() && !self.key.is_used_up()
+    /// Takes up to so many of its uses, before anything is sealed: what waits to be
+    /// sealed is counted, so that no more is sealed under it than may be. None if it
+    /// is to be replaced.
+    fn reserve(&self, uses: u64, now: UnixMillis) -> Option<u64> {
+        let is_in_time = now < self.key.expires_at();
+        let reserved = if is_in_time {
+            self.key.reserve(uses)
+        } else {
+            0
+        };
+        (reserved > 0).then_some(reserved)
     }
 }
 
@@ -80,12 +95,31 @@ struct Choice {
     policy: u64,
     records: u64,
     key: Arc<KeyInUse>,
+    /// Uses of the key that the subject has reserved and not taken.
+    reserved: u64,
 }
 
-type Slot = Arc<OnceCell<Arc<KeyInUse>>>;
+impl Choice {
+    /// Takes one use of the key.
+    fn take(&mut self, share: u64, now: UnixMillis) -> Option<Arc<KeyInUse>> {
+        if self.reserved == 0 {
+            self.reserved = self.key.reserve(share, now)?;
+        }
+        self.reserved -= 1;
+        Some(Arc::clone(&self.key))
+    }
+}
 
 /// This process's data keys.
 pub(crate) struct Vault {
+    maker: Arc<Maker>,
+    stats: Stats,
+    by_set: Kept<(KemSuite, RecipientSet)>,
+    by_requester: Kept<(KemSuite, KeyId)>,
+}
+
+/// What data keys are made of.
+struct Maker {
     control: Control,
     connection: Connection,
     own: OwnCredential,
@@ -93,9 +127,15 @@ pub(crate) struct Vault {
     epoch: Epoch,
     life: Duration,
     max_uses: u64,
-    stats: Stats,
-    by_set: Cache<(KemSuite, RecipientSet), Slot>,
-    by_requester: Cache<(KemSuite, KeyId), Slot>,
+}
+
+/// A data key to be made.
+struct Order {
+    suite: KemSuite,
+    domain: TrustDomain,
+    recipients: Vec<(WorkloadId, KemPublic)>,
+    at: UnixMillis,
+    is_for_reply: bool,
 }
 
 /// What a vault stands on.
@@ -111,7 +151,7 @@ pub(crate) struct VaultParts {
 }
 
 /// Why there is nothing to encrypt under.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EncryptError {
     /// No workload that may receive on the subject has published a key.
     #[error(
@@ -167,23 +207,19 @@ impl EncryptError {
 
 impl Vault {
     pub(crate) fn new(parts: VaultParts) -> Self {
-        let reply_keys = Cache::builder()
-            .max_capacity(MAX_REPLY_KEYS)
-            .time_to_live(parts.life);
-        let set_keys = Cache::builder()
-            .max_capacity(MAX_KEYS)
-            .time_to_live(parts.life);
         Self {
-            control: parts.control,
-            connection: parts.connection,
-            own: parts.own,
-            workload: parts.workload,
-            epoch: parts.epoch,
-            life: parts.life,
-            max_uses: parts.max_uses,
+            by_set: Kept::new(MAX_KEYS, parts.life),
+            by_requester: Kept::new(MAX_REPLY_KEYS, parts.life),
             stats: parts.stats,
-            by_set: set_keys.build(),
-            by_requester: reply_keys.build(),
+            maker: Arc::new(Maker {
+                control: parts.control,
+                connection: parts.connection,
+                own: parts.own,
+                workload: parts.workload,
+                epoch: parts.epoch,
+                life: parts.life,
+                max_uses: parts.max_uses,
+            }),
         }
     }
 
@@ -194,15 +230,21 @@ impl Vault {
         suite: KemSuite,
         now: UnixMillis,
     ) -> Option<Arc<KeyInUse>> {
-        let (policy, records) = (self.control.generation(), self.control.kem_generation());
-        let last = last.0.lock();
-        let choice = last.as_ref().filter(|choice| {
+        let (policy, records) = self.state();
+        let mut last = last.0.lock();
+        let choice = last.as_mut().filter(|choice| {
             choice.policy == policy
                 && choice.records == records
-                && choice.key.is_fit(now)
+                && now < choice.key.key.expires_at()
                 && choice.key.key.suite() == Suite::of_kem(suite)
         });
-        choice.map(|choice| Arc::clone(&choice.key))
+        choice?.take(self.maker.share(), now)
+    }
+
+    /// Names what the choice of a key depends on.
+    fn state(&self) -> (u64, u64) {
+        let control = &self.maker.control;
+        (control.generation(), control.kem_generation())
     }
 
     /// The key for a message with this verb to `subject`, wrapped to everybody
@@ -219,13 +261,15 @@ impl Vault {
             return Ok(key);
         }
         // Before the choice, so that a change in between makes it stale.
-        let (policy, records) = (self.control.generation(), self.control.kem_generation());
+        let (policy, records) = self.state();
         // On the heap: seldom, and larger than what every message does.
-        let key = Box::pin(self.choose(verb, subject, suite, now)).await?;
+        let (key, reserved) = Box::pin(self.choose(verb, subject, suite, now)).await?;
         *last.0.lock() = Some(Choice {
             policy,
             records,
             key: Arc::clone(&key),
+            // Without the one for this message.
+            reserved: reserved.saturating_sub(1),
         });
         Ok(key)
     }
@@ -238,12 +282,12 @@ impl Vault {
         suite: KemSuite,
         now: UnixMillis,
     ) -> Result<Option<Arc<KeyInUse>>, EncryptError> {
-        let Some(key) = Box::pin(self.key_to(readers, suite, now)).await? else {
+        let Some((key, _)) = Box::pin(self.key_to(readers, suite, 1, now)).await? else {
             return Ok(None);
         };
         if key.inline_wraps() {
             // It cannot ride along, so nobody goes on before it is stored.
-            self.storing(&key).store().await?;
+            self.maker.storing(&key).store().await?;
         }
         Ok(Some(key))
     }
@@ -254,25 +298,29 @@ impl Vault {
         subject: &Subject,
         suite: KemSuite,
         now: UnixMillis,
-    ) -> Result<Arc<KeyInUse>, EncryptError> {
-        let policy = self.control.policy();
+    ) -> Result<(Arc<KeyInUse>, u64), EncryptError> {
+        let policy = self.maker.control.policy();
         let workloads = policy.policy().recipients(verb, subject, now);
         let workloads = workloads.cloned().collect();
-        let key = self.key_to(workloads, suite, now).await?;
+        let share = self.maker.share();
+        let key = self.key_to(workloads, suite, share, now).await?;
         key.ok_or_else(|| EncryptError::NoRecipient {
             subject: subject.as_str().to_owned(),
         })
     }
 
-    /// The key for these workloads, as far as they have keys.
+    /// The key for these workloads, as far as they have keys, and how many of the uses
+    /// asked for it gives.
     async fn key_to(
         &self,
         workloads: Vec<Workload>,
         suite: KemSuite,
+        uses: u64,
         now: UnixMillis,
-    ) -> Result<Option<Arc<KeyInUse>>, EncryptError> {
-        let policy = self.control.policy();
-        let (records, without) = self.control.kem_records(workloads).await?;
+    ) -> Result<Option<(Arc<KeyInUse>, u64)>, EncryptError> {
+        let control = &self.maker.control;
+        let policy = control.policy();
+        let (records, without) = control.kem_records(workloads).await?;
         if without > 0 {
             self.stats.count_recipients_without_key(without);
             debug!(
@@ -292,11 +340,20 @@ impl Vault {
             })
             .collect();
         let domain = policy.policy().trust_domain().clone();
-        self.live(&self.by_set, (suite, set), now, || {
-            self.make(suite, domain.clone(), recipients.clone(), now, false)
-        })
-        .await
-        .map(Some)
+        let made = self.by_set.get(
+            (suite, set),
+            |key| key.reserve(uses, now),
+            || {
+                Arc::clone(&self.maker).make(Order {
+                    suite,
+                    domain: domain.clone(),
+                    recipients: recipients.clone(),
+                    at: now,
+                    is_for_reply: false,
+                })
+            },
+        );
+        made.await.map(Some)
     }
 
     /// The key for replies to the holder of this credential alone.
@@ -310,64 +367,47 @@ impl Vault {
             .process_keys()
             .ok_or(EncryptError::RequesterWithoutKey)?;
         let recipients = vec![(requester.workload().clone(), keys.kem(suite).clone())];
-        let domain = self.control.policy().policy().trust_domain().clone();
-        let key = self.live(&self.by_requester, (suite, requester.id()), now, || {
-            self.make(suite, domain.clone(), recipients.clone(), now, true)
-        });
-        Ok(Box::pin(key).await?)
+        let domain = self.maker.control.policy().policy().trust_domain().clone();
+        let made = self.by_requester.get(
+            (suite, requester.id()),
+            |key| key.reserve(1, now),
+            || {
+                Arc::clone(&self.maker).make(Order {
+                    suite,
+                    domain: domain.clone(),
+                    recipients: recipients.clone(),
+                    at: now,
+                    is_for_reply: true,
+                })
+            },
+        );
+        let (key, _) = Box::pin(made).await?;
+        Ok(key)
+    }
+}
+
+impl Maker {
+    /// How many uses of a key a subject reserves at once.
+    fn share(&self) -> u64 {
+        (self.max_uses / LEAST_SHARES).clamp(1, MOST_USES)
     }
 
-    /// The key of this place that can be used now; one task makes a new one,
-    /// others wait for it.
-    async fn live<K, F>(
-        &self,
-        cache: &Cache<K, Slot>,
-        place: K,
-        now: UnixMillis,
-        make: impl Fn() -> F,
-    ) -> Result<Arc<KeyInUse>, EncryptError>
-    where
-        K: std::hash::Hash + Eq + Send + Sync + Clone + 'static,
-        F: Future<Output = Result<Arc<KeyInUse>, EncryptError>>,
-    {
-        loop {
-            let slot = cache.get_with(place.clone(), Slot::default);
-            let key = slot.get_or_try_init(&make).await?;
-            if key.is_fit(now) {
-                return Ok(Arc::clone(key));
-            }
-            // Retired: whoever sees it first takes it out.
-            if cache
-                .get(&place)
-                .is_some_and(|held| Arc::ptr_eq(&held, &slot))
-            {
-                cache.invalidate(&place);
-            }
-        }
-    }
-
-    async fn make(
-        &self,
-        suite: KemSuite,
-        domain: TrustDomain,
-        recipients: Vec<(WorkloadId, KemPublic)>,
-        now: UnixMillis,
-        for_reply: bool,
-    ) -> Result<Arc<KeyInUse>, EncryptError> {
+    async fn make(self: Arc<Self>, order: Order) -> Result<Arc<KeyInUse>, EncryptError> {
         let (workload, epoch, max_uses) = (self.workload.clone(), self.epoch, self.max_uses);
-        let expires_at = now.saturating_add(self.life);
-        let count = recipients.len();
+        let expires_at = order.at.saturating_add(self.life);
+        let (is_for_reply, count) = (order.is_for_reply, order.recipients.len());
         let make = move || {
             let draft = DataKeyDraft {
-                kem: suite,
-                trust_domain: &domain,
+                kem: order.suite,
+                trust_domain: &order.domain,
                 sender: &workload,
                 epoch,
                 expires_at,
                 max_uses,
                 process: std::process::id(),
             };
-            let recipients: Vec<Recipient<'_>> = recipients
+            let recipients: Vec<Recipient<'_>> = order
+                .recipients
                 .iter()
                 .map(|(workload, key)| Recipient { workload, key })
                 .collect();
@@ -382,10 +422,10 @@ impl Vault {
         debug!(key = ?key, "made a data key");
         let in_use = Arc::new(KeyInUse {
             is_stored: AtomicBool::new(false),
-            is_inline_only: for_reply,
+            is_inline_only: is_for_reply,
             key,
         });
-        if for_reply {
+        if is_for_reply {
             return Ok(in_use);
         }
         let storing = self.storing(&in_use);

@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
@@ -74,7 +75,7 @@ pub struct DataKeyDraft<'a> {
     pub epoch: Epoch,
     /// From when on nothing is sealed under it any more.
     pub expires_at: UnixMillis,
-    /// How many envelopes it may seal.
+    /// How many envelopes it may seal, see [`SealingKey::reserve`].
     pub max_uses: u64,
     /// The process that will seal under it.
     pub process: u32,
@@ -124,7 +125,7 @@ pub struct SealingKey {
     recipients: RecipientSet,
     recipient_count: usize,
     expires_at: UnixMillis,
-    max_uses: u64,
+    uses_left: AtomicU64,
     lane: NonceLane,
     wraps: Vec<u8>,
 }
@@ -188,7 +189,7 @@ impl SealingKey {
             recipients: set,
             recipient_count: sorted.len(),
             expires_at: draft.expires_at,
-            max_uses: draft.max_uses,
+            uses_left: AtomicU64::new(draft.max_uses),
             lane: NonceLanes::new(draft.process).lane(draft.process)?,
             wraps,
         })
@@ -230,10 +231,16 @@ impl SealingKey {
         self.expires_at
     }
 
-    /// Whether it has sealed as much as it may.
+    /// Takes up to so many of the envelopes that it may seal; 0 if none are left, and
+    /// another key is needed. Who takes them before sealing never seals more
+    /// ([`DataKeyDraft::max_uses`]), whatever waits at that time.
     #[must_use]
-    pub fn is_used_up(&self) -> bool {
-        self.lane.used() >= self.max_uses
+    pub fn reserve(&self, envelopes: u64) -> u64 {
+        let take = |left: u64| (left > 0).then(|| left - left.min(envelopes));
+        let before = self
+            .uses_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        before.map_or(0, |left| left.min(envelopes))
     }
 
     /// The wrapped key as it stands in headers and records.

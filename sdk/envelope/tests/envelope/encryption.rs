@@ -423,10 +423,11 @@ fn a_retired_or_used_up_or_forked_key_seals_nothing() {
     let sealer = sender.sealer();
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
     draft.encryption = Some(encryption(&key));
-    assert!(!key.is_used_up());
+    assert_eq!(key.reserve(1), 1);
     sealer.seal(&draft, id(1)).unwrap();
     sealer.seal(&draft, id(1)).unwrap();
-    assert!(key.is_used_up());
+    assert_eq!(key.reserve(5), 1, "no more than there are");
+    assert_eq!(key.reserve(1), 0);
 
     let mut forked = draft.clone();
     forked.encryption = Some(Encryption {
@@ -454,6 +455,22 @@ fn a_retired_or_used_up_or_forked_key_seals_nothing() {
 }
 
 /// [ENV-75]
+#[test]
+fn no_more_is_reserved_than_a_key_may_seal() {
+    let sender = orders();
+    let reader = Reader::new("billing", KemSuite::X25519, 1);
+    let key = key_with(&sender, KemSuite::X25519, &[&reader], 9, 10_000);
+    let reserved: u64 = std::thread::scope(|scope| {
+        let reserve = || {
+            let shares = std::iter::repeat_with(|| key.reserve(7));
+            shares.take_while(|share| *share > 0).sum::<u64>()
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(reserve)).collect();
+        threads.into_iter().map(|it| it.join().unwrap()).sum()
+    });
+    assert_eq!(reserved, 10_000);
+}
+
 #[test]
 fn no_two_envelopes_share_a_nonce() {
     let sender = orders();
