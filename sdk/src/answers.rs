@@ -18,6 +18,7 @@ use crate::incoming::AnswerTo;
 use crate::letter::{Letter, Purpose, Sharing};
 use crate::message::{IntoReply, Reply};
 use crate::own::Issuance;
+use crate::process;
 use crate::refusal::chain;
 use crate::reply_keys::Side;
 use crate::shared::Shared;
@@ -341,7 +342,7 @@ impl Replying {
         if sealer.expires_at() <= letter.issued_at {
             return Err(SendError::CredentialExpired);
         }
-        let draft = letter.draft(sealer.expires_at(), std::process::id);
+        let draft = letter.draft(sealer.expires_at(), process::id);
         let sealed = sealer.seal_with_mac(&draft, letter.id(), key)?;
         let link = self.shared.connection.link();
         let (limit, actual) = (link.max_payload().min(MAX_ENVELOPE), sealed.bytes.len());

@@ -154,6 +154,7 @@ mod own_audit;
 mod pending;
 mod prefetch;
 mod private_claims;
+mod process;
 mod readmission;
 mod refusal;
 mod replies;

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::client::Client;
 use crate::clock;
+use crate::process;
 use crate::unlock::{UnlockError, Unlocker};
 use crate::vault::EncryptError;
 
@@ -161,7 +162,7 @@ impl Client {
             txn,
             principal: user,
         };
-        let process = std::process::id();
+        let process = process::id();
         let sealed = PrivateClaims::seal(&key.key, process, self.workload(), of, text.as_bytes());
         let sealed = sealed.map_err(bulla_envelope::DataKeyError::from)?;
         if sealed.ciphertext.len() > MAX_PRIVATE_CLAIMS {

@@ -50,6 +50,7 @@ use crate::error::{LinkError, SendError};
 use crate::letter::{Letter, Purpose};
 use crate::own::OwnCredential;
 use crate::pending::Pending;
+use crate::process;
 use crate::refusal::chain;
 use crate::stats::Stats;
 
@@ -560,7 +561,7 @@ impl<P: Post> Inner<P> {
 
     fn seal_inline(&self, letter: &Letter) -> Result<Sealed, SendError> {
         self.with_sealer(letter, |sealer| {
-            let draft = letter.draft(sealer.expires_at(), std::process::id);
+            let draft = letter.draft(sealer.expires_at(), process::id);
             sealer.seal(&draft, letter.id())
         })
     }
@@ -823,7 +824,7 @@ fn seal_units(
     let Some(sealer) = sealer else {
         return vec![Err(Failure::CredentialExpired); units.len()];
     };
-    let (end, process) = (sealer.expires_at(), LazyCell::new(std::process::id));
+    let (end, process) = (sealer.expires_at(), LazyCell::new(process::id));
     let mut drafts = Vec::with_capacity(units.len());
     let mut messages = Vec::with_capacity(batch.len());
     for waiting in units.iter().filter_map(|unit| batch.get(unit.clone())) {

@@ -35,6 +35,7 @@ use crate::control::Control;
 use crate::error::{LinkError, SendError};
 use crate::jetstream::PublishAnswer;
 use crate::own::OwnCredential;
+use crate::process;
 use crate::refusal::chain;
 use crate::secret;
 use crate::stats::Stats;
@@ -404,7 +405,7 @@ impl Maker {
                 epoch,
                 expires_at,
                 max_uses,
-                process: std::process::id(),
+                process: process::id(),
             };
             let recipients: Vec<Recipient<'_>> = order
                 .recipients
