@@ -81,7 +81,10 @@ async fn open_part(
         Ok(key) => key,
         Err(error) if error.is_for_others() => return Ok(None),
         Err(error) => {
-            let is_passing = matches!(error, UnlockError::NoRecord | UnlockError::Unreachable);
+            let is_passing = matches!(
+                error,
+                UnlockError::NoRecord | UnlockError::Unreachable | UnlockError::RecordCredential(_)
+            );
             return Err((error.code(), is_passing));
         }
     };

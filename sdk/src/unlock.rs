@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::connection::Connection;
-use crate::control::Control;
+use crate::control::{Control, LookupError};
 use crate::jetstream::stream_timestamp;
 use crate::kems::OwnKems;
 use crate::refusal::Refusal;
@@ -49,6 +49,8 @@ pub(crate) enum UnlockError {
     Unreachable,
     #[error("the record of the data key is not sound: {code}")]
     BadRecord { code: &'static str },
+    #[error("the record of the data key is under no usable credential")]
+    RecordCredential(#[from] LookupError),
 }
 
 impl UnlockError {
@@ -62,7 +64,7 @@ impl UnlockError {
             Self::Unwrap(error) => error.code(),
             Self::NoRecord => "no_data_key_record",
             Self::Unreachable => "data_keys_unreachable",
-            Self::BadRecord { .. } => "bad_data_key_record",
+            Self::BadRecord { .. } | Self::RecordCredential(_) => "bad_data_key_record",
         }
     }
 }
@@ -237,8 +239,7 @@ impl Unlocker {
         let stored_at = stream_timestamp(&answer).unwrap_or_else(clock::now);
         let wraps = self
             .prove(&reference, &subject, answer.payload, stored_at)
-            .await
-            .map_err(|code| UnlockError::BadRecord { code })?;
+            .await?;
         self.admit(reference, &wraps)
     }
 
@@ -249,16 +250,16 @@ impl Unlocker {
         subject: &str,
         record: Bytes,
         stored_at: UnixMillis,
-    ) -> Result<Bytes, &'static str> {
-        let sealed = SealedEnvelope::decode(record).map_err(|e| e.code())?;
+    ) -> Result<Bytes, UnlockError> {
+        let bad = |code| UnlockError::BadRecord { code };
+        let sealed = SealedEnvelope::decode(record).map_err(|e| bad(e.code()))?;
         let credential = self
             .control
             .credential_as_of(sealed.key_id(), stored_at, clock::now())
-            .await
-            .map_err(|e| e.code())?;
+            .await?;
         let checked = sealed
             .verify(&credential)
-            .map_err(|e| e.code())?
+            .map_err(|e| bad(e.code()))?
             .check(&Expectation {
                 subject,
                 reply_to: None,
@@ -269,11 +270,11 @@ impl Unlocker {
                 not_before: UnixMillis::default(),
                 request: None,
             })
-            .map_err(|e| e.code())?;
+            .map_err(|e| bad(e.code()))?;
         if checked.key_reference().as_ref() != Some(reference) {
-            return Err("other_data_key");
+            return Err(bad("other_data_key"));
         }
-        let opened = checked.open_clear().map_err(|e| e.code())?;
+        let opened = checked.open_clear().map_err(|e| bad(e.code()))?;
         Ok(opened.first_message().body)
     }
 }

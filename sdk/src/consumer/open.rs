@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_envelope::{Expectation, Kind, MessageId, OpenedEnvelope, SealedEnvelope};
+use bulla_envelope::{
+    CredentialError as VerifyError, Expectation, Kind, MessageId, OpenedEnvelope, SealedEnvelope,
+};
 use bulla_identity::{Subject, UnixMillis};
 use bulla_keyring::KeyId;
 use bulla_policy::{APPEND_LIFE, Chain, Decision, Permit, Replay, Request, Requirements, Verb};
@@ -28,6 +30,7 @@ use crate::original;
 use crate::origins::Origin;
 use crate::refusal::{Refusal, StoredRefusal, UserRefusal, chain};
 use crate::trial;
+use crate::unlock::UnlockError;
 use crate::user::User;
 
 /// How often a message that something may heal is handed back before it is
@@ -294,36 +297,52 @@ pub(crate) fn check_age(
 
 /// After which time a refused message may come again; nothing if nothing can
 /// heal it. What an outage refuses comes until the outage is over; what a
-/// credential or a policy on its way could heal comes some times.
+/// credential, a policy, a trust bundle or the record of a data key on its way
+/// could heal comes some times.
 fn pause(refusal: &Refusal, times: u64) -> Option<Duration> {
     let heals = match refusal {
-        Refusal::Credential(
-            LookupError::Throttled
-            | LookupError::Resting
-            | LookupError::Unreachable(_)
-            | LookupError::PolicyUnvouched,
-        )
+        Refusal::Credential(lookup)
+        | Refusal::User(UserRefusal::Credential(lookup))
+        | Refusal::Chain(ChainRefusal::Credential(lookup))
+            if is_outage(lookup) =>
+        {
+            true
+        }
+        Refusal::Unlock(UnlockError::RecordCredential(lookup)) if is_outage(lookup) => true,
+        Refusal::Unlock(UnlockError::Unreachable)
         | Refusal::Standing(_)
         | Refusal::Claim(_)
         | Refusal::Stored(StoredRefusal::InFuture) => true,
-        Refusal::User(UserRefusal::Credential(
-            LookupError::Throttled | LookupError::Resting | LookupError::Unreachable(_),
-        ))
-        | Refusal::Chain(ChainRefusal::Credential(
-            LookupError::Throttled | LookupError::Resting | LookupError::Unreachable(_),
-        )) => true,
-        Refusal::Credential(LookupError::Unknown | LookupError::UnknownWorkload)
+        Refusal::Credential(
+            LookupError::Unknown
+            | LookupError::UnknownWorkload
+            | LookupError::Verify(VerifyError::UnknownIssuer | VerifyError::OutlivesIssuer),
+        )
         | Refusal::User(UserRefusal::Credential(_) | UserRefusal::MayNotMint)
         | Refusal::Policy(_)
         | Refusal::Chain(
             ChainRefusal::Credential(_) | ChainRefusal::Sender(_) | ChainRefusal::Receiver,
         )
+        | Refusal::Unlock(UnlockError::NoRecord | UnlockError::RecordCredential(_))
         | Refusal::Stored(StoredRefusal::NotStreamed) => times < PATIENCE,
         _ => false,
     };
     let doublings = u32::try_from(times.saturating_sub(1)).unwrap_or(u32::MAX);
     let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(doublings.min(16)));
     heals.then_some(pause.min(LONGEST_PAUSE))
+}
+
+/// Nothing can be told of the credential before somebody mends something that is
+/// not about it.
+const fn is_outage(lookup: &LookupError) -> bool {
+    matches!(
+        lookup,
+        LookupError::Throttled
+            | LookupError::Resting
+            | LookupError::Unreachable(_)
+            | LookupError::PolicyUnvouched
+            | LookupError::Verify(VerifyError::BundleExpired)
+    )
 }
 
 #[cfg(test)]
@@ -352,16 +371,44 @@ mod tests {
         assert_eq!(pause(&unreachable(), 1), Some(FIRST_PAUSE));
         assert_eq!(pause(&unreachable(), 2), Some(FIRST_PAUSE * 2));
         assert_eq!(pause(&unreachable(), u64::MAX), Some(LONGEST_PAUSE));
-        let unknown = || Refusal::Credential(LookupError::Unknown);
-        assert!(pause(&unknown(), PATIENCE - 1).is_some());
-        assert_eq!(pause(&unknown(), PATIENCE), None);
+        for outage in [
+            LookupError::PolicyUnvouched,
+            LookupError::Verify(VerifyError::BundleExpired),
+        ] {
+            for refusal in [
+                Refusal::Credential(outage.clone()),
+                Refusal::User(UserRefusal::Credential(outage.clone())),
+                Refusal::Unlock(UnlockError::RecordCredential(outage.clone())),
+            ] {
+                let again = pause(&refusal, u64::MAX);
+                assert_eq!(again, Some(LONGEST_PAUSE), "{refusal:?}");
+            }
+        }
+        let keys_gone = Refusal::Unlock(UnlockError::Unreachable);
+        assert_eq!(pause(&keys_gone, u64::MAX), Some(LONGEST_PAUSE));
+        let unknown_issuer = || LookupError::Verify(VerifyError::UnknownIssuer);
+        for on_its_way in [
+            Refusal::Credential(LookupError::Unknown),
+            Refusal::Credential(unknown_issuer()),
+            Refusal::Credential(LookupError::Verify(VerifyError::OutlivesIssuer)),
+            Refusal::User(UserRefusal::Credential(unknown_issuer())),
+            Refusal::Unlock(UnlockError::NoRecord),
+            Refusal::Unlock(UnlockError::RecordCredential(unknown_issuer())),
+        ] {
+            let refusal = &on_its_way;
+            assert!(pause(refusal, PATIENCE - 1).is_some(), "{refusal:?}");
+            assert_eq!(pause(refusal, PATIENCE), None, "{refusal:?}");
+        }
         for forged in [
             Refusal::Stored(StoredRefusal::OtherId),
             Refusal::Stored(StoredRefusal::Copy),
             Refusal::Stored(StoredRefusal::TooLate),
             Refusal::Frame,
+            Refusal::Credential(LookupError::Verify(VerifyError::BadSignature)),
+            Refusal::Credential(LookupError::WorkloadRevoked),
+            Refusal::Unlock(UnlockError::BadRecord { code: "bad" }),
         ] {
-            assert_eq!(pause(&forged, 1), None);
+            assert_eq!(pause(&forged, 1), None, "{forged:?}");
         }
     }
 }
