@@ -28,7 +28,7 @@ use bulla_envelope::{
 };
 use bulla_identity::{TrustDomain, UnixMillis, Verified};
 use bulla_keyring::{AuthorityKey, AuthorityRole, Tag, VerifyingKey};
-use bulla_policy::Policy;
+use bulla_policy::{LONGEST_STREAM_MAX_AGE, Policy};
 
 use crate::provision::{read_if_there, write};
 pub use error::TrustDirError;
@@ -208,8 +208,9 @@ impl TrustDir {
         })
     }
 
-    /// The next version: the same keys, with new times. Issuing keys whose time
-    /// is over leave it.
+    /// The next version: the same keys, with new times. Issuing keys that have
+    /// ended stay for as long as a stream may hold what was stored under them,
+    /// and then leave.
     ///
     /// # Errors
     /// [`TrustDirError`].
@@ -219,7 +220,7 @@ impl TrustDir {
     }
 
     /// The next version without these issuing keys, at once: what they issued
-    /// counts no more.
+    /// counts no more, not even for what streams stored before.
     ///
     /// # Errors
     /// [`TrustDirError::Unnamed`] if the bundle does not name one of them.
@@ -245,9 +246,9 @@ impl TrustDir {
         self.publish(bundle, Vec::new(), &[])
     }
 
-    /// A new issuing key for a broker, beside the old one, which stays until its
-    /// own time is over. `public` is one that the broker made itself; otherwise
-    /// a file is made.
+    /// A new issuing key for a broker, beside the old one, which issues until its
+    /// own time is over and is named for what streams stored until then. `public`
+    /// is one that the broker made itself; otherwise a file is made.
     ///
     /// # Errors
     /// [`TrustDirError`].
@@ -440,7 +441,10 @@ impl TrustDir {
         bundle.version = bundle.version.saturating_add(1);
         bundle.issued_at = now;
         bundle.expires_at = now.saturating_add(life);
-        bundle.issuing.retain(|issuing| issuing.expires_at > now);
+        // Nothing new counts under one that has ended: no credential outlives its key.
+        bundle
+            .issuing
+            .retain(|issuing| issuing.expires_at.saturating_add(NAMED_AFTER_END) > now);
         Ok(bundle)
     }
 
@@ -524,8 +528,8 @@ impl TrustDir {
         text
     }
 
-    /// Key files here of keys that were dropped, or of issuing keys that the
-    /// bundle does not name.
+    /// Key files here of keys that were dropped, or of issuing keys that have
+    /// ended or that the bundle does not name.
     fn obsolete(
         &self,
         bundle: &TrustBundle,
@@ -549,11 +553,10 @@ impl TrustDir {
         });
         for broker in listed?.flatten() {
             for (path, key) in key_files(&broker.path(), AuthorityRole::Issuing)? {
-                let named = bundle
-                    .issuing
-                    .iter()
-                    .any(|named| named.key == *key.verifying_key());
-                if !named {
+                let may_issue = bundle.issuing.iter().any(|named| {
+                    named.key == *key.verifying_key() && named.expires_at > bundle.issued_at
+                });
+                if !may_issue {
                     obsolete.push(path);
                 }
             }
@@ -586,6 +589,12 @@ impl TrustDir {
         )?))
     }
 }
+
+/// How long a bundle names an issuing key after its end: as long as a stream may
+/// hold what is judged as of then, and a day for what clocks differ by and for a
+/// message that was sealed a while after the record of its data key.
+const NAMED_AFTER_END: Duration =
+    LONGEST_STREAM_MAX_AGE.saturating_add(Duration::from_secs(24 * 60 * 60));
 
 const ROOTS: &str = "root.pub";
 const BUNDLE: &str = "bundle";

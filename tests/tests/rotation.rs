@@ -1,5 +1,6 @@
 //! Every key above a workload's is replaced while messages flow: not one is
-//! refused, and what was replaced does not come back.
+//! refused, what streams stored is consumed as before, and what was replaced does
+//! not come back.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,15 +15,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bulla_broker::trust_dir::NewKey;
-use bulla_envelope::{Credential, SignedPolicy, TrustBundle};
+use bulla_envelope::{
+    Credential, IssuingKey, MessageId, SealedEnvelope, SignedPolicy, TrustBundle,
+};
 use bulla_identity::reserved;
 use bulla_keyring::{AuthorityKey, AuthorityRole, AuthoritySeed, VerifyingKey};
 use bulla_sdk::{
-    Client, ConnectError, Message, RequestError, SendError, Service, ServiceError, Subscription,
+    Client, ConnectError, Consumer, Delivery, Message, RequestError, SendError, Service,
+    ServiceError, Subscription,
 };
-use bulla_tests::{Forger, LIFE, Operator, now};
+use bulla_tests::{Forger, LIFE, Minter, Operator, now};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const POLICY: &str = r#"
 version = 1
@@ -220,6 +224,188 @@ async fn an_issuing_key_is_replaced_under_load() {
     deliver_bundle(&operator).await;
     assert_eq!(bundle(&operator).issuing.len(), 1);
     load.end().await;
+}
+
+const STORED: &str = r#"
+version = 1
+trust_domain = "acme.example"
+
+[workload.edge]
+attest = [{ nkey = "@edge@" }]
+mints = true
+[workload.shop]
+attest = [{ nkey = "@shop@" }]
+[workload.mail]
+attest = [{ nkey = "@mail@" }]
+
+[stream.ORDERS]
+subjects = ["orders.>"]
+[stream.SECRETS]
+subjects = ["secret.>"]
+
+[subject."orders.>"]
+replay = "stream"
+max_age = "30d"
+[subject."orders.{id}.billed"]
+user = "required"
+[subject."secret.>"]
+protect = "encrypted"
+replay = "stream"
+max_age = "30d"
+
+[[allow]]
+id = "shop-appends"
+who = ["shop"]
+may = ["append"]
+on = ["orders.{id}.created", "secret.{id}"]
+[[allow]]
+id = "edge-appends"
+who = ["edge"]
+may = ["append"]
+on = ["orders.{id}.billed"]
+[[allow]]
+id = "mail-consumes"
+who = ["mail"]
+may = ["consume"]
+on = ["ORDERS.mail", "SECRETS.mail"]
+"#;
+
+/// Puts the operator's bundle onto the control stream without waiting for the
+/// broker to look at its file.
+async fn publish_bundle(operator: &Operator) {
+    let bundle = std::fs::read(operator.path("bundle")).unwrap();
+    operator
+        .bus
+        .replace_control_record(reserved::CTL_BUNDLE, bundle.into())
+        .await;
+    sleep(Duration::from_secs(1)).await;
+}
+
+/// What a stream stored is judged as of then: its sender, the minter of its user's
+/// token and the record of its data key, though the key above all of them has ended
+/// and was replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_streams_stored_outlives_the_issuing_key() {
+    let operator = Operator::start(STORED, Duration::from_secs(3600)).await;
+    let bus = &operator.bus;
+    let old = bundle(&operator).issuing[0].key;
+    // It ends in some seconds instead of a week.
+    let moment = Duration::from_secs(12);
+    operator.trust().sign(moment, now()).unwrap();
+    operator
+        .trust()
+        .rotate_issuer("broker", None, LIFE, now())
+        .unwrap();
+    let until = |bundle: &TrustBundle| {
+        let mut named = bundle.issuing.iter().filter(|named| named.key == old);
+        named.next().map(|named| named.expires_at)
+    };
+    let ends = until(&bundle(&operator)).unwrap();
+    publish_bundle(&operator).await;
+
+    let mail = bus.client("mail").await;
+    let (shop, edge) = (bus.client("shop").await, Minter::connect(bus, "edge").await);
+    let forger = Forger::genuine(bus, "shop").await;
+    for client in [&shop, &edge.client] {
+        assert_eq!(issuer_of(&operator, client).await, old);
+    }
+    assert_eq!(*forger.credential().issuer(), old);
+    shop.append("orders.1.created", "created").await.unwrap();
+    let token = edge.token_with("alice", |claims| {
+        claims.expires = now().saturating_add(Duration::from_secs(1));
+    });
+    edge.client
+        .message("orders.1.billed")
+        .payload("billed")
+        .user_token(token)
+        .append()
+        .await
+        .unwrap();
+    // The last one's key is in its record alone.
+    let context = async_nats::jetstream::new(bus.js_client().await);
+    let secrets = context.get_stream("SECRETS").await.unwrap();
+    let mut last = 0;
+    loop {
+        last = shop
+            .append("secret.1", &(last + 1))
+            .await
+            .unwrap()
+            .sequence();
+        let stored = secrets.get_raw_message(last).await.unwrap().payload;
+        if !SealedEnvelope::decode(stored).unwrap().has_inline_wraps() {
+            break;
+        }
+    }
+    let (id, life) = (MessageId([7; 16]), Duration::from_secs(1));
+    let kept_back = forger.event_with_id("orders.2.created", id, now(), life, b"\xa1x");
+    drop((mail, shop, edge));
+
+    sleep(ends.saturating_since(now()) + Duration::from_millis(500)).await;
+    operator.trust().sign(LIFE, now()).unwrap();
+    publish_bundle(&operator).await;
+
+    let mail = bus.client("mail").await;
+    assert_ne!(issuer_of(&operator, &mail).await, old);
+    let mut orders = mail.consume("ORDERS", "mail").await.unwrap();
+    for want in ["created", "billed"] {
+        let delivery = taken(&mut orders).await;
+        assert_eq!(delivery.message().decode::<String>().unwrap(), want);
+        delivery.ack().await.unwrap();
+    }
+    let mut consumer = mail.consume("SECRETS", "mail").await.unwrap();
+    for want in 1..=last {
+        let delivery = taken(&mut consumer).await;
+        assert_eq!(delivery.message().decode::<u64>().unwrap(), want);
+        delivery.ack().await.unwrap();
+    }
+    assert!(mail.stats().refused().is_empty(), "{:?}", mail.stats());
+    assert_eq!(until(&bundle(&operator)), Some(ends), "it has ended");
+
+    // What is stored from now on does not count under it.
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", data_encoding::HEXLOWER.encode(&id.0));
+    let stored = context.publish_with_headers("orders.2.created", headers, kept_back);
+    stored.await.unwrap().await.unwrap();
+    let got = timeout(Duration::from_millis(1_200), orders.next()).await;
+    assert!(got.is_err(), "{got:?}");
+    assert_eq!(mail.stats().refused_for("credential_expired"), 1);
+}
+
+async fn taken(consumer: &mut Consumer) -> Delivery {
+    let next = timeout(Duration::from_secs(12), consumer.next()).await;
+    next.expect("a message").unwrap()
+}
+
+/// A consumer that has not heard of the issuing key of a sender hands the message
+/// back, and takes it once it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_message_waits_for_the_bundle_that_names_its_issuer() {
+    let operator = Operator::start(STORED, Duration::from_secs(3600)).await;
+    let bus = &operator.bus;
+    let (shop, mail) = (bus.client("shop").await, bus.client("mail").await);
+    let whole = bundle(&operator);
+    let text = bulla_process::secret_file::read_line(&operator.path("root-1.key")).unwrap();
+    let root = AuthoritySeed::parse(AuthorityRole::Root, &text).unwrap();
+    let publish = async |version: u64, issuing: Vec<IssuingKey>| {
+        let bundle = TrustBundle {
+            version,
+            issuing,
+            ..whole.clone()
+        };
+        let signed = bundle.sign(root.signing_key()).unwrap();
+        bus.replace_control_record(reserved::CTL_BUNDLE, signed.into())
+            .await;
+        sleep(Duration::from_millis(500)).await;
+    };
+    shop.append("orders.1.created", "waits").await.unwrap();
+    let mut orders = mail.consume("ORDERS", "mail").await.unwrap();
+    publish(2, Vec::new()).await;
+    let got = timeout(Duration::from_millis(700), orders.next()).await;
+    assert!(got.is_err(), "{got:?}");
+    assert!(mail.stats().refused_for("unknown_issuer") > 0);
+    publish(3, whole.issuing.clone()).await;
+    let delivery = taken(&mut orders).await;
+    assert_eq!(delivery.message().decode::<String>().unwrap(), "waits");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,9 +61,11 @@ pub enum TrustCommand {
     /// Sign the next version of the bundle, with the same keys and new times
     #[command(
         long_about = "Sign the next version of the bundle, with the same keys and new times.\n\n\
-            The newest issuing key of each broker is trusted for another 7 days; those whose time\n\
-            is over leave. With --drop an issuing key leaves at once, and nothing that it issued\n\
-            counts any more: for a broker that was broken into.\n\n\
+            The newest issuing key of each broker is trusted for another 7 days. One that has ended\n\
+            is named for 31 days more, because what streams stored under it is judged as of then;\n\
+            nothing new counts under it. With --drop an issuing key leaves at once, and nothing\n\
+            that it issued counts any more, nor what streams stored under it: for a broker that was\n\
+            broken into.\n\n\
             Replace the file `trust.bundle` of any one broker with the new bundle. The broker takes\n\
             it within ten seconds, or at once on SIGHUP, and from there it reaches everybody.",
         after_help = "Examples:\n  \
@@ -96,11 +98,11 @@ pub enum TrustCommand {
     #[command(
         name = "rotate-issuer",
         long_about = "Replace a broker's issuing key, without a refused message.\n\n\
-            A new key joins the bundle; the old one stays until its own time is over, 7 days at\n\
-            most, because what it issued lives on. Give the new file in `issuing/<broker>/` to the\n\
-            broker, into the directory that `keys.issuing` in its `broker.toml` names, and the\n\
-            bundle to any broker. Each reads its keys anew every ten seconds, and goes over to the\n\
-            new one 15 seconds after it took the bundle.",
+            A new key joins the bundle; the old one counts until its own time is over, 7 days at\n\
+            most, because what it issued lives on, and for what streams stored until then. Give the\n\
+            new file in `issuing/<broker>/` to the broker, into the directory that `keys.issuing` in\n\
+            its `broker.toml` names, and the bundle to any broker. Each reads its keys anew every\n\
+            ten seconds, and goes over to the new one 15 seconds after it took the bundle.",
         after_help = "Examples:\n  \
             bulla trust rotate-issuer --broker east\n  \
             bulla trust rotate-issuer --broker west --public bulla-issuing-public-1:…\n\n\

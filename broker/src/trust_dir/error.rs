@@ -79,7 +79,9 @@ pub enum TrustDirError {
     )]
     TooManyRoots,
     /// Too many issuing keys.
-    #[error("the trust bundle would name more than {MAX_BUNDLE_KEYS} issuing keys")]
+    #[error(
+        "the trust bundle would name more than {MAX_BUNDLE_KEYS} issuing keys: drop those that ended first with `bulla trust sign --drop`, and what streams stored under them counts no more"
+    )]
     TooManyKeys,
     /// The bundle and `trust.toml` name different roots.
     #[error(

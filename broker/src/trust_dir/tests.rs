@@ -102,7 +102,7 @@ fn key_files_that_others_can_read_are_refused() {
 }
 
 #[test]
-fn signing_renews_the_newest_keys_and_drops_those_whose_time_is_over() {
+fn signing_renews_the_newest_keys_and_names_ended_ones_for_what_streams_stored() {
     let dir = tempfile::tempdir().unwrap();
     let mut trust = start(dir.path());
     let first = opened(dir.path(), &pins(dir.path()), NOW).unwrap().issuing[0].key;
@@ -120,17 +120,49 @@ fn signing_renews_the_newest_keys_and_drops_those_whose_time_is_over() {
     let second = *again(dir.path()).manifest.issuing["east"].verifying_key();
     assert_eq!(until(&bundle, first), Some(at(7 * 24)));
     assert_eq!(until(&bundle, second), Some(at(10 * 24)));
-    let outcome = again(dir.path()).sign(MONTH, at(8 * 24)).unwrap();
-    assert_eq!(outcome.bundle.issuing.len(), 1);
-    assert_eq!(outcome.obsolete, [dir.path().join("issuing/east/1.key")]);
+    // It has ended, so its file is of no use; what it vouched for may lie in a
+    // stream for a month.
+    let ended = [dir.path().join("issuing/east/1.key")];
+    let month = 7 * 24 + 30 * 24;
+    for hours in [8 * 24, month] {
+        let outcome = again(dir.path()).sign(MONTH, at(hours)).unwrap();
+        assert_eq!(until(&outcome.bundle, first), Some(at(7 * 24)), "as it was");
+        assert_eq!(outcome.obsolete, ended);
+    }
+    let outcome = again(dir.path()).sign(MONTH, at(month + 24)).unwrap();
+    assert_eq!(until(&outcome.bundle, first), None);
+    assert_eq!(outcome.obsolete, ended);
     // And at once, if it was stolen.
+    let now = at(month + 24);
     let stolen = again(dir.path()).manifest.issuing["east"];
-    let outcome = again(dir.path()).drop_issuers(&[stolen], MONTH, at(8 * 24));
+    let outcome = again(dir.path()).drop_issuers(&[stolen], MONTH, now);
     assert!(outcome.unwrap().bundle.issuing.is_empty());
     assert!(matches!(
-        again(dir.path()).drop_issuers(&[stolen], MONTH, at(8 * 24)),
+        again(dir.path()).drop_issuers(&[stolen], MONTH, now),
         Err(TrustDirError::Unnamed { .. })
     ));
+}
+
+#[test]
+fn a_bundle_has_room_for_a_key_a_week_of_eighteen_brokers_and_says_so_when_it_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path());
+    let rotate = |week: u64, broker: u8| {
+        let mut seed = [0; 32];
+        (seed[0], seed[1]) = (u8::try_from(week).unwrap(), broker);
+        let key = AuthoritySeed::from_random(AuthorityRole::Issuing, &seed).public();
+        let name = format!("b{broker}");
+        again(dir.path()).rotate_issuer(&name, Some(key), MONTH, at(week * 7 * 24))
+    };
+    for week in 0..10 {
+        for broker in 0..18 {
+            rotate(week, broker).unwrap();
+        }
+    }
+    let full = (18..40).find_map(|broker| rotate(9, broker).err());
+    assert!(matches!(full, Some(TrustDirError::TooManyKeys)), "{full:?}");
+    // Which stops nobody from giving what there is a new time.
+    again(dir.path()).sign(MONTH, at(10 * 7 * 24)).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
-use bulla_envelope::FormerRoot;
+use bulla_envelope::{FormerRoot, IssuingKey};
 use bulla_identity::{TrustDomain, UnixMillis};
 use bulla_keyring::{AuthorityKey, AuthorityRole, VerifyingKey};
 use serde_json::{Value, json};
@@ -166,7 +166,12 @@ impl Summary {
             let key = text(AuthorityRole::Issuing, &named.key);
             let until = rfc3339(named.expires_at);
             let of = broker.as_deref().unwrap_or("earlier");
-            this.row("issuing", format!("{key} until {until} ({of})"));
+            let said = if named.expires_at <= now {
+                format!("{key} ended {until} ({of}; for what streams stored before)")
+            } else {
+                format!("{key} until {until} ({of})")
+            };
+            this.row("issuing", said);
             // An earlier one ends as it should.
             if named.expires_at <= soon && broker.is_some() {
                 let what = format!("the issuing key of `{of}`");
@@ -178,7 +183,12 @@ impl Summary {
                 "broker": broker,
             }));
         }
-        if bundle.issuing.is_empty() {
+        let newest = |named: &IssuingKey| {
+            let mut keys = state.brokers.values();
+            keys.any(|key| *key.verifying_key() == named.key)
+        };
+        let mut issuing_now = bundle.issuing.iter();
+        if !issuing_now.any(|named| named.expires_at > now || newest(named)) {
             this.warnings.push(
                 "no broker may issue credentials: bulla trust rotate-issuer --broker NAME"
                     .to_owned(),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bulla_envelope::{
     CountersignatureError, Credential, CredentialError, CredentialIssuer, CredentialRequest,
     IssueError, MAX_CREDENTIAL, MAX_CREDENTIAL_LIFE, RequestDraft, RequestError,
-    RequestExpectation, Terms,
+    RequestExpectation, Terms, TrustBundle,
 };
-use bulla_identity::{Nkey, NkeyKind, TrustDomain, WorkloadId};
+use bulla_identity::{Nkey, NkeyKind, TrustDomain, Verified, WorkloadId};
 use bulla_keyring::{Anchors, NkeySeed, SigningKey, Tag};
 
 use crate::fixture::*;
@@ -287,6 +287,35 @@ fn a_receiver_judges_issuer_anchor_domain_and_time() {
         verdict(&open_bundle(&short), &anchors, NOW),
         Err(CredentialError::OutlivesIssuer)
     );
+}
+
+/// It stays named for what streams stored; nothing new counts under it.
+#[test]
+fn an_issuing_key_that_has_ended_counts_for_its_time_alone() {
+    let process = orders();
+    let anchors = process.anchors();
+    let ending = |at| {
+        let mut bundle = unsigned_bundle();
+        bundle.issuing[0].expires_at = at;
+        open_bundle(&bundle)
+    };
+    let verdict = |bundle: &Verified<TrustBundle>, now| {
+        let credential = process.credential();
+        credential.verify(bundle, &anchors, now, SKEW).map(drop)
+    };
+    // The credential ends with its key.
+    let ended = ending(after(3600));
+    assert_eq!(verdict(&ended, after(3600)), Ok(()), "as of then");
+    for now in [3606, 7 * 24 * 3600] {
+        let now = verdict(&ended, after(now));
+        assert_eq!(now, Err(CredentialError::Expired));
+    }
+    // Whoever has the key makes no credential with it that goes on.
+    let ended = ending(after(3599));
+    for now in [0, 3600] {
+        let outlives = verdict(&ended, after(now));
+        assert_eq!(outlives, Err(CredentialError::OutlivesIssuer));
+    }
 }
 
 #[test]
