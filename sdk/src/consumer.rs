@@ -58,8 +58,12 @@ const ANSWER: Duration = Duration::from_secs(3);
 const PULL: Duration = Duration::from_secs(10);
 /// How long its end may be late before it is taken for lost.
 const PULL_GRACE: Duration = Duration::from_secs(2);
-/// Seconds between two looks at the stream's settings, drawn anew each time.
-const LOOK_SECONDS: std::ops::Range<f64> = 3.0..5.0;
+/// Between two looks at the stream's settings.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// The longest that may be asked for.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+/// By what it is multiplied each time, so that consumers do not all look at once.
+const LOOK_SPREAD: std::ops::Range<f64> = 0.75..1.25;
 /// Between two attempts at something that nobody answered.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long an answer may take if the consumer does not say it: nats-server's own.
@@ -87,6 +91,7 @@ pub struct Consumer {
     /// Where messages arrive; nothing while none are wanted.
     inbox: Option<Inbox>,
     disturbances: watch::Receiver<u64>,
+    look_every: Duration,
     look_at: Instant,
     pull: Option<Pull>,
     /// Once its stream could not be trusted, it stays stopped.
@@ -181,6 +186,7 @@ impl Consumer {
             grave: None,
             inbox: None,
             disturbances,
+            look_every: LOOK_EVERY,
             look_at: Instant::now(),
             pull: None,
             fault: None,
@@ -195,6 +201,19 @@ impl Consumer {
     #[must_use]
     pub fn ahead(mut self, messages: usize) -> Self {
         self.ahead = messages.clamp(1, MOST_AHEAD);
+        self
+    }
+
+    /// Looks at the settings of stream and consumer about so often, besides the look
+    /// after each reconnection: 4 s unless it is said, 1 s to a minute, each time a
+    /// quarter more or less. A look is two or three questions to nats-server.
+    ///
+    /// # Security
+    /// For so long a stream that is changed under the consumer is trusted as it was.
+    #[must_use]
+    pub fn look_every(mut self, time: Duration) -> Self {
+        self.look_every = time.clamp(Duration::from_secs(1), LONGEST_LOOK);
+        self.look_next();
         self
     }
 
@@ -445,9 +464,13 @@ impl Consumer {
             self.fault = Some(fault.clone());
             return Err(self.misconfigured(fault));
         }
-        let seconds = rand::random_range(LOOK_SECONDS);
-        self.look_at = Instant::now() + Duration::from_secs_f64(seconds);
+        self.look_next();
         Ok(())
+    }
+
+    fn look_next(&mut self) {
+        let pause = self.look_every.mul_f64(rand::random_range(LOOK_SPREAD));
+        self.look_at = Instant::now() + pause;
     }
 
     fn misconfigured(&self, fault: SettingFault) -> ConsumeError {
