@@ -100,6 +100,21 @@ impl Bus {
         }
     }
 
+    /// Puts this record in the place of whatever the stream of wrapped keys holds
+    /// there, as somebody who administers JetStream can.
+    pub async fn replace_key_record(&self, place: &str, record: Bytes) {
+        let context = jetstream::new(self.js_client().await);
+        let keys = context.get_stream(reserved::KEYS_STREAM).await;
+        let config = keys.expect("the stream").cached_info().config.clone();
+        // It is written once: to write again is to make it again.
+        let deleted = context.delete_stream(reserved::KEYS_STREAM).await;
+        deleted.expect("a stream that is gone");
+        let created = context.create_stream(config).await;
+        created.expect("the same stream, empty");
+        let stored = context.publish(place.to_owned(), record).await;
+        stored.expect("the stream").await.expect("it is stored");
+    }
+
     /// A head under the true issuing key, as a broker that lies would make it.
     #[must_use]
     pub fn sign_head(&self, names: Holdings, time: UnixMillis) -> Bytes {

@@ -19,9 +19,10 @@ use bulla_envelope::{
     SealingKey, Suite,
 };
 use bulla_identity::{NkeyKind, Subject, reserved};
-use bulla_keyring::{DataKeyId, KemSuite, NkeySeed};
+use bulla_keyring::{DataKey, DataKeyId, KemSuite, NkeySeed, Tag};
 use bulla_sdk::{Client, EncryptError, Message, PublishError, SendError, ServiceError};
-use bulla_tests::{Bus, Cable, Dissected, Forger, bin, now};
+use bulla_tests::{Bus, Cable, Dissected, Forger, bin, now, uint};
+use data_encoding::HEXLOWER;
 
 const SECRET: &str = "attack at dawn, by the northern gate";
 
@@ -369,8 +370,12 @@ impl Encrypter {
     }
 
     async fn from(bus: &Bus, sender: &str, kem: KemSuite) -> Self {
-        let forger = Forger::genuine(bus, sender).await;
-        let (front, back) = (bus.workload(sender), bus.workload("back"));
+        Self::of(bus, Forger::genuine(bus, sender).await, kem, [7; 32])
+    }
+
+    fn of(bus: &Bus, forger: Forger, kem: KemSuite, key: [u8; 32]) -> Self {
+        let front = forger.credential().claimed_workload().clone();
+        let back = bus.workload("back");
         let secret = bus.seed("back").kem_secret(kem, 1, &back);
         let draft = DataKeyDraft {
             kem,
@@ -385,8 +390,71 @@ impl Encrypter {
             workload: &back,
             key: secret.public(),
         }];
-        let key = SealingKey::new(&draft, &recipients, &[7; 32], || [8; 64]).unwrap();
+        let key = SealingKey::new(&draft, &recipients, &key, || [8; 64]).unwrap();
         Self { forger, key }
+    }
+
+    /// Where the record of its data key lies.
+    fn place(&self) -> String {
+        let sender = self.forger.credential().claimed_workload();
+        reserved::key_record(sender.tag(), &HEXLOWER.encode(self.key.id().as_bytes()))
+    }
+
+    /// The record of its data key, for any place.
+    fn record(&self, place: &str) -> bytes::Bytes {
+        let place = Subject::parse(place).unwrap();
+        let until = now().saturating_add(Duration::from_secs(20));
+        let draft = Draft::key_wrap(&place, &self.key, now(), until);
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).unwrap();
+        let sealed = self.forger.sealer().seal(&draft, MessageId(id));
+        sealed.unwrap().bytes
+    }
+
+    /// Wraps that open, bound to all that this data key's are bound to (ENV-74), of
+    /// another secret.
+    fn wraps_of(&self, bus: &Bus, secret: [u8; 32]) -> Vec<u8> {
+        let (sender, back) = (
+            self.forger.credential().claimed_workload(),
+            bus.workload("back"),
+        );
+        let kem = bus.seed("back").kem_secret(KemSuite::XWing, 1, &back);
+        let text = |text: &str| {
+            let len = u8::try_from(text.len()).unwrap();
+            let head = if len < 32 {
+                vec![0xa0 | len]
+            } else {
+                vec![0xd9, len]
+            };
+            [&head, text.as_bytes()].concat()
+        };
+        let until = uint(self.key.expires_at().as_millis());
+        let to = kem.public().id();
+        let info = [
+            Tag::Wrap.as_bytes(),
+            &[0x99],
+            &uint(1),
+            &text(bus.policy().trust_domain().as_str()),
+            &text(sender.as_str()),
+            &bin(self.key.epoch().as_bytes()),
+            &text(back.as_str()),
+            &bin(&to.0),
+            &bin(self.key.id().as_bytes()),
+            &bin(&self.key.recipients().0),
+            &until,
+        ]
+        .concat();
+        let wrapped = kem
+            .public()
+            .wrap(&info, &DataKey::from_random(&secret), &[8; 64]);
+        [
+            &[0x92][..],
+            &until,
+            &[0x91, 0x92],
+            &bin(&to.0),
+            &bin(&wrapped.unwrap()),
+        ]
+        .concat()
     }
 
     fn seal(&self, body: &[u8], inline_wraps: bool) -> bytes::Bytes {
@@ -575,4 +643,102 @@ async fn attack_28_naming_a_foreign_data_key_blocks_nobody() {
     let heard = tokio::time::timeout(Duration::from_secs(5), hearing);
     let heard = heard.await.expect("the first that comes is read");
     assert_eq!(heard.unwrap().unwrap().decode::<String>().unwrap(), SECRET);
+}
+
+/// Attack 28: whoever writes the stream of wrapped keys, a broker or who runs
+/// nats-server, puts another record in a data key's place: nothing is read by it, and
+/// what is encrypted under the true key is refused rather than read wrongly.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_28_a_substituted_record_of_a_data_key_opens_nothing() {
+    let bus = Bus::start(&policy("", &["back", "late"])).await;
+    let (_back, _late) = (bus.client("back").await, bus.client("late").await);
+    let front = Encrypter::to_back(&bus, KemSuite::XWing).await;
+    let mallory = Encrypter::from(&bus, "late", KemSuite::XWing).await;
+    let place = front.place();
+
+    // Another record of the same sender's, which is genuine in its own place.
+    let other = Encrypter::of(&bus, front.forger.twin(), KemSuite::XWing, [9; 32]);
+    let elsewhere = other.record(&other.place());
+    // Another key under this one's id, by who may sign for its sender: AEADs do not
+    // commit to their keys, so two readers would read two texts.
+    let mut two_texts = Dissected::of(&other.record(&place));
+    two_texts.set(23, bin(front.key.id().as_bytes()));
+    two_texts.body = front.wraps_of(&bus, [9; 32]);
+    let two_texts = front.forger.sign(two_texts);
+    // The same by who has another workload's right alone, in its own name.
+    let mut named = Dissected::of(&mallory.record(&place));
+    named.set(23, bin(front.key.id().as_bytes()));
+    named.body = Dissected::of(&front.record(&place)).body;
+    assert_eq!(named.body, front.key.wraps());
+    let named = mallory.forger.sign(named);
+
+    let mut refused = Vec::new();
+    for (what, record, code) in [
+        (
+            "another workload's record",
+            mallory.record(&mallory.place()),
+            "bad_data_key_record",
+        ),
+        (
+            "another workload's record for this place",
+            mallory.record(&place),
+            "bad_data_key_record",
+        ),
+        (
+            "the true wraps in another workload's name",
+            named,
+            "bad_data_key_record",
+        ),
+        ("another of the sender's", elsewhere, "bad_data_key_record"),
+        (
+            "another of the sender's, for this place",
+            other.record(&place),
+            "bad_data_key_record",
+        ),
+        ("another key under the id", two_texts, "data_key_mismatch"),
+        (
+            "an event",
+            front.seal(b"\xa1x", false),
+            "bad_data_key_record",
+        ),
+        (
+            "rubbish",
+            bytes::Bytes::from_static(b"junk"),
+            "bad_data_key_record",
+        ),
+    ] {
+        bus.replace_key_record(&place, record).await;
+        let reader = bus.client("back").await;
+        let mut told = reader.subscribe("secret.told").await.unwrap();
+        let raw = bus.raw_client("front").await;
+        let hearing = tokio::spawn(async move { told.next().await.map(drop) });
+        raw.publish("secret.told", front.seal(b"\xa1x", false))
+            .await
+            .unwrap();
+        let end = tokio::time::Instant::now() + Duration::from_secs(5);
+        while reader.stats().refused_for(code) == 0 {
+            let refused = reader.stats().refused();
+            assert!(
+                refused.is_empty() && tokio::time::Instant::now() < end,
+                "{what}: {refused:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!hearing.is_finished(), "{what} was read");
+        hearing.abort();
+        refused.push(what);
+    }
+    assert_eq!(refused.len(), 8);
+
+    // With the true one in its place it is read.
+    bus.replace_key_record(&place, front.record(&place)).await;
+    let reader = bus.client("back").await;
+    let mut told = reader.subscribe("secret.told").await.unwrap();
+    let raw = bus.raw_client("front").await;
+    raw.publish("secret.told", front.seal(b"\xa1x", false))
+        .await
+        .unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), told.next());
+    let heard = heard.await.unwrap().unwrap();
+    assert_eq!(heard.decode::<String>().unwrap(), "x");
 }

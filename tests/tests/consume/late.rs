@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulla_envelope::{KemRecord, SealedEnvelope};
 use bulla_sdk::{Client, MessageId};
 use bulla_tests::{BusOptions, Forger, now};
 use bulla_token::{TokenSigningKey, TransactionClaims, mint_transaction_token};
@@ -67,6 +68,84 @@ async fn credentials_are_kept_for_as_long_as_somebody_may_have_to_verify_by_them
         let life: u64 = life.trim_end_matches('s').parse().unwrap();
         assert!((want..want + 60).contains(&life), "{name}: {life} s");
     }
+}
+
+/// Six workloads read the stream, too many for the wraps to ride along: the record is
+/// all there is to read by.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encrypted_to_many_is_read_by_its_record_long_after() {
+    let names: Vec<String> = (0..6).map(|number| format!("reader{number}")).collect();
+    let mut policy = POLICY.to_owned();
+    for name in &names {
+        policy += &format!(
+            "\n[workload.{name}]\nattest = [{{ nkey = \"@{name}@\" }}]\n\
+             [[allow]]\nid = \"{name}\"\nwho = [\"{name}\"]\nmay = [\"consume\"]\n\
+             on = [\"SECRETS.{name}\"]\n"
+        );
+    }
+    let bus = Bus::start_with(BusOptions {
+        credential_lifetime: Duration::from_secs(4),
+        ..BusOptions::new(policy)
+    })
+    .await;
+    for name in &names {
+        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
+        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
+        bus.replace_control_record(&place, record.into()).await;
+    }
+    let life = Duration::from_secs(1);
+    let options = bus.connect_options("shop").data_key_life(life);
+    let shop = Client::connect(options).await.unwrap();
+    shop.append("secret.1", "the hoard is under the oak")
+        .await
+        .unwrap();
+    let (_, bytes) = stored(&bus, "SECRETS", 1).await;
+    let sealed = SealedEnvelope::decode(bytes).unwrap();
+    assert!(!sealed.has_inline_wraps());
+    let (_, ends) = shop.signing_key();
+    drop(shop);
+
+    // Key, credential and sender are long gone.
+    let wait = ends.saturating_since(now()) + Duration::from_millis(500);
+    tokio::time::sleep(wait.max(life)).await;
+    for name in &names[..2] {
+        let reader = bus.client(name).await;
+        let mut consumer = reader.consume("SECRETS", name).await.unwrap();
+        let delivery = next(&mut consumer).await.unwrap();
+        let text: String = delivery.message().decode().unwrap();
+        assert_eq!(text, "the hoard is under the oak");
+        delivery.ack().await.unwrap();
+    }
+}
+
+/// As long as a message under it can wait, whoever was there when it was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_a_data_key_lives_as_long_as_what_a_stream_stores_under_it() {
+    let bus = Bus::start(POLICY).await;
+    let (shop, _mail) = pair(&bus).await;
+    let mut last = 0;
+    let key = loop {
+        let appended = shop.append("secret.1", &last).await.unwrap();
+        last = appended.sequence();
+        let (_, bytes) = stored(&bus, "SECRETS", last).await;
+        let sealed = SealedEnvelope::decode(bytes).unwrap();
+        if !sealed.has_inline_wraps() {
+            break sealed.data_key_unverified().unwrap().0;
+        }
+    };
+    let context = async_nats::jetstream::new(bus.js_client().await);
+    let secrets = context.get_stream("SECRETS").await.unwrap();
+    let kept = secrets.cached_info().config.max_age;
+    assert_eq!(kept, Duration::from_secs(3_600));
+    let id = data_encoding::HEXLOWER.encode(key.as_bytes());
+    let place = reserved::key_record(bus.workload("shop").tag(), &id);
+    let keys = context.get_stream(reserved::KEYS_STREAM).await.unwrap();
+    let record = keys.get_last_raw_message_by_subject(&place).await.unwrap();
+    let life = record.headers.get("Nats-TTL").unwrap().as_str().to_owned();
+    let life: u64 = life.trim_end_matches('s').parse().unwrap();
+    // The last message under it is stored when the key ends, ten minutes from its making.
+    let least = (kept + Duration::from_secs(600)).as_secs();
+    assert!((least..least + 120).contains(&life), "{life} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,10 @@ mirror = "ORDERS"
 subjects = ["jobs.>"]
 retention = "workqueue"
 
+[stream.FANS]
+subjects = ["fans.>"]
+retention = "interest"
+
 [stream.SECRETS]
 subjects = ["secret.>"]
 
@@ -63,6 +67,9 @@ subjects = ["short.>"]
 replay = "stream"
 max_age = "1h"
 [subject."jobs.>"]
+replay = "stream"
+max_age = "1h"
+[subject."fans.>"]
 replay = "stream"
 max_age = "1h"
 [subject."secret.>"]
@@ -79,7 +86,7 @@ user = "required"
 id = "shop-appends"
 who = ["shop"]
 may = ["append"]
-on = ["orders.{id}.created", "orders.{id}.billed", "jobs.{id}", "secret.{id}", "short.{id}"]
+on = ["orders.{id}.created", "orders.{id}.billed", "jobs.{id}", "fans.{id}", "secret.{id}", "short.{id}"]
 
 [[allow]]
 id = "shop-may-also-publish"
@@ -104,7 +111,7 @@ on = ["orders.{id}.rumour"]
 id = "mail-consumes"
 who = ["mail"]
 may = ["consume"]
-on = ["ORDERS.mail", "COPY.mail", "JOBS.mail", "SECRETS.mail", "SHORT.mail"]
+on = ["ORDERS.mail", "COPY.mail", "JOBS.mail", "FANS.mail", "SECRETS.mail", "SHORT.mail"]
 
 [[allow]]
 id = "mail-watches"

@@ -1,7 +1,8 @@
 //! 33: what a consumer stands on is looked at, and where it does not hold it stops.
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
+use bulla_tests::Cable;
 
 use super::*;
 
@@ -16,6 +17,26 @@ pub(crate) async fn update(bus: &Bus, stream: &str, change: impl FnOnce(&mut Con
         .clone();
     change(&mut config);
     context.update_stream(config).await.unwrap();
+}
+
+/// Puts a stream in the place of one of the policy's, with a consumer of the same
+/// name as was there.
+pub(crate) async fn made_by_hand(bus: &Bus, stream: &str, config: Config) {
+    let context = jetstream::new(bus.js_client().await);
+    context.delete_stream(stream).await.unwrap();
+    let config = Config {
+        name: stream.to_owned(),
+        ..config
+    };
+    context.create_stream(config).await.unwrap();
+    let pull = jetstream::consumer::pull::Config {
+        durable_name: Some("mail".to_owned()),
+        ..Default::default()
+    };
+    context
+        .create_consumer_on_stream(pull, stream)
+        .await
+        .unwrap();
 }
 
 #[track_caller]
@@ -79,25 +100,111 @@ async fn attack_33_nobody_binds_to_a_stream_that_does_not_hold() {
     let error = mail.consume("ORDERS", "mail").await.unwrap_err();
     assert_eq!(fault(&error), "allow_msg_ttl");
     // A stream that somebody made by hand, of another kind than the policy says.
-    let context = jetstream::new(bus.js_client().await);
-    context.delete_stream("JOBS").await.unwrap();
     let by_hand = Config {
-        name: "JOBS".to_owned(),
         subjects: vec!["jobs.>".to_owned()],
         ..Config::default()
     };
-    context.create_stream(by_hand).await.unwrap();
-    let pull = jetstream::consumer::pull::Config {
-        durable_name: Some("mail".to_owned()),
-        ..Default::default()
-    };
-    context
-        .create_consumer_on_stream(pull, "JOBS")
-        .await
-        .unwrap();
+    made_by_hand(&bus, "JOBS", by_hand).await;
     let error = mail.consume("JOBS", "mail").await.unwrap_err();
     assert_eq!(fault(&error), "retention");
     assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 1, 0));
+}
+
+/// With roll-ups one message can remove what was stored, and its id with it.
+/// nats-server refuses them for a stream that denies purges, and takes back no such
+/// denial; so whoever wants them makes the stream anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_33_a_stream_that_is_made_anew_with_rollups_or_by_another_retention_stops_its_consumers()
+ {
+    let bus = Bus::start(POLICY).await;
+    let (shop, mail) = pair(&bus).await;
+    let context = jetstream::new(bus.js_client().await);
+    let sound = context.get_stream("ORDERS").await.unwrap();
+    let sound = sound.cached_info().config.clone();
+    let rolled = Config {
+        allow_rollup: true,
+        ..sound.clone()
+    };
+    for refused in [
+        rolled.clone(),
+        Config {
+            deny_purge: false,
+            ..rolled.clone()
+        },
+    ] {
+        context.update_stream(refused).await.unwrap_err();
+    }
+    for (setting, anew) in [
+        (
+            "deny_purge",
+            Config {
+                deny_purge: false,
+                ..rolled
+            },
+        ),
+        (
+            "retention",
+            Config {
+                retention: RetentionPolicy::WorkQueue,
+                ..sound.clone()
+            },
+        ),
+    ] {
+        made_by_hand(&bus, "ORDERS", sound.clone()).await;
+        let mut consumer = mail.consume("ORDERS", "mail").await.unwrap();
+        shop.append("orders.1.created", "before").await.unwrap();
+        next(&mut consumer).await.unwrap().ack().await.unwrap();
+        // While it waits for messages.
+        let changing = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            made_by_hand(&bus, "ORDERS", anew).await;
+            shop.append("orders.2.created", "after").await.unwrap();
+        };
+        let (end, ()) = tokio::join!(next(&mut consumer), changing);
+        let end = end.unwrap_err();
+        // In between there was none.
+        if !matches!(end, ConsumeError::Gone { .. }) {
+            assert_eq!(fault(&end), setting);
+        }
+        let error = mail.consume("ORDERS", "mail").await.unwrap_err();
+        assert_eq!(fault(&error), setting);
+        assert_eq!(state(&bus, "ORDERS", "mail").await.1, 1, "{setting}");
+    }
+    assert_eq!(mail.stats().delivered(), 2);
+}
+
+/// What a consumer did not see because it was cut off, it looks for before it takes
+/// anything, however long it would wait for its next look.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_33_a_stream_that_was_reconfigured_behind_a_cut_connection_stops_its_consumers() {
+    let bus = Bus::start(POLICY).await;
+    let cable = Cable::to(bus.nats_url()).await;
+    let (shop, mail) = (
+        bus.client("shop").await,
+        bus.client_behind(&cable, "mail").await,
+    );
+    let consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let mut consumer = consumer.look_every(Duration::from_secs(60));
+    shop.append("orders.1.created", "before").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+
+    let waiting = async {
+        let longer_than_a_pull = Duration::from_secs(25);
+        timeout(longer_than_a_pull, consumer.next()).await
+    };
+    let behind = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cable.cut();
+        let window = Duration::from_millis(100);
+        update(&bus, "ORDERS", |c| c.duplicate_window = window).await;
+        shop.append("orders.2.created", "after").await.unwrap();
+        cable.mend();
+    };
+    let (end, ()) = tokio::join!(waiting, behind);
+    let end = end.expect("it looks when it is back").unwrap_err();
+    assert_eq!(fault(&end), "duplicate_window");
+    assert_eq!(mail.stats().delivered(), 1);
+    assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
