@@ -120,7 +120,7 @@ fn debug_of_a_certified_key_holds_no_key_bytes() {
         };
         assert_unprinted("CertifiedKey", &certified, &secrets);
         let pem = key.serialize_pem();
-        assert_unprinted("CertifiedKey", &certified, &[pem[28..].as_bytes()]);
+        assert_unprinted("CertifiedKey", &certified, &[&pem.as_bytes()[28..]]);
     }
 }
 
