@@ -56,6 +56,18 @@ struct Extras {
     ancestry: Option<Ancestry>,
 }
 
+impl Extras {
+    /// How many bytes they take, roughly.
+    fn len(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| name.len() + value.len());
+        let original = self.original.as_ref();
+        headers.sum::<usize>()
+            + original.map_or(0, |token| token.expose().len())
+            + self.ancestry.as_ref().map_or(0, Ancestry::len)
+    }
+}
+
 /// Where it goes.
 #[derive(Clone)]
 pub(crate) enum To {
@@ -402,7 +414,67 @@ impl Letter {
     /// what an application can make long.
     pub(crate) fn weight(&self) -> u32 {
         let token = self.user.as_ref().map_or(0, |user| user.token().len());
-        let shown = self.ancestry().map_or(0, Ancestry::len);
-        u32::try_from(1 + (self.body.len() + token + shown) / UNIT).unwrap_or(u32::MAX)
+        let limits = self.user.as_ref().and_then(User::encoded_limits);
+        let more = limits.map_or(0, <[u8]>::len) + self.extras.as_deref().map_or(0, Extras::len);
+        u32::try_from(1 + (self.body.len() + token + more) / UNIT).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use bulla_envelope::Limits;
+
+    use crate::testing::{TestBus, TestUser};
+
+    const POLICY: &str = r#"
+        version = 1
+        trust_domain = "acme.example"
+        [workload.gateway]
+        attest = [{ nkey = "@gateway@" }]
+        mints = true
+        [workload.back]
+        attest = [{ nkey = "@back@" }]
+        [subject."told"]
+        protect = "encrypted"
+        [[allow]]
+        id = "tells"
+        who = ["gateway"]
+        may = ["publish"]
+        on = ["told"]
+        [[allow]]
+        id = "listens"
+        who = ["back"]
+        may = ["subscribe"]
+        on = ["told"]
+    "#;
+
+    /// Whatever an application can make long.
+    #[tokio::test]
+    async fn all_that_makes_a_message_large_is_weighed() {
+        let bus = TestBus::start(POLICY).unwrap();
+        let gateway = bus.client("gateway").await.unwrap();
+        let _back = bus.client("back").await.unwrap();
+        let token = bus.token(&gateway, &TestUser::new("alice")).unwrap();
+        let start = || gateway.message("told").user_token(token.clone());
+        let weigh = async |outgoing: crate::Outgoing<'_>| {
+            let letter = outgoing.address(Verb::Publish).await.unwrap();
+            letter.weight()
+        };
+        let plain = weigh(start()).await;
+        let kib = "x".repeat(UNIT);
+        assert_eq!(
+            weigh(start().bytes(ContentType::Json, kib.clone())).await,
+            plain + 1
+        );
+        let headers = start().header("a", &kib).header("b", &kib);
+        assert_eq!(weigh(headers).await, plain + 2);
+        assert_eq!(
+            weigh(start().original_token(kib.repeat(16))).await,
+            plain + 16
+        );
+        let scopes = (0..100).map(|n| format!("{n:030}"));
+        let limits = Limits::none().keep_scopes(scopes);
+        assert!(weigh(start().narrow(&limits)).await >= plain + 3);
     }
 }

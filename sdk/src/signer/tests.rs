@@ -646,6 +646,36 @@ async fn what_waits_is_bounded_and_senders_wait_in_turn() {
     assert_eq!(all(&mut scene).len(), 1 + 3 * WAITING as usize);
 }
 
+/// By its bytes, wherever they are.
+#[tokio::test]
+async fn a_flood_of_large_headers_is_bounded() {
+    let mut scene = scene(1);
+    scene.signer.post(letter("a", "x")).await.unwrap();
+    let signer = Arc::clone(&scene.signer);
+    let flood = tokio::spawn(async move {
+        for _ in 0..WAITING {
+            let mut letter = letter("f", "x");
+            for name in ["a", "b", "c", "d", "e", "f", "g"] {
+                let value = "v".repeat(1_024);
+                letter.headers_mut().insert(name, &value).unwrap();
+            }
+            signer.post(letter).await.unwrap();
+        }
+    });
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    // Eight units each: themselves, and seven KiB.
+    assert_eq!(
+        scene.signer.inner.queue.lock().accepted,
+        u64::from(WAITING / 8)
+    );
+    scene.door.0.open.add_permits(EVERYBODY);
+    flood.await.unwrap();
+    scene.signer.settle().await;
+    assert_eq!(all(&mut scene).len(), 1 + WAITING as usize);
+}
+
 /// A client that is dropped sends what it accepted.
 #[tokio::test]
 async fn what_was_accepted_is_sent_after_the_signer_is_dropped() {
