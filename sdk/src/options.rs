@@ -412,3 +412,19 @@ impl ConnectOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ENV-70.
+    #[test]
+    fn a_data_key_lives_for_ten_minutes_unless_told_otherwise() {
+        let workload = WorkloadId::parse("spiffe://acme.example/a").unwrap();
+        let options = ConnectOptions::new("nats://localhost", workload, "seed", "root");
+        assert_eq!(options.data_key_life, Duration::from_secs(10 * 60));
+        assert_eq!(options.data_key_uses, 1 << 28);
+        let options = options.data_key_life(Duration::from_secs(60));
+        assert_eq!(options.data_key_life, Duration::from_secs(60));
+    }
+}
