@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +19,13 @@ use bulla_envelope::{
     DataKeyDraft, Draft, Encryption, KemRecord, MessageId, Recipient, RecipientSet, SealedEnvelope,
     SealingKey, Suite,
 };
-use bulla_identity::{NkeyKind, Subject, reserved};
+use bulla_identity::{NkeyKind, Subject, UnixMillis, reserved};
 use bulla_keyring::{DataKey, DataKeyId, KemSuite, NkeySeed, Tag};
 use bulla_sdk::{Client, EncryptError, Message, PublishError, SendError, ServiceError};
 use bulla_tests::{Bus, Cable, Dissected, Forger, bin, now, uint};
 use data_encoding::HEXLOWER;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const SECRET: &str = "attack at dawn, by the northern gate";
 
@@ -82,6 +85,32 @@ on = ["secret.told", "secret.nobody"]
     )
     .unwrap();
     text
+}
+
+/// A bus with so many workloads, `w0` and on, that listen and have published a key.
+async fn with_readers(count: usize) -> Bus {
+    let names: Vec<String> = (0..count).map(|n| format!("w{n}")).collect();
+    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bus = Bus::start(&policy("", &listeners)).await;
+    for name in &names {
+        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
+        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
+        bus.replace_control_record(&place, record.into()).await;
+    }
+    bus
+}
+
+/// Less than any record takes.
+const NO_ROOM: i64 = 10;
+
+/// How many bytes the stream of wrapped keys may hold from now on; what it was before.
+async fn room_for_keys(bus: &Bus, bytes: i64) -> i64 {
+    let context = async_nats::jetstream::new(bus.js_client().await);
+    let mut stream = context.get_stream(reserved::KEYS_STREAM).await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    let before = std::mem::replace(&mut config.max_bytes, bytes);
+    context.update_stream(&config).await.unwrap();
+    before
 }
 
 async fn eventually(mut holds: impl FnMut() -> bool) {
@@ -244,8 +273,13 @@ async fn a_late_reader_finds_the_key_in_its_record() {
     let front = bus.client("front").await;
     let (_back, late) = (bus.client("back").await, bus.client("late").await);
     let mut tap = bus.tap("secret.told").await;
+    // The first message of a key does not wait for the record.
+    let room = room_for_keys(&bus, NO_ROOM).await;
+    front.publish("secret.told", SECRET).await.unwrap();
+    assert!(captured(&mut tap).await.has_wraps);
+    room_for_keys(&bus, room).await;
     // Inline until the record is known to be stored, then by reference.
-    let mut inline = 0;
+    let mut inline = 1;
     let last = loop {
         front.publish("secret.told", SECRET).await.unwrap();
         let seen = captured(&mut tap).await;
@@ -254,6 +288,7 @@ async fn a_late_reader_finds_the_key_in_its_record() {
         }
         inline += 1;
         assert!(inline < 1_000, "the record is never stored");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     };
     assert!(last.len < 1_000, "the wraps do not ride along for ever");
     let mut told = late.subscribe("secret.told").await.unwrap();
@@ -266,16 +301,9 @@ async fn a_late_reader_finds_the_key_in_its_record() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_workloads_read_one_message() {
-    let names: Vec<String> = (0..100).map(|n| format!("w{n}")).collect();
-    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
-    let bus = Bus::start(&policy("", &listeners)).await;
-    let front = bus.client("front").await;
     // All have published a key; some are there to read.
-    for name in &names {
-        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
-        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
-        bus.replace_control_record(&place, record.into()).await;
-    }
+    let bus = with_readers(100).await;
+    let front = bus.client("front").await;
     let mut told = Vec::new();
     let mut clients = Vec::new();
     for name in ["w0", "w42", "w99"] {
@@ -299,31 +327,44 @@ async fn a_hundred_workloads_read_one_message() {
 /// Nobody could read what is encrypted under a key whose record does not fit.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_20_a_key_that_the_full_stream_refuses_is_not_used() {
-    let names: Vec<String> = (0..6).map(|n| format!("w{n}")).collect();
-    let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
-    let bus = Bus::start(&policy("", &listeners)).await;
+    let bus = with_readers(5).await;
     let front = bus.client("front").await;
-    for name in &names {
-        let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
-        let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
-        bus.replace_control_record(&place, record.into()).await;
+    let mut tap = bus.tap("secret.told").await;
+    let room = room_for_keys(&bus, NO_ROOM).await;
+    for _ in 0..2 {
+        let error = front.publish("secret.told", "lost").await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                PublishError::Send(SendError::Encrypt(EncryptError::NotStored))
+            ),
+            "{error:?}"
+        );
     }
-    let context = async_nats::jetstream::new(bus.js_client().await);
-    let mut stream = context.get_stream(reserved::KEYS_STREAM).await.unwrap();
-    let mut config = stream.info().await.unwrap().config.clone();
-    let room = std::mem::replace(&mut config.max_bytes, 10);
-    context.update_stream(&config).await.unwrap();
-    let error = front.publish("secret.told", SECRET).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PublishError::Send(SendError::Encrypt(EncryptError::NotStored))
-        ),
-        "{error:?}"
-    );
-    config.max_bytes = room;
-    context.update_stream(&config).await.unwrap();
+    room_for_keys(&bus, room).await;
     front.publish("secret.told", SECRET).await.unwrap();
+    front.flush().await.unwrap();
+    // What was refused was not sent, and the key stands in its record alone.
+    assert!(!captured(&mut tap).await.has_wraps);
+    let more = tokio::time::timeout(Duration::from_millis(200), captured(&mut tap)).await;
+    assert!(more.is_err(), "one message was sent");
+}
+
+/// One reader less, and the wraps ride along for as long as the stream is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_four_readers_needs_no_record() {
+    let bus = with_readers(4).await;
+    let front = bus.client("front").await;
+    let reader = bus.client("w3").await;
+    let mut told = reader.subscribe("secret.told").await.unwrap();
+    let mut tap = bus.tap("secret.told").await;
+    room_for_keys(&bus, NO_ROOM).await;
+    for _ in 0..3 {
+        front.publish("secret.told", SECRET).await.unwrap();
+        assert!(captured(&mut tap).await.has_wraps);
+        let message = told.next().await.unwrap();
+        assert_eq!(message.decode::<String>().unwrap(), SECRET);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,6 +397,87 @@ async fn data_keys_are_replaced_by_age_and_by_count() {
     for n in [1u32, 2] {
         assert_eq!(told.next().await.unwrap().decode::<u32>().unwrap(), n);
     }
+}
+
+/// What waits to be sealed counts, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_data_key_seals_more_than_it_may() {
+    const USES: usize = 20;
+    let bus = Bus::start(&policy("frames = \"off\"", &["back"])).await;
+    let _back = bus.client("back").await;
+    let mut tap = bus.tap("secret.told").await;
+    let front = bus.connect_options("front").data_key_uses(USES as u64);
+    let front = Client::connect(front).await.unwrap();
+    let told = tokio::spawn(async move {
+        let mut uses = HashMap::new();
+        for _ in 0..2_000 {
+            let key = captured(&mut tap).await.data_key.0;
+            *uses.entry(key).or_insert(0usize) += 1;
+        }
+        uses
+    });
+    for n in 0..2_000u32 {
+        front.publish("secret.told", &n).await.unwrap();
+    }
+    let uses = told.await.unwrap();
+    let most = uses.values().max().unwrap();
+    assert!(*most <= USES, "{most}");
+    assert_eq!(uses.len(), 2_000 / USES, "nor is it replaced before");
+}
+
+/// A right that ends by itself ends for what is encrypted too: nobody publishes a
+/// new policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_rule_has_expired_cannot_read_what_follows() {
+    // Whole seconds, as policies say them.
+    let end = UnixMillis::from_millis((now().as_secs() + 5) * 1_000);
+    let date = OffsetDateTime::from_unix_timestamp(end.as_secs().cast_signed());
+    let date = date.unwrap().format(&Rfc3339).unwrap();
+    let text = format!(
+        r#"{}
+[[allow]]
+id = "back-listens-for-a-while"
+who = ["back"]
+may = ["subscribe"]
+on = ["secret.told"]
+expires = {date}
+"#,
+        policy("", &["late"])
+    );
+    let bus = Bus::start(&text).await;
+    let front = bus.client("front").await;
+    let (back, late) = (bus.client("back").await, bus.client("late").await);
+    let mut lost = back.subscribe("secret.told").await.unwrap();
+    let mut kept = late.subscribe("secret.told").await.unwrap();
+    let mut tap = bus.tap("secret.told").await;
+    let kem = |name: &str| {
+        let secret = bus
+            .seed(name)
+            .kem_secret(KemSuite::XWing, 1, &bus.workload(name));
+        secret.public().id()
+    };
+    front.publish("secret.told", "before").await.unwrap();
+    for told in [&mut lost, &mut kept] {
+        let message = told.next().await.unwrap();
+        assert_eq!(message.decode::<String>().unwrap(), "before");
+    }
+    let before = captured(&mut tap).await;
+    assert_eq!(
+        before.recipients,
+        RecipientSet::of([kem("back"), kem("late")])
+    );
+    assert!(now() < end, "the rule still counts");
+
+    let left = end.saturating_since(now()) + Duration::from_millis(500);
+    tokio::time::sleep(left).await;
+    front.publish("secret.told", "after").await.unwrap();
+    let after = captured(&mut tap).await;
+    assert_eq!(after.recipients, RecipientSet::of([kem("late")]));
+    assert_ne!(after.data_key, before.data_key);
+    let message = kept.next().await.unwrap();
+    assert_eq!(message.decode::<String>().unwrap(), "after");
+    let read = tokio::time::timeout(Duration::from_secs(1), lost.next()).await;
+    assert!(!matches!(read, Ok(Some(_))), "{read:?}");
 }
 
 /// What an attacker encrypts by himself.
