@@ -184,11 +184,11 @@ user = { kind = "robot" }
             "{denied:?}"
         );
         // The service refuses, and from it no word counts that is for this user.
-        let silence = ask("open.served", &robot).await.unwrap_err();
-        assert!(
-            matches!(silence, RequestError::Timeout { .. }),
-            "{silence:?}"
-        );
+        let unheard = ask("open.served", &robot).await.unwrap_err();
+        let RequestError::UnsoundReply { reason, .. } = unheard else {
+            panic!("{unheard:?}")
+        };
+        assert_eq!(reason, "denied_by_rule");
         robots += 1;
         let refused = orders.stats().refused();
         assert_eq!(
