@@ -10,6 +10,7 @@ use bulla_envelope::{
 };
 use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed, Tag, sha256};
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use crate::fixture::*;
 use crate::oracle::{Parts, bin, refusal, uint};
@@ -840,4 +841,76 @@ fn suites_do_not_mix() {
         reader.unwrap(reference, key.wraps()).unwrap_err(),
         UnwrapError::NotARecipient
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Every kind that an application sends, in clear and in both suites, alone and as a
+    /// frame, with the token inside, beside or absent, the wraps along or not.
+    #[test]
+    fn open_after_seal_is_identity_for_every_kind_and_suite(
+        kind in 0usize..3,
+        suite in proptest::option::of(proptest::sample::select(&SUITES[..])),
+        inline_wraps in any::<bool>(),
+        open_token in any::<bool>(),
+        token in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..600)),
+        bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1_500), 1..=64),
+        index in any::<u32>(),
+        is_final in any::<bool>(),
+    ) {
+        let sender = orders();
+        let (to, inbox) = (subject("a"), subject("b"));
+        let binding = ReplyBinding { request: LeafHash([7; 32]), index, is_final };
+        let mut draft = match kind {
+            0 => Draft::event(&to, NOW, after(30), b""),
+            1 => Draft::request(&to, &inbox, NOW, after(30), b""),
+            _ => Draft::reply(&to, binding, NOW, after(30), b""),
+        };
+        let bodies = &bodies[..if kind == 0 { bodies.len() } else { 1 }];
+        let token = token.filter(|_| kind < 2);
+        draft.token = token.as_deref();
+        // Without a content type an empty final reply only closes.
+        draft.content_type = Some("application/octet-stream");
+        let keys = suite.map(|suite| {
+            let reader = Reader::new("billing", suite, 1);
+            let key = key_of(&sender, suite, &[&reader], 9);
+            (reader, key)
+        });
+        draft.encryption = keys.as_ref().map(|(_, key)| Encryption {
+            inline_wraps,
+            open_token,
+            ..encryption(key)
+        });
+        let messages: Vec<FrameMessage<'_>> = (0..)
+            .zip(bodies)
+            .map(|(n, body)| FrameMessage { id: id(n), body })
+            .collect();
+        let unit = bulla_envelope::SealUnit { draft: &draft, messages: &messages };
+        let sealed = sender.sealer().seal_units(&[unit]).unwrap().remove(0);
+        let expected = Expectation {
+            reply_to: (kind == 1).then_some("b"),
+            kinds: &[[Kind::Event, Kind::Request, Kind::Reply][kind]],
+            request: (kind == 2).then_some(binding.request),
+            ..expect_event("a")
+        };
+        let checked = authentic(&sealed, &sender.verified()).check(&expected).unwrap();
+        prop_assert_eq!(checked.suite(), suite.map_or(Suite::Signed, Suite::of_kem));
+        let opened = match &keys {
+            None => checked.open_clear().unwrap(),
+            Some((reader, key)) => {
+                prop_assert_eq!(checked.inline_wraps().is_some(), inline_wraps);
+                let reference = checked.key_reference().unwrap();
+                checked.decrypt(&reader.unwrap(reference, key.wraps()).unwrap()).unwrap()
+            }
+        };
+        prop_assert_eq!(opened.message_count(), bodies.len());
+        for ((message, body), n) in opened.messages().zip(bodies).zip(0..) {
+            prop_assert_eq!(&message.body[..], &body[..]);
+            prop_assert_eq!(message.id, id(n));
+        }
+        prop_assert_eq!(opened.token().map(|token| token.to_vec()), token);
+        prop_assert_eq!(opened.binding(), (kind == 2).then_some(binding));
+        prop_assert_eq!(opened.leaf(), sealed.leaf);
+    }
 }
