@@ -20,11 +20,11 @@ use bulla_policy::Verb;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::{AppendError, LinkError};
+use crate::jetstream::PublishAnswer;
 use crate::letter::Purpose;
 use crate::outgoing::Outgoing;
 use crate::shared::Shared;
@@ -195,63 +195,43 @@ impl Attempts<'_> {
 
     fn read(&self, answer: &[u8], is_open: bool) -> Result<Appended, AppendError> {
         let subject = || self.subject.to_owned();
-        let Ok(answer) = serde_json::from_slice::<Answer>(answer) else {
+        let Some(answer) = PublishAnswer::read(answer) else {
             return Err(AppendError::Malformed { subject: subject() });
         };
         if let Some(error) = answer.error {
             return Err(AppendError::Refused {
                 subject: subject(),
-                code: error.err_code,
+                code: error.code,
                 reason: error.description,
             });
         }
-        if answer.seq == 0 || answer.stream != self.stream {
+        if !answer.is_stored_in(self.stream) {
             return Err(AppendError::WrongStream {
                 subject: subject(),
                 stream: answer.stream,
                 expected: self.stream.to_owned(),
             });
         }
-        if answer.duplicate && !is_open {
+        if answer.is_duplicate && !is_open {
             self.shared.stats.count_id_taken();
             tracing::error!(
                 stream = self.stream,
-                sequence = answer.seq,
+                sequence = answer.sequence,
                 id = id_header(self.id),
                 "ALARM: somebody has taken the id of a message before it was appended"
             );
             return Err(AppendError::IdTaken {
                 subject: subject(),
                 stream: answer.stream,
-                sequence: answer.seq,
+                sequence: answer.sequence,
             });
         }
         Ok(Appended {
             stream: answer.stream,
-            sequence: answer.seq,
+            sequence: answer.sequence,
             id: self.id,
         })
     }
-}
-
-/// What JetStream answers to a publish.
-#[derive(Deserialize)]
-struct Answer {
-    error: Option<ApiError>,
-    #[serde(default)]
-    stream: String,
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
 }
 
 /// Counts appends that are under way, so that those that come together are

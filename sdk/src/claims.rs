@@ -17,16 +17,17 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, StatusCode};
+use async_nats::{HeaderMap, StatusCode};
 use bulla_envelope::MessageId;
 use bulla_identity::{UnixMillis, WorkloadTag, reserved};
 use bulla_keyring::{KeyId, sha256};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::agreement::Agreed;
 use crate::connection::Connection;
 use crate::error::LinkError;
+use crate::jetstream::PublishAnswer;
 
 /// Of a claim's value.
 pub(crate) const VERSION: u8 = 1;
@@ -246,7 +247,7 @@ impl Claims {
             .connection
             .ask_with_headers(subject, headers, value, ANSWER)
             .await?;
-        Answer::read(&answer)?.claim(shelf.stream())
+        claim_of(&answer.payload, shelf.stream())
     }
 
     /// Writes `value` under `key`, or says what was written there first; nothing if that
@@ -318,48 +319,21 @@ pub(crate) fn to_value(value: &impl Serialize) -> Bytes {
     rmp_serde::to_vec(value).unwrap_or_default().into()
 }
 
-/// What JetStream says of a publish.
-#[derive(Deserialize)]
-struct Answer {
-    error: Option<ApiError>,
-    #[serde(default)]
-    stream: String,
-    #[serde(default)]
-    seq: u64,
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-impl Answer {
-    fn read(answer: &Message) -> Result<Self, ClaimError> {
-        serde_json::from_slice(&answer.payload).map_err(|_| ClaimError::Malformed)
-    }
-
-    fn claim(&self, stream: &str) -> Result<Claim, ClaimError> {
-        let Some(error) = &self.error else {
-            let stored = self.stream == stream && self.seq > 0;
-            return stored
-                .then_some(Claim::Created)
-                .ok_or(ClaimError::Malformed);
-        };
-        match (error.err_code, error.description.as_str()) {
-            (NOT_STORED, TAKEN) => Ok(Claim::Held),
-            (NOT_STORED, _) => Err(ClaimError::Full),
-            _ => Err(ClaimError::Refused),
-        }
+/// What JetStream's answer to a claim says.
+fn claim_of(answer: &[u8], stream: &str) -> Result<Claim, ClaimError> {
+    let answer = PublishAnswer::read(answer).ok_or(ClaimError::Malformed)?;
+    if answer.is_stored_in(stream) {
+        Ok(Claim::Created)
+    } else if answer.is_taken() {
+        Ok(Claim::Held)
+    } else if answer.is_full() {
+        Err(ClaimError::Full)
+    } else if answer.error.is_some() {
+        Err(ClaimError::Refused)
+    } else {
+        Err(ClaimError::Malformed)
     }
 }
-
-/// The record could not be stored. nats-server has one code for a subject that
-/// has its record and for a stream that is full; the description tells which.
-const NOT_STORED: u64 = 10_077;
-const TAKEN: &str = "maximum messages per subject exceeded";
 
 /// For how long a message can come again: a receiver takes it until it has
 /// expired by its own clock, which may be behind ours.
@@ -372,6 +346,7 @@ pub(crate) fn life_of(expires_at: UnixMillis, skew: Duration, now: UnixMillis) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jetstream::SUBJECT_TAKEN;
 
     fn tag(digit: char) -> WorkloadTag {
         WorkloadTag::parse(&digit.to_string().repeat(32)).unwrap()
@@ -414,8 +389,7 @@ mod tests {
     #[test]
     fn only_the_servers_word_makes_a_claim() {
         let claim = |text: &str| {
-            let answer: Answer = serde_json::from_str(text).unwrap();
-            let claimed = answer.claim(reserved::CLAIMS_STREAM);
+            let claimed = claim_of(text.as_bytes(), reserved::CLAIMS_STREAM);
             claimed.map_err(|error| error.code())
         };
         let error = |code: u64, text: &str| {
@@ -436,9 +410,9 @@ mod tests {
         ] {
             assert_eq!(claim(no), Err("claim_unreachable"), "{no}");
         }
-        assert_eq!(error(10_077, TAKEN), Ok(Claim::Held));
+        assert_eq!(error(10_077, SUBJECT_TAKEN), Ok(Claim::Held));
         assert_eq!(error(10_077, "maximum bytes exceeded"), Err("claims_full"));
-        assert_eq!(error(10_054, TAKEN), Err("claim_unreachable"));
+        assert_eq!(error(10_054, SUBJECT_TAKEN), Err("claim_unreachable"));
     }
 
     #[test]

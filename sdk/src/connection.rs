@@ -460,6 +460,12 @@ impl Connection {
     }
 }
 
+/// What an answer's header of a name says, the first if it is there more than once.
+pub(crate) fn header_of<'a>(answer: &'a async_nats::Message) -> impl Fn(&str) -> Option<&'a str> {
+    let headers = answer.headers.as_ref();
+    move |name| headers?.get(name).map(async_nats::HeaderValue::as_str)
+}
+
 /// Sees the refusals that arrive after it was made.
 pub(crate) struct Watch(broadcast::Receiver<Violation>);
 

@@ -29,7 +29,6 @@ use bulla_identity::{Subject, SubjectPattern, reserved};
 use bulla_policy::{Retention, Verb};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -38,6 +37,7 @@ use crate::audit::Tally;
 use crate::clock;
 use crate::decision_log;
 use crate::error::{ConsumeError, LinkError};
+use crate::jetstream::{NoConfiguration, configuration};
 use crate::link::Feed;
 use crate::message::Message;
 use crate::shared::Shared;
@@ -488,24 +488,16 @@ impl Consumer {
             Ok(_) | Err(LinkError::NoResponders) => return Err(LinkError::Timeout.into()),
             Err(error) => return Err(error.into()),
         };
-        let answer: Info =
-            serde_json::from_slice(&answer.payload).map_err(|_| ConsumeError::Malformed {
+        configuration(&answer.payload).map_err(|why| match why {
+            NoConfiguration::Gone => ConsumeError::Gone {
                 stream: self.stream.clone(),
-            })?;
-        match (answer.error, answer.config) {
-            (None, Some(config)) => Ok(config),
-            (Some(error), _) if matches!(error.err_code, STREAM_NOT_FOUND | CONSUMER_NOT_FOUND) => {
-                Err(ConsumeError::Gone {
-                    stream: self.stream.clone(),
-                    consumer: self.name.clone(),
-                })
-            }
-            // For example while a cluster elects the stream's leader.
-            (Some(_), _) => Err(LinkError::Timeout.into()),
-            (None, None) => Err(ConsumeError::Malformed {
+                consumer: self.name.clone(),
+            },
+            NoConfiguration::Later => LinkError::Timeout.into(),
+            NoConfiguration::Malformed => ConsumeError::Malformed {
                 stream: self.stream.clone(),
-            }),
-        }
+            },
+        })
     }
 }
 
@@ -517,22 +509,6 @@ impl std::fmt::Debug for Consumer {
             .finish_non_exhaustive()
     }
 }
-
-/// What JetStream says of a stream or a consumer.
-#[derive(Deserialize)]
-struct Info {
-    error: Option<ApiError>,
-    config: Option<Map<String, Value>>,
-}
-
-#[derive(Deserialize)]
-struct ApiError {
-    #[serde(default)]
-    err_code: u64,
-}
-
-const STREAM_NOT_FOUND: u64 = 10_059;
-const CONSUMER_NOT_FOUND: u64 = 10_014;
 
 /// Whether the policy lets this workload consume there, and by which rule; asked for
 /// each message, so that a right that is gone ends it before anything is taken.

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 
 use crate::audit::{HeadSigner, Store, StoreError, Stored};
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::LinkError;
+use crate::jetstream::PublishAnswer;
 use crate::own::{Issuance, OwnCredential};
 
 /// How long JetStream may take for one answer.
@@ -25,17 +25,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Stores over a client's connection.
 pub(crate) struct ClientStore(pub(crate) Connection);
-
-#[derive(Deserialize)]
-struct Answer {
-    error: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    stream: String,
-    #[serde(default)]
-    seq: u64,
-    #[serde(default)]
-    duplicate: bool,
-}
 
 impl Store for ClientStore {
     fn store(
@@ -52,15 +41,12 @@ impl Store for ClientStore {
                 LinkError::Refused => StoreError::Refused,
                 _ => StoreError::Unreachable,
             })?;
-            let answer: Answer =
-                serde_json::from_slice(&answer.payload).map_err(|_| StoreError::Unreachable)?;
-            let is_stored =
-                answer.error.is_none() && answer.stream == reserved::AUDIT_STREAM && answer.seq > 0;
-            if !is_stored {
+            let answer = PublishAnswer::read(&answer.payload).ok_or(StoreError::Unreachable)?;
+            if !answer.is_stored_in(reserved::AUDIT_STREAM) {
                 return Err(StoreError::Refused);
             }
             Ok(Stored {
-                was_there: answer.duplicate,
+                was_there: answer.is_duplicate,
             })
         }
         .boxed()

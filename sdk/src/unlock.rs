@@ -20,9 +20,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::clock;
-use crate::connection::Connection;
+use crate::connection::{Connection, header_of};
 use crate::control::{Control, LookupError};
-use crate::jetstream::stream_timestamp;
+use crate::jetstream;
 use crate::kems::OwnKems;
 use crate::refusal::Refusal;
 
@@ -236,7 +236,7 @@ impl Unlocker {
             Some(StatusCode::NOT_FOUND) => return Err(UnlockError::NoRecord),
             Some(_) => return Err(UnlockError::Unreachable),
         }
-        let stored_at = stream_timestamp(&answer).unwrap_or_else(clock::now);
+        let stored_at = jetstream::stored_at(header_of(&answer)).unwrap_or_else(clock::now);
         let wraps = self
             .prove(&reference, &subject, answer.payload, stored_at)
             .await?;

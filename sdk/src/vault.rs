@@ -492,7 +492,8 @@ impl Storing {
             .await?;
         // Taken: an earlier attempt whose acknowledgement was lost. Only this
         // workload can write there, and the key's id is random.
-        let is_there = PublishAnswer::read(&answer).is_some_and(|a| a.is_stored() || a.is_taken());
+        let is_there = PublishAnswer::read(&answer.payload)
+            .is_some_and(|a| a.is_stored_in(reserved::KEYS_STREAM) || a.is_taken());
         if !is_there {
             return Err(EncryptError::NotStored);
         }

@@ -22,9 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::source::{
-    CertificateSource, KeySource, KeysAt, SourceError, description_of, is_loopback, key_url,
-};
+use crate::discovery::{DescriptionError, description_of, is_loopback, keys_of};
+use crate::source::{CertificateSource, KeySource, KeysAt, SourceError};
 
 /// How many key ids that do not exist are remembered.
 const MAX_UNKNOWN_KEYS: u64 = 1_024;
@@ -78,12 +77,12 @@ pub(crate) enum FetchError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The issuer's description is none, or names no usable place for its keys.
-    #[error("the issuer's description names no usable `jwks_uri`")]
-    Description,
-    /// The description is another issuer's.
-    #[error("the description is another issuer's")]
-    OtherIssuer,
+    /// The issuer's name leads to no place for a description.
+    #[error("the issuer's name is none that a description can be found under")]
+    NoPlace,
+    /// The issuer's description names no usable place for its keys.
+    #[error("{0}")]
+    Description(DescriptionError),
     /// The answer is no key set.
     #[error("the answer is no usable key set: {0}")]
     KeySet(JwksError),
@@ -289,23 +288,13 @@ impl IssuerKeys {
         KeySet::parse(&body).map_err(FetchError::KeySet)
     }
 
-    /// Where the issuer says that its keys are. What answers has to call itself by
-    /// the name under which it was looked for, or one issuer could answer for
-    /// another.
+    /// Where the issuer says that its keys are.
     async fn discover(&self, issuer: &Url) -> Result<Url, FetchError> {
-        let at = description_of(issuer).ok_or(FetchError::Description)?;
+        let at = description_of(issuer).ok_or(FetchError::NoPlace)?;
         let body = self
             .get(at, "application/json", MAX_DESCRIPTION_BYTES)
             .await?;
-        let description: serde_json::Value =
-            serde_json::from_slice(&body).map_err(|_| FetchError::Description)?;
-        let text = |name: &str| description.get(name).and_then(serde_json::Value::as_str);
-        if text("issuer") != Some(&*self.config.issuer) {
-            return Err(FetchError::OtherIssuer);
-        }
-        let url = text("jwks_uri").and_then(|url| key_url(url).ok());
-        url.filter(|url| is_loopback(issuer) || !is_loopback(url))
-            .ok_or(FetchError::Description)
+        keys_of(&body, &self.config.issuer, issuer).map_err(FetchError::Description)
     }
 
     async fn get(&self, url: Url, accept: &str, limit: usize) -> Result<Vec<u8>, FetchError> {

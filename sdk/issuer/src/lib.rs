@@ -9,10 +9,10 @@
 //! What it deliberately does not do: it validates no token, and it follows nothing
 //! that a token says.
 
+mod discovery;
 mod keys;
 mod source;
 
+pub use discovery::{UrlError, is_loopback, key_url};
 pub use keys::{Generation, IssuerKeys};
-pub use source::{
-    CertificateSource, KeySource, KeysAt, SourceError, UrlError, is_loopback, key_url,
-};
+pub use source::{CertificateSource, KeySource, KeysAt, SourceError};

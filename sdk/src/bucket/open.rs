@@ -14,10 +14,11 @@ use bytes::Bytes;
 use super::entry::{Entry, Revision};
 use super::{Bucket, DELETED};
 use crate::clock;
+use crate::connection::header_of;
 use crate::consumer::check_age;
 use crate::decision_log;
 use crate::incoming::{content_type, own_headers};
-use crate::jetstream::stream_timestamp;
+use crate::jetstream::Place;
 use crate::message::{Facts, Message, Sender};
 use crate::original;
 use crate::origins::Origin;
@@ -47,18 +48,18 @@ pub(super) struct Stored {
 impl Stored {
     /// Reads an answer; nothing if it is not an entry of this bucket.
     pub(super) fn of(bucket: &str, answer: async_nats::Message) -> Option<Self> {
-        let headers = answer.headers.as_ref()?;
-        let header = |name: &str| headers.get(name).map(|value| value.as_str());
-        if header("Nats-Stream")? != reserved::bucket_stream(bucket) {
+        let is_marked_deleted = header_of(&answer)(OPERATION).is_some();
+        let place = Place::of(header_of(&answer))?;
+        if place.stream != reserved::bucket_stream(bucket) {
             return None;
         }
         let within = reserved::bucket_key(bucket, "");
-        let key = header("Nats-Subject")?.strip_prefix(&within)?.to_owned();
+        let key = place.subject.strip_prefix(&within)?.to_owned();
         Some(Self {
             name: Subject::parse(&format!("{bucket}.{key}")).ok()?,
-            revision: header("Nats-Sequence")?.parse().ok().filter(|n| *n > 0)?,
-            at: stream_timestamp(&answer)?,
-            is_marked_deleted: header(OPERATION).is_some(),
+            revision: place.sequence,
+            at: place.stored_at,
+            is_marked_deleted,
             key,
             payload: answer.payload,
         })

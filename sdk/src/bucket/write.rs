@@ -192,17 +192,17 @@ impl Bucket {
         let malformed = || BucketError::Malformed {
             bucket: self.name.to_string(),
         };
-        let answer = PublishAnswer::read(answer).ok_or_else(malformed)?;
+        let answer = PublishAnswer::read(&answer.payload).ok_or_else(malformed)?;
         let key = key.to_owned();
         match &answer.error {
-            None if answer.is_stored() && answer.stream == reserved::bucket_stream(&self.name) => {
-                Ok(Revision(answer.seq))
+            None if answer.is_stored_in(&reserved::bucket_stream(&self.name)) => {
+                Ok(Revision(answer.sequence))
             }
             None => Err(malformed()),
-            Some(error) if error.err_code == WRONG_REVISION => Err(BucketError::Conflict { key }),
+            Some(error) if error.code == WRONG_REVISION => Err(BucketError::Conflict { key }),
             Some(error) => Err(BucketError::NotStored {
                 key,
-                code: error.err_code,
+                code: error.code,
                 reason: error.description.clone(),
             }),
         }

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use super::delivery::Delivered;
 use super::open::{Outcome, PATIENCE};
 use super::{ANSWER, Consumer, PAUSE, may_consume};
+use crate::connection::header_of;
 use crate::error::{ConsumeError, LinkError};
-use crate::jetstream::stream_timestamp;
+use crate::jetstream::Place;
 use crate::message::Message;
 use crate::shared::Shared;
 
@@ -106,7 +107,7 @@ impl StreamReader {
         }
         let sequence = place.sequence;
         let mut raw = answer;
-        raw.subject = place.subject;
+        raw.subject = place.subject.into();
         // What something may heal is looked at again, and then passed by: others wait
         // behind it. An outage lasts until it is over.
         for times in [1, PATIENCE] {
@@ -189,7 +190,7 @@ impl StreamReader {
 
     fn place(&self, answer: &async_nats::Message) -> Result<Place, ConsumeError> {
         let policy = self.consumer.shared.control.policy();
-        Place::of(answer)
+        Place::of(header_of(answer))
             .filter(|place| {
                 // A mirror of it answers too, with its numbers and times.
                 let said = policy.policy().stream(&place.stream);
@@ -203,26 +204,5 @@ impl StreamReader {
         ConsumeError::Malformed {
             stream: self.consumer.stream.clone(),
         }
-    }
-}
-
-/// Where a message lies, as the answer to a direct get says it.
-struct Place {
-    stream: String,
-    sequence: u64,
-    subject: async_nats::Subject,
-    stored_at: bulla_identity::UnixMillis,
-}
-
-impl Place {
-    fn of(answer: &async_nats::Message) -> Option<Self> {
-        let headers = answer.headers.as_ref()?;
-        let sequence = headers.get("Nats-Sequence")?.as_str().parse().ok()?;
-        Some(Self {
-            stream: headers.get("Nats-Stream")?.as_str().to_owned(),
-            sequence,
-            subject: headers.get("Nats-Subject")?.as_str().into(),
-            stored_at: stream_timestamp(answer)?,
-        })
     }
 }

@@ -34,11 +34,20 @@ mod envelopes;
 #[path = "../../../broker/src/invitation.rs"]
 #[allow(dead_code)]
 mod invitation;
+#[path = "../../../sdk/issuer/src/discovery.rs"]
+mod issuer_discovery;
+mod issuers;
+#[path = "../../../sdk/src/jetstream.rs"]
+#[allow(dead_code)]
+mod jetstream;
+mod jetstream_answers;
 mod limits;
 mod names;
 mod policies;
 #[path = "../../../sdk/src/private_claims/part.rs"]
 mod private_claims;
+#[path = "../../../sdk/src/consumer/settings.rs"]
+mod settings;
 mod shop;
 mod statements;
 mod tokens;
@@ -123,6 +132,8 @@ pub const TARGETS: &[Target] = &[
             "policy",
         ],
     ),
+    target("issuer_description", issuers::description, 512, &[]),
+    target("jetstream", jetstream_answers::all, 512, &[]),
     target("asides", asides::all, 512, &[]),
     target("names", names::all, 64, &[]),
     target("audit", audit::lines, 1024, &[]),
@@ -156,6 +167,8 @@ impl Target {
         shop::prepare();
         envelopes::prepare();
         connecting::prepare();
+        issuers::prepare();
+        jetstream_answers::prepare();
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();
         (self.run)(data);

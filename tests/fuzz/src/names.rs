@@ -4,8 +4,6 @@ use bulla_envelope::TraceParent;
 use bulla_identity::{Nkey, Subject, SubjectPattern, TrustDomain, WorkloadId, WorkloadName};
 use bulla_keyring::KeyId;
 
-use super::delivery::{Delivered, PREFIX};
-
 pub fn all(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -39,12 +37,6 @@ pub fn all(data: &[u8]) {
     }
     if let Some(id) = KeyId::parse(text) {
         assert_eq!(id.to_hex(), text);
-    }
-    if let Some(delivered) = Delivered::parse(text) {
-        assert!(text.starts_with(PREFIX) && delivered.sequence > 0);
-        let name = format!(".{}.{}.", delivered.stream, delivered.consumer);
-        assert!(text.contains(&name) && name.matches('.').count() == 3);
-        let _ = (delivered.times, delivered.stored_at, delivered.pending);
     }
     if let Some(trace) = TraceParent::parse(text) {
         assert_eq!(trace.to_string(), text);
