@@ -48,6 +48,7 @@ fn the_keys_of_a_broker_are_not_printed() {
     // What they begin with is their kind.
     secrets.extend(texts.iter().map(|text| &text.as_bytes()[text.len() - 40..]));
     assert_unprinted("BrokerKeys", &keys, &secrets);
+    assert_unprinted("BusUser", &keys.js, &secrets);
     assert_unprinted("IssuingKeys", &keys.issuing, &secrets);
     let callout = Callout::new(keys.issuer, keys.xkey);
     assert_unprinted("Callout", &callout, &secrets);

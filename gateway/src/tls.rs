@@ -218,3 +218,30 @@ fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         &aws_lc_rs::default_provider(),
     )?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spellings::assert_unprinted;
+
+    #[test]
+    fn the_key_that_handshakes_are_shown_is_not_printed() {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let params = rcgen::CertificateParams::new(["api.example".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let der = key.serialize_der();
+        let held = CertifiedKey::from_der(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(der.clone()).unwrap(),
+            &aws_lc_rs::default_provider(),
+        );
+        let held = Arc::new(held.unwrap());
+        let shown = Shown {
+            certificate: ArcSwapOption::new(Some(Arc::clone(&held))),
+            challenges: RwLock::new(HashMap::from([("api.example".to_owned(), held)])),
+        };
+        // Algorithm and lengths come first in it.
+        let seed = der.get(16..48).unwrap();
+        assert_unprinted("Shown", &shown, &[seed, certificate.der()]);
+    }
+}

@@ -11,7 +11,10 @@
 
 use bulla_identity::WorkloadId;
 use bulla_sdk::testing::{TestBus, TestUser};
-use bulla_sdk::{Agreed, CloudEvent, ConnectOptions, DeadLetter, Exchange, Message, ServiceError};
+use bulla_sdk::{
+    Agreed, Ask, CloudEvent, ConnectOptions, ContentType, DeadLetter, Exchange, Message,
+    ServiceError,
+};
 
 use spellings::assert_unprinted;
 
@@ -60,6 +63,8 @@ fn what_a_program_brings_is_not_printed() {
         .and_then(|event| event.with("colour", HEADER))
         .unwrap();
     assert_unprinted("CloudEvent", &event, &[HEADER.as_bytes()]);
+    let ask = Ask::bytes(ContentType::Json, PAYLOAD).header("colour", HEADER);
+    assert_unprinted("Ask", &ask, &[PAYLOAD.as_bytes(), HEADER.as_bytes()]);
     let agreed = Agreed::Before(PAYLOAD.into());
     assert_unprinted("Agreed", &agreed, &[PAYLOAD.as_bytes()]);
     let letter = DeadLetter {

@@ -197,9 +197,19 @@ impl fmt::Debug for MacKey {
 mod tests {
     use super::*;
     use crate::montgomery::SMALL_ORDER_U;
+    use crate::spellings::assert_unprinted;
 
     const RESPONDER: [u8; 32] = [0xaa; 32];
     const REQUESTER: [u8; 32] = [0xbb; 32];
+
+    /// Nobody but this module knows its bytes.
+    #[test]
+    fn the_bytes_of_a_mac_key_are_not_printed() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| 0x91_u8.wrapping_mul(i as u8 + 3) ^ 0x5a);
+        let key = MacKey::new(&bytes);
+        assert_unprinted("MacKey", &key, &[&bytes]);
+        assert_eq!(format!("{key:?}{key:#?}"), "MacKey(…)MacKey(…)");
+    }
 
     fn pair() -> (ExchangeSecret, ExchangeSecret) {
         (

@@ -1,6 +1,7 @@
 //! Access tokens.
 
 use crate::issuer::*;
+use crate::spellings::assert_unprinted;
 use bulla_token::{
     AccessTokenValidator, Algorithm, Blame, PolicyError, TokenError, TypRule, ValidationPolicy,
     unverified_issuer,
@@ -40,6 +41,18 @@ fn a_good_token_of_each_algorithm_is_accepted() {
         assert_eq!(seen.expires().as_secs(), NOW_SECS + 300);
         assert!(seen.claims().has_scope("orders:write"));
     }
+}
+
+#[test]
+fn what_a_good_token_says_is_not_printed() {
+    let fact = "walrus-of-a-claim";
+    let claims = with(claims(), json!({ "tier": fact }));
+    let token = sign(&header(), &claims, &ED.0);
+    let seen = validate(&token).unwrap();
+    assert!(seen.claims().get("tier").is_some());
+    let parts = token.split('.').map(str::as_bytes);
+    let secrets: Vec<&[u8]> = parts.chain([fact.as_bytes()]).collect();
+    assert_unprinted("ValidatedToken", &seen, &secrets);
 }
 
 #[test]

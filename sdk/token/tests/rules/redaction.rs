@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bulla_identity::{Claims, TrustDomain};
+use bulla_identity::{Claims, TrustDomain, Verified};
 use bulla_token::{
     ExchangeResponse, ProofExpectation, SubjectToken, TokenSigningKey, TransactionClaims,
     UnverifiedTransaction, verify_transaction_token,
@@ -51,6 +51,9 @@ fn transaction_tokens_and_their_claims_are_not_printed() {
     let response = ExchangeResponse::new(text.clone(), &claims);
     assert_unprinted("ExchangeResponse", &response, &secrets);
     let visible = Claims::from_map(object(&json!({ "sub": "alice", "tier": FACT })));
+    assert_unprinted("Claims", &visible, &[FACT.as_bytes()]);
+    let verified = Verified::danger_assert(visible.clone());
+    assert_unprinted("Verified", &verified, &[FACT.as_bytes()]);
     let private = json!({ "c": FACT });
     let subject = SubjectToken {
         claims: &visible,
