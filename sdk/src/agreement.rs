@@ -79,9 +79,10 @@ impl From<ClaimError> for AgreeError {
         match error {
             ClaimError::Full => Self::Full,
             ClaimError::TooLong => Self::TooLong,
-            ClaimError::Unreachable(_) | ClaimError::Refused | ClaimError::Malformed => {
-                Self::Unreachable
-            }
+            ClaimError::Unreachable(_)
+            | ClaimError::Refused { .. }
+            | ClaimError::Malformed
+            | ClaimError::Ended => Self::Unreachable,
         }
     }
 }

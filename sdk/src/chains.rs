@@ -21,7 +21,7 @@ use bulla_identity::{Subject, UnixMillis, WorkloadId};
 use bulla_policy::{APPEND_LIFE, Decision, Denial, Policy, Replay, Request, Requirements, Verb};
 
 use crate::context::Context;
-use crate::control::{AsOf, LookupError};
+use crate::control::{AsOf, LookupError, Unusable};
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -101,7 +101,13 @@ impl ChainRefusal {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Chain(e) => e.code(),
-            Self::Credential(_) => "chain_credential",
+            Self::Credential(lookup) => match lookup.unusable() {
+                Unusable::Unreachable => "chain_credential_unreachable",
+                Unusable::Unknown => "chain_credential_unknown",
+                Unusable::Revoked => "chain_credential_revoked",
+                Unusable::NotInTime => "chain_credential_not_in_time",
+                Unusable::Untrusted => "chain_credential_untrusted",
+            },
             Self::Subject => "chain_subject",
             Self::Sender(_) => "chain_sender_not_granted",
             Self::Receiver => "chain_receiver_not_granted",

@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::agreement::Agreed;
 use crate::connection::Connection;
-use crate::error::LinkError;
+use crate::error::{LinkError, Silence};
 use crate::jetstream::PublishAnswer;
 
 /// Of a claim's value.
@@ -104,23 +104,32 @@ pub(crate) enum ClaimedValue {
 pub(crate) enum ClaimError {
     #[error("the claims stream cannot be reached")]
     Unreachable(#[from] LinkError),
-    #[error("the claims stream refused it")]
-    Refused,
+    #[error("the claims stream refused it, with JetStream's error {code}")]
+    Refused { code: u64 },
     #[error("the claims stream is full")]
     Full,
     #[error("the claim would end before what it is for")]
     TooLong,
     #[error("the claims stream answered with something else")]
     Malformed,
+    #[error("the claim ended before it was known whose it is")]
+    Ended,
 }
 
 impl ClaimError {
     /// A short stable name for metrics.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) | Self::Refused | Self::Malformed => "claim_unreachable",
+            Self::Unreachable(error) => match error.silence() {
+                Silence::Unanswered => "claim_unreachable",
+                Silence::NobodyThere => "claims_stream_missing",
+                Silence::NotPermitted => "claim_not_permitted",
+            },
+            Self::Refused { .. } => "claim_refused",
             Self::Full => "claims_full",
             Self::TooLong => "claim_too_long",
+            Self::Malformed => "claim_malformed",
+            Self::Ended => "claim_ended",
         }
     }
 }
@@ -305,7 +314,8 @@ impl Claims {
         match answer.status {
             None | Some(StatusCode::OK) if answer.payload == value => Ok(ClaimedValue::Equal),
             None | Some(StatusCode::OK) => Ok(ClaimedValue::Different),
-            // It ended in between: whoever had it, it is not known with what.
+            // Whoever had it, it is not known with what.
+            Some(StatusCode::NOT_FOUND) => Err(ClaimError::Ended),
             Some(_) => Err(ClaimError::Malformed),
         }
     }
@@ -328,10 +338,11 @@ fn claim_of(answer: &[u8], stream: &str) -> Result<Claim, ClaimError> {
         Ok(Claim::Held)
     } else if answer.is_full() {
         Err(ClaimError::Full)
-    } else if answer.error.is_some() {
-        Err(ClaimError::Refused)
     } else {
-        Err(ClaimError::Malformed)
+        Err(match answer.error {
+            Some(error) => ClaimError::Refused { code: error.code },
+            None => ClaimError::Malformed,
+        })
     }
 }
 
@@ -406,13 +417,26 @@ mod tests {
             r#"{"stream":"BULLA_CLAIMS"}"#,
             r#"{"stream":"BULLA_CLAIMS","seq":0}"#,
             r#"{"stream":"OTHER","seq":7}"#,
-            r#"{"stream":"BULLA_CLAIMS","seq":7,"error":{}}"#,
+            "+OK",
         ] {
-            assert_eq!(claim(no), Err("claim_unreachable"), "{no}");
+            assert_eq!(claim(no), Err("claim_malformed"), "{no}");
         }
+        let refused = claim(r#"{"stream":"BULLA_CLAIMS","seq":7,"error":{}}"#);
+        assert_eq!(refused, Err("claim_refused"));
         assert_eq!(error(10_077, SUBJECT_TAKEN), Ok(Claim::Held));
         assert_eq!(error(10_077, "maximum bytes exceeded"), Err("claims_full"));
-        assert_eq!(error(10_054, SUBJECT_TAKEN), Err("claim_unreachable"));
+        assert_eq!(error(10_054, SUBJECT_TAKEN), Err("claim_refused"));
+    }
+
+    /// A stream that is gone, a right that is missing and a server that is slow are mended
+    /// in three places.
+    #[test]
+    fn who_does_not_answer_is_told_apart() {
+        let code = |error: LinkError| ClaimError::from(error).code();
+        assert_eq!(code(LinkError::Timeout), "claim_unreachable");
+        assert_eq!(code(LinkError::Disconnected), "claim_unreachable");
+        assert_eq!(code(LinkError::NoResponders), "claims_stream_missing");
+        assert_eq!(code(LinkError::Refused), "claim_not_permitted");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 pub use heads::Standing;
-pub(crate) use lookup::LookupError;
+pub(crate) use lookup::{LookupError, Unusable};
 pub(crate) use revocations::AsOf;
 pub use revocations::Revocations;
 
@@ -597,6 +597,7 @@ async fn fetch(
     match answer.status {
         None | Some(StatusCode::OK) => Ok(Some(answer.payload)),
         Some(StatusCode::NOT_FOUND) => Ok(None),
-        Some(_) => Err(LinkError::NoResponders),
+        // It is there, and does not say.
+        Some(_) => Err(LinkError::Timeout),
     }
 }

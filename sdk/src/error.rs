@@ -245,6 +245,30 @@ pub enum LinkError {
     Deaf,
 }
 
+/// Where an operator looks when no answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// At the way to nats-server, and at how busy it is.
+    Unanswered,
+    /// At what should answer: its stream, or what the accounts import and export.
+    NobodyThere,
+    /// At what the broker's callout let this workload do.
+    NotPermitted,
+}
+
+impl LinkError {
+    pub(crate) const fn silence(&self) -> Silence {
+        match self {
+            // Without ears for refusals nothing more is known.
+            Self::Timeout | Self::Disconnected | Self::BarrierServed | Self::Deaf => {
+                Silence::Unanswered
+            }
+            Self::NoResponders => Silence::NobodyThere,
+            Self::Refused => Silence::NotPermitted,
+        }
+    }
+}
+
 /// What can go wrong before a message leaves. Shared by publish and request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

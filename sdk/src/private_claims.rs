@@ -83,7 +83,10 @@ async fn open_part(
         Err(error) => {
             let is_passing = matches!(
                 error,
-                UnlockError::NoRecord | UnlockError::Unreachable | UnlockError::RecordCredential(_)
+                UnlockError::NoRecord
+                    | UnlockError::Unreachable(_)
+                    | UnlockError::Refused
+                    | UnlockError::RecordCredential(_)
             );
             return Err((error.code(), is_passing));
         }

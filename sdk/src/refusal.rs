@@ -7,7 +7,7 @@ use bulla_token::TokenError;
 
 use crate::chains::ChainRefusal;
 use crate::claims::ClaimError;
-use crate::control::{LookupError, Standing};
+use crate::control::{LookupError, Standing, Unusable};
 use crate::reply_order::Misplaced;
 use crate::unlock::UnlockError;
 
@@ -86,6 +86,8 @@ pub(crate) enum StoredRefusal {
     RolledBack,
     #[error("its header says otherwise than the envelope whether the key is deleted")]
     Mark,
+    #[error("the policy in force declares no such bucket")]
+    NoBucket,
 }
 
 impl StoredRefusal {
@@ -98,6 +100,7 @@ impl StoredRefusal {
             Self::Copy => "stored_copy",
             Self::RolledBack => "stored_rolled_back",
             Self::Mark => "stored_mark_mismatch",
+            Self::NoBucket => "bucket_not_declared",
         }
     }
 }
@@ -175,7 +178,13 @@ impl UserRefusal {
             Self::NotText => "token_not_text",
             Self::Token(e) => e.code(),
             Self::KeyId => "token_key_id",
-            Self::Credential(_) => "token_credential",
+            Self::Credential(lookup) => match lookup.unusable() {
+                Unusable::Unreachable => "token_credential_unreachable",
+                Unusable::Unknown => "token_credential_unknown",
+                Unusable::Revoked => "token_minter_revoked",
+                Unusable::NotInTime => "token_credential_not_in_time",
+                Unusable::Untrusted => "token_credential_untrusted",
+            },
             Self::NoTokenKey => "token_no_key",
             Self::MayNotMint => "token_may_not_mint",
             Self::ForeignRequester => "token_foreign_requester",
@@ -204,4 +213,103 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bulla_envelope::{CredentialError, Kind};
+
+    use super::*;
+    use crate::error::LinkError;
+    use crate::unlock::RecordFault;
+
+    /// What of a credential may be wrong, once for each remedy, and the end of its code.
+    fn lookups() -> Vec<(LookupError, &'static str)> {
+        vec![
+            (LookupError::Throttled, "unreachable"),
+            (LookupError::Resting, "unreachable"),
+            (LookupError::Unreachable(LinkError::Timeout), "unreachable"),
+            (LookupError::Unknown, "unknown"),
+            (LookupError::UnknownWorkload, "unknown"),
+            (LookupError::WorkloadRevoked, "revoked"),
+            (LookupError::KeyRevoked, "revoked"),
+            (CredentialError::Expired.into(), "not_in_time"),
+            (CredentialError::NotYetValid.into(), "not_in_time"),
+            (CredentialError::UnknownIssuer.into(), "untrusted"),
+            (CredentialError::BundleExpired.into(), "untrusted"),
+            (LookupError::PolicyUnvouched, "untrusted"),
+            (LookupError::Misfiled, "untrusted"),
+        ]
+    }
+
+    #[test]
+    fn what_stands_on_a_credential_says_what_is_wrong_with_it() {
+        for (lookup, end) in lookups() {
+            let chain = Refusal::Chain(lookup.clone().into());
+            assert_eq!(chain.code(), format!("chain_credential_{end}"));
+            let record = Refusal::Unlock(lookup.clone().into());
+            let code = format!("data_key_record_credential_{end}");
+            assert_eq!(record.code(), code);
+            let token = Refusal::User(lookup.into());
+            match end {
+                "revoked" => assert_eq!(token.code(), "token_minter_revoked"),
+                _ => assert_eq!(token.code(), format!("token_credential_{end}")),
+            }
+        }
+    }
+
+    #[test]
+    fn who_does_not_answer_is_told_apart() {
+        for (error, code) in [
+            (LinkError::Timeout, "unreachable"),
+            (LinkError::Disconnected, "unreachable"),
+            (LinkError::NoResponders, "stream_missing"),
+            (LinkError::Refused, "not_permitted"),
+        ] {
+            let keys = Refusal::Unlock(error.into());
+            assert_eq!(keys.code(), format!("data_keys_{code}"));
+            let lookup = Refusal::Credential(error.into());
+            assert_eq!(lookup.code(), format!("lookup_{code}"));
+        }
+        let keys = Refusal::Unlock(UnlockError::Refused);
+        assert_eq!(keys.code(), "data_keys_refused");
+        let resting = Refusal::Credential(LookupError::Resting);
+        assert_eq!(resting.code(), "lookup_resting");
+        let bucket = Refusal::Stored(StoredRefusal::NoBucket);
+        assert_eq!(bucket.code(), "bucket_not_declared");
+    }
+
+    #[test]
+    fn each_way_in_which_a_record_is_none_has_a_reason() {
+        let faults = [
+            RecordFault::Malformed(DecodeError::NotFramable),
+            RecordFault::NotAuthentic(VerifyError::BadSignature),
+            RecordFault::Foreign,
+            CheckError::WrongKind { kind: Kind::Event }.into(),
+            CheckError::WrongSubject.into(),
+            CheckError::Expired.into(),
+            RecordFault::OtherKey,
+            RecordFault::Mismatch,
+            RecordFault::Contents(OpenError::Encrypted),
+        ];
+        let codes: BTreeSet<_> = faults
+            .into_iter()
+            .map(|fault| Refusal::Unlock(fault.into()).code())
+            .collect();
+        let ends = [
+            "contents",
+            "foreign",
+            "kind",
+            "malformed",
+            "mismatch",
+            "misplaced",
+            "not_authentic",
+            "not_in_time",
+            "other_key",
+        ];
+        let codes: Vec<_> = codes.into_iter().collect();
+        assert_eq!(codes, ends.map(|end| format!("data_key_record_{end}")));
+    }
 }

@@ -62,6 +62,26 @@ impl Stats {
     }
 
     /// Messages refused before a handler, by the reason's stable code.
+    ///
+    /// Where something did not answer, the code's end says where to look:
+    ///
+    /// | code | what an operator looks at |
+    /// |---|---|
+    /// | `…_unreachable` | the way to nats-server, and how busy it is: no answer in time |
+    /// | `…_stream_missing` | the stream, and what the accounts import and export: nobody answers |
+    /// | `…_not_permitted` | what the broker's callout let this workload ask |
+    /// | `…_refused` | the stream's settings: it answers with an error |
+    ///
+    /// Of a user's token (`token_credential_…`), an ancestor (`chain_credential_…`) and the
+    /// record of a data key (`data_key_record_credential_…`) whose credential cannot be used:
+    ///
+    /// | code | what an operator looks at |
+    /// |---|---|
+    /// | `…_unreachable` | the control stream |
+    /// | `…_unknown` | whoever sent it: no broker published the credential, or the policy has no such workload |
+    /// | `…_revoked`, `token_minter_revoked` | nothing: it is revoked |
+    /// | `…_not_in_time` | clocks, and a process that does not renew |
+    /// | `…_untrusted` | the trust bundle and the policy in force |
     #[must_use]
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.0.refused.lock().clone()

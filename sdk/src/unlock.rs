@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::StatusCode;
 use bulla_envelope::{
-    CheckedEnvelope, Expectation, KeyReference, Kind, OpenedEnvelope, OpeningKey, SealedEnvelope,
-    Suite, UnwrapError,
+    CheckError, CheckedEnvelope, DecodeError, Expectation, KeyReference, Kind, OpenError,
+    OpenedEnvelope, OpeningKey, SealedEnvelope, Suite, UnwrapError, VerifyError,
 };
 use bulla_identity::{TrustDomain, UnixMillis, reserved};
 use bulla_keyring::{DataKeyId, KemSuite};
@@ -21,7 +21,8 @@ use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::connection::{Connection, header_of};
-use crate::control::{Control, LookupError};
+use crate::control::{Control, LookupError, Unusable};
+use crate::error::{LinkError, Silence};
 use crate::jetstream;
 use crate::kems::OwnKems;
 use crate::refusal::Refusal;
@@ -46,11 +47,69 @@ pub(crate) enum UnlockError {
     #[error("the sender has stored no record of the data key")]
     NoRecord,
     #[error("the stream of data keys cannot be reached")]
-    Unreachable,
-    #[error("the record of the data key is not sound: {code}")]
-    BadRecord { code: &'static str },
+    Unreachable(#[from] LinkError),
+    #[error("the stream of data keys answers with an error")]
+    Refused,
+    #[error("the record of the data key does not count")]
+    Record(#[from] RecordFault),
     #[error("the record of the data key is under no usable credential")]
     RecordCredential(#[from] LookupError),
+}
+
+/// Why what lies in the place of a data key's record is none.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum RecordFault {
+    #[error("it is no envelope")]
+    Malformed(#[from] DecodeError),
+    #[error("it is not authentic")]
+    NotAuthentic(#[from] VerifyError),
+    #[error("another workload made it than the one that names the data key")]
+    Foreign,
+    #[error("it is an envelope of another kind")]
+    Kind,
+    #[error("it was made for another place")]
+    Misplaced,
+    #[error("it was made for another time")]
+    NotInTime(#[source] CheckError),
+    #[error("it is about another data key")]
+    OtherKey,
+    #[error("it gives the data key another suite, epoch or set of recipients")]
+    Mismatch,
+    #[error("its contents cannot be read")]
+    Contents(#[from] OpenError),
+}
+
+impl RecordFault {
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "data_key_record_malformed",
+            Self::NotAuthentic(_) => "data_key_record_not_authentic",
+            Self::Foreign => "data_key_record_foreign",
+            Self::Kind => "data_key_record_kind",
+            Self::Misplaced => "data_key_record_misplaced",
+            Self::NotInTime(_) => "data_key_record_not_in_time",
+            Self::OtherKey => "data_key_record_other_key",
+            Self::Mismatch => "data_key_record_mismatch",
+            Self::Contents(_) => "data_key_record_contents",
+        }
+    }
+}
+
+impl From<CheckError> for RecordFault {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::WrongKind { .. } => Self::Kind,
+            CheckError::WrongSubject | CheckError::WrongReplyTo | CheckError::WrongRequest => {
+                Self::Misplaced
+            }
+            CheckError::Future
+            | CheckError::Expired
+            | CheckError::TooOld
+            | CheckError::LivesTooLong
+            | CheckError::IssuedBeforeStart
+            | CheckError::OutlivesCredential => Self::NotInTime(error),
+        }
+    }
 }
 
 impl UnlockError {
@@ -63,8 +122,20 @@ impl UnlockError {
         match self {
             Self::Unwrap(error) => error.code(),
             Self::NoRecord => "no_data_key_record",
-            Self::Unreachable => "data_keys_unreachable",
-            Self::BadRecord { .. } | Self::RecordCredential(_) => "bad_data_key_record",
+            Self::Unreachable(error) => match error.silence() {
+                Silence::Unanswered => "data_keys_unreachable",
+                Silence::NobodyThere => "data_keys_stream_missing",
+                Silence::NotPermitted => "data_keys_not_permitted",
+            },
+            Self::Refused => "data_keys_refused",
+            Self::Record(fault) => fault.code(),
+            Self::RecordCredential(lookup) => match lookup.unusable() {
+                Unusable::Unreachable => "data_key_record_credential_unreachable",
+                Unusable::Unknown => "data_key_record_credential_unknown",
+                Unusable::Revoked => "data_key_record_credential_revoked",
+                Unusable::NotInTime => "data_key_record_credential_not_in_time",
+                Unusable::Untrusted => "data_key_record_credential_untrusted",
+            },
         }
     }
 }
@@ -222,19 +293,15 @@ impl Unlocker {
 
     async fn fetch(&self, reference: KeyReference) -> Unlocked {
         let place = self.places.acquire().await;
-        let _place = place.map_err(|_| UnlockError::Unreachable)?;
+        let _place = place.map_err(|_| LinkError::Disconnected)?;
         let id = HEXLOWER.encode(&reference.data_key.0);
         let subject = reserved::key_record(reference.sender.tag(), &id);
         let ask = reserved::key_direct_get(reference.sender.tag(), &id);
-        let answer = self
-            .connection
-            .ask(ask, Bytes::new(), FETCH)
-            .await
-            .map_err(|_| UnlockError::Unreachable)?;
+        let answer = self.connection.ask(ask, Bytes::new(), FETCH).await?;
         match answer.status {
             None | Some(StatusCode::OK) => {}
             Some(StatusCode::NOT_FOUND) => return Err(UnlockError::NoRecord),
-            Some(_) => return Err(UnlockError::Unreachable),
+            Some(_) => return Err(UnlockError::Refused),
         }
         let stored_at = jetstream::stored_at(header_of(&answer)).unwrap_or_else(clock::now);
         let wraps = self
@@ -251,30 +318,34 @@ impl Unlocker {
         record: Bytes,
         stored_at: UnixMillis,
     ) -> Result<Bytes, UnlockError> {
-        let bad = |code| UnlockError::BadRecord { code };
-        let sealed = SealedEnvelope::decode(record).map_err(|e| bad(e.code()))?;
+        let sealed = SealedEnvelope::decode(record).map_err(RecordFault::from)?;
         let credential = self
             .control
             .credential_as_of(sealed.key_id(), stored_at, clock::now())
             .await?;
-        let checked = sealed
-            .verify(&credential)
-            .map_err(|e| bad(e.code()))?
-            .check(&Expectation {
-                subject,
-                reply_to: None,
-                kinds: &[Kind::KeyWrap],
-                now: stored_at,
-                skew: self.skew,
-                max_age: LONGEST_MAX_AGE,
-                not_before: UnixMillis::default(),
-                request: None,
-            })
-            .map_err(|e| bad(e.code()))?;
-        if checked.key_reference().as_ref() != Some(reference) {
-            return Err(bad("other_data_key"));
+        let authentic = sealed.verify(&credential).map_err(RecordFault::from)?;
+        if authentic.sender().workload != reference.sender {
+            return Err(RecordFault::Foreign.into());
         }
-        let opened = checked.open_clear().map_err(|e| bad(e.code()))?;
+        let expectation = Expectation {
+            subject,
+            reply_to: None,
+            kinds: &[Kind::KeyWrap],
+            now: stored_at,
+            skew: self.skew,
+            max_age: LONGEST_MAX_AGE,
+            not_before: UnixMillis::default(),
+            request: None,
+        };
+        let checked = authentic.check(&expectation).map_err(RecordFault::from)?;
+        match checked.key_reference() {
+            Some(about) if about == *reference => {}
+            Some(about) if about.data_key == reference.data_key => {
+                return Err(RecordFault::Mismatch.into());
+            }
+            _ => return Err(RecordFault::OtherKey.into()),
+        }
+        let opened = checked.open_clear().map_err(RecordFault::from)?;
         Ok(opened.first_message().body)
     }
 }

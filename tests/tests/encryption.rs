@@ -524,9 +524,14 @@ impl Encrypter {
 
     /// The record of its data key, for any place.
     fn record(&self, place: &str) -> bytes::Bytes {
+        self.record_of(place, now())
+    }
+
+    /// The same of a time.
+    fn record_of(&self, place: &str, at: UnixMillis) -> bytes::Bytes {
         let place = Subject::parse(place).unwrap();
-        let until = now().saturating_add(Duration::from_secs(20));
-        let draft = Draft::key_wrap(&place, &self.key, now(), until);
+        let until = at.saturating_add(Duration::from_secs(20));
+        let draft = Draft::key_wrap(&place, &self.key, at, until);
         let mut id = [0; 16];
         getrandom::fill(&mut id).unwrap();
         let sealed = self.forger.sealer().seal(&draft, MessageId(id));
@@ -793,40 +798,77 @@ async fn attack_28_a_substituted_record_of_a_data_key_opens_nothing() {
     named.body = Dissected::of(&front.record(&place)).body;
     assert_eq!(named.body, front.key.wraps());
     let named = mallory.forger.sign(named);
+    // And the true one in every way but one.
+    let mut for_others = Dissected::of(&front.record(&place));
+    for_others.set(22, bin(&[7; 32]));
+    let for_others = front.forger.sign(for_others);
+    let past = now().saturating_sub(Duration::from_secs(60));
+    let past = front.record_of(&place, past);
+    let mut changed = front.record(&place).to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    let changed = bytes::Bytes::from(changed);
+    let unissued = Forger::self_made(&bus, "front");
+    let mut by_nobody = Dissected::of(&front.record(&place));
+    by_nobody.set(2, bin(&unissued.credential().id().0));
+    let unissued = unissued.sign(by_nobody);
 
     let mut refused = Vec::new();
     for (what, record, code) in [
         (
             "another workload's record",
             mallory.record(&mallory.place()),
-            "bad_data_key_record",
+            "data_key_record_foreign",
         ),
         (
             "another workload's record for this place",
             mallory.record(&place),
-            "bad_data_key_record",
+            "data_key_record_foreign",
         ),
         (
             "the true wraps in another workload's name",
             named,
-            "bad_data_key_record",
+            "data_key_record_foreign",
         ),
-        ("another of the sender's", elsewhere, "bad_data_key_record"),
+        (
+            "another of the sender's",
+            elsewhere,
+            "data_key_record_misplaced",
+        ),
         (
             "another of the sender's, for this place",
             other.record(&place),
-            "bad_data_key_record",
+            "data_key_record_other_key",
         ),
         ("another key under the id", two_texts, "data_key_mismatch"),
         (
+            "the true one for other readers",
+            for_others,
+            "data_key_record_mismatch",
+        ),
+        (
+            "one whose time is over",
+            past,
+            "data_key_record_not_in_time",
+        ),
+        (
+            "one that was changed",
+            changed,
+            "data_key_record_not_authentic",
+        ),
+        (
+            "one under a key that nobody issued",
+            unissued,
+            "data_key_record_credential_unknown",
+        ),
+        (
             "an event",
             front.seal(b"\xa1x", false),
-            "bad_data_key_record",
+            "data_key_record_kind",
         ),
         (
             "rubbish",
             bytes::Bytes::from_static(b"junk"),
-            "bad_data_key_record",
+            "data_key_record_malformed",
         ),
     ] {
         bus.replace_key_record(&place, record).await;
@@ -850,7 +892,23 @@ async fn attack_28_a_substituted_record_of_a_data_key_opens_nothing() {
         hearing.abort();
         refused.push(what);
     }
-    assert_eq!(refused.len(), 8);
+    assert_eq!(refused.len(), 12);
+
+    // Without the stream there is no word of it at all, and that is told apart.
+    let context = async_nats::jetstream::new(bus.js_client().await);
+    let keys = context.get_stream(reserved::KEYS_STREAM).await.unwrap();
+    let config = keys.cached_info().config.clone();
+    context.delete_stream(reserved::KEYS_STREAM).await.unwrap();
+    let reader = bus.client("back").await;
+    let mut told = reader.subscribe("secret.told").await.unwrap();
+    let raw = bus.raw_client("front").await;
+    let hearing = tokio::spawn(async move { told.next().await.map(drop) });
+    raw.publish("secret.told", front.seal(b"\xa1x", false))
+        .await
+        .unwrap();
+    eventually(|| reader.stats().refused_for("data_keys_stream_missing") == 1).await;
+    hearing.abort();
+    context.create_stream(config).await.unwrap();
 
     // With the true one in its place it is read.
     bus.replace_key_record(&place, front.record(&place)).await;

@@ -86,7 +86,7 @@ impl Bucket {
         shared.control.check(now)?;
         let policy = shared.control.policy();
         let bucket = policy.policy().bucket(&self.name);
-        let max_age = bucket.ok_or(Refusal::Subject)?.max_age();
+        let max_age = bucket.ok_or(StoredRefusal::NoBucket)?.max_age();
         check_age(at, now, skew, max_age)?;
 
         let subject = reserved::bucket_key(&self.name, &stored.key);

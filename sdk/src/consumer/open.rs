@@ -309,7 +309,7 @@ fn pause(refusal: &Refusal, times: u64) -> Option<Duration> {
             true
         }
         Refusal::Unlock(UnlockError::RecordCredential(lookup)) if is_outage(lookup) => true,
-        Refusal::Unlock(UnlockError::Unreachable)
+        Refusal::Unlock(UnlockError::Unreachable(_) | UnlockError::Refused)
         | Refusal::Standing(_)
         | Refusal::Claim(_)
         | Refusal::Stored(StoredRefusal::InFuture) => true,
@@ -349,6 +349,7 @@ const fn is_outage(lookup: &LookupError) -> bool {
 mod tests {
     use super::*;
     use crate::error::LinkError;
+    use crate::unlock::RecordFault;
 
     #[test]
     fn what_was_stored_may_be_consumed_for_the_subjects_max_age() {
@@ -384,8 +385,14 @@ mod tests {
                 assert_eq!(again, Some(LONGEST_PAUSE), "{refusal:?}");
             }
         }
-        let keys_gone = Refusal::Unlock(UnlockError::Unreachable);
-        assert_eq!(pause(&keys_gone, u64::MAX), Some(LONGEST_PAUSE));
+        for keys_gone in [
+            UnlockError::Unreachable(LinkError::Timeout),
+            UnlockError::Unreachable(LinkError::NoResponders),
+            UnlockError::Refused,
+        ] {
+            let again = pause(&Refusal::Unlock(keys_gone), u64::MAX);
+            assert_eq!(again, Some(LONGEST_PAUSE));
+        }
         let unknown_issuer = || LookupError::Verify(VerifyError::UnknownIssuer);
         for on_its_way in [
             Refusal::Credential(LookupError::Unknown),
@@ -406,7 +413,7 @@ mod tests {
             Refusal::Frame,
             Refusal::Credential(LookupError::Verify(VerifyError::BadSignature)),
             Refusal::Credential(LookupError::WorkloadRevoked),
-            Refusal::Unlock(UnlockError::BadRecord { code: "bad" }),
+            Refusal::Unlock(UnlockError::Record(RecordFault::Foreign)),
         ] {
             assert_eq!(pause(&forged, 1), None, "{forged:?}");
         }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{AsOf, Control, Inner, fetch};
-use crate::error::LinkError;
+use crate::error::{LinkError, Silence};
 
 /// Credentials held at once.
 const MAX_CREDENTIALS: u64 = 20_000;
@@ -78,8 +78,12 @@ impl LookupError {
         match self {
             Self::Unknown => "unknown_key",
             Self::Throttled => "lookup_throttled",
-            Self::Resting => "lookup_unreachable",
-            Self::Unreachable(_) => "lookup_unreachable",
+            Self::Resting => "lookup_resting",
+            Self::Unreachable(error) => match error.silence() {
+                Silence::Unanswered => "lookup_unreachable",
+                Silence::NobodyThere => "lookup_stream_missing",
+                Silence::NotPermitted => "lookup_not_permitted",
+            },
             Self::Decode(_) => "credential_malformed",
             Self::Misfiled => "credential_misfiled",
             Self::UnknownWorkload => "credential_unknown_workload",
@@ -89,6 +93,35 @@ impl LookupError {
             Self::KeyRevoked => "key_revoked",
         }
     }
+
+    /// The reason of something else that stands on the credential: a user's token, an
+    /// ancestor, the record of a data key.
+    pub(crate) const fn unusable(&self) -> Unusable {
+        match self {
+            Self::Throttled | Self::Resting | Self::Unreachable(_) => Unusable::Unreachable,
+            Self::Unknown | Self::UnknownWorkload => Unusable::Unknown,
+            Self::WorkloadRevoked | Self::KeyRevoked => Unusable::Revoked,
+            Self::Verify(VerifyError::Expired | VerifyError::NotYetValid) => Unusable::NotInTime,
+            Self::Decode(_) | Self::Misfiled | Self::PolicyUnvouched | Self::Verify(_) => {
+                Unusable::Untrusted
+            }
+        }
+    }
+}
+
+/// Why nothing can stand on a credential, as coarse as what an operator does about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It could not be looked up.
+    Unreachable,
+    /// No broker published it, or the policy has no such workload.
+    Unknown,
+    /// By the operator.
+    Revoked,
+    /// It was not valid then: somebody's clock, or a credential that was not renewed.
+    NotInTime,
+    /// Trust bundle, policy or the record itself do not carry it.
+    Untrusted,
 }
 
 /// A credential that was verified under one state of trust, policy and revocations.

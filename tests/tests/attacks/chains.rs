@@ -504,7 +504,10 @@ async fn attack_31_a_token_is_not_spent_outside_the_chain_it_was_called_in() {
     let reply_to = scene.bus.peer_inbox("edge", "x");
     let unknown = unknown.request_for_user("front.ask", &reply_to, now(), b"\xa3ask", &alice);
     let unknown = Dissected::of(&unknown);
-    assert_eq!(paid(&[&unknown]).await.unwrap_err(), "chain_credential");
+    assert_eq!(
+        paid(&[&unknown]).await.unwrap_err(),
+        "chain_credential_unknown"
+    );
 }
 
 /// A service further down cannot shorten the chain, or put another's in its place.

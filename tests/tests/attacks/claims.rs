@@ -140,11 +140,30 @@ async fn attack_20_without_the_claims_stream_nothing_is_handled() {
         assert_eq!(error.code(), ServiceErrorCode::Unavailable);
     };
     unavailable(&scene).await;
-    assert_eq!(scene.pay.stats().refused_for("claim_unreachable"), 1);
+    assert_eq!(scene.pay.stats().refused_for("claims_stream_missing"), 1);
     // What every process gets anyway needs no claim.
     scene.shop.publish("news.shop", "hello").await.unwrap();
     let event = tokio::time::timeout(Duration::from_secs(5), news.next()).await;
     assert!(event.unwrap().is_some());
+
+    // Somebody makes one by hand: it takes no record that ends by itself, or it is not
+    // the one that was asked. Each is told apart from a stream that is gone.
+    let subjects = vec!["$BULLA.CLAIMS.>".to_owned()];
+    for (name, code) in [
+        (reserved::CLAIMS_STREAM, "claim_refused"),
+        ("BY_HAND", "claim_malformed"),
+    ] {
+        let config = async_nats::jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.clone(),
+            allow_message_ttl: name == "BY_HAND",
+            ..Default::default()
+        };
+        context.create_stream(config).await.unwrap();
+        unavailable(&scene).await;
+        assert_eq!(scene.pay.stats().refused_for(code), 1);
+        context.delete_stream(name).await.unwrap();
+    }
 
     // The next broker that starts makes the stream; it is full at once.
     scene.bus.add_broker(bulla_broker::callout::Group::A).await;

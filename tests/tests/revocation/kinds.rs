@@ -225,7 +225,7 @@ async fn what_a_revoked_edge_has_minted_counts_no_more() {
     bus.revoke_workload("edge").await;
     eventually(|| back.revocations().sequence() == 1).await;
     bare().await;
-    eventually(|| back.stats().refused_for("token_credential") == 1).await;
+    eventually(|| back.stats().refused_for("token_minter_revoked") == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
