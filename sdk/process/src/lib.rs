@@ -1,6 +1,7 @@
 //! Process plumbing shared by broker, gateway and services: logs, shutdown,
-//! readiness, secret files and directories; with the feature `admin`, the listener
-//! that operators and orchestrators ask, and with `otlp` spans for a collector.
+//! readiness, secret files and directories, work that several wait for; with the
+//! feature `admin`, the listener that operators and orchestrators ask, and with `otlp`
+//! spans for a collector.
 //!
 //! What it deliberately does not do: it parses no configuration, opens no other
 //! socket and holds no key longer than the caller does.
@@ -23,6 +24,7 @@ mod private_dir;
 mod readiness;
 pub mod secret_file;
 mod shutdown;
+mod single_flight;
 #[cfg(feature = "otlp")]
 mod traces;
 #[cfg(feature = "admin")]
@@ -35,6 +37,7 @@ pub use private_dir::{PrivateDir, PrivateDirError};
 pub use readiness::{READY_TARGET, Readiness};
 pub use secret_file::SecretFileError;
 pub use shutdown::shutdown_signal;
+pub use single_flight::SingleFlight;
 pub use tokio_util::sync::CancellationToken;
 #[cfg(feature = "otlp")]
 pub use traces::{TRACE_TARGET, Traces};
