@@ -66,6 +66,6 @@ chart:
 edge WHAT *ARGS:
     tests/edge/run {{WHAT}} {{ARGS}}
 
-# Sealed messages beside raw NATS, in one run.
-bench:
-    cargo bench -p bulla-benches
+# Sealed messages beside raw NATS, in one run: all rows, or those whose names contain PARTS.
+bench *PARTS:
+    cargo bench -p bulla-benches --bench envelope -- {{PARTS}}

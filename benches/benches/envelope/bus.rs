@@ -1,19 +1,5 @@
-//! Sealed messages beside raw async-nats on one nats-server, in one run.
-//!
-//! `cargo bench -p bulla-benches --bench bus [-- PART-OF-A-NAME …]`. Publisher,
-//! subscriber, nats-server and broker share the machine's cores, as they do for
-//! the raw baseline.
-//!
-//! ```text
-//! pubsub.signed.N             N-byte events to 100 subjects in turn: one envelope each
-//! pubsub.framed.N             N-byte events to one subject: frames
-//! pubsub.encrypted.N, pubsub.framed_encrypted.N    the same, encrypted
-//! pubsub.….cpu                processor time of publisher and subscriber for each message
-//! rr.signed.p50, rr.mac.p50   a request and its reply, one after the other
-//! rr.signed.64way             64 callers at once, requests a second
-//! ```
-
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! Sealed messages beside raw async-nats on one nats-server. Publisher, subscriber,
+//! nats-server and broker share the machine's cores, as they do for the raw baseline.
 
 use std::time::{Duration, Instant};
 
@@ -71,11 +57,7 @@ id = "pong-answers"
 who = ["pong"]
 may = ["serve"]
 on = ["echo.signed", "raw.echo"]
-"#;
 
-/// Added to the policy for the rows of encrypted events, where they run.
-const ENCRYPTED: Option<&str> = Some(
-    r#"
 [subject."encrypted.*"]
 protect = "encrypted"
 [subject."framed_encrypted"]
@@ -92,11 +74,7 @@ id = "pong-reads"
 who = ["pong"]
 may = ["subscribe"]
 on = ["encrypted.*", "framed_encrypted"]
-"#,
-);
-/// Added to the policy for the row of MAC replies, where it runs.
-const MAC: Option<&str> = Some(
-    r#"
+
 [subject."echo.mac"]
 replay  = "window"
 replies = "mac"
@@ -112,8 +90,7 @@ id = "pong-codes"
 who = ["pong"]
 may = ["serve"]
 on = ["echo.mac"]
-"#,
-);
+"#;
 
 /// Who talks to whom.
 struct Scene {
@@ -123,12 +100,66 @@ struct Scene {
     raw_pong: async_nats::Client,
 }
 
-#[tokio::main]
-async fn main() {
-    // `cargo test --benches` passes this to see that it starts.
-    if std::env::args().any(|a| a == "--test") {
-        return;
+/// Events: the name of a row, the subject or what its subjects begin with, whether they
+/// are many, and how many bytes each has.
+const PUBSUB: [(&str, &str, bool, usize); 8] = [
+    ("pubsub.signed.64", "signed", true, 64),
+    ("pubsub.signed.256", "signed", true, 256),
+    ("pubsub.signed.1024", "signed", true, 1_024),
+    ("pubsub.framed.256", "framed", false, 256),
+    ("pubsub.framed.1024", "framed", false, 1_024),
+    ("pubsub.encrypted.256", "encrypted", true, 256),
+    ("pubsub.encrypted.1024", "encrypted", true, 1_024),
+    (
+        "pubsub.framed_encrypted.1024",
+        "framed_encrypted",
+        false,
+        1_024,
+    ),
+];
+/// Requests one after the other: the subject, and the names of two rows.
+const LATENCY: [(&str, &str, &str); 2] = [
+    ("echo.signed", "rr.signed.p50", "rr.signed.p99"),
+    ("echo.mac", "rr.mac.p50", "rr.mac.p99"),
+];
+const AT_ONCE: &str = "rr.signed.64way";
+
+/// Runs the rows that are wanted; without any nothing is started.
+pub fn run(wanted: &Wanted, report: Report) -> Report {
+    let pubsub: Vec<_> = PUBSUB
+        .into_iter()
+        .filter(|(name, ..)| wanted.wants(name) || wanted.wants(&cpu_name(name)))
+        .collect();
+    let latency: Vec<_> = LATENCY
+        .into_iter()
+        .filter(|(_, p50, p99)| wanted.wants(p50) || wanted.wants(p99))
+        .collect();
+    let rows = Rows {
+        pubsub,
+        latency,
+        at_once: wanted.wants(AT_ONCE),
+    };
+    match rows.is_empty() {
+        true => report,
+        false => measure(rows, report),
     }
+}
+
+/// What is wanted.
+struct Rows {
+    pubsub: Vec<(&'static str, &'static str, bool, usize)>,
+    latency: Vec<(&'static str, &'static str, &'static str)>,
+    at_once: bool,
+}
+
+impl Rows {
+    fn is_empty(&self) -> bool {
+        self.pubsub.is_empty() && self.latency.is_empty() && !self.at_once
+    }
+}
+
+#[tokio::main]
+async fn measure(rows: Rows, report: Report) -> Report {
     // A thread, so that nothing of it is measured.
     std::thread::spawn(|| {
         std::thread::sleep(LIMIT);
@@ -136,54 +167,26 @@ async fn main() {
         std::process::exit(1);
     });
     // A task like those of a service, not the thread that started the runtime.
-    tokio::spawn(run(Wanted::from_args())).await.unwrap();
+    tokio::spawn(end_to_end(rows, report)).await.unwrap()
 }
 
-async fn run(wanted: Wanted) {
-    let policy = [POLICY, ENCRYPTED.unwrap_or(""), MAC.unwrap_or("")].concat();
-    let bus = Bus::start(&policy).await;
+async fn end_to_end(rows: Rows, mut report: Report) -> Report {
+    let bus = Bus::start(POLICY).await;
     let scene = Scene {
         ping: bus.client("ping").await,
         pong: bus.client("pong").await,
         raw_ping: bus.raw_client("ping").await,
         raw_pong: bus.raw_client("pong").await,
     };
-    let mut report = Report::default();
-    for (name, prefix, many, size, runs) in [
-        ("pubsub.signed.64", "signed", true, 64, true),
-        ("pubsub.signed.256", "signed", true, 256, true),
-        ("pubsub.signed.1024", "signed", true, 1_024, true),
-        ("pubsub.framed.256", "framed", false, 256, true),
-        ("pubsub.framed.1024", "framed", false, 1_024, true),
-        (
-            "pubsub.encrypted.256",
-            "encrypted",
-            true,
-            256,
-            ENCRYPTED.is_some(),
-        ),
-        (
-            "pubsub.encrypted.1024",
-            "encrypted",
-            true,
-            1_024,
-            ENCRYPTED.is_some(),
-        ),
-        (
-            "pubsub.framed_encrypted.1024",
-            "framed_encrypted",
-            false,
-            1_024,
-            ENCRYPTED.is_some(),
-        ),
-    ] {
-        if runs && wanted.wants(name) {
-            pubsub(&scene, &mut report, name, prefix, many, size).await;
-        }
+    for (name, prefix, many, size) in &rows.pubsub {
+        pubsub(&scene, &mut report, name, prefix, *many, *size).await;
     }
-    requests(&scene, &wanted, &mut report).await;
-    report.finish().unwrap();
-    drop(bus);
+    requests(&scene, &rows, &mut report).await;
+    report
+}
+
+fn cpu_name(name: &str) -> String {
+    format!("{name}.cpu")
 }
 
 /// The subjects of a row: one, or many in turn.
@@ -225,7 +228,7 @@ async fn pubsub(
         }
     }
     report.compare(name, "msg/s", &rates);
-    report.compare(format!("{name}.cpu"), "ns/msg", &cpu);
+    report.compare(cpu_name(name), "ns/msg", &cpu);
 }
 
 /// How fast messages went through.
@@ -315,16 +318,10 @@ async fn sealed_throughput(scene: &Scene, pattern: &str, subjects: &[String], si
     pace
 }
 
-async fn requests(scene: &Scene, wanted: &Wanted, report: &mut Report) {
+async fn requests(scene: &Scene, rows: &Rows, report: &mut Report) {
     let _services = serve(scene).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    for (subject, p50_name, p99_name, runs) in [
-        ("echo.signed", "rr.signed.p50", "rr.signed.p99", true),
-        ("echo.mac", "rr.mac.p50", "rr.mac.p99", MAC.is_some()),
-    ] {
-        if !runs || !wanted.wants(p50_name) && !wanted.wants(p99_name) {
-            continue;
-        }
+    for &(subject, p50_name, p99_name) in &rows.latency {
         let (mut p50, mut p99) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             let raw = raw_latency(&scene.raw_ping).await;
@@ -345,25 +342,24 @@ async fn requests(scene: &Scene, wanted: &Wanted, report: &mut Report) {
         report.compare(p50_name, "µs", &p50);
         report.compare(p99_name, "µs", &p99);
     }
-    let name = "rr.signed.64way";
-    if wanted.wants(name) {
+    if rows.at_once {
         let mut rounds = Vec::new();
         for round in 0..=ROUNDS {
             let raw = raw_at_once(&scene.raw_ping).await;
             let sealed = sealed_at_once(&scene.ping).await;
-            eprintln!("{name}, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
+            eprintln!("{AT_ONCE}, round {round}: sealed {sealed:.0}/s, raw {raw:.0}/s");
             if round > 0 {
                 rounds.push((sealed, raw));
             }
         }
-        report.compare(name, "req/s", &rounds);
+        report.compare(AT_ONCE, "req/s", &rounds);
     }
 }
 
 /// Answers with what came, raw and sealed.
 async fn serve(scene: &Scene) -> Vec<Service> {
     let mut services = Vec::new();
-    for subject in ["echo.signed"].into_iter().chain(MAC.map(|_| "echo.mac")) {
+    for subject in ["echo.signed", "echo.mac"] {
         let service = scene
             .pong
             .serve_raw(subject, async |m: Message<Bytes>| {
