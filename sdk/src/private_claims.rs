@@ -8,6 +8,7 @@
 mod part;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bulla_envelope::{ClaimsOf, MAX_PRIVATE_CLAIMS, PrivateClaims};
 use bulla_identity::{UnixMillis, WorkloadId};
@@ -44,7 +45,7 @@ pub(crate) struct Opened {
 }
 
 /// Reads what is for this workload.
-pub(crate) async fn open(unlocker: &Unlocker, token: &TransactionToken) -> Opened {
+pub(crate) async fn open(unlocker: &Arc<Unlocker>, token: &TransactionToken) -> Opened {
     let mut opened = Opened::default();
     let Some(private) = token.private() else {
         return opened;
@@ -72,7 +73,7 @@ pub(crate) async fn open(unlocker: &Unlocker, token: &TransactionToken) -> Opene
 
 /// Nothing if it is for others.
 async fn open_part(
-    unlocker: &Unlocker,
+    unlocker: &Arc<Unlocker>,
     part: &Part,
     of: ClaimsOf<'_>,
 ) -> Result<Option<Map<String, Value>>, (&'static str, bool)> {

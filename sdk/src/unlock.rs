@@ -13,6 +13,7 @@ use bulla_envelope::{
 use bulla_identity::{TrustDomain, UnixMillis, reserved};
 use bulla_keyring::{DataKeyId, KemSuite};
 use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
+use bulla_process::SingleFlight;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use moka::sync::Cache;
@@ -34,8 +35,6 @@ const IDLE: Duration = Duration::from_secs(3_600);
 /// Keys that could not be had, and for how long nobody asks again.
 const MAX_MISSING: u64 = 10_000;
 const MISSING_FOR: Duration = Duration::from_millis(500);
-/// How long one answer serves everybody who asks for the same key.
-const SHARED_FOR: Duration = Duration::from_millis(250);
 const FETCH: Duration = Duration::from_secs(1);
 const FETCHES_AT_ONCE: usize = 32;
 
@@ -156,7 +155,7 @@ pub(crate) struct Unlocker {
     /// By all that an envelope says of its key, its sender among it: who names
     /// another's data key must not keep others from finding it.
     missing: Cache<KeyReference, UnlockError>,
-    in_flight: moka::future::Cache<KeyReference, Unlocked>,
+    in_flight: SingleFlight<KeyReference, Unlocked>,
     /// Records asked for at once: who may send may name any number of keys.
     places: Semaphore,
 }
@@ -191,17 +190,14 @@ impl Unlocker {
                 .max_capacity(MAX_MISSING)
                 .time_to_live(MISSING_FOR)
                 .build(),
-            in_flight: moka::future::Cache::builder()
-                .max_capacity(MAX_MISSING)
-                .time_to_live(SHARED_FOR)
-                .build(),
+            in_flight: SingleFlight::default(),
             places: Semaphore::new(FETCHES_AT_ONCE),
         }
     }
 
     /// The contents of an envelope that is protected as its subject demands.
     pub(crate) async fn open(
-        &self,
+        self: &Arc<Self>,
         envelope: CheckedEnvelope,
         requirements: &Requirements,
     ) -> Result<OpenedEnvelope, Refusal> {
@@ -215,7 +211,7 @@ impl Unlocker {
 
     /// Finds the data key that an envelope names, and decrypts with it.
     pub(crate) async fn unlock(
-        &self,
+        self: &Arc<Self>,
         envelope: CheckedEnvelope,
         reference: KeyReference,
     ) -> Result<OpenedEnvelope, Refusal> {
@@ -257,7 +253,7 @@ impl Unlocker {
 
     /// The key that something else than an envelope names: its record is on the
     /// stream.
-    pub(crate) async fn key(&self, reference: KeyReference) -> Unlocked {
+    pub(crate) async fn key(self: &Arc<Self>, reference: KeyReference) -> Unlocked {
         match self.held(&reference.data_key) {
             Some(key) => Ok(key),
             None => Box::pin(self.look_up(reference)).await,
@@ -265,19 +261,37 @@ impl Unlocker {
     }
 
     /// The key of an authentic envelope; `reference` is what it says of it.
-    async fn obtain(&self, envelope: &CheckedEnvelope, reference: KeyReference) -> Unlocked {
+    async fn obtain(
+        self: &Arc<Self>,
+        envelope: &CheckedEnvelope,
+        reference: KeyReference,
+    ) -> Unlocked {
         if let Some(wraps) = envelope.inline_wraps() {
             return self.admit(reference, &wraps);
         }
         self.look_up(reference).await
     }
 
-    async fn look_up(&self, reference: KeyReference) -> Unlocked {
+    async fn look_up(self: &Arc<Self>, reference: KeyReference) -> Unlocked {
         if let Some(error) = self.missing.get(&reference) {
             return Err(error);
         }
-        let fetch = self.fetch(reference.clone());
-        let fetched = self.in_flight.get_with(reference.clone(), fetch).await;
+        let fetch = || Arc::clone(self).fetch_for_all(reference.clone());
+        let fetched = self.in_flight.join(reference.clone(), fetch).await;
+        // Its task is gone, and with it the runtime.
+        fetched.unwrap_or(Err(UnlockError::Unreachable))
+    }
+
+    /// Done by a task of its own, whoever waits.
+    async fn fetch_for_all(self: Arc<Self>, reference: KeyReference) -> Unlocked {
+        // Another may have ended since the one who asks looked.
+        if let Some(key) = self.held(&reference.data_key) {
+            return Ok(key);
+        }
+        if let Some(error) = self.missing.get(&reference) {
+            return Err(error);
+        }
+        let fetched = self.fetch(reference.clone()).await;
         if let Err(error) = &fetched {
             self.missing.insert(reference, error.clone());
         }

@@ -7,6 +7,8 @@
     reason = "tests"
 )]
 
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bulla_sdk::extract::{Payload, State};
@@ -476,5 +478,66 @@ async fn what_request_many_has_returned_for_was_sent() {
     for n in [1, 2] {
         let next = tokio::time::timeout(Duration::from_secs(5), came.recv());
         assert_eq!(next.await, Ok(Some(n)));
+    }
+}
+
+/// Polls once, when what is on its way has come; it has to wait.
+async fn begin<F: Future>(mut future: Pin<&mut F>) {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let poll = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    assert!(poll.is_pending(), "it has nothing to look up");
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    let done = tokio::time::timeout(Duration::from_secs(1), future).await;
+    done.expect("nobody is waited for")
+}
+
+/// Who receives first looks up the sender's credential; who waits for the same does not
+/// wait for it to be polled again.
+#[tokio::test]
+async fn a_slow_receiver_keeps_nobody_from_a_new_sender() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let mut slow = orders.subscribe("news.slow").await.unwrap();
+    let mut quick = orders.subscribe("news.quick").await.unwrap();
+    for subject in ["news.slow", "news.quick"] {
+        gateway.publish(subject, &1u32).await.unwrap();
+    }
+    gateway.flush().await.unwrap();
+    let mut idle = pin!(slow.next());
+    begin(idle.as_mut()).await;
+    let message = soon(quick.next()).await.unwrap();
+    assert_eq!(message.subject().as_str(), "news.quick");
+    let message = soon(idle).await.unwrap();
+    assert_eq!(message.subject().as_str(), "news.slow");
+}
+
+/// The same of data keys that lie on the stream.
+#[tokio::test]
+async fn a_slow_receiver_keeps_nobody_from_a_data_key() {
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let _billing = bus.client("billing").await.unwrap();
+    // The first of a key carries it along, until it is stored.
+    let mut news = orders.subscribe("news.first").await.unwrap();
+    gateway.publish("secret.plan", &0u32).await.unwrap();
+    gateway.publish("news.first", &0u32).await.unwrap();
+    soon(news.next()).await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let mut slow = orders.subscribe("secret.plan").await.unwrap();
+    let mut quick = orders.subscribe("secret.plan").await.unwrap();
+    gateway.publish("secret.plan", &1u32).await.unwrap();
+    gateway.flush().await.unwrap();
+    let mut idle = pin!(slow.next());
+    begin(idle.as_mut()).await;
+    for message in [soon(quick.next()).await, soon(idle).await] {
+        assert_eq!(message.unwrap().decode::<u32>().unwrap(), 1);
     }
 }

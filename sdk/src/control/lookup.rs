@@ -3,7 +3,8 @@
 //! Key ids arrive in envelopes that nothing is proven of, so a look-up is the
 //! one thing that anybody who can send can make a receiver do: one flight per
 //! key id, so many at once, so many a second, and a rest when the control
-//! stream does not answer.
+//! stream does not answer. Who asks may be slow or go away: what others wait for
+//! is done by tasks of their own, and places are theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use bulla_envelope::{
 };
 use bulla_identity::{UnixMillis, reserved};
 use bulla_keyring::KeyId;
+use bulla_process::SingleFlight;
 use bytes::Bytes;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -36,8 +38,6 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(2);
 const LOOKUPS_PER_SECOND: u32 = 2_000;
 const LOOKUPS_AT_ONCE: usize = 32;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one answer serves everybody who asks for the same key id.
-const SHARED_FOR: Duration = Duration::from_millis(250);
 /// How long nobody asks again after the control stream did not answer: what
 /// hangs must not hold up messages whose keys are known.
 const REST: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ const REST: Duration = Duration::from_secs(1);
 const MAX_ANNOUNCED: u64 = 50_000;
 
 type Lookup = Result<Arc<VerifiedCredential>, LookupError>;
+/// What the control stream has under a key id.
+type Record = Result<Option<Bytes>, LookupError>;
 
 /// Why a key id leads to no usable credential.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,6 +76,9 @@ pub(crate) enum LookupError {
 }
 
 impl LookupError {
+    /// The task that looked up is gone, and with it the runtime.
+    const ENDED: Self = Self::Unreachable(LinkError::Disconnected);
+
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown_key",
@@ -185,7 +190,8 @@ pub(super) struct Lookups {
     /// Known from the news to exist: their look-up is not throttled, so that a
     /// flood of forged key ids cannot shut out processes that have just begun.
     announced: Cache<KeyId, ()>,
-    in_flight: moka::future::Cache<KeyId, Lookup>,
+    in_flight: SingleFlight<KeyId, Lookup>,
+    fetches: SingleFlight<KeyId, Record>,
     places: Semaphore,
     bucket: Mutex<Bucket>,
     /// Milliseconds since 1970; before that the stream is left alone.
@@ -202,10 +208,8 @@ impl Lookups {
                 .time_to_live(UNKNOWN_FOR)
                 .build(),
             announced: Cache::new(MAX_ANNOUNCED),
-            in_flight: moka::future::Cache::builder()
-                .max_capacity(MAX_UNKNOWN)
-                .time_to_live(SHARED_FOR)
-                .build(),
+            in_flight: SingleFlight::default(),
+            fetches: SingleFlight::default(),
             places: Semaphore::new(LOOKUPS_AT_ONCE),
             bucket: Mutex::new(Bucket::full()),
             resting_until: AtomicU64::new(0),
@@ -226,10 +230,11 @@ impl Control {
         if let Some(held) = self.0.held(key_id, now) {
             return held;
         }
-        // If the one that asks is cancelled, the next in line asks. On the heap:
-        // once for each key, and large.
-        let ask = self.0.look_up(key_id, now);
-        Box::pin(self.0.lookups.in_flight.get_with(key_id, ask)).await
+        let inner = &self.0;
+        let ask = || Arc::clone(inner).look_up(key_id, now);
+        // On the heap: once for each key, and large.
+        let asked = Box::pin(inner.lookups.in_flight.join(key_id, ask)).await;
+        asked.unwrap_or(Err(LookupError::ENDED))
     }
 
     /// The same if it is held, or known to be none; otherwise nothing.
@@ -310,7 +315,7 @@ impl Inner {
     }
 
     async fn credential_as_of(
-        &self,
+        self: &Arc<Self>,
         key_id: KeyId,
         at: UnixMillis,
         as_of: AsOf,
@@ -349,7 +354,11 @@ impl Inner {
         }
     }
 
-    async fn look_up(&self, key_id: KeyId, now: UnixMillis) -> Lookup {
+    async fn look_up(self: Arc<Self>, key_id: KeyId, now: UnixMillis) -> Lookup {
+        // Another may have ended since the one who asks looked.
+        if let Some(held) = self.held(key_id, now) {
+            return held;
+        }
         let outcome = match self.fetch_credential(key_id, now).await? {
             Some(bytes) => self.admit(&bytes, Some(key_id), now, AsOf::Now),
             None => Err(LookupError::Unknown),
@@ -360,12 +369,15 @@ impl Inner {
         outcome
     }
 
-    /// One credential's record, at the price that everybody shares.
-    async fn fetch_credential(
-        &self,
-        key_id: KeyId,
-        now: UnixMillis,
-    ) -> Result<Option<Bytes>, LookupError> {
+    /// One credential's record, for all who ask for it at this moment.
+    async fn fetch_credential(self: &Arc<Self>, key_id: KeyId, now: UnixMillis) -> Record {
+        let fetch = || Arc::clone(self).fetch_for_all(key_id, now);
+        let fetched = self.lookups.fetches.join(key_id, fetch).await;
+        fetched.unwrap_or(Err(LookupError::ENDED))
+    }
+
+    /// The same, at the price that everybody shares.
+    async fn fetch_for_all(self: Arc<Self>, key_id: KeyId, now: UnixMillis) -> Record {
         let lookups = &self.lookups;
         if now.as_millis() < lookups.resting_until.load(Ordering::Relaxed) {
             return Err(LookupError::Resting);
