@@ -14,13 +14,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_identity::{Subject, SubjectPattern};
+use bulla_process::SingleFlight;
 use bulla_sdk::{Client, ConsumeError, Stored, StreamReader};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::BusEvent;
-use crate::sealed::event;
+use crate::bus::{BusError, BusEvent};
+use crate::sealed::{consume_error, event};
 
 /// Between two looks at a stream that had nothing new.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +30,15 @@ const AHEAD: usize = 64;
 
 /// The tails of this node, by their stream.
 #[derive(Default)]
-pub(crate) struct Following(tokio::sync::Mutex<HashMap<String, Weak<Tail>>>);
+pub(crate) struct Following(Arc<Tails>);
+
+#[derive(Default)]
+struct Tails {
+    by_stream: Mutex<HashMap<String, Weak<Tail>>>,
+    /// Those that are about to be followed, each by itself: one stream that does not
+    /// answer holds up nobody who listens to another.
+    opening: SingleFlight<String, Result<Arc<Tail>, BusError>>,
+}
 
 impl Following {
     /// Listens to a subject that a stream stores, from `after` on or from now.
@@ -39,13 +48,13 @@ impl Following {
         (stream, consumer): (&str, &str),
         subject: &Subject,
         after: Option<u64>,
-    ) -> Result<mpsc::Receiver<BusEvent>, ConsumeError> {
+    ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
         let tail = self.tail(client, stream, consumer).await?;
         let (events, receiver) = mpsc::channel(AHEAD);
         let listener = Listener {
             live: tail.live_on(subject),
             at: after.unwrap_or_else(|| tail.at.load(Ordering::Acquire)),
-            pattern: pattern(subject.as_str())?,
+            pattern: pattern(subject.as_str()).map_err(|error| consume_error(&error))?,
             tail,
             events,
         };
@@ -58,15 +67,43 @@ impl Following {
         client: &Client,
         stream: &str,
         consumer: &str,
-    ) -> Result<Arc<Tail>, ConsumeError> {
-        let mut tails = self.0.lock().await;
-        let known = tails.get(stream).and_then(Weak::upgrade);
-        if let Some(tail) = known.filter(|tail| !tail.ended.is_cancelled()) {
+    ) -> Result<Arc<Tail>, BusError> {
+        let tails = &self.0;
+        if let Some(tail) = tails.known(stream) {
             return Ok(tail);
         }
-        let reader = client.read_stream(stream, consumer).await?;
-        let everything = pattern(">")?;
-        let at = reader.last(&everything).await?;
+        let open = || {
+            let (tails, client) = (Arc::clone(tails), client.clone());
+            tails.open(client, stream.to_owned(), consumer.to_owned())
+        };
+        let opened = tails.opening.join(stream.to_owned(), open).await;
+        opened.unwrap_or(Err(BusError::Disconnected))
+    }
+}
+
+impl Tails {
+    fn known(&self, stream: &str) -> Option<Arc<Tail>> {
+        let known = self.by_stream.lock().get(stream).and_then(Weak::upgrade);
+        known.filter(|tail| !tail.ended.is_cancelled())
+    }
+
+    async fn open(
+        self: Arc<Self>,
+        client: Client,
+        stream: String,
+        consumer: String,
+    ) -> Result<Arc<Tail>, BusError> {
+        // Another may have been opened since the one who asks looked.
+        if let Some(tail) = self.known(&stream) {
+            return Ok(tail);
+        }
+        let read = async {
+            let reader = client.read_stream(&stream, &consumer).await?;
+            let everything = pattern(">")?;
+            let at = reader.last(&everything).await?;
+            Ok((reader, everything, at))
+        };
+        let (reader, everything, at) = read.await.map_err(|error| consume_error(&error))?;
         let tail = Arc::new(Tail {
             reader,
             at: AtomicU64::new(at),
@@ -74,7 +111,9 @@ impl Following {
             ended: CancellationToken::new(),
         });
         tokio::spawn(follow(Arc::downgrade(&tail), everything));
-        tails.insert(stream.to_owned(), Arc::downgrade(&tail));
+        let mut tails = self.by_stream.lock();
+        tails.insert(stream, Arc::downgrade(&tail));
+        drop(tails);
         Ok(tail)
     }
 }

@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use bulla_identity::{Subject, SubjectPattern};
 use bulla_policy::Verb;
-use bulla_sdk::{Client, SubscribeError, Subscription};
+use bulla_process::SingleFlight;
+use bulla_sdk::{Client, Subscription};
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::bus::BusEvent;
+use crate::bus::{BusError, BusEvent};
 use crate::clock;
-use crate::sealed::event;
+use crate::sealed::{event, subscribe_error};
 
 /// How many events may wait for a listener. Who is further behind is cut: waiting for him
 /// would hold up everybody.
@@ -43,14 +44,14 @@ pub(crate) struct Hearing(Arc<Ears>);
 #[derive(Default)]
 struct Ears {
     by_subject: Mutex<HashMap<Subject, Arc<Ear>>>,
+    /// Those that are about to be open. Who asked first may go before they are, and a
+    /// new one has to wait for seconds: that must not begin again for the next.
+    opening: SingleFlight<Subject, Result<Arc<Ear>, BusError>>,
     silent: AtomicUsize,
 }
 
 /// What is heard on one subject.
-#[derive(Default)]
 struct Ear {
-    /// Whether its subscription is open.
-    opened: OnceCell<()>,
     /// None when it has ended.
     listeners: Mutex<Option<Vec<mpsc::Sender<BusEvent>>>>,
 }
@@ -61,33 +62,27 @@ impl Hearing {
         &self,
         client: &Client,
         subject: &Subject,
-    ) -> Result<mpsc::Receiver<BusEvent>, SubscribeError> {
+    ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
         // What is heard here already is for nobody who may not hear it now: it is the
         // client that refuses, and tells.
         if !may_listen(client, subject) {
-            client.subscribe(subject.as_str()).await?;
+            let refused = client.subscribe(subject.as_str()).await;
+            refused.map_err(|error| subscribe_error(&error))?;
         }
+        let ears = &self.0;
         loop {
-            let ear = self.0.of(subject);
-            let opening = Opening {
-                ears: &self.0,
-                subject,
-                ear: &ear,
+            let ear = match ears.known(subject) {
+                Some(ear) => ear,
+                None => {
+                    let open = || Arc::clone(ears).open(client.clone(), subject.clone());
+                    let opened = ears.opening.join(subject.clone(), open).await;
+                    opened.unwrap_or(Err(BusError::Disconnected))?
+                }
             };
-            let open = || async {
-                let subscription = client.subscribe(subject.as_str()).await?;
-                *ear.listeners.lock() = Some(Vec::new());
-                let (ears, ear) = (Arc::clone(&self.0), Arc::clone(&ear));
-                tokio::spawn(ears.hear(subject.clone(), ear, subscription));
-                Ok::<_, SubscribeError>(())
-            };
-            ear.opened.get_or_try_init(open).await?;
-            drop(opening);
             // It may have ended a moment ago: then another is opened.
             if let Some(receiver) = ear.attach() {
                 return Ok(receiver);
             }
-            self.0.forget(subject, &ear);
         }
     }
 }
@@ -104,25 +99,28 @@ fn may_listen(client: &Client, subject: &Subject) -> bool {
     })
 }
 
-/// An ear that was taken to be opened. It is forgotten where that fails or is given up.
-struct Opening<'a> {
-    ears: &'a Ears,
-    subject: &'a Subject,
-    ear: &'a Arc<Ear>,
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        if !self.ear.opened.initialized() {
-            self.ears.forget(self.subject, self.ear);
-        }
-    }
-}
-
 impl Ears {
-    fn of(&self, subject: &Subject) -> Arc<Ear> {
+    /// What is open and has not ended.
+    fn known(&self, subject: &Subject) -> Option<Arc<Ear>> {
+        let known = self.by_subject.lock().get(subject).cloned();
+        known.filter(|ear| ear.listeners.lock().is_some())
+    }
+
+    async fn open(self: Arc<Self>, client: Client, subject: Subject) -> Result<Arc<Ear>, BusError> {
+        // Another may have been opened since the one who asks looked.
+        if let Some(ear) = self.known(&subject) {
+            return Ok(ear);
+        }
+        let heard = client.subscribe(subject.as_str()).await;
+        let heard = heard.map_err(|error| subscribe_error(&error))?;
+        let ear = Arc::new(Ear {
+            listeners: Mutex::new(Some(Vec::new())),
+        });
         let mut ears = self.by_subject.lock();
-        Arc::clone(ears.entry(subject.clone()).or_default())
+        ears.insert(subject.clone(), Arc::clone(&ear));
+        drop(ears);
+        tokio::spawn(self.hear(subject, Arc::clone(&ear), heard));
+        Ok(ear)
     }
 
     fn forget(&self, subject: &Subject, ear: &Arc<Ear>) {
@@ -226,5 +224,95 @@ impl Ear {
             *listeners = None;
         }
         is_unheard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use bulla_sdk::testing::TestBus;
+
+    const POLICY: &str = r#"
+version = 1
+trust_domain = "acme.example"
+[workload.edge]
+attest = [{ nkey = "@edge@" }]
+[workload.orders]
+attest = [{ nkey = "@orders@" }]
+[[allow]]
+id = "edge-hears"
+who = ["edge"]
+may = ["subscribe"]
+on = ["news.*"]
+[[allow]]
+id = "orders-tells"
+who = ["orders"]
+may = ["publish"]
+on = ["news.*"]
+"#;
+
+    /// Polls once; it has to wait.
+    async fn begin<F: Future>(mut future: Pin<&mut F>) {
+        let poll = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        assert!(poll.is_pending(), "nothing is opened");
+        tokio::task::yield_now().await;
+    }
+
+    async fn soon<F: Future>(future: F) -> F::Output {
+        // Longer than a subscription takes that has to wait out an earlier one.
+        let done = tokio::time::timeout(Duration::from_secs(3), future).await;
+        done.expect("nobody is waited for")
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_or_goes_keeps_nobody_from_listening() {
+        let bus = TestBus::start(POLICY).unwrap();
+        let edge = bus.client("edge").await.unwrap();
+        let orders = bus.client("orders").await.unwrap();
+        let (hearing, subject) = (Hearing::default(), Subject::parse("news.tea").unwrap());
+        let mut idle = pin!(hearing.listen(&edge, &subject));
+        let mut gone = Box::pin(hearing.listen(&edge, &subject));
+        begin(idle.as_mut()).await;
+        begin(gone.as_mut()).await;
+        drop(gone);
+        let mut events = soon(hearing.listen(&edge, &subject)).await.unwrap();
+        let mut late = soon(idle).await.unwrap();
+        assert_eq!(hearing.0.by_subject.lock().len(), 1);
+        orders.publish("news.tea", &1u32).await.unwrap();
+        assert!(soon(events.recv()).await.is_some() && soon(late.recv()).await.is_some());
+    }
+
+    /// One that goes just before it is open, and another, and another: who stays waits
+    /// for as long as if he were alone.
+    #[tokio::test]
+    async fn who_goes_takes_nothing_that_was_waited_for_along() {
+        let bus = TestBus::start(POLICY).unwrap();
+        let edge = bus.client("edge").await.unwrap();
+        let (hearing, subject) = (Hearing::default(), Subject::parse("news.tea").unwrap());
+        // From now on a new subscription has to wait.
+        drop(edge.subscribe("news.tea").await.unwrap());
+        let started = Instant::now();
+        let waiting = async {
+            let staying = hearing.listen(&edge, &subject);
+            staying.await.unwrap();
+            started.elapsed()
+        };
+        let leaving = async {
+            let mut all = Vec::new();
+            for _ in 0..5 {
+                let mut one = Box::pin(hearing.listen(&edge, &subject));
+                begin(one.as_mut()).await;
+                all.push(one);
+            }
+            for one in all {
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+                drop(one);
+            }
+        };
+        let (_, waited) = tokio::join!(leaving, waiting);
+        assert!(waited < Duration::from_secs(3), "{waited:?}");
     }
 }

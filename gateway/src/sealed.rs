@@ -105,8 +105,7 @@ impl Bus for SealedBus {
         after: Option<u64>,
     ) -> Result<mpsc::Receiver<BusEvent>, BusError> {
         let Some((stream, consumer)) = self.stored(subject) else {
-            let listened = self.hearing.listen(&self.client, subject).await;
-            return listened.map_err(|error| subscribe_error(&error));
+            return self.hearing.listen(&self.client, subject).await;
         };
         let Some(consumer) = consumer else {
             tracing::warn!(
@@ -117,7 +116,7 @@ impl Bus for SealedBus {
         };
         let place = (stream.as_str(), consumer.as_str());
         let listened = self.following.listen(&self.client, place, subject, after);
-        listened.await.map_err(|error| consume_error(&error))
+        listened.await
     }
 
     fn may_listen(&self, subject: &Subject) -> bool {
@@ -280,7 +279,7 @@ fn append_error(error: AppendError) -> BusError {
     outcome
 }
 
-fn consume_error(error: &ConsumeError) -> BusError {
+pub(crate) fn consume_error(error: &ConsumeError) -> BusError {
     let outcome = match error {
         ConsumeError::Denied { id, .. } => BusError::Denied {
             decision: Some(id.to_string()),
@@ -296,7 +295,7 @@ fn agree_error(error: AgreeError) -> BusError {
     BusError::Disconnected
 }
 
-fn subscribe_error(error: &SubscribeError) -> BusError {
+pub(crate) fn subscribe_error(error: &SubscribeError) -> BusError {
     let outcome = match error {
         SubscribeError::Denied { id, .. } => BusError::Denied {
             decision: Some(id.to_string()),
