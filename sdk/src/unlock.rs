@@ -279,7 +279,7 @@ impl Unlocker {
         let fetch = || Arc::clone(self).fetch_for_all(reference.clone());
         let fetched = self.in_flight.join(reference.clone(), fetch).await;
         // Its task is gone, and with it the runtime.
-        fetched.unwrap_or(Err(UnlockError::Unreachable))
+        fetched.unwrap_or(Err(LinkError::Disconnected.into()))
     }
 
     /// Done by a task of its own, whoever waits.
