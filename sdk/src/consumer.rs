@@ -275,19 +275,21 @@ impl Consumer {
         loop {
             may_consume(&self.shared, &self.stream, &self.name)?;
             if self.disturbances.has_changed().unwrap_or(true) || Instant::now() >= self.look_at {
-                self.disturbances.mark_unchanged();
-                // Fail closed: nothing is taken from a stream whose settings
-                // nobody can tell.
+                // What comes during the look asks for another.
+                let mut seen = self.disturbances.clone();
+                seen.mark_unchanged();
+                // Fail closed: nothing is taken from a stream whose settings nobody
+                // can tell, nor after a look that failed or was given up.
                 if let Err(error) = self.look().await {
                     match error {
                         ConsumeError::Link(LinkError::Timeout | LinkError::Disconnected) => {
                             tokio::time::sleep(PAUSE).await;
-                            self.disturbances.mark_changed();
                             continue;
                         }
                         other => return Err(other),
                     }
                 }
+                self.disturbances = seen;
                 self.pull = None;
             }
             let until = match &self.pull {

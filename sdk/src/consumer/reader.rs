@@ -173,11 +173,12 @@ impl StreamReader {
     async fn look(&self) -> Result<(), ConsumeError> {
         let mut looker = self.looker.lock().await;
         if looker.disturbances.has_changed().unwrap_or(true) || Instant::now() >= looker.look_at {
-            looker.disturbances.mark_unchanged();
-            if let Err(error) = looker.look().await {
-                looker.disturbances.mark_changed();
-                return Err(error);
-            }
+            // What comes during the look asks for another, and a look that fails or is
+            // given up counts for none.
+            let mut seen = looker.disturbances.clone();
+            seen.mark_unchanged();
+            looker.look().await?;
+            looker.disturbances = seen;
         }
         // What other retentions held is gone once it was taken.
         if looker.is_claimed {

@@ -207,6 +207,42 @@ async fn attack_33_a_stream_that_was_reconfigured_behind_a_cut_connection_stops_
     assert_eq!(state(&bus, "ORDERS", "mail").await, (0, 1, 1));
 }
 
+/// A look that is given up counts for none: whoever waits for other things too drops what
+/// he waits for at any moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_33_a_consumer_that_is_dropped_while_it_looks_looks_again() {
+    let bus = Bus::start(POLICY).await;
+    let cable = Cable::to(bus.nats_url()).await;
+    let (shop, mail) = (
+        bus.client("shop").await,
+        bus.client_behind(&cable, "mail").await,
+    );
+    let consumer = mail.consume("ORDERS", "mail").await.unwrap();
+    let mut consumer = consumer.look_every(Duration::from_secs(60));
+    shop.append("orders.1.created", "before").await.unwrap();
+    next(&mut consumer).await.unwrap().ack().await.unwrap();
+
+    cable.cut();
+    let window = Duration::from_millis(100);
+    update(&bus, "ORDERS", |c| c.duplicate_window = window).await;
+    shop.append("orders.2.created", "after").await.unwrap();
+    cable.mend();
+    let mut end = None;
+    for _ in 0..2_000 {
+        let impatient = timeout(Duration::from_millis(1), consumer.next()).await;
+        end = impatient.ok();
+        if end.is_some() {
+            break;
+        }
+    }
+    let end = match end {
+        Some(end) => end,
+        None => next(&mut consumer).await,
+    };
+    assert_eq!(fault(&end.unwrap_err()), "duplicate_window");
+    assert_eq!(mail.stats().delivered(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_is_gone_is_an_error() {
     let bus = Bus::start(POLICY).await;
