@@ -11,8 +11,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bulla_envelope::{
@@ -89,9 +92,14 @@ on = ["secret.told", "secret.nobody"]
 
 /// A bus with so many workloads, `w0` and on, that listen and have published a key.
 async fn with_readers(count: usize) -> Bus {
+    with_readers_and(count, "").await
+}
+
+/// The same, with more in the policy.
+async fn with_readers_and(count: usize, more: &str) -> Bus {
     let names: Vec<String> = (0..count).map(|n| format!("w{n}")).collect();
     let listeners: Vec<&str> = names.iter().map(String::as_str).collect();
-    let bus = Bus::start(&policy("", &listeners)).await;
+    let bus = Bus::start(&policy(more, &listeners)).await;
     for name in &names {
         let record = KemRecord::sign(&bus.seed(name), &bus.workload(name), 1);
         let place = reserved::ctl_kem(bus.workload(name).tag(), &bus.seed(name).public());
@@ -297,6 +305,46 @@ async fn a_late_reader_finds_the_key_in_its_record() {
         told.next().await.unwrap().decode::<String>().unwrap(),
         SECRET
     );
+}
+
+/// What the first of several receivers has begun to look up comes to the others though it
+/// is not polled again: who sent the message, and then the key of its body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_not_polled_keeps_nobody_from_a_credential_or_a_data_key() {
+    const NEWS: &str = r#"
+[[allow]]
+id = "front-tells-news"
+who = ["front"]
+may = ["publish"]
+on = ["news"]
+[[allow]]
+id = "reader-hears-news"
+who = ["w0"]
+may = ["subscribe"]
+on = ["news"]
+"#;
+    // More than ride along: their key lies on the stream before it is used.
+    let bus = with_readers_and(5, NEWS).await;
+    let (front, reader) = (bus.client("front").await, bus.client("w0").await);
+    for subject in ["news", "secret.told"] {
+        let mut slow = reader.subscribe(subject).await.unwrap();
+        let mut quick = reader.subscribe(subject).await.unwrap();
+        front.publish(subject, SECRET).await.unwrap();
+        front.flush().await.unwrap();
+        // Until it has arrived, so that one poll begins the look-up.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut idle = pin!(slow.next());
+        let polled = poll_fn(|cx| Poll::Ready(idle.as_mut().poll(cx))).await;
+        assert!(
+            polled.is_pending(),
+            "there is nothing to look up: {subject}"
+        );
+        let message = tokio::time::timeout(Duration::from_secs(3), quick.next()).await;
+        let message = message.expect("it waits for who is not polled").unwrap();
+        assert_eq!(message.decode::<String>().unwrap(), SECRET);
+        let message = tokio::time::timeout(Duration::from_secs(3), idle).await;
+        assert!(message.unwrap().is_some(), "{subject}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
