@@ -55,6 +55,12 @@ pub fn prepare() {
     LazyLock::force(&STREAMS);
 }
 
+/// As a reader that knows nothing of ours reads it; none where that finds fault with
+/// text that ours skips.
+fn plain(data: &[u8]) -> Option<Value> {
+    serde_json::from_slice(data).ok()
+}
+
 fn publish(data: &[u8]) {
     let Some(answer) = PublishAnswer::read(data) else {
         return;
@@ -64,8 +70,7 @@ fn publish(data: &[u8]) {
     assert!(said.iter().filter(|is| **is).count() <= 1, "{answer:?}");
     assert!(!answer.is_stored_in("another") || answer.stream == "another");
     if is_stored {
-        // As a reader that knows nothing of ours reads it.
-        let plain: Value = serde_json::from_slice(data).expect("JSON");
+        let Some(plain) = plain(data) else { return };
         assert!(plain["seq"].as_u64() == Some(answer.sequence) && answer.sequence > 0);
         assert!(plain["error"].is_null() && plain["stream"] == answer.stream.as_str());
         let duplicate = plain["duplicate"].as_bool().unwrap_or_default();
@@ -77,8 +82,7 @@ fn settings(data: &[u8]) {
     let config = match configuration(data) {
         Ok(config) => config,
         Err(NoConfiguration::Gone | NoConfiguration::Later) => {
-            let plain: Value = serde_json::from_slice(data).expect("JSON");
-            assert!(!plain["error"].is_null());
+            assert!(plain(data).is_none_or(|plain| !plain["error"].is_null()));
             return;
         }
         Err(NoConfiguration::Malformed) => return,
