@@ -171,6 +171,7 @@ mod state;
 mod stats;
 mod subscription;
 mod trial;
+mod turn;
 mod unlock;
 mod user;
 mod users;

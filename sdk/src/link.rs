@@ -12,7 +12,7 @@ use async_nats::client::traits::Publisher as _;
 use async_nats::message::OutboundMessage;
 use async_nats::{HeaderMap, Message, RequestErrorKind, Subject};
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 
 use crate::error::LinkError;
 use crate::lent::{Lent, LentFeed};
@@ -255,6 +255,15 @@ impl Feed {
 /// subscription at once, while the NATS client still takes what is on its way. A
 /// server that read it would send on until [`Feed::drain`].
 const NEVER: u64 = u64::MAX;
+
+impl Feed {
+    /// What has arrived already: none if there is nothing, none of it at the end.
+    ///
+    /// Takes nothing of the task's budget: its caller sees to it that others run.
+    pub(crate) fn next_at_once(&mut self) -> Option<Option<Message>> {
+        tokio::task::unconstrained(self.next()).now_or_never()
+    }
+}
 
 impl Stream for Feed {
     type Item = Message;

@@ -723,6 +723,9 @@ impl<P: Post> Inner<P> {
             rest = later;
             self.send_batch(now, &batch.units, batch.sealer.as_deref())
                 .await;
+            if !rest.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
         self.spend(taken);
     }
@@ -743,7 +746,10 @@ impl<P: Post> Inner<P> {
                     let Some(first) = messages.first() else {
                         continue;
                     };
-                    let sent = self.post.send(&first.letter, sealed.bytes).await;
+                    // A batch is sent in one go if the connection takes it: others run
+                    // before the next one.
+                    let sending = self.post.send(&first.letter, sealed.bytes);
+                    let sent = tokio::task::unconstrained(sending).await;
                     self.settle_sent(messages, sent.map(|()| sealed.leaf));
                 }
                 Err(_) if messages.len() > 1 => {

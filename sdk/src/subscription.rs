@@ -36,6 +36,7 @@ use crate::prefetch::prefetch;
 use crate::refusal::chain;
 use crate::shared::Shared;
 use crate::telemetry;
+use crate::turn::Turn;
 
 /// How long nats-server may take to confirm a subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -65,6 +66,7 @@ pub struct Subscription {
     /// What was taken from the bus and is not yet given in whole, in the order
     /// of its arrival.
     taken: VecDeque<Current>,
+    turn: Turn,
 }
 
 impl Subscription {
@@ -80,6 +82,7 @@ impl Subscription {
             opener,
             raw,
             taken: VecDeque::new(),
+            turn: Turn::new(std::time::Instant::now()),
         })
     }
 
@@ -92,8 +95,19 @@ impl Subscription {
     /// is dropped.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
+            // Of what is refused too: a flood of it is not to hold a thread.
+            if self.turn.is_over(std::time::Instant::now) {
+                tokio::task::yield_now().await;
+            }
             if self.taken.is_empty() {
-                self.taken.push_back(Current::new(self.raw.next().await?));
+                let raw = match self.raw.next_at_once() {
+                    Some(raw) => raw?,
+                    None => {
+                        self.turn.begin();
+                        self.raw.next().await?
+                    }
+                };
+                self.taken.push_back(Current::new(raw));
             }
             if self.opener.is_in_group() {
                 self.claim_ahead();
@@ -122,6 +136,9 @@ impl Subscription {
     /// came.
     pub(crate) async fn next_or_plain(&mut self) -> Option<Result<Message, async_nats::Message>> {
         loop {
+            if self.turn.is_over(std::time::Instant::now) {
+                tokio::task::yield_now().await;
+            }
             if self.taken.is_empty() {
                 let raw = self.raw.next().await?;
                 if SealedEnvelope::decode(raw.payload.clone()).is_err() {
@@ -169,7 +186,7 @@ impl Subscription {
     fn claim_ahead(&mut self) {
         for place in 0..CLAIMS_AHEAD {
             if place == self.taken.len() {
-                let Some(raw) = self.raw.next().now_or_never().flatten() else {
+                let Some(raw) = self.raw.next_at_once().flatten() else {
                     return;
                 };
                 self.taken.push_back(Current::new(raw));
@@ -193,7 +210,7 @@ impl Subscription {
             false => PAIR,
         };
         while self.taken.len() < ahead
-            && let Some(raw) = self.raw.next().now_or_never().flatten()
+            && let Some(raw) = self.raw.next_at_once().flatten()
         {
             if ahead > PAIR && PREFETCHED.contains(&raw.payload.len()) {
                 prefetch(&raw.payload);

@@ -8,6 +8,8 @@
 )]
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,6 +38,8 @@ user = "required"
 protect = "encrypted"
 [subject."secret.>"]
 protect = "encrypted"
+[subject."single.*"]
+frames = "off"
 
 [[allow]]
 id = "edge-creates"
@@ -62,12 +66,12 @@ on = ["billing.quote"]
 id = "gateway-tells"
 who = ["gateway"]
 may = ["publish", "request"]
-on = ["news.*", "secret.plan", "slow.work"]
+on = ["news.*", "single.*", "secret.plan", "slow.work"]
 [[allow]]
 id = "others-hear"
 who = ["orders", "billing"]
 may = ["subscribe"]
-on = ["news.*", "secret.plan"]
+on = ["news.*", "single.*", "secret.plan"]
 "#;
 
 async fn quote(Payload(bowls): Payload<u32>, user: User) -> Result<String, ServiceError> {
@@ -331,7 +335,7 @@ async fn a_policy_is_replaced_and_a_workload_revoked_for_all_at_once() {
     assert!(news.next().await.is_some());
 
     let without = POLICY.replace(
-        r#"on = ["news.*", "secret.plan", "slow.work"]"#,
+        r#"on = ["news.*", "single.*", "secret.plan", "slow.work"]"#,
         r#"on = ["slow.work"]"#,
     );
     assert_ne!(without, POLICY);
@@ -540,4 +544,74 @@ async fn a_slow_receiver_keeps_nobody_from_a_data_key() {
     for message in [soon(quick.next()).await, soon(idle).await] {
         assert_eq!(message.unwrap().decode::<u32>().unwrap(), 1);
     }
+}
+
+/// The most that `count` grew between two times that others ran, while `work` was done.
+async fn most_at_once<T>(
+    count: impl Fn() -> u64 + Send + 'static,
+    work: impl Future<Output = T>,
+) -> u64 {
+    let most = Arc::new(AtomicU64::new(0));
+    let other = tokio::spawn({
+        let most = Arc::clone(&most);
+        async move {
+            let mut before = count();
+            loop {
+                let now = count();
+                most.fetch_max(now - before, Ordering::Relaxed);
+                before = now;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    work.await;
+    // So that it sees the last ones.
+    tokio::task::yield_now().await;
+    other.abort();
+    most.load(Ordering::Relaxed)
+}
+
+/// A frame comes from the bus as one, whatever it holds: its messages count, and so does
+/// what is refused.
+#[tokio::test]
+async fn a_receiver_in_a_loop_lets_others_run() {
+    const MESSAGES: u32 = 4_000;
+    let bus = TestBus::start(POLICY).unwrap();
+    let gateway = bus.client("gateway").await.unwrap();
+    let orders = bus.client("orders").await.unwrap();
+    let mut good = orders.subscribe("news.good").await.unwrap();
+    let mut bad = orders.subscribe("single.bad").await.unwrap();
+    for subject in ["news.good", "single.bad"] {
+        for n in 0..MESSAGES {
+            gateway.publish(subject, &n).await.unwrap();
+        }
+    }
+    gateway.flush().await.unwrap();
+    assert!(gateway.stats().frames_sent() > 50, "they share frames");
+    // The sender is known from here on: nothing has to be waited for.
+    soon(good.next()).await.unwrap();
+
+    let stats = orders.stats().clone();
+    let most = most_at_once(move || stats.delivered(), async {
+        for n in 1..MESSAGES {
+            let message = good.next().await.unwrap();
+            assert_eq!(message.decode::<u32>().unwrap(), n);
+        }
+    });
+    let most = most.await;
+    assert!((1..=512).contains(&most), "{most} were received at once");
+
+    bus.revoke_workload("gateway").await.unwrap();
+    let stats = orders.stats().clone();
+    let refused = move || stats.refused().values().sum();
+    let all = refused.clone();
+    let most = most_at_once(refused, async {
+        tokio::select! {
+            biased;
+            _ = bad.next() => panic!("nothing of it passes"),
+            () = async { while all() < u64::from(MESSAGES) { tokio::task::yield_now().await } } => {}
+        }
+    });
+    let most = most.await;
+    assert!((1..=512).contains(&most), "{most} were refused at once");
 }
