@@ -98,6 +98,7 @@ impl Watch {
         };
         watch.disturbances.mark_unchanged();
         watch.look_again().await?;
+        watch.look_later();
         Ok(watch)
     }
 
@@ -152,18 +153,20 @@ impl Watch {
                 continue;
             }
             if self.disturbances.has_changed().unwrap_or(true) || Instant::now() >= self.look_at {
-                self.disturbances.mark_unchanged();
-                match self.look_again().await {
-                    Ok(()) => {}
-                    Err(BucketError::Link(_)) => {
-                        tokio::time::sleep(PAUSE).await;
-                        self.disturbances.mark_changed();
-                    }
-                    Err(error) => {
-                        // Asked for again, and not at once.
-                        self.look_later();
-                        return Some(Err(error));
-                    }
+                // What comes during the look asks for another, and a look that is given
+                // up or that nobody answers counts for none.
+                let mut seen = self.disturbances.clone();
+                seen.mark_unchanged();
+                let outcome = self.look_again().await;
+                if let Err(BucketError::Link(_)) = outcome {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                self.disturbances = seen;
+                // Another error is asked for again too, and not at once.
+                self.look_later();
+                if let Err(error) = outcome {
+                    return Some(Err(error));
                 }
                 continue;
             }
@@ -231,7 +234,6 @@ impl Watch {
 
     /// Everything that can be asked for.
     async fn look_again(&mut self) -> Result<(), BucketError> {
-        self.look_later();
         if self.is_listable {
             let stored = self.bucket.stored(&self.pattern, true).await?;
             self.read = stored

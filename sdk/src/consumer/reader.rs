@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_nats::StatusCode;
 use bulla_identity::{SubjectPattern, reserved};
+use bulla_process::SingleFlight;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -48,8 +49,18 @@ impl Stored {
 #[derive(Debug)]
 pub struct StreamReader {
     consumer: Consumer,
-    /// Looks at the settings; who asks while they are due to be looked at waits for it.
-    looker: Mutex<Consumer>,
+    /// Looks at the settings. Locked for long only by a task of its own.
+    looker: Arc<Mutex<Consumer>>,
+    /// Who asks while they are due to be looked at waits for it, and for nobody who
+    /// asked before.
+    looks: SingleFlight<(), Result<Retained, ConsumeError>>,
+}
+
+/// Whether a stream keeps what was taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retained {
+    Yes,
+    No,
 }
 
 impl StreamReader {
@@ -60,7 +71,8 @@ impl StreamReader {
     ) -> Result<Self, ConsumeError> {
         let reader = Self {
             consumer: Consumer::bind(shared, stream, consumer).await?,
-            looker: Mutex::new(Consumer::bind(shared, stream, consumer).await?),
+            looker: Arc::new(Mutex::new(Consumer::bind(shared, stream, consumer).await?)),
+            looks: SingleFlight::default(),
         };
         reader.look().await?;
         // Nobody answers for a stream that was made without direct gets.
@@ -171,22 +183,29 @@ impl StreamReader {
 
     /// As a consumer does: what is read stands on the stream's settings.
     async fn look(&self) -> Result<(), ConsumeError> {
-        let mut looker = self.looker.lock().await;
-        if looker.disturbances.has_changed().unwrap_or(true) || Instant::now() >= looker.look_at {
-            // What comes during the look asks for another, and a look that fails or is
-            // given up counts for none.
-            let mut seen = looker.disturbances.clone();
-            seen.mark_unchanged();
-            looker.look().await?;
-            looker.disturbances = seen;
-        }
-        // What other retentions held is gone once it was taken.
-        if looker.is_claimed {
-            return Err(ConsumeError::NotReadable {
+        let retained = match self.looked() {
+            Some(retained) => retained,
+            None => {
+                let looker = Arc::clone(&self.looker);
+                let look = || async move { look(&mut *looker.lock().await).await };
+                let looked = self.looks.join((), look).await;
+                // It ends without a word only when the runtime does.
+                looked.unwrap_or(Err(LinkError::Disconnected.into()))?
+            }
+        };
+        match retained {
+            Retained::Yes => Ok(()),
+            // What other retentions held is gone once it was taken.
+            Retained::No => Err(ConsumeError::NotReadable {
                 stream: self.consumer.stream.clone(),
-            });
+            }),
         }
-        Ok(())
+    }
+
+    /// What the last look found, unless the next one is due or under way.
+    fn looked(&self) -> Option<Retained> {
+        let looker = self.looker.try_lock().ok()?;
+        (!is_due(&looker)).then(|| retained(&looker))
     }
 
     fn place(&self, answer: &async_nats::Message) -> Result<Place, ConsumeError> {
@@ -206,4 +225,28 @@ impl StreamReader {
             stream: self.consumer.stream.clone(),
         }
     }
+}
+
+fn is_due(looker: &Consumer) -> bool {
+    looker.disturbances.has_changed().unwrap_or(true) || Instant::now() >= looker.look_at
+}
+
+fn retained(looker: &Consumer) -> Retained {
+    match looker.is_claimed {
+        true => Retained::No,
+        false => Retained::Yes,
+    }
+}
+
+/// Looks, if nobody just did.
+async fn look(looker: &mut Consumer) -> Result<Retained, ConsumeError> {
+    if is_due(looker) {
+        // What comes during the look asks for another, and a look that fails or is
+        // given up counts for none.
+        let mut seen = looker.disturbances.clone();
+        seen.mark_unchanged();
+        looker.look().await?;
+        looker.disturbances = seen;
+    }
+    Ok(retained(looker))
 }

@@ -95,7 +95,7 @@ impl From<AppendError> for ServiceError {
 }
 
 /// Why nothing can be consumed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConsumeError {
     /// Not the name of a consumer.

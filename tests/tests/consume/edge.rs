@@ -1,12 +1,16 @@
 //! The edge on streams: each request appended once whichever node gets it, events read
 //! from where a client stopped, and quotas that nodes share.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use bulla_gateway::{Gateway, GatewayConfig, SealedBus};
 use bulla_identity::SubjectPattern;
 use bulla_keyring::SigningKey;
 use bulla_process::CancellationToken;
 use bulla_sdk::{Agreed, StreamReader};
-use bulla_tests::{access_token, gateway_file, key_set, now, serve_keys};
+use bulla_tests::{Cable, access_token, gateway_file, key_set, now, serve_keys};
 use bulla_token::TokenSigningKey;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -404,6 +408,32 @@ async fn a_stream_is_read_by_number_under_the_checks_of_a_consumer() {
     eventually(async || edge.policy().revision() == 2).await;
     let gone = reader.after(&everything, 0).await.unwrap_err();
     assert!(matches!(gone, ConsumeError::Denied { .. }), "{gone}");
+}
+
+/// After a lost connection the settings are looked at first. Who began that look and is
+/// not polled again keeps nobody from reading.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_keeps_nobody_from_a_stream() {
+    let bus = Bus::start(&format!("{POLICY}{EDGE}")).await;
+    let cable = Cable::to(bus.nats_url()).await;
+    let shop = bus.client("shop").await;
+    let edge = bus.client_behind(&cable, "edge").await;
+    let reader = edge.read_stream("ORDERS", "edge").await.unwrap();
+    let everything = SubjectPattern::parse(">").unwrap();
+    let stored = shop.append("orders.1.created", "clay").await.unwrap();
+    cable.cut();
+    assert!(reader.last(&everything).await.is_err());
+    cable.mend();
+    eventually(async || reader.last(&everything).await.is_ok()).await;
+
+    let mut idle = pin!(reader.after(&everything, 0));
+    let poll = poll_fn(|cx| Poll::Ready(idle.as_mut().poll(cx))).await;
+    assert!(poll.is_pending(), "it has nothing to ask");
+    let other = timeout(LIMIT, reader.after(&everything, 0)).await;
+    let other = other.expect("nobody is waited for").unwrap().unwrap();
+    assert_eq!(other.sequence(), stored.sequence());
+    let idle = timeout(LIMIT, idle).await.unwrap().unwrap().unwrap();
+    assert_eq!(idle.sequence(), stored.sequence());
 }
 
 #[tokio::test]

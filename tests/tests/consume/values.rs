@@ -199,6 +199,38 @@ async fn a_watch_misses_nothing_that_came_while_it_was_cut_off() {
     assert_eq!(entry.decode::<u8>().unwrap(), 3);
 }
 
+/// Whoever waits for other things too drops what he waits for at any moment, also while
+/// the bucket is being asked.
+///
+/// [ENV-133]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_dropped_while_it_asks_misses_nothing() {
+    let bus = Bus::start(VALUES).await;
+    let cable = bulla_tests::Cable::to(bus.nats_url()).await;
+    let clerk = bus.client_behind(&cable, "clerk").await;
+    let shop = bus.client("shop").await;
+    let carts = shop.bucket("carts").unwrap();
+    let mut watch = clerk.bucket("carts").unwrap().watch(">").await.unwrap();
+    carts.put("eu.17", &1).await.unwrap();
+    changed(&mut watch).await.unwrap();
+    cable.cut();
+    let last = carts.put("eu.17", &2).await.unwrap();
+    cable.mend();
+    let mut given = None;
+    for _ in 0..2_000 {
+        let impatient = timeout(Duration::from_millis(1), watch.next()).await;
+        given = impatient.ok();
+        if given.is_some() {
+            break;
+        }
+    }
+    let entry = match given {
+        Some(given) => given.unwrap().unwrap(),
+        None => changed(&mut watch).await.unwrap(),
+    };
+    assert_eq!(entry.revision(), last);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_with_the_right_to_read() {
     let bus = Bus::start(VALUES).await;
