@@ -412,7 +412,8 @@ async fn a_stream_is_read_by_number_under_the_checks_of_a_consumer() {
 
 /// After a lost connection the settings are looked at first. Who began that look and is
 /// not polled again keeps nobody from reading.
-#[tokio::test(flavor = "multi_thread")]
+// On one thread, so that nothing else runs during the one poll.
+#[tokio::test]
 async fn a_slow_reader_keeps_nobody_from_a_stream() {
     let bus = Bus::start(&format!("{POLICY}{EDGE}")).await;
     let cable = Cable::to(bus.nats_url()).await;
