@@ -53,14 +53,7 @@ pub struct StreamReader {
     looker: Arc<Mutex<Consumer>>,
     /// Who asks while they are due to be looked at waits for it, and for nobody who
     /// asked before.
-    looks: SingleFlight<(), Result<Retained, ConsumeError>>,
-}
-
-/// Whether a stream keeps what was taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Retained {
-    Yes,
-    No,
+    looks: SingleFlight<(), Result<(), ConsumeError>>,
 }
 
 impl StreamReader {
@@ -183,29 +176,31 @@ impl StreamReader {
 
     /// As a consumer does: what is read stands on the stream's settings.
     async fn look(&self) -> Result<(), ConsumeError> {
-        let retained = match self.looked() {
-            Some(retained) => retained,
-            None => {
-                let looker = Arc::clone(&self.looker);
-                let look = || async move { look(&mut *looker.lock().await).await };
-                let looked = self.looks.join((), look).await;
-                // It ends without a word only when the runtime does.
-                looked.unwrap_or(Err(LinkError::Disconnected.into()))?
+        let is_claimed = loop {
+            // Also after a look: it may have begun before what makes another one due.
+            if let Some(is_claimed) = self.looked() {
+                break is_claimed;
             }
+            let looker = Arc::clone(&self.looker);
+            let look = || async move { look(&mut *looker.lock().await).await };
+            let looked = self.looks.join((), look).await;
+            // It ends without a word only when the runtime does.
+            looked.unwrap_or(Err(LinkError::Disconnected.into()))?;
         };
-        match retained {
-            Retained::Yes => Ok(()),
-            // What other retentions held is gone once it was taken.
-            Retained::No => Err(ConsumeError::NotReadable {
+        // What other retentions held is gone once it was taken.
+        if is_claimed {
+            return Err(ConsumeError::NotReadable {
                 stream: self.consumer.stream.clone(),
-            }),
+            });
         }
+        Ok(())
     }
 
-    /// What the last look found, unless the next one is due or under way.
-    fn looked(&self) -> Option<Retained> {
+    /// Whether the last look found a stream that forgets what was taken; nothing if the
+    /// next look is due or under way.
+    fn looked(&self) -> Option<bool> {
         let looker = self.looker.try_lock().ok()?;
-        (!is_due(&looker)).then(|| retained(&looker))
+        (!is_due(&looker)).then_some(looker.is_claimed)
     }
 
     fn place(&self, answer: &async_nats::Message) -> Result<Place, ConsumeError> {
@@ -231,15 +226,8 @@ fn is_due(looker: &Consumer) -> bool {
     looker.disturbances.has_changed().unwrap_or(true) || Instant::now() >= looker.look_at
 }
 
-fn retained(looker: &Consumer) -> Retained {
-    match looker.is_claimed {
-        true => Retained::No,
-        false => Retained::Yes,
-    }
-}
-
 /// Looks, if nobody just did.
-async fn look(looker: &mut Consumer) -> Result<Retained, ConsumeError> {
+async fn look(looker: &mut Consumer) -> Result<(), ConsumeError> {
     if is_due(looker) {
         // What comes during the look asks for another, and a look that fails or is
         // given up counts for none.
@@ -248,5 +236,5 @@ async fn look(looker: &mut Consumer) -> Result<Retained, ConsumeError> {
         looker.look().await?;
         looker.disturbances = seen;
     }
-    Ok(retained(looker))
+    Ok(())
 }
