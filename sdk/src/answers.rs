@@ -22,7 +22,7 @@ use crate::process;
 use crate::refusal::chain;
 use crate::reply_keys::Side;
 use crate::shared::Shared;
-use crate::unlock::kem_of;
+use crate::unlock::suite_of;
 
 /// Application header that marks a reply as a service's own error.
 pub(crate) const ERROR_HEADER: &str = "bulla-error";
@@ -181,7 +181,7 @@ impl Replying {
         };
         let requirements = &self.to.requirements;
         if progress.next > 0
-            || kem_of(requirements).is_some()
+            || suite_of(requirements).is_some()
             || requirements.replies != Replies::Signed
             || !self.shared.is_crowded()
         {
@@ -270,7 +270,7 @@ impl Replying {
         is_final: bool,
     ) -> Result<(), SendError> {
         // The mark that closes too: who listens learns no more than the number.
-        if let Some(suite) = kem_of(&self.to.requirements) {
+        if let Some(suite) = suite_of(&self.to.requirements) {
             let vault = &self.shared.vault;
             let key = vault.key_for_reply(&self.to.requester, suite, letter.issued_at);
             letter.key = Some(key.await?);

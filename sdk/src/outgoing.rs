@@ -25,7 +25,7 @@ use crate::routes::Route;
 use crate::shared::Shared;
 use crate::telemetry;
 use crate::trial;
-use crate::unlock::kem_of;
+use crate::unlock::suite_of;
 use crate::user::User;
 
 /// How long a publish waits for room while there is no connection: none will come.
@@ -382,7 +382,7 @@ impl<'a> Outgoing<'a> {
             })?;
             letter.show(ancestry);
         }
-        if let Some(suite) = kem_of(&requirements) {
+        if let Some(suite) = suite_of(&requirements) {
             let last = route.last_key(verb);
             let key = shared
                 .vault
@@ -467,7 +467,7 @@ impl<'a> Outgoing<'a> {
             && (user.is_none() || self.limits.is_none())
         {
             let route = Arc::clone(route);
-            let suite = kem_of(&route.requirements);
+            let suite = suite_of(&route.requirements);
             let key = suite.and_then(|s| shared.vault.last_key(route.last_key(verb), s, now));
             if suite.is_none() || key.is_some() {
                 let requirements = preflight(shared, verb, &route, user.as_ref(), now)?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bulla_envelope::{ClaimsOf, MAX_PRIVATE_CLAIMS, PrivateClaims};
 use bulla_identity::{UnixMillis, WorkloadId};
+use bulla_keyring::{Cipher, CipherSuite, KemSuite};
 use bulla_policy::Workload;
 use bulla_token::TransactionToken;
 use serde::Deserialize;
@@ -23,7 +24,11 @@ use crate::process;
 use crate::unlock::{UnlockError, Unlocker};
 use crate::vault::EncryptError;
 
-use part::{Part, SUITE};
+use part::Part;
+
+/// How they are encrypted. By reference, the larger KEM costs a token nothing; and no
+/// subject's policy says which cipher their readers are to have.
+const SUITE: CipherSuite = CipherSuite::new(KemSuite::XWing, Cipher::ChaCha20Poly1305);
 
 /// The most sets of readers of one token.
 const MAX_PARTS: usize = 8;
@@ -184,7 +189,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use bulla_envelope::{Epoch, RecipientSet, Suite};
+    use bulla_envelope::{Epoch, RecipientSet};
     use bulla_keyring::DataKeyId;
     use data_encoding::BASE64URL_NOPAD;
 
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn a_part_is_read_as_it_was_written_and_nothing_else() {
         let sealed = PrivateClaims {
-            suite: Suite::XWing,
+            suite: CipherSuite::new(KemSuite::X25519, Cipher::Aes256Gcm),
             sender: WorkloadId::parse("spiffe://acme.example/edge").unwrap(),
             epoch: Epoch([1; 8]),
             data_key: DataKeyId([2; 32]),

@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     Unlock(#[from] UnlockError),
     #[error("it is encrypted in a weaker suite than the subject asks for")]
     WeakSuite,
+    #[error("it is encrypted with another cipher than the subject asks for")]
+    OtherCipher,
     #[error("its reply subject lies outside its sender's own inbox")]
     ForeignInbox,
     #[error("a frame of several messages, which a stream does not take")]
@@ -153,6 +155,7 @@ impl Refusal {
             Self::Open(e) => e.code(),
             Self::Unlock(e) => e.code(),
             Self::WeakSuite => "weak_suite",
+            Self::OtherCipher => "other_cipher",
             Self::ForeignInbox => "foreign_inbox",
             Self::Frame => "frame_unsupported",
             Self::User(e) => e.code(),

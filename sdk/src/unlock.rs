@@ -11,7 +11,7 @@ use bulla_envelope::{
     OpenedEnvelope, OpeningKey, SealedEnvelope, Suite, UnwrapError, VerifyError,
 };
 use bulla_identity::{TrustDomain, UnixMillis, reserved};
-use bulla_keyring::{DataKeyId, KemSuite};
+use bulla_keyring::{Cipher, CipherSuite, DataKeyId, KemSuite};
 use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
 use bulla_process::SingleFlight;
 use bytes::Bytes;
@@ -225,12 +225,7 @@ impl Unlocker {
         envelope: CheckedEnvelope,
         requirements: &Requirements,
     ) -> Result<Attempt, Refusal> {
-        if !envelope.suite().is_at_least(least_suite(requirements)) {
-            return Err(match envelope.suite() {
-                Suite::Signed => Refusal::Unprotected,
-                Suite::XWing | Suite::X25519 => Refusal::WeakSuite,
-            });
-        }
+        check_suite(envelope.suite(), requirements)?;
         if let Some(key) = envelope.data_key().and_then(|id| self.held(&id)) {
             return Ok(Attempt::Opened(envelope.decrypt(&key)?));
         }
@@ -364,18 +359,47 @@ impl Unlocker {
     }
 }
 
-/// The weakest suite that a subject's messages may have.
-fn least_suite(requirements: &Requirements) -> Suite {
-    kem_of(requirements).map_or(Suite::Signed, Suite::of_kem)
+/// Whether what came is protected as its subject demands (ENV-11).
+fn check_suite(suite: Suite, requirements: &Requirements) -> Result<(), Refusal> {
+    if !suite.is_at_least(kem_of(requirements)) {
+        return Err(match suite {
+            Suite::Signed => Refusal::Unprotected,
+            Suite::Encrypted(_) => Refusal::WeakSuite,
+        });
+    }
+    match (suite, cipher_of(requirements)) {
+        // What is encrypted though nobody asked is as good in one as in the other.
+        (Suite::Encrypted(suite), Some(cipher)) if suite.cipher != cipher => {
+            Err(Refusal::OtherCipher)
+        }
+        _ => Ok(()),
+    }
 }
 
-/// How messages on a subject are encrypted, if they are.
-pub(crate) fn kem_of(requirements: &Requirements) -> Option<KemSuite> {
+/// How this process encrypts messages on a subject, if they are encrypted.
+pub(crate) fn suite_of(requirements: &Requirements) -> Option<CipherSuite> {
+    let kem = kem_of(requirements)?;
+    let cipher = cipher_of(requirements).unwrap_or_else(Cipher::fastest_here);
+    Some(CipherSuite { kem, cipher })
+}
+
+/// The KEM of a subject's messages, if they are encrypted.
+fn kem_of(requirements: &Requirements) -> Option<KemSuite> {
     match requirements.protect {
         Protect::Open | Protect::Signed => None,
         Protect::Encrypted => Some(match requirements.suite {
             bulla_policy::Suite::XWing => KemSuite::XWing,
             bulla_policy::Suite::X25519 => KemSuite::X25519,
         }),
+    }
+}
+
+/// The one cipher of a subject's messages, if they are encrypted and it names one.
+fn cipher_of(requirements: &Requirements) -> Option<Cipher> {
+    kem_of(requirements)?;
+    match requirements.cipher {
+        bulla_policy::Cipher::Any => None,
+        bulla_policy::Cipher::ChaCha20Poly1305 => Some(Cipher::ChaCha20Poly1305),
+        bulla_policy::Cipher::Aes256Gcm => Some(Cipher::Aes256Gcm),
     }
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bulla_envelope::{
     DataKeyDraft, DataKeyError, Draft, Epoch, MAX_INLINE_WRAPS, MessageId, Recipient, RecipientSet,
-    SealingKey, Suite, VerifiedCredential,
+    SealingKey, VerifiedCredential,
 };
 use bulla_identity::{Subject, TrustDomain, UnixMillis, WorkloadId, reserved};
-use bulla_keyring::{KemPublic, KemSuite, KeyId};
+use bulla_keyring::{CipherSuite, KemPublic, KeyId};
 use bulla_policy::{LONGEST_MAX_AGE, Verb, Workload};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -115,8 +115,8 @@ impl Choice {
 pub(crate) struct Vault {
     maker: Arc<Maker>,
     stats: Stats,
-    by_set: Kept<(KemSuite, RecipientSet)>,
-    by_requester: Kept<(KemSuite, KeyId)>,
+    by_set: Kept<(CipherSuite, RecipientSet)>,
+    by_requester: Kept<(CipherSuite, KeyId)>,
 }
 
 /// What data keys are made of.
@@ -132,7 +132,7 @@ struct Maker {
 
 /// A data key to be made.
 struct Order {
-    suite: KemSuite,
+    suite: CipherSuite,
     domain: TrustDomain,
     recipients: Vec<(WorkloadId, KemPublic)>,
     at: UnixMillis,
@@ -228,7 +228,7 @@ impl Vault {
     pub(crate) fn last_key(
         &self,
         last: &LastKey,
-        suite: KemSuite,
+        suite: CipherSuite,
         now: UnixMillis,
     ) -> Option<Arc<KeyInUse>> {
         let (policy, records) = self.state();
@@ -237,7 +237,7 @@ impl Vault {
             choice.policy == policy
                 && choice.records == records
                 && now < choice.key.key.expires_at()
-                && choice.key.key.suite() == Suite::of_kem(suite)
+                && choice.key.key.suite() == suite
         });
         choice?.take(self.maker.share(), now)
     }
@@ -255,7 +255,7 @@ impl Vault {
         last: &LastKey,
         verb: Verb,
         subject: &Subject,
-        suite: KemSuite,
+        suite: CipherSuite,
         now: UnixMillis,
     ) -> Result<Arc<KeyInUse>, SendError> {
         if let Some(key) = self.last_key(last, suite, now) {
@@ -280,7 +280,7 @@ impl Vault {
     pub(crate) async fn key_for_readers(
         &self,
         readers: Vec<Workload>,
-        suite: KemSuite,
+        suite: CipherSuite,
         now: UnixMillis,
     ) -> Result<Option<Arc<KeyInUse>>, EncryptError> {
         let Some((key, _)) = Box::pin(self.key_to(readers, suite, 1, now)).await? else {
@@ -297,7 +297,7 @@ impl Vault {
         &self,
         verb: Verb,
         subject: &Subject,
-        suite: KemSuite,
+        suite: CipherSuite,
         now: UnixMillis,
     ) -> Result<(Arc<KeyInUse>, u64), EncryptError> {
         let policy = self.maker.control.policy();
@@ -315,7 +315,7 @@ impl Vault {
     async fn key_to(
         &self,
         workloads: Vec<Workload>,
-        suite: KemSuite,
+        suite: CipherSuite,
         uses: u64,
         now: UnixMillis,
     ) -> Result<Option<(Arc<KeyInUse>, u64)>, EncryptError> {
@@ -332,12 +332,12 @@ impl Vault {
         if records.is_empty() {
             return Ok(None);
         }
-        let set = RecipientSet::of(records.iter().map(|record| record.key(suite).id()));
+        let set = RecipientSet::of(records.iter().map(|record| record.key(suite.kem).id()));
         let recipients: Vec<(WorkloadId, KemPublic)> = records
             .iter()
             .map(|record| {
                 let workload = record.claimed_workload().clone();
-                (workload, record.key(suite).clone())
+                (workload, record.key(suite.kem).clone())
             })
             .collect();
         let domain = policy.policy().trust_domain().clone();
@@ -361,13 +361,13 @@ impl Vault {
     pub(crate) async fn key_for_reply(
         &self,
         requester: &VerifiedCredential,
-        suite: KemSuite,
+        suite: CipherSuite,
         now: UnixMillis,
     ) -> Result<Arc<KeyInUse>, SendError> {
         let keys = requester
             .process_keys()
             .ok_or(EncryptError::RequesterWithoutKey)?;
-        let recipients = vec![(requester.workload().clone(), keys.kem(suite).clone())];
+        let recipients = vec![(requester.workload().clone(), keys.kem(suite.kem).clone())];
         let domain = self.maker.control.policy().policy().trust_domain().clone();
         let made = self.by_requester.get(
             (suite, requester.id()),
@@ -399,7 +399,7 @@ impl Maker {
         let (is_for_reply, count) = (order.is_for_reply, order.recipients.len());
         let make = move || {
             let draft = DataKeyDraft {
-                kem: order.suite,
+                suite: order.suite,
                 trust_domain: &order.domain,
                 sender: &workload,
                 epoch,

@@ -115,9 +115,13 @@ def judge_envelope(vectors, vector, given, stage):
     stage[0] = "check"
     envelope.check(opened, given)
     stage[0] = "suite"
-    strength = {"signed": 0, "x25519": 1, "xwing": 2}
-    if strength[envelope.SUITES[opened.header[0]]] < strength[given.get("suite", "signed")]:
+    used = opened.header[0]
+    strength = {None: 0, kem.X25519: 1, kem.XWING: 2}
+    asked = kem.SUITES.get(given.get("suite"))
+    if strength[kem.KEM_OF.get(used)] < strength[asked]:
         raise Refused("weak_suite")
+    if used and "cipher" in given and kem.CIPHER_OF[used] != kem.CIPHERS[given["cipher"]]:
+        raise Refused("other_cipher")
     if opened.encrypted:
         wraps = opened.header.get(25)
         if wraps is None and "record" in given:

@@ -12,8 +12,8 @@ use bulla_envelope::{
 };
 use bulla_identity::{NkeyKind, Subject, UnixMillis, WorkloadId, reserved};
 use bulla_keyring::{
-    Anchors, AuthorityRole, AuthoritySeed, CertificateAuthorities, ExchangeSecret, KemSecret,
-    KemSuite, MacKey, NkeySeed, SigningKey, Tag,
+    Anchors, AuthorityRole, AuthoritySeed, CertificateAuthorities, Cipher, CipherSuite,
+    ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed, SigningKey, Tag,
 };
 use bulla_sdk::broker_protocol::{Challenge, Issued};
 use bytes::Bytes;
@@ -264,7 +264,7 @@ impl Forger {
         let (sender, recipient_id) = (self.credential.claimed_workload(), bus.workload(recipient));
         let kem = KemSuite::XWing;
         let draft = DataKeyDraft {
-            kem,
+            suite: CipherSuite::new(kem, Cipher::ChaCha20Poly1305),
             trust_domain: bus.policy().trust_domain(),
             sender,
             epoch: self.sealer.epoch(),

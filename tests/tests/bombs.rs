@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bulla_envelope::{DataKeyDraft, Draft, Encryption, MessageId, Recipient, SealingKey};
 use bulla_identity::{Subject, reserved};
-use bulla_keyring::KemSuite;
+use bulla_keyring::{Cipher, CipherSuite, KemSuite};
 use bulla_sdk::{Client, Message, ServiceError};
 use bulla_tests::{Bus, Dissected, Forger, bin, now};
 use bytes::Bytes;
@@ -278,7 +278,7 @@ async fn attack_18_a_key_that_is_wrapped_ten_thousand_times_is_refused() {
         ("none", Some(wraps(0, 0)), "wraps_order"),
     ] {
         let draft = DataKeyDraft {
-            kem: KemSuite::X25519,
+            suite: CipherSuite::new(KemSuite::X25519, Cipher::ChaCha20Poly1305),
             trust_domain: bus.policy().trust_domain(),
             sender: &sender,
             epoch: mallory.sealer().epoch(),

@@ -23,7 +23,7 @@ use bulla_envelope::{
     SealingKey, Suite,
 };
 use bulla_identity::{NkeyKind, Subject, UnixMillis, reserved};
-use bulla_keyring::{DataKey, DataKeyId, KemSuite, NkeySeed, Tag};
+use bulla_keyring::{Cipher, CipherSuite, DataKey, DataKeyId, KemSuite, NkeySeed, Tag};
 use bulla_sdk::{Client, EncryptError, Message, PublishError, SendError, ServiceError};
 use bulla_tests::{Bus, Cable, Dissected, Forger, bin, now, uint};
 use data_encoding::HEXLOWER;
@@ -137,7 +137,12 @@ async fn behind(bus: &Bus, workload: &str) -> (Cable, Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_body_is_seen_by_nats_server() {
-    for suite in ["", "suite = \"x25519\""] {
+    for suite in [
+        "",
+        "suite = \"x25519\"",
+        "cipher = \"chacha20-poly1305\"",
+        "cipher = \"aes-256-gcm\"",
+    ] {
         let bus = Bus::start(&policy(suite, &["back"])).await;
         let ((front_cable, front), (back_cable, back)) =
             (behind(&bus, "front").await, behind(&bus, "back").await);
@@ -209,7 +214,8 @@ async fn without_a_recipients_key_nothing_is_sent() {
         SECRET
     );
     let seen = captured(&mut tap).await;
-    assert_eq!(seen.suite, Suite::XWing);
+    let suite = CipherSuite::new(KemSuite::XWing, Cipher::fastest_here());
+    assert_eq!(seen.suite, Suite::Encrypted(suite));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -529,6 +535,9 @@ expires = {date}
     assert!(!matches!(read, Ok(Some(_))), "{read:?}");
 }
 
+const XWING: CipherSuite = CipherSuite::new(KemSuite::XWing, Cipher::ChaCha20Poly1305);
+const X25519: CipherSuite = CipherSuite::new(KemSuite::X25519, Cipher::ChaCha20Poly1305);
+
 /// What an attacker encrypts by himself.
 struct Encrypter {
     forger: Forger,
@@ -536,20 +545,20 @@ struct Encrypter {
 }
 
 impl Encrypter {
-    async fn to_back(bus: &Bus, kem: KemSuite) -> Self {
-        Self::from(bus, "front", kem).await
+    async fn to_back(bus: &Bus, suite: CipherSuite) -> Self {
+        Self::from(bus, "front", suite).await
     }
 
-    async fn from(bus: &Bus, sender: &str, kem: KemSuite) -> Self {
-        Self::of(bus, Forger::genuine(bus, sender).await, kem, [7; 32])
+    async fn from(bus: &Bus, sender: &str, suite: CipherSuite) -> Self {
+        Self::of(bus, Forger::genuine(bus, sender).await, suite, [7; 32])
     }
 
-    fn of(bus: &Bus, forger: Forger, kem: KemSuite, key: [u8; 32]) -> Self {
+    fn of(bus: &Bus, forger: Forger, suite: CipherSuite, key: [u8; 32]) -> Self {
         let front = forger.credential().claimed_workload().clone();
         let back = bus.workload("back");
-        let secret = bus.seed("back").kem_secret(kem, 1, &back);
+        let secret = bus.seed("back").kem_secret(suite.kem, 1, &back);
         let draft = DataKeyDraft {
-            kem,
+            suite,
             trust_domain: bus.policy().trust_domain(),
             sender: &front,
             epoch: forger.sealer().epoch(),
@@ -620,9 +629,11 @@ impl Encrypter {
             &until,
         ]
         .concat();
-        let wrapped = kem
-            .public()
-            .wrap(&info, &DataKey::from_random(&secret), &[8; 64]);
+        let wrapped = kem.public().wrap(
+            &info,
+            &DataKey::from_random(Cipher::ChaCha20Poly1305, &secret),
+            &[8; 64],
+        );
         [
             &[0x92][..],
             &until,
@@ -667,7 +678,7 @@ async fn attack_06_what_is_not_or_weaker_encrypted_is_refused() {
     let raw = bus.raw_client("front").await;
     let send = async |bytes| raw.publish("secret.told", bytes).await.unwrap();
 
-    let weak = Encrypter::to_back(&bus, KemSuite::X25519).await;
+    let weak = Encrypter::to_back(&bus, X25519).await;
     send(weak.seal(b"\xa1x", true)).await;
     eventually(|| back.stats().refused_for("weak_suite") == 1).await;
 
@@ -682,12 +693,55 @@ async fn attack_06_what_is_not_or_weaker_encrypted_is_refused() {
     send(clear.bytes).await;
     eventually(|| back.stats().refused_for("not_encrypted") == 1).await;
 
-    let strong = Encrypter::to_back(&bus, KemSuite::XWing).await;
+    let strong = Encrypter::to_back(&bus, XWING).await;
     send(strong.seal(b"\xa1x", false)).await;
     eventually(|| back.stats().refused_for("no_data_key_record") == 1).await;
     assert_eq!(ran.load(Ordering::SeqCst), 0);
     send(strong.seal(b"\xa1x", true)).await;
     eventually(|| ran.load(Ordering::SeqCst) == 1).await;
+}
+
+/// ENV-11: what the policy says of the cipher, senders do, and receivers ask for. A body
+/// in the other one is refused, though its sender may send and its readers could read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cipher_is_the_policys_to_choose() {
+    let fastest = Cipher::fastest_here();
+    let [chacha, aes] = Cipher::ALL;
+    for (says, sent, refused) in [
+        ("", fastest, None),
+        ("cipher = \"any\"", fastest, None),
+        ("cipher = \"chacha20-poly1305\"", chacha, Some(aes)),
+        ("cipher = \"aes-256-gcm\"", aes, Some(chacha)),
+    ] {
+        let bus = Bus::start(&policy(says, &["back"])).await;
+        let (front, back) = (bus.client("front").await, bus.client("back").await);
+        let mut told = back.subscribe("secret.told").await.unwrap();
+        let mut tap = bus.tap("secret.told").await;
+        front.publish("secret.told", "from the SDK").await.unwrap();
+        let heard = told.next().await.unwrap();
+        assert_eq!(heard.decode::<String>().unwrap(), "from the SDK");
+        let seen = captured(&mut tap).await;
+        let suite = |cipher| CipherSuite::new(KemSuite::XWing, cipher);
+        assert_eq!(seen.suite, Suite::Encrypted(suite(sent)), "{says}");
+
+        let raw = bus.raw_client("front").await;
+        let mut refusals = 0;
+        for cipher in Cipher::ALL {
+            let by_hand = Encrypter::to_back(&bus, suite(cipher)).await;
+            let sealed = by_hand.seal(b"\xa7by hand", true);
+            raw.publish("secret.told", sealed).await.unwrap();
+            raw.flush().await.unwrap();
+            front.publish("secret.told", "after it").await.unwrap();
+            let mut heard = async || told.next().await.unwrap().decode::<String>().unwrap();
+            if refused != Some(cipher) {
+                assert_eq!(heard().await, "by hand", "{says}");
+            }
+            assert_eq!(heard().await, "after it", "{says}");
+            refusals += u64::from(refused == Some(cipher));
+            let counted = back.stats().refused_for("other_cipher");
+            assert_eq!(counted, refusals, "{says}, {cipher}");
+        }
+    }
 }
 
 /// Attack 28: whoever writes the control stream cannot put a key of his own in a
@@ -756,7 +810,7 @@ async fn a_new_version_of_a_workloads_key_costs_no_message() {
         .await
         .unwrap();
     // Encrypted to version 1, read by a process that has version 2.
-    let to_first = Encrypter::to_back(&bus, KemSuite::XWing).await;
+    let to_first = Encrypter::to_back(&bus, XWING).await;
     let options = bus.connect_options("back").kem_version(2);
     let second = Client::connect(options).await.unwrap();
     let mut told = second.subscribe("secret.told").await.unwrap();
@@ -806,7 +860,7 @@ async fn attack_28_naming_a_foreign_data_key_blocks_nobody() {
     };
     let reader = bus.client("back").await;
     let mut told = reader.subscribe("secret.told").await.unwrap();
-    let thief = Encrypter::from(&bus, "late", KemSuite::XWing).await;
+    let thief = Encrypter::from(&bus, "late", XWING).await;
     let mut named = Dissected::of(&thief.seal(b"\xa1x", false));
     named.set(23, bin(key.as_bytes()));
     let raw = bus.raw_client("late").await;
@@ -828,12 +882,12 @@ async fn attack_28_naming_a_foreign_data_key_blocks_nobody() {
 async fn attack_28_a_substituted_record_of_a_data_key_opens_nothing() {
     let bus = Bus::start(&policy("", &["back", "late"])).await;
     let (_back, _late) = (bus.client("back").await, bus.client("late").await);
-    let front = Encrypter::to_back(&bus, KemSuite::XWing).await;
-    let mallory = Encrypter::from(&bus, "late", KemSuite::XWing).await;
+    let front = Encrypter::to_back(&bus, XWING).await;
+    let mallory = Encrypter::from(&bus, "late", XWING).await;
     let place = front.place();
 
     // Another record of the same sender's, which is genuine in its own place.
-    let other = Encrypter::of(&bus, front.forger.twin(), KemSuite::XWing, [9; 32]);
+    let other = Encrypter::of(&bus, front.forger.twin(), XWING, [9; 32]);
     let elsewhere = other.record(&other.place());
     // Another key under this one's id, by who may sign for its sender: AEADs do not
     // commit to their keys, so two readers would read two texts.

@@ -62,18 +62,24 @@ on = ["echo.signed", "raw.echo"]
 protect = "encrypted"
 [subject."framed_encrypted"]
 protect = "encrypted"
+[subject."chacha20.*"]
+protect = "encrypted"
+cipher  = "chacha20-poly1305"
+[subject."framed_chacha20"]
+protect = "encrypted"
+cipher  = "chacha20-poly1305"
 
 [[allow]]
 id = "ping-hides"
 who = ["ping"]
 may = ["publish"]
-on = ["encrypted.*", "framed_encrypted"]
+on = ["encrypted.*", "framed_encrypted", "chacha20.*", "framed_chacha20"]
 
 [[allow]]
 id = "pong-reads"
 who = ["pong"]
 may = ["subscribe"]
-on = ["encrypted.*", "framed_encrypted"]
+on = ["encrypted.*", "framed_encrypted", "chacha20.*", "framed_chacha20"]
 
 [subject."echo.mac"]
 replay  = "window"
@@ -102,7 +108,7 @@ struct Scene {
 
 /// Events: the name of a row, the subject or what its subjects begin with, whether they
 /// are many, and how many bytes each has.
-const PUBSUB: [(&str, &str, bool, usize); 8] = [
+const PUBSUB: [(&str, &str, bool, usize); 10] = [
     ("pubsub.signed.64", "signed", true, 64),
     ("pubsub.signed.256", "signed", true, 256),
     ("pubsub.signed.1024", "signed", true, 1_024),
@@ -110,9 +116,16 @@ const PUBSUB: [(&str, &str, bool, usize); 8] = [
     ("pubsub.framed.1024", "framed", false, 1_024),
     ("pubsub.encrypted.256", "encrypted", true, 256),
     ("pubsub.encrypted.1024", "encrypted", true, 1_024),
+    ("pubsub.chacha20.1024", "chacha20", true, 1_024),
     (
         "pubsub.framed_encrypted.1024",
         "framed_encrypted",
+        false,
+        1_024,
+    ),
+    (
+        "pubsub.framed_chacha20.1024",
+        "framed_chacha20",
         false,
         1_024,
     ),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bulla_benches::{Report, Wanted};
 use bulla_envelope::{DataKeyDraft, Epoch, KeyReference, OpeningKey, Recipient, SealingKey};
 use bulla_identity::{TrustDomain, WorkloadId, WorkloadName};
-use bulla_keyring::{KemSecret, KemSuite};
+use bulla_keyring::{Cipher, CipherSuite, DataKey, KemSecret, KemSuite, NonceLanes};
 
 use crate::pair::{MINUTE, NOW, ROUNDS, each};
 
@@ -29,6 +29,46 @@ pub fn run(wanted: &Wanted, report: &mut Report) {
             report.add(name, "bytes", vec![readers.wrap().wraps().len() as f64]);
         }
     }
+    for cipher in Cipher::ALL {
+        for len in [64, 1_024] {
+            let (seal, open) = (
+                format!("cipher.seal.{cipher}.{len}"),
+                format!("cipher.open.{cipher}.{len}"),
+            );
+            if !wanted.wants(&seal) && !wanted.wants(&open) {
+                continue;
+            }
+            let rounds = (0..ROUNDS).map(|_| encrypt(cipher, len));
+            let (sealed, opened) = rounds.unzip();
+            report.add(seal, "ns", sealed);
+            report.add(open, "ns", opened);
+        }
+    }
+}
+
+/// Nanoseconds to encrypt so many bytes beside a header, and to decrypt them.
+fn encrypt(cipher: Cipher, len: usize) -> (f64, f64) {
+    const TIMES: usize = 4_096;
+    let key = DataKey::from_random(cipher, &[9; 32]);
+    let process = std::process::id();
+    let lane = NonceLanes::new(process).lane(process).unwrap();
+    let header = [7; 200];
+    let mut texts = vec![vec![0; len]; TIMES];
+    let start = Instant::now();
+    let sealed: Vec<_> = texts
+        .iter_mut()
+        .map(|text| {
+            let nonce = lane.take(process).unwrap();
+            let bytes = *nonce.as_bytes();
+            (bytes, key.seal_in_place(nonce, &[&header], text))
+        })
+        .collect();
+    let sealing = each(start, TIMES);
+    let start = Instant::now();
+    for (text, (nonce, tag)) in texts.iter_mut().zip(&sealed) {
+        key.open_in_place(nonce, &[&header], text, tag).unwrap();
+    }
+    (sealing, each(start, TIMES))
 }
 
 /// Who may read what one workload encrypts.
@@ -66,7 +106,7 @@ impl Readers {
             })
             .collect();
         let draft = DataKeyDraft {
-            kem: KemSuite::XWing,
+            suite: CipherSuite::new(KemSuite::XWing, Cipher::fastest_here()),
             trust_domain: &self.domain,
             sender: &self.sender,
             epoch: EPOCH,

@@ -9,7 +9,9 @@
 //! open.batch.N         decode, prove and check each of them, nothing remembered before
 //! open.cached_root     a message of a batch of 256 whose signature is verified already
 //! seal.frame.64, open.frame.64    64 messages in one envelope
-//! ….encrypted          the same, encrypted under a data key that both have
+//! ….encrypted          the same, encrypted under a data key that both have, with the
+//!                      faster cipher of this processor
+//! cipher.seal.CIPHER.N, cipher.open.CIPHER.N   N bytes and a header of 200, nothing else
 //! key.wrap.N, key.unwrap.N    making a data key for N workloads; having it from its wraps
 //! key.bytes.N          how long these wraps are
 //! chain.open.N         a request behind N proven hops: all of it, and the chain
@@ -19,7 +21,9 @@
 //! end to end, beside raw:
 //! pubsub.signed.N             N-byte events to 100 subjects in turn: one envelope each
 //! pubsub.framed.N             N-byte events to one subject: frames
-//! pubsub.encrypted.N, pubsub.framed_encrypted.N    the same, encrypted
+//! pubsub.encrypted.N, pubsub.framed_encrypted.N    the same, encrypted with the faster
+//!                             cipher of this processor, which is what `cipher = "any"` does
+//! pubsub.chacha20.N, pubsub.framed_chacha20.N      with ChaCha20-Poly1305
 //! pubsub.….cpu                processor time of publisher and subscriber for each message
 //! rr.signed.p50, rr.mac.p50   a request and its reply, one after the other
 //! rr.signed.64way             64 callers at once, requests a second

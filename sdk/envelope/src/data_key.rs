@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
 use bulla_keyring::{
-    BadCiphertext, DataKey, DataKeyId, KemKeyId, KemPublic, KemSecret, KemSuite, NONCE_LEN, Nonce,
-    NonceError, NonceLane, NonceLanes, TAG_LEN, Tag, WrapError, constant_time_eq, sha256,
+    BadCiphertext, CipherSuite, DataKey, DataKeyId, KemKeyId, KemPublic, KemSecret, NONCE_LEN,
+    Nonce, NonceError, NonceLane, NonceLanes, TAG_LEN, Tag, WrapError, constant_time_eq, sha256,
 };
 
 use crate::Epoch;
-use crate::format::Suite;
 use crate::limits::MAX_RECIPIENTS;
 use crate::reader::{EncodingError, Reader};
 use crate::writer;
@@ -65,8 +64,8 @@ pub struct Recipient<'a> {
 /// What a new data key is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct DataKeyDraft<'a> {
-    /// With which KEM it is wrapped.
-    pub kem: KemSuite,
+    /// With which KEM it is wrapped, and with which cipher it encrypts.
+    pub suite: CipherSuite,
     /// The trust domain.
     pub trust_domain: &'a TrustDomain,
     /// The workload that will seal under it.
@@ -120,7 +119,7 @@ impl DataKeyError {
 pub struct SealingKey {
     key: DataKey,
     id: DataKeyId,
-    suite: Suite,
+    suite: CipherSuite,
     epoch: Epoch,
     recipients: RecipientSet,
     recipient_count: usize,
@@ -156,10 +155,10 @@ impl SealingKey {
                 actual: sorted.len(),
             });
         }
-        if sorted.iter().any(|(_, r)| r.key.suite() != draft.kem) {
+        if sorted.iter().any(|(_, r)| r.key.suite() != draft.suite.kem) {
             return Err(DataKeyError::Suite);
         }
-        let key = DataKey::from_random(key);
+        let key = DataKey::from_random(draft.suite.cipher, key);
         let id = key.id(draft.sender, draft.epoch.as_bytes());
         let set = RecipientSet::of(sorted.iter().map(|(id, _)| *id));
         let mut wraps = Vec::with_capacity(16 + sorted.len() * (MAX_WRAP + 24));
@@ -167,7 +166,7 @@ impl SealingKey {
         writer::uint(&mut wraps, draft.expires_at.as_millis());
         writer::array(&mut wraps, u32::try_from(sorted.len()).unwrap_or(u32::MAX));
         let context = WrapContext {
-            suite: Suite::of_kem(draft.kem),
+            suite: draft.suite,
             trust_domain: draft.trust_domain,
             sender: draft.sender,
             epoch: draft.epoch,
@@ -203,7 +202,7 @@ impl SealingKey {
 
     /// The suite of envelopes under it.
     #[must_use]
-    pub const fn suite(&self) -> Suite {
+    pub const fn suite(&self) -> CipherSuite {
         self.suite
     }
 
@@ -274,7 +273,7 @@ impl fmt::Debug for SealingKey {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyReference {
     /// The suite.
-    pub suite: Suite,
+    pub suite: CipherSuite,
     /// The workload that sealed.
     pub sender: WorkloadId,
     /// The epoch of the process that sealed.
@@ -287,7 +286,7 @@ pub struct KeyReference {
 
 /// What every wrap of one data key is bound to.
 struct WrapContext<'a> {
-    suite: Suite,
+    suite: CipherSuite,
     trust_domain: &'a TrustDomain,
     sender: &'a WorkloadId,
     epoch: Epoch,
@@ -301,7 +300,7 @@ impl WrapContext<'_> {
         let mut info = Vec::with_capacity(512);
         info.extend_from_slice(Tag::Wrap.as_bytes());
         writer::array(&mut info, 9);
-        writer::uint(&mut info, self.suite.code());
+        writer::uint(&mut info, u64::from(self.suite.code()));
         writer::string(&mut info, self.trust_domain.as_str());
         writer::string(&mut info, self.sender.as_str());
         writer::bin(&mut info, self.epoch.as_bytes());
@@ -394,7 +393,7 @@ impl OpeningKey {
             return Err(UnwrapError::RecipientSet);
         }
         let (id, wrapped, secret) = ours.ok_or(UnwrapError::NotARecipient)?;
-        if reference.suite.kem() != Some(secret.public().suite()) {
+        if reference.suite.kem != secret.public().suite() {
             return Err(UnwrapError::NotARecipient);
         }
         let context = WrapContext {
@@ -405,7 +404,8 @@ impl OpeningKey {
             data_key: reference.data_key,
             recipients: reference.recipients,
         };
-        let key = secret.unwrap(&context.info(own, id, expires_at), wrapped)?;
+        let info = context.info(own, id, expires_at);
+        let key = secret.unwrap(reference.suite.cipher, &info, wrapped)?;
         let computed = key.id(&reference.sender, reference.epoch.as_bytes());
         if !constant_time_eq(&computed.0, &reference.data_key.0) {
             return Err(UnwrapError::WrongKey);

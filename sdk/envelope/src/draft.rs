@@ -216,7 +216,8 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn suite(&self) -> Suite {
-        self.data_key().map_or(Suite::Signed, SealingKey::suite)
+        let key = self.data_key();
+        key.map_or(Suite::Signed, |key| Suite::Encrypted(key.suite()))
     }
 
     pub(crate) fn inline_wraps(&self) -> Option<&'a [u8]> {

@@ -1,73 +1,52 @@
 //! The words of the wire format: version, suites, kinds, fields and which goes
 //! with which.
 
-use bulla_keyring::KemSuite;
+use bulla_keyring::{CipherSuite, KemSuite};
 
 /// The version of the envelope that this crate writes and reads.
 pub(crate) const VERSION: u8 = 1;
 /// How body and user token are protected (ENV-11).
-///
-/// The suite says with which KEM a data key was wrapped; the body is encrypted
-/// with ChaCha20-Poly1305 in both encrypting suites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suite {
     /// Signed, not encrypted.
     Signed,
-    /// Encrypted; data keys wrapped with X-Wing (X25519 and ML-KEM-768).
-    XWing,
-    /// Encrypted; data keys wrapped with X25519.
-    X25519,
+    /// Encrypted: with which KEM the data key is wrapped, and with which cipher the
+    /// body is encrypted under it.
+    Encrypted(CipherSuite),
 }
 
 impl Suite {
     pub(crate) const fn code(self) -> u64 {
         match self {
             Self::Signed => 0,
-            Self::XWing => 1,
-            Self::X25519 => 2,
+            Self::Encrypted(suite) => suite.code() as u64,
         }
     }
 
-    pub(crate) const fn from_code(code: u64) -> Option<Self> {
+    pub(crate) fn from_code(code: u64) -> Option<Self> {
         match code {
             0 => Some(Self::Signed),
-            1 => Some(Self::XWing),
-            2 => Some(Self::X25519),
-            _ => None,
+            _ => {
+                let suite = CipherSuite::from_code(u8::try_from(code).ok()?)?;
+                Some(Self::Encrypted(suite))
+            }
         }
     }
 
-    /// The KEM of an encrypting suite.
+    /// KEM and cipher of an encrypting suite.
     #[must_use]
-    pub const fn kem(self) -> Option<KemSuite> {
+    pub const fn ciphers(self) -> Option<CipherSuite> {
         match self {
             Self::Signed => None,
-            Self::XWing => Some(KemSuite::XWing),
-            Self::X25519 => Some(KemSuite::X25519),
+            Self::Encrypted(suite) => Some(suite),
         }
     }
 
-    /// The suite that wraps with this KEM.
+    /// Whether this protects at least as much as the suites with the KEM `minimum`, or as
+    /// no encryption. Ciphers protect as well as each other.
     #[must_use]
-    pub const fn of_kem(kem: KemSuite) -> Self {
-        match kem {
-            KemSuite::XWing => Self::XWing,
-            KemSuite::X25519 => Self::X25519,
-        }
-    }
-
-    /// Whether this protects at least as much as `minimum`.
-    #[must_use]
-    pub const fn is_at_least(self, minimum: Self) -> bool {
-        self.strength() >= minimum.strength()
-    }
-
-    const fn strength(self) -> u8 {
-        match self {
-            Self::Signed => 0,
-            Self::X25519 => 1,
-            Self::XWing => 2,
-        }
+    pub fn is_at_least(self, minimum: Option<KemSuite>) -> bool {
+        self.ciphers().map(|suite| suite.kem) >= minimum
     }
 
     /// The suite's name.
@@ -75,13 +54,12 @@ impl Suite {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Signed => "signed",
-            Self::XWing => "xwing",
-            Self::X25519 => "x25519",
+            Self::Encrypted(suite) => suite.as_str(),
         }
     }
 
     const fn is_encrypting(self) -> bool {
-        self.kem().is_some()
+        matches!(self, Self::Encrypted(_))
     }
 }
 
@@ -398,10 +376,10 @@ impl FieldSet {
     }
 
     /// Whether every rule holds; if not, [`FieldSet::check`] finds which one.
-    fn is_shape(self, kind: Kind, suite: Suite) -> bool {
+    fn is_shape(self, kind: Kind, is_encrypted: bool) -> bool {
         let shape = Shape::ALL.get(kind as usize);
         shape
-            .and_then(|of_kind| of_kind.get(suite as usize))
+            .and_then(|of_kind| of_kind.get(usize::from(is_encrypted)))
             .is_some_and(|shape| {
                 self.0 & shape.required == shape.required && self.0 & !shape.allowed == 0
             })
@@ -409,16 +387,17 @@ impl FieldSet {
 
     /// Checks that these fields make an envelope of that kind and suite.
     pub(crate) fn check(self, kind: Kind, suite: Suite) -> Result<(), ShapeError> {
-        match (kind, suite.is_encrypting()) {
+        let is_encrypted = suite.is_encrypting();
+        match (kind, is_encrypted) {
             // An error has nothing to hide, a wrapped key nothing else to say.
             (Kind::Error, true) | (Kind::KeyWrap, false) => {
                 return Err(ShapeError::SuiteOfKind { kind, suite });
             }
             _ => {}
         }
-        if !self.is_shape(kind, suite) {
+        if !self.is_shape(kind, is_encrypted) {
             for field in Field::ALL {
-                match (rule(kind, suite, field), self.contains(field)) {
+                match (rule(kind, is_encrypted, field), self.contains(field)) {
                     (Rule::Required, false) => return Err(ShapeError::Missing { field }),
                     (Rule::Forbidden, true) => return Err(ShapeError::Unexpected { field }),
                     _ => {}
@@ -443,8 +422,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// By kind and suite, in the order of their declarations.
-    const ALL: [[Self; 3]; 5] = [
+    /// By kind, in the order of their declaration, and whether it is encrypted.
+    const ALL: [[Self; 2]; 5] = [
         Self::of_kind(Kind::Event),
         Self::of_kind(Kind::Request),
         Self::of_kind(Kind::Reply),
@@ -452,19 +431,15 @@ impl Shape {
         Self::of_kind(Kind::KeyWrap),
     ];
 
-    const fn of_kind(kind: Kind) -> [Self; 3] {
-        [
-            Self::of(kind, Suite::Signed),
-            Self::of(kind, Suite::XWing),
-            Self::of(kind, Suite::X25519),
-        ]
+    const fn of_kind(kind: Kind) -> [Self; 2] {
+        [Self::of(kind, false), Self::of(kind, true)]
     }
 
-    const fn of(kind: Kind, suite: Suite) -> Self {
+    const fn of(kind: Kind, is_encrypted: bool) -> Self {
         let (mut required, mut allowed) = (0, 0);
         let mut fields: &[Field] = &Field::ALL;
         while let [field, rest @ ..] = fields {
-            match rule(kind, suite, *field) {
+            match rule(kind, is_encrypted, *field) {
                 Rule::Required => {
                     required |= field.bit();
                     allowed |= field.bit();
@@ -484,7 +459,8 @@ enum Rule {
     Forbidden,
 }
 
-const fn rule(kind: Kind, suite: Suite, field: Field) -> Rule {
+/// The table of ENV-10: all encrypting suites have the same fields.
+const fn rule(kind: Kind, is_encrypted: bool, field: Field) -> Rule {
     match field {
         Field::Suite
         | Field::Kind
@@ -521,20 +497,20 @@ const fn rule(kind: Kind, suite: Suite, field: Field) -> Rule {
             Kind::Event | Kind::Request | Kind::Reply | Kind::KeyWrap => Rule::Forbidden,
             Kind::Error => Rule::Required,
         },
-        Field::RecipientSet | Field::DataKeyId => match suite {
-            Suite::Signed => Rule::Forbidden,
-            Suite::XWing | Suite::X25519 => Rule::Required,
+        Field::RecipientSet | Field::DataKeyId => match is_encrypted {
+            false => Rule::Forbidden,
+            true => Rule::Required,
         },
-        Field::Nonce => match (suite, kind) {
-            (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
+        Field::Nonce => match (is_encrypted, kind) {
+            (false, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
             _ => Rule::Required,
         },
-        Field::Wraps => match (suite, kind) {
-            (Suite::Signed, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
+        Field::Wraps => match (is_encrypted, kind) {
+            (false, _) | (_, Kind::KeyWrap) => Rule::Forbidden,
             _ => Rule::Optional,
         },
-        Field::OriginalHash => match (suite, kind) {
-            (Suite::XWing | Suite::X25519, Kind::Event | Kind::Request) => Rule::Optional,
+        Field::OriginalHash => match (is_encrypted, kind) {
+            (true, Kind::Event | Kind::Request) => Rule::Optional,
             _ => Rule::Forbidden,
         },
     }
@@ -548,17 +524,21 @@ mod tests {
     #[test]
     fn shapes_are_what_the_rules_say() {
         for kind in Kind::ALL {
-            for suite in [Suite::Signed, Suite::XWing, Suite::X25519] {
+            for is_encrypted in [false, true] {
                 let least = Field::ALL
                     .into_iter()
-                    .filter(|field| matches!(rule(kind, suite, *field), Rule::Required));
+                    .filter(|field| matches!(rule(kind, is_encrypted, *field), Rule::Required));
                 let mut fields = FieldSet::default();
                 least.for_each(|field| fields.insert(field));
-                assert!(fields.is_shape(kind, suite));
+                assert!(fields.is_shape(kind, is_encrypted));
                 for field in Field::ALL {
                     let other = FieldSet(fields.0 ^ field.bit());
-                    let optional = matches!(rule(kind, suite, field), Rule::Optional);
-                    assert_eq!(other.is_shape(kind, suite), optional, "{kind:?} {field:?}");
+                    let optional = matches!(rule(kind, is_encrypted, field), Rule::Optional);
+                    assert_eq!(
+                        other.is_shape(kind, is_encrypted),
+                        optional,
+                        "{kind:?} {field:?}"
+                    );
                 }
             }
         }

@@ -254,7 +254,7 @@ impl AuthenticEnvelope {
         let Parts { header, bytes, .. } = &*self.envelope.0;
         let key = header.key(bytes)?;
         Some(KeyReference {
-            suite: header.suite,
+            suite: header.suite.ciphers()?,
             sender: self.sender.workload.clone(),
             epoch: header.epoch,
             data_key: key.data_key,
@@ -363,7 +363,7 @@ impl CheckedEnvelope {
         header.key(bytes).is_some_and(|key| {
             key.data_key == reference.data_key
                 && key.recipients == reference.recipients
-                && header.suite == reference.suite
+                && header.suite == Suite::Encrypted(reference.suite)
                 && header.epoch == reference.epoch
                 && self.authentic.sender.workload == reference.sender
         })

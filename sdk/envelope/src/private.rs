@@ -4,10 +4,9 @@
 use std::fmt;
 
 use bulla_identity::WorkloadId;
-use bulla_keyring::{DataKeyId, NONCE_LEN, NonceError, TAG_LEN, Tag};
+use bulla_keyring::{CipherSuite, DataKeyId, NONCE_LEN, NonceError, TAG_LEN, Tag};
 
 use crate::data_key::{KeyReference, OpeningKey, SealingKey};
-use crate::format::Suite;
 use crate::writer;
 use crate::{Epoch, OpenError, RecipientSet};
 
@@ -18,7 +17,7 @@ pub const MAX_PRIVATE_CLAIMS: usize = 4 * 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrivateClaims {
     /// The suite.
-    pub suite: Suite,
+    pub suite: CipherSuite,
     /// The workload that encrypted them.
     pub sender: WorkloadId,
     /// The epoch of its process.
@@ -118,7 +117,7 @@ impl PrivateClaims {
     fn additional_data(&self, of: ClaimsOf<'_>) -> Vec<u8> {
         let mut out = Tag::PrivateClaims.as_bytes().to_vec();
         writer::array(&mut out, 7);
-        writer::uint(&mut out, self.suite.code());
+        writer::uint(&mut out, u64::from(self.suite.code()));
         writer::string(&mut out, self.sender.as_str());
         writer::bin(&mut out, self.epoch.as_bytes());
         writer::bin(&mut out, &self.data_key.0);

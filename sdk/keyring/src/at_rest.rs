@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::data_key::{BadCiphertext, DataKey, TAG_LEN};
 use crate::nonce::{NONCE_LEN, Nonce};
-use crate::{NkeySeed, Tag, kdf};
+use crate::{Cipher, NkeySeed, Tag, kdf};
 
 /// Length of the random part before the ciphertext.
 const RANDOM_LEN: usize = 32;
@@ -65,7 +65,10 @@ impl NkeySeed {
 
     fn key_at_rest(&self, workload: &WorkloadId, random: &[u8; RANDOM_LEN]) -> DataKey {
         let info: [&[u8]; 2] = [random, workload.as_str().as_bytes()];
-        DataKey::new(kdf::hkdf_sha256(Tag::AtRest, self.seed_bytes(), &info))
+        DataKey::new(
+            Cipher::ChaCha20Poly1305,
+            kdf::hkdf_sha256(Tag::AtRest, self.seed_bytes(), &info),
+        )
     }
 }
 

@@ -26,7 +26,8 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use zeroize::Zeroizing;
 
 use crate::montgomery::{is_canonical, is_small_order};
-use crate::{DataKey, KemKeyId, KemSuite, Tag, sha256};
+use crate::seed_text::SecretBytes;
+use crate::{Cipher, DataKey, KemKeyId, KemSuite, Tag, sha256};
 
 /// Longest `info` of a wrap, in bytes. HPKE itself would take 64 KiB.
 pub const MAX_WRAP_INFO_LEN: usize = 16 * 1024;
@@ -275,7 +276,8 @@ impl KemSecret {
         &self.public
     }
 
-    /// Unwraps a data key that was wrapped to this key with the same `info`.
+    /// Unwraps a data key of that cipher that was wrapped to this key with the same `info`,
+    /// which names the cipher.
     ///
     /// # Errors
     /// [`WrapError`].
@@ -283,11 +285,18 @@ impl KemSecret {
     /// # Security
     /// Anybody can wrap to a public key: who did is for the envelope around it
     /// to prove, and the data key's id for the caller to recompute.
-    pub fn unwrap(&self, info: &[u8], wrapped: &[u8]) -> Result<DataKey, WrapError> {
-        match &self.key {
-            SecretKey::X25519(key) => open::<X25519HkdfSha256>(self.suite(), key, info, wrapped),
-            SecretKey::XWing(key) => open::<XWing>(self.suite(), key, info, wrapped),
-        }
+    pub fn unwrap(
+        &self,
+        cipher: Cipher,
+        info: &[u8],
+        wrapped: &[u8],
+    ) -> Result<DataKey, WrapError> {
+        let suite = self.suite();
+        let secret = match &self.key {
+            SecretKey::X25519(key) => open::<X25519HkdfSha256>(suite, key, info, wrapped),
+            SecretKey::XWing(key) => open::<XWing>(suite, key, info, wrapped),
+        };
+        secret.map(|secret| DataKey::new(cipher, secret))
     }
 }
 
@@ -338,7 +347,7 @@ fn open<K: Kem>(
     key: &K::PrivateKey,
     info: &[u8],
     wrapped: &[u8],
-) -> Result<DataKey, WrapError> {
+) -> Result<SecretBytes, WrapError> {
     check_info(info)?;
     let wrong_length = WrapError::Length {
         expected: suite.wrap_len(),
@@ -352,7 +361,7 @@ fn open<K: Kem>(
         .ok_or(wrong_length)?;
     let mut secret = Box::new(Zeroizing::new([0; 32]));
     open_into::<K>(key, enc, info, text, b"", secret.as_mut_slice())?;
-    Ok(DataKey::new(secret))
+    Ok(secret)
 }
 
 /// Opens `text` (ciphertext ‖ tag) into `plain`, which is 16 bytes shorter.

@@ -5,7 +5,7 @@ use bulla_identity::{NkeyKind, WorkloadId};
 use crate::NkeySeed;
 
 fn data_key() -> DataKey {
-    DataKey::from_random(&[7; 32])
+    DataKey::from_random(Cipher::Aes256Gcm, &[7; 32])
 }
 
 fn random(n: u8) -> [u8; 64] {
@@ -26,13 +26,13 @@ fn a_wrap_opens_for_its_key_and_context_only() {
             .wrap(b"info", &data_key(), &random(1))
             .unwrap();
         assert_eq!(wrapped.len(), suite.wrap_len());
-        assert!(secret.unwrap(b"info", &wrapped).unwrap() == data_key());
+        assert!(secret.unwrap(Cipher::Aes256Gcm, b"info", &wrapped).unwrap() == data_key());
         assert_eq!(
-            secret.unwrap(b"infa", &wrapped).err(),
+            secret.unwrap(Cipher::Aes256Gcm, b"infa", &wrapped).err(),
             Some(WrapError::DoesNotOpen)
         );
         assert_eq!(
-            other.unwrap(b"info", &wrapped).err(),
+            other.unwrap(Cipher::Aes256Gcm, b"info", &wrapped).err(),
             Some(WrapError::DoesNotOpen)
         );
     }
@@ -51,7 +51,7 @@ fn every_flipped_bit_and_length_fails() {
         for bit in (0..wrapped.len() * 8).step_by(step) {
             let mut flipped = wrapped.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let error = secret.unwrap(b"info", &flipped).err();
+            let error = secret.unwrap(Cipher::Aes256Gcm, b"info", &flipped).err();
             assert!(
                 matches!(
                     error,
@@ -64,7 +64,7 @@ fn every_flipped_bit_and_length_fails() {
             let mut cut = wrapped.clone();
             cut.resize(len, 0);
             assert_eq!(
-                secret.unwrap(b"info", &cut).err(),
+                secret.unwrap(Cipher::Aes256Gcm, b"info", &cut).err(),
                 Some(WrapError::Length {
                     expected: suite.wrap_len(),
                     actual: len
@@ -80,7 +80,7 @@ fn a_wrap_of_one_suite_is_none_of_the_other() {
     let x25519 = KemSecret::from_seed(KemSuite::X25519, &[1; 32]);
     let wrapped = x25519.public().wrap(b"", &data_key(), &random(1)).unwrap();
     assert!(matches!(
-        xwing.unwrap(b"", &wrapped).err(),
+        xwing.unwrap(Cipher::Aes256Gcm, b"", &wrapped).err(),
         Some(WrapError::Length { .. })
     ));
     assert_ne!(xwing.public().id(), x25519.public().id());
@@ -124,7 +124,7 @@ fn long_contexts_are_refused() {
             .public()
             .wrap(&longest, &data_key(), &random(1))
             .unwrap();
-        assert!(secret.unwrap(&longest, &wrapped).is_ok());
+        assert!(secret.unwrap(Cipher::Aes256Gcm, &longest, &wrapped).is_ok());
         let too_long = vec![1; MAX_WRAP_INFO_LEN + 1];
         let refused = Some(WrapError::InfoTooLong {
             limit: MAX_WRAP_INFO_LEN,
@@ -137,7 +137,10 @@ fn long_contexts_are_refused() {
                 .err(),
             refused
         );
-        assert_eq!(secret.unwrap(&too_long, &wrapped).err(), refused);
+        assert_eq!(
+            secret.unwrap(Cipher::Aes256Gcm, &too_long, &wrapped).err(),
+            refused
+        );
     }
 }
 
@@ -203,7 +206,7 @@ fn an_encapsulation_of_small_order_is_refused() {
             let mut weak = wrapped.clone();
             weak[at..at + 32].copy_from_slice(&u);
             assert_eq!(
-                secret.unwrap(b"", &weak).err(),
+                secret.unwrap(Cipher::Aes256Gcm, b"", &weak).err(),
                 Some(WrapError::UnsoundEncapsulation)
             );
         }

@@ -38,6 +38,7 @@ mod authority;
 mod certificate;
 mod certificate_names;
 mod certified_key;
+mod cipher_suite;
 mod curve;
 mod data_key;
 mod exchange;
@@ -65,6 +66,7 @@ pub use certificate::{
 };
 pub use certificate_names::CertificateNames;
 pub use certified_key::{CertifiedKey, CertifiedKeyError, SigningError};
+pub use cipher_suite::{Cipher, CipherSuite};
 pub use curve::{BoxError, CurveBox, CurveSeed};
 pub use data_key::{BadCiphertext, DataKey, TAG_LEN};
 pub use exchange::{BadMac, ExchangeError, ExchangePublic, ExchangeSecret, MacKey};

@@ -12,8 +12,8 @@ use std::os::unix::fs::FileExt as _;
 
 use bulla_identity::{NkeyKind, WorkloadId};
 use bulla_keyring::{
-    AuthorityRole, AuthoritySeed, CertifiedKey, CurveSeed, DataKey, ExchangeSecret, KemSecret,
-    KemSuite, NkeySeed, NonceLanes, SigningKey, Tag,
+    AuthorityRole, AuthoritySeed, CertifiedKey, Cipher, CurveSeed, DataKey, ExchangeSecret,
+    KemSecret, KemSuite, NkeySeed, NonceLanes, SigningKey, Tag,
 };
 use zeroize::Zeroizing;
 
@@ -192,26 +192,28 @@ fn dropped_keys_are_gone_from_the_heap() {
         let _ = mac.mac(&[b"leaf"]);
         key
     });
-    assert_wiped("DataKey", &seed, |seed| {
-        let key = DataKey::from_random(seed);
-        let nonce = NonceLanes::new(1).lane(1).unwrap().take(1).unwrap();
-        let _ = key.seal_in_place(nonce, &[b"header"], &mut [0; 100]);
-        key
-    });
+    for cipher in Cipher::ALL {
+        assert_wiped("DataKey", &seed, |seed| {
+            let key = DataKey::from_random(cipher, seed);
+            let nonce = NonceLanes::new(1).lane(1).unwrap().take(1).unwrap();
+            let _ = key.seal_in_place(nonce, &[b"header"], &mut [0; 100]);
+            key
+        });
+    }
     for suite in KemSuite::ALL {
         assert_wiped("KemSecret", &seed, |seed| {
             let key = KemSecret::from_seed(suite, seed);
-            let data = DataKey::from_random(&[5; 32]);
+            let data = DataKey::from_random(Cipher::Aes256Gcm, &[5; 32]);
             let wrapped = key.public().wrap(b"", &data, &[6; 64]).unwrap();
-            assert!(key.unwrap(b"", &wrapped).unwrap() == data);
+            assert!(key.unwrap(Cipher::Aes256Gcm, b"", &wrapped).unwrap() == data);
             key
         });
         assert_wiped("an unwrapped DataKey", &seed, |seed| {
             let kem = KemSecret::from_seed(suite, &[7; 32]);
-            let data = DataKey::from_random(seed);
+            let data = DataKey::from_random(Cipher::Aes256Gcm, seed);
             let wrapped = kem.public().wrap(b"", &data, &[6; 64]).unwrap();
             drop(data);
-            kem.unwrap(b"", &wrapped).unwrap()
+            kem.unwrap(Cipher::Aes256Gcm, b"", &wrapped).unwrap()
         });
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use streams::{named as named_consumer, streams};
 use crate::error::Sink;
 use crate::parse::{Parsed, RuleSpec, SubjectSpec};
 use crate::problem::Problem;
-use crate::requirements::{Protect, UserRule};
+use crate::requirements::{Cipher, Protect, UserRule};
 use crate::rule::About;
 use crate::trie::Trie;
 use crate::warning::Warning;
@@ -30,7 +30,8 @@ pub(crate) fn warnings(parsed: &Parsed) -> Vec<Warning> {
     out
 }
 
-/// Refuses demands on the user that contradict each other (POL-23, POL-24).
+/// Refuses demands that contradict each other: on the user (POL-23, POL-24), and for a
+/// cipher (POL-22).
 pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {
     let mut index = Trie::default();
     for (i, spec) in parsed.subjects.iter().enumerate() {
@@ -47,6 +48,23 @@ pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {
     };
 
     for (i, one) in parsed.subjects.iter().enumerate() {
+        if let Some(says) = named_cipher(one) {
+            for (_, other) in neighbours(one.pattern.tokens()) {
+                // Said once, where the later one stands.
+                if let Some(other_says) = named_cipher(other)
+                    && other_says != says
+                    && other.span.start < one.span.start
+                {
+                    let problem = Problem::CipherContradiction {
+                        one: other.pattern.to_string(),
+                        one_says: other_says,
+                        other: one.pattern.to_string(),
+                        other_says: says,
+                    };
+                    sink.report(&one.span, problem);
+                }
+            }
+        }
         if one.stated.protect == Some(Protect::Open)
             && matches!(
                 one.stated.user,
@@ -113,6 +131,11 @@ pub(crate) fn subjects(parsed: &Parsed, sink: &mut Sink<'_>) {
             }
         }
     }
+}
+
+/// The cipher that an entry asks for, if it is not any.
+fn named_cipher(spec: &SubjectSpec) -> Option<Cipher> {
+    spec.stated.cipher.filter(|cipher| *cipher != Cipher::Any)
 }
 
 /// Whether an entry says `open` and no other entry raises all of it.

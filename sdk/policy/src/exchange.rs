@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::parse::{Parsed, RuleSpec};
 use crate::requirements::{
-    Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, Protect, Replay, Replies, Requirements,
-    Suite, UserRule,
+    Audiences, Batch, Chain, Cipher, DEFAULT_MAX_AGE, Frames, Protect, Replay, Replies,
+    Requirements, Suite, UserRule,
 };
 use crate::rule::{Effect, Rule, Verb, VerbSet};
 
@@ -76,6 +76,7 @@ pub(crate) const REQUIREMENTS: Requirements = Requirements {
     user: UserRule::Optional,
     max_age: DEFAULT_MAX_AGE,
     suite: Suite::XWing,
+    cipher: Cipher::Any,
     open_token: false,
     frames: Frames::Off,
     batch: Batch::Shared,

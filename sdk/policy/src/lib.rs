@@ -114,8 +114,9 @@ pub use problem::{AttestProblem, BucketProblem, Problem, ReplayEntry};
 pub use question::{Allowed, Answer, Bearing, Considered, Denied, NotLiteral, Question, Tested};
 pub use record::{DecisionRecord, MAX_RECORDED_TEXT, RecordedUser, RuleUse, Verdict};
 pub use requirements::{
-    Audiences, Batch, Chain, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE, LONGEST_STREAM_MAX_AGE,
-    Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite, UserRule,
+    Audiences, Batch, Chain, Cipher, DEFAULT_MAX_AGE, Frames, LONGEST_MAX_AGE,
+    LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies, Requirements, SHORTEST_MAX_AGE, Suite,
+    UserRule,
 };
 pub use rule::{About, Effect, Rule, Verb};
 pub use schedule::Schedule;

@@ -5,7 +5,7 @@ use std::fmt;
 use bulla_identity::{IdentityError, NkeyError, PatternError};
 use bulla_keyring::AuthoritiesError;
 
-use crate::requirements::Replay;
+use crate::requirements::{Cipher, Replay};
 use crate::rule::Verb;
 use crate::source::Place;
 
@@ -311,6 +311,21 @@ pub enum Problem {
         one: String,
         /// The other's.
         other: String,
+    },
+
+    /// Two ciphers on one subject.
+    #[error(
+        "`{one}` says cipher = \"{one_says}\" and `{other}` says \"{other_says}\", and they share subjects"
+    )]
+    CipherContradiction {
+        /// One entry's pattern.
+        one: String,
+        /// Its cipher.
+        one_says: Cipher,
+        /// The other's pattern.
+        other: String,
+        /// Its cipher.
+        other_says: Cipher,
     },
 
     /// An audience where no user is.

@@ -117,6 +117,39 @@ impl fmt::Display for Suite {
     }
 }
 
+/// With which cipher bodies are encrypted.
+///
+/// Neither protects more than the other, so there is no order of them: two entries that
+/// name one each and share a subject contradict each other. It means something only
+/// where messages are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cipher {
+    /// Senders use what their processor does faster, receivers read both.
+    Any,
+    /// ChaCha20-Poly1305 alone.
+    ChaCha20Poly1305,
+    /// AES-256-GCM alone.
+    Aes256Gcm,
+}
+
+impl Cipher {
+    /// The word for it in a policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+            Self::Aes256Gcm => "aes-256-gcm",
+        }
+    }
+}
+
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Whether messages that wait at the same moment may share one NATS message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Frames {
@@ -308,6 +341,8 @@ pub struct Requirements {
     pub max_age: Duration,
     /// The KEM of encrypted messages; X-Wing unless an entry says otherwise.
     pub suite: Suite,
+    /// The cipher of encrypted messages; either one unless an entry says otherwise.
+    pub cipher: Cipher,
     /// Whether the user's token travels outside the encrypted part.
     pub open_token: bool,
     /// Whether messages may share a NATS message; `auto` unless an entry says
@@ -348,6 +383,7 @@ pub(crate) struct Stated {
     pub(crate) chain: Option<Chain>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) suite: Option<Suite>,
+    pub(crate) cipher: Option<Cipher>,
     pub(crate) open_token: Option<bool>,
     pub(crate) frames: Option<Frames>,
     pub(crate) batch: Option<Batch>,
@@ -366,6 +402,8 @@ impl Stated {
             chain: self.chain.max(other.chain),
             max_age: lesser(self.max_age, other.max_age),
             suite: self.suite.max(other.suite),
+            // Two different names of ciphers never meet: they are refused.
+            cipher: self.cipher.max(other.cipher),
             open_token: lesser(self.open_token, other.open_token),
             frames: self.frames.max(other.frames),
             batch: self.batch.max(other.batch),
@@ -387,6 +425,7 @@ impl Stated {
             chain: self.chain.unwrap_or(Chain::Reported),
             max_age: self.max_age.unwrap_or(DEFAULT_MAX_AGE),
             suite: self.suite.unwrap_or(Suite::XWing),
+            cipher: self.cipher.unwrap_or(Cipher::Any),
             open_token: self.open_token.unwrap_or(false),
             frames: self.frames.unwrap_or(Frames::Auto),
             batch: self.batch.unwrap_or(Batch::Shared),
@@ -417,6 +456,7 @@ mod tests {
             chain: Some(Chain::Reported),
             max_age: Some(Duration::from_secs(60)),
             suite: Some(Suite::X25519),
+            cipher: Some(Cipher::Aes256Gcm),
             open_token: Some(true),
             frames: Some(Frames::Off),
             batch: Some(Batch::Shared),
@@ -430,6 +470,7 @@ mod tests {
             chain: Some(Chain::Proven),
             max_age: Some(Duration::from_secs(5)),
             suite: Some(Suite::XWing),
+            cipher: Some(Cipher::Any),
             open_token: Some(false),
             frames: Some(Frames::Auto),
             batch: Some(Batch::PerSubject),
@@ -444,6 +485,7 @@ mod tests {
         assert_eq!(both.chain, Chain::Proven);
         assert_eq!(both.max_age, Duration::from_secs(5));
         assert_eq!(both.suite, Suite::XWing);
+        assert_eq!(both.cipher, Cipher::Aes256Gcm);
         assert!(!both.open_token);
         assert_eq!(both.frames, Frames::Off);
         assert_eq!(both.batch, Batch::PerSubject);

@@ -1,14 +1,10 @@
 //! Encrypted claims as a token writes them down.
 
-use bulla_envelope::{Epoch, MAX_PRIVATE_CLAIMS, PrivateClaims, RecipientSet, Suite};
+use bulla_envelope::{Epoch, MAX_PRIVATE_CLAIMS, PrivateClaims, RecipientSet};
 use bulla_identity::WorkloadId;
-use bulla_keyring::{DataKeyId, KemSuite};
+use bulla_keyring::{CipherSuite, DataKeyId};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
-
-/// With which KEM their keys are wrapped. By reference, the larger one costs a
-/// token nothing.
-pub(super) const SUITE: KemSuite = KemSuite::XWing;
 
 /// [`PrivateClaims`] as a token writes them down.
 #[derive(Serialize, Deserialize)]
@@ -27,7 +23,7 @@ impl Part {
     pub(super) fn of(sealed: &PrivateClaims) -> Self {
         let text = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
         Self {
-            suite: SUITE.code(),
+            suite: sealed.suite.code(),
             by: sealed.sender.as_str().to_owned(),
             epoch: text(sealed.epoch.as_bytes()),
             key: text(&sealed.data_key.0),
@@ -44,7 +40,7 @@ impl Part {
         }
         let ciphertext = BASE64URL_NOPAD.decode(self.claims.as_bytes()).ok()?;
         Some(PrivateClaims {
-            suite: Suite::of_kem(KemSuite::from_code(self.suite)?),
+            suite: CipherSuite::from_code(self.suite)?,
             sender: WorkloadId::parse(&self.by).ok()?,
             epoch: Epoch(bytes(&self.epoch)?),
             data_key: DataKeyId(bytes(&self.key)?),

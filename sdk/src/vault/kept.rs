@@ -98,7 +98,7 @@ mod tests {
 
     use bulla_envelope::{DataKeyDraft, Epoch, Recipient, SealingKey};
     use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
-    use bulla_keyring::{KemSecret, KemSuite};
+    use bulla_keyring::{Cipher, CipherSuite, KemSecret, KemSuite};
     use parking_lot::Mutex;
     use tokio::sync::Semaphore;
 
@@ -152,7 +152,7 @@ mod tests {
         let workload = WorkloadId::parse("spiffe://acme.example/orders").unwrap();
         let secret = KemSecret::from_seed(KemSuite::X25519, &[1; 32]);
         let draft = DataKeyDraft {
-            kem: KemSuite::X25519,
+            suite: CipherSuite::new(KemSuite::X25519, Cipher::Aes256Gcm),
             trust_domain: &domain,
             sender: &workload,
             epoch: Epoch([2; 8]),

@@ -9,7 +9,7 @@ use bulla_envelope::{
     Sealer, SealingKey, VerifiedRoots, wrapped_to,
 };
 use bulla_identity::{Subject, UnixMillis};
-use bulla_keyring::{DataKey, NonceLanes, Tag, sha256};
+use bulla_keyring::{Cipher, CipherSuite, DataKey, NonceLanes, Tag, sha256};
 use bytes::Bytes;
 
 use super::canonical;
@@ -177,7 +177,7 @@ impl Letter {
     fn new(messages: usize) -> Self {
         let secret = SHOP.secrets.first().expect("a key");
         let draft = DataKeyDraft {
-            kem: secret.suite(),
+            suite: CipherSuite::new(secret.suite(), Cipher::Aes256Gcm),
             trust_domain: &SHOP.domain,
             sender: SHOP.credential.workload(),
             epoch: Epoch([1; 8]),
@@ -237,7 +237,11 @@ impl Letter {
             .and_then(|lane| lane.take(PROCESS))
             .expect("the first nonce");
         let mut body = plaintext.to_vec();
-        let tag = DataKey::from_random(&DATA_KEY).seal_in_place(nonce, &[aad], &mut body);
+        let tag = DataKey::from_random(Cipher::Aes256Gcm, &DATA_KEY).seal_in_place(
+            nonce,
+            &[aad],
+            &mut body,
+        );
         body.extend_from_slice(&tag);
         let mut out = aad.to_vec();
         out.push(0xc0);

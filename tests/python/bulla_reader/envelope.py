@@ -26,13 +26,19 @@ MAX_ANCESTORS = 8
 MAX_ANCESTRY = 32 * 1024
 
 KINDS = {0: "event", 1: "request", 2: "reply", 3: "error", 4: "keywrap"}
-SUITES = {0: "signed", 1: "xwing", 2: "x25519"}
+SUITES = {
+    0: "signed",
+    1: "xwing",
+    2: "x25519",
+    3: "xwing-aes-256-gcm",
+    4: "x25519-aes-256-gcm",
+}
 KEYWRAP = 4
 ERRORS = {1: "refused", 2: "unavailable", 3: "failed", 4: "too_large", 5: "deadline"}
 
 # The table of ENV-10 for the fields that not everything requires: event, request,
 # reply, error, keywrap; r required, o optional, - refused, E required and e
-# optional in suites 1 and 2 and refused in suite 0.
+# optional in the other suites and refused in suite 0.
 TABLE = {
     9: "or---",
     10: "ooo--",

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import (
     X25519PrivateKey,
     X25519PublicKey,
 )
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import (
     AEAD,
     KDF,
@@ -39,6 +39,10 @@ HPKE = {
     X25519: Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305),
 }
 ENC = {XWING: 1120, X25519: 32}
+# ENV-11: what the suites of headers are made of.
+KEM_OF = {1: XWING, 2: X25519, 3: XWING, 4: X25519}
+CIPHER_OF = {1: ChaCha20Poly1305, 2: ChaCha20Poly1305, 3: AESGCM, 4: AESGCM}
+CIPHERS = {"chacha20-poly1305": ChaCha20Poly1305, "aes-256-gcm": AESGCM}
 MAX_RECIPIENTS = 512
 MAX_TOKEN = 16 * 1024
 
@@ -146,7 +150,7 @@ def unwrap(header, sender, wraps, trust_domain, keys):
         raise Refused("recipient_set_mismatch")
     for entry, wrapped in entries:
         for key in keys:
-            if key.id == entry and key.suite == header[0]:
+            if key.id == entry and key.suite == KEM_OF[header[0]]:
                 data_key = open_wrap(header, sender, expiry, trust_domain, key, wrapped)
                 check_id(header, sender, data_key)
                 return data_key, expiry
@@ -193,7 +197,7 @@ def decrypt(envelope, data_key, expiry, skew):
     if header[7] > expiry + skew:
         raise Refused("data_key_retired")
     try:
-        plaintext = ChaCha20Poly1305(data_key).decrypt(
+        plaintext = CIPHER_OF[header[0]](data_key).decrypt(
             header[24], envelope.body, envelope.until_header
         )
     except InvalidTag:

@@ -86,7 +86,9 @@ async fn attack_06_another_version_or_suite_is_refused() {
     for (suite, code) in [
         (1, "missing_field"),
         (2, "missing_field"),
-        (3, "unsupported_suite"),
+        (3, "missing_field"),
+        (4, "missing_field"),
+        (5, "unsupported_suite"),
         (255, "unsupported_suite"),
     ] {
         let mut other = own.clone();

@@ -1,6 +1,6 @@
 //! 7, 8 and 9 where bodies are encrypted: who can read is not who can write.
 
-use bulla_keyring::{DataKey, NonceLanes};
+use bulla_keyring::{Cipher, DataKey, NonceLanes};
 use bulla_tests::{Dissected, bin};
 
 use super::*;
@@ -116,7 +116,7 @@ fn encrypted_anew(mut envelope: Dissected, content: &[u8]) -> Dissected {
     envelope.set(NONCE, bin(nonce.as_bytes()));
     let aad = [&[0x95, envelope.version][..], &bin(&envelope.header())].concat();
     let mut body = [&[0x92, 0xc0][..], &bin(content)].concat();
-    let key = DataKey::from_random(&SECRET);
+    let key = DataKey::from_random(Cipher::ChaCha20Poly1305, &SECRET);
     let tag = key.seal_in_place(nonce, &[&aad], &mut body);
     body.extend(tag);
     envelope.body = body;

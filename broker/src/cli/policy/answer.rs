@@ -133,6 +133,7 @@ fn requirements_json(r: &Requirements, verb: Verb) -> Value {
         "user": r.user.as_str(),
         "max_age_ms": u64::try_from(r.max_age.as_millis()).unwrap_or(u64::MAX),
         "suite": r.suite.as_str(),
+        "cipher": r.cipher.as_str(),
         "open_token": r.open_token,
         "frames": r.frames.as_str(),
         "batch": r.batch.as_str(),

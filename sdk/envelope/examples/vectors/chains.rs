@@ -1,13 +1,12 @@
 //! ENV-80 to ENV-86: chains of calls.
 
 use bulla_envelope::Draft;
-use bulla_keyring::KemSuite;
 
 use super::file::{Chain, Vector, With, hex};
 use super::good::{as_answer, reply};
 use super::people::*;
 use super::raw::{Raw, array, array_head, bin, string, uint};
-use super::secrets::{data_key, encrypted_event, plaintext};
+use super::secrets::{X25519, data_key, encrypted_event, plaintext};
 
 const TOKEN: &[u8] = b"header.claims.signature";
 /// Limits that keep the scopes `a` and `b`, `a`, and `c`.
@@ -190,7 +189,7 @@ fn good() -> Vec<Vector> {
 
 /// The additional data begins with the head of the array: six elements.
 fn encrypted() -> Vector {
-    let mut raw = encrypted_event(KemSuite::X25519, "chain");
+    let mut raw = encrypted_event(X25519, "chain");
     raw.set(16, bin(&second().leaf()));
     let raw = raw
         .showing(&[second().as_ancestor(), first().as_ancestor()])

@@ -71,7 +71,7 @@ fn good() -> Vec<Vector> {
     };
     let error = Draft::error(&inbox, asked(), 0, report, NOW, at(LIFE));
     let reader = (workload("orders"), process_kem("orders", KemSuite::X25519));
-    let key = wrapped_for(&billing(), KemSuite::X25519, &[reader], "coded", KEY_LIFE);
+    let key = wrapped_for(&billing(), X25519, &[reader], "coded", KEY_LIFE);
     let mut secret = Draft::reply(&inbox, binding(), NOW, at(LIFE), b"42");
     secret.encryption = Some(encryption(&key));
     vec![

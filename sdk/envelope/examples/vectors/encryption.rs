@@ -1,7 +1,7 @@
 //! ENV-11, ENV-16, ENV-17, ENV-70 and ENV-76: encrypted envelopes.
 
 use bulla_envelope::{Draft, FrameMessage, ReplyBinding};
-use bulla_keyring::{KemSuite, sha256};
+use bulla_keyring::{Cipher, CipherSuite, KemSuite, sha256};
 
 use super::file::{Octets, Vector, With};
 use super::good::{as_answer, as_request, asked, error, plain_event, request};
@@ -9,7 +9,8 @@ use super::people::*;
 use super::raw::{Raw, array, bin, string, uint};
 use super::secrets::*;
 
-const X25519: KemSuite = KemSuite::X25519;
+const XWING: CipherSuite = CipherSuite::new(KemSuite::XWing, Cipher::ChaCha20Poly1305);
+const AES: CipherSuite = CipherSuite::new(KemSuite::X25519, Cipher::Aes256Gcm);
 
 fn accept(name: &str, rules: &[&str], about: &str, raw: &Raw) -> Vector {
     Vector::accept(name, "envelope", rules, about, &raw.bytes())
@@ -40,7 +41,7 @@ pub fn vectors() -> Vec<Vector> {
 
 fn good() -> Vec<Vector> {
     let mut out = Vec::new();
-    for suite in SUITES {
+    for suite in CipherSuite::ALL {
         out.push(
             accept(
                 &format!("encrypted-{suite}"),
@@ -139,8 +140,8 @@ fn good() -> Vec<Vector> {
 fn answers() -> Vec<Vector> {
     let mut out = Vec::new();
     let inbox = subject(INBOX);
-    for suite in SUITES {
-        let reader = (workload("orders"), process_kem("orders", suite));
+    for suite in CipherSuite::ALL {
+        let reader = (workload("orders"), process_kem("orders", suite.kem));
         let key = wrapped_for(&billing(), suite, &[reader], "reply", KEY_LIFE);
         let binding = ReplyBinding {
             request: asked(),
@@ -166,7 +167,7 @@ fn answers() -> Vec<Vector> {
     out
 }
 
-fn key_record(suite: KemSuite, name: &str) -> Raw {
+fn key_record(suite: CipherSuite, name: &str) -> Raw {
     let key = sealing_key(suite, &READERS, name);
     let to = subject(&key_subject(&hex_of(&key.id().0)));
     sealed(&Draft::key_wrap(&to, &key, NOW, at(KEY_LIFE)), "record")
@@ -183,7 +184,7 @@ fn key_subject(data_key_id: &str) -> String {
     )
 }
 
-fn without_wraps(suite: KemSuite, name: &str) -> Raw {
+fn without_wraps(suite: CipherSuite, name: &str) -> Raw {
     let to = subject(SUBJECT);
     let key = sealing_key(suite, &READERS, name);
     let mut draft = event(&to, b"the body");
@@ -197,7 +198,7 @@ fn without_wraps(suite: KemSuite, name: &str) -> Raw {
 /// ENV-76.
 fn records() -> Vec<Vector> {
     let mut out = Vec::new();
-    for suite in SUITES {
+    for suite in CipherSuite::ALL {
         let record = key_record(suite, "stored");
         let key = sealing_key(suite, &READERS, "stored");
         out.push(
@@ -300,19 +301,26 @@ fn suites() -> Vec<Vector> {
             with.reader = Some("billing".to_owned());
         }
     };
+    let alone = |cipher: &'static str| {
+        move |with: &mut With| {
+            with.suite = Some("x25519".to_owned());
+            with.cipher = Some(cipher.to_owned());
+            with.reader = Some("billing".to_owned());
+        }
+    };
     vec![
         accept(
             "xwing-where-xwing-is-asked",
             &["11"],
             "as strong as asked for",
-            &encrypted_event(KemSuite::XWing, "asked"),
+            &encrypted_event(XWING, "asked"),
         )
         .with(at_least("xwing")),
         accept(
             "xwing-where-x25519-is-asked",
             &["11"],
             "stronger than asked for",
-            &encrypted_event(KemSuite::XWing, "asked"),
+            &encrypted_event(XWING, "asked"),
         )
         .with(at_least("x25519")),
         refuse(
@@ -331,6 +339,44 @@ fn suites() -> Vec<Vector> {
             "suite/weak_suite",
         )
         .with(at_least("x25519")),
+        accept(
+            "aes-where-x25519-is-asked",
+            &["11"],
+            "the KEM that is asked for, with the other cipher",
+            &encrypted_event(AES, "asked"),
+        )
+        .with(at_least("x25519")),
+        refuse(
+            "x25519-with-aes-where-xwing-is-asked",
+            &["11"],
+            "the cipher makes no KEM stronger",
+            &encrypted_event(AES, "asked"),
+            "suite/weak_suite",
+        )
+        .with(at_least("xwing")),
+        accept(
+            "aes-where-aes-is-asked",
+            &["11"],
+            "the one cipher that the receiver takes",
+            &encrypted_event(AES, "asked"),
+        )
+        .with(alone("aes-256-gcm")),
+        refuse(
+            "chacha20-where-aes-is-asked",
+            &["11"],
+            "another cipher than the one that the receiver takes",
+            &encrypted_event(X25519, "asked"),
+            "suite/other_cipher",
+        )
+        .with(alone("aes-256-gcm")),
+        refuse(
+            "aes-where-chacha20-is-asked",
+            &["11"],
+            "another cipher than the one that the receiver takes",
+            &encrypted_event(AES, "asked"),
+            "suite/other_cipher",
+        )
+        .with(alone("chacha20-poly1305")),
     ]
 }
 
@@ -539,6 +585,29 @@ fn ciphertexts() -> Vec<Vector> {
         raw.body[at] ^= 1;
         out.push(open(name, about, raw, "bad_ciphertext"));
     }
+    let mut raw = encrypted_event(AES, "held");
+    raw.body[last] ^= 1;
+    out.push(open(
+        "ciphertext-tag-of-aes",
+        "one bit of the tag, signed again",
+        raw,
+        "bad_ciphertext",
+    ));
+    let raw = encrypted_event(AES, "held");
+    out.push(open(
+        "aes-says-aes-and-is-chacha20",
+        "the ciphertext is the other cipher's, under the same key",
+        raw.encrypted(&data_key("held"), &plaintext(Some(TOKEN), b"the body")),
+        "bad_ciphertext",
+    ));
+    let mut raw = encrypted_event(AES, "held");
+    raw.set(0, uint(2));
+    out.push(open(
+        "aes-says-chacha20",
+        "the suite was changed: the wraps are bound to the other one",
+        raw.encrypted(&data_key("held"), &plaintext(Some(TOKEN), b"the body")),
+        "wrap_does_not_open",
+    ));
     let mut raw = genuine();
     raw.body.pop();
     out.push(open(

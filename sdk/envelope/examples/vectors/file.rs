@@ -138,6 +138,9 @@ pub struct With {
     /// The weakest suite that the receiver accepts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suite: Option<String>,
+    /// The one cipher that the receiver accepts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<String>,
     /// Whose KEM keys unwrap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader: Option<String>,
@@ -200,6 +203,7 @@ impl With {
             not_before: this.not_before.or(other.not_before),
             request: this.request.or(other.request),
             suite: this.suite.or(other.suite),
+            cipher: this.cipher.or(other.cipher),
             reader: this.reader.or(other.reader),
             requester: this.requester.or(other.requester),
             chain: this.chain.or(other.chain),

@@ -7,7 +7,7 @@ use bulla_envelope::{
     CheckedEnvelope, Comparison, Credential, CredentialRequest, Expectation, Head, KemRecord,
     KeyReference, Kind, LeafHash, Limits, Mark, OpenedEnvelope, OpeningKey, PolicyCandidate,
     ReplayLimits, ReplayWindow, RequestExpectation, RevocationList, SealedEnvelope, SignedPolicy,
-    Suite, TrustBundle, VerifiedCredential, VerifiedRoots,
+    TrustBundle, VerifiedCredential, VerifiedRoots,
 };
 use bulla_identity::{Claims, Nkey, TrustDomain, UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{
@@ -111,12 +111,14 @@ fn open(
             ..expectation(with)
         })
         .map_err(|e| ("check", e.code()))?;
-    let least = match with.suite.as_deref() {
-        None => Suite::Signed,
-        Some(name) => Suite::of_kem(suite(name)),
-    };
+    let least = with.suite.as_deref().map(suite);
     if !checked.suite().is_at_least(least) {
         return Err(("suite", "weak_suite"));
+    }
+    if let (Some(used), Some(asked)) = (checked.suite().ciphers(), with.cipher.as_deref())
+        && used.cipher.as_str() != asked
+    {
+        return Err(("suite", "other_cipher"));
     }
     let encrypted = checked.kind() != Kind::KeyWrap;
     match checked.key_reference().filter(|_| encrypted) {

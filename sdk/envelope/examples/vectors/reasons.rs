@@ -204,6 +204,7 @@ const REASONS: &[(&str, &str)] = &[
     ("not_minimal", "a shorter encoding of a value exists"),
     ("not_recent", "the request is not from now"),
     ("not_utf8", "text that is not UTF-8"),
+    ("other_cipher", "another cipher than the receiver asks for"),
     (
         "outlives_credential",
         "it ends after its sender's credential",

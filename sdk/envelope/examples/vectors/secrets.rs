@@ -7,23 +7,22 @@ use bulla_envelope::{
 };
 use bulla_identity::WorkloadId;
 use bulla_keyring::{
-    DataKey, DataKeyId, ExchangeSecret, KemKeyId, KemSecret, KemSuite, MacKey, NonceLanes, Tag,
+    Cipher, CipherSuite, DataKey, DataKeyId, ExchangeSecret, KemKeyId, KemSecret, KemSuite, MacKey,
+    NonceLanes, Tag,
 };
 
 use super::file::{KemKey, Key, hex};
 use super::people::*;
 use super::raw::{Raw, array, bin, string, uint};
 
-pub const SUITES: [KemSuite; 2] = [KemSuite::XWing, KemSuite::X25519];
+pub const KEMS: [KemSuite; 2] = [KemSuite::XWing, KemSuite::X25519];
+/// What most vectors are encrypted with.
+pub const X25519: CipherSuite = CipherSuite::new(KemSuite::X25519, Cipher::ChaCha20Poly1305);
 /// The workloads that most data keys are wrapped to.
 pub const READERS: [&str; 2] = ["billing", "gateway"];
 /// When data keys expire.
 pub const KEY_LIFE: i64 = 600_000;
 const PROCESS: u32 = 1;
-
-pub fn suite_code(suite: KemSuite) -> u64 {
-    u64::from(suite.code())
-}
 
 /// A workload's key, derived from its nkey.
 pub fn kem(name: &str, suite: KemSuite) -> KemSecret {
@@ -76,7 +75,7 @@ pub fn exchange_keys() -> BTreeMap<String, Key> {
 
 pub fn kem_keys() -> Vec<KemKey> {
     let mut keys = Vec::new();
-    for suite in SUITES {
+    for suite in KEMS {
         for name in ["billing", "gateway", "mail"] {
             keys.push(KemKey {
                 reader: name.to_owned(),
@@ -133,21 +132,21 @@ fn derived(name: &str, suite: KemSuite) -> [u8; 32] {
 }
 
 /// A data key of `orders`; its bytes are [`data_key`]'s.
-pub fn sealing_key(suite: KemSuite, readers: &[&str], name: &str) -> SealingKey {
+pub fn sealing_key(suite: CipherSuite, readers: &[&str], name: &str) -> SealingKey {
     sealing_key_until(suite, readers, name, KEY_LIFE)
 }
 
-pub fn sealing_key_until(suite: KemSuite, readers: &[&str], name: &str, end: i64) -> SealingKey {
+pub fn sealing_key_until(suite: CipherSuite, readers: &[&str], name: &str, end: i64) -> SealingKey {
     let keys: Vec<(WorkloadId, KemSecret)> = readers
         .iter()
-        .map(|reader| (workload(reader), kem(reader, suite)))
+        .map(|reader| (workload(reader), kem(reader, suite.kem)))
         .collect();
     wrapped_for(&orders(), suite, &keys, name, end)
 }
 
 pub fn wrapped_for(
     sender: &Process,
-    suite: KemSuite,
+    suite: CipherSuite,
     readers: &[(WorkloadId, KemSecret)],
     name: &str,
     end: i64,
@@ -160,7 +159,7 @@ pub fn wrapped_for(
         })
         .collect();
     let draft = DataKeyDraft {
-        kem: suite,
+        suite,
         trust_domain: &domain(),
         sender: &sender.workload,
         epoch: epoch(),
@@ -190,7 +189,7 @@ pub fn encryption(key: &SealingKey) -> Encryption<'_> {
 }
 
 /// An encrypted event of `orders` with a token, read by [`READERS`].
-pub fn encrypted_event(suite: KemSuite, name: &str) -> Raw {
+pub fn encrypted_event(suite: CipherSuite, name: &str) -> Raw {
     let to = subject(SUBJECT);
     let key = sealing_key(suite, &READERS, name);
     let mut draft = event(&to, b"the body");
@@ -224,7 +223,11 @@ impl Raw {
             .take(PROCESS)
             .unwrap();
         let mut body = plaintext.to_vec();
-        let tag = DataKey::from_random(key).seal_in_place(nonce, &[aad], &mut body);
+        let tag = DataKey::from_random(Cipher::ChaCha20Poly1305, key).seal_in_place(
+            nonce,
+            &[aad],
+            &mut body,
+        );
         body.extend_from_slice(&tag);
         self.body = body;
         self.signed(&orders())
@@ -246,7 +249,7 @@ impl Info {
     pub fn of(key: &SealingKey, reader: &str, kem: KemKeyId) -> Self {
         Self {
             elements: vec![
-                uint(suite_code(key.suite().kem().unwrap())),
+                uint(u64::from(key.suite().code())),
                 string(DOMAIN),
                 string(orders().workload.as_str()),
                 bin(epoch().as_bytes()),
@@ -278,5 +281,5 @@ pub fn set_of(ids: &[KemKeyId]) -> RecipientSet {
 }
 
 pub fn data_key_id(key: &[u8; 32], sender: &Process) -> DataKeyId {
-    DataKey::from_random(key).id(&sender.workload, epoch().as_bytes())
+    DataKey::from_random(Cipher::ChaCha20Poly1305, key).id(&sender.workload, epoch().as_bytes())
 }

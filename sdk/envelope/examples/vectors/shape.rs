@@ -72,7 +72,7 @@ fn keys() -> Vec<Vector> {
 
 fn suites_and_kinds() -> Vec<Vector> {
     let mut out = Vec::new();
-    for suite in [3, 255, 1 << 33] {
+    for suite in [5, 255, 1 << 33] {
         out.push(refuse(
             &format!("suite-{suite}"),
             &["11"],
@@ -82,11 +82,11 @@ fn suites_and_kinds() -> Vec<Vector> {
         ));
     }
     out.push(refuse(
-        "suite-3-and-rubbish",
+        "suite-5-and-rubbish",
         &["11"],
         "an unknown suite is the reason before any other field is looked at",
         &changed(|raw| {
-            raw.set(0, uint(3));
+            raw.set(0, uint(5));
             raw.set(1, uint(200));
             raw.fields.push((uint(200), vec![0xc0]));
         }),

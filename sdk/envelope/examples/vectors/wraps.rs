@@ -1,13 +1,12 @@
 //! ENV-4 and ENV-71 to ENV-74: wrapped data keys, in envelopes that are otherwise sound.
 
-use bulla_keyring::{DataKey, KemSuite};
+use bulla_keyring::{Cipher, DataKey, KemSuite};
 
 use super::file::{Vector, With};
 use super::people::*;
 use super::raw::{Raw, array_head, bin, string, uint};
 use super::secrets::*;
 
-const X25519: KemSuite = KemSuite::X25519;
 const NAME: &str = "wraps";
 
 type Entry = (Vec<u8>, Vec<u8>);
@@ -46,9 +45,9 @@ fn entries() -> Vec<Entry> {
         .iter()
         .enumerate()
         .map(|(n, reader)| {
-            let public = kem(reader, X25519).public().clone();
+            let public = kem(reader, KemSuite::X25519).public().clone();
             let info = Info::of(&key, reader, public.id()).bytes();
-            let key = DataKey::from_random(&data_key(NAME));
+            let key = DataKey::from_random(Cipher::ChaCha20Poly1305, &data_key(NAME));
             let random = filler(&format!("entry {n}"));
             (
                 public.id().0.to_vec(),
@@ -67,7 +66,7 @@ fn expiry() -> Vec<u8> {
 /// The entries, of which billing's is wrapped anew.
 fn with_billing(wrapped: impl FnOnce(Info) -> Vec<u8>) -> Vec<u8> {
     let key = sealing_key(X25519, &READERS, NAME);
-    let id = kem("billing", X25519).public().id();
+    let id = kem("billing", KemSuite::X25519).public().id();
     let mut entries = entries();
     let own = entries
         .iter_mut()
@@ -78,9 +77,13 @@ fn with_billing(wrapped: impl FnOnce(Info) -> Vec<u8>) -> Vec<u8> {
 }
 
 fn wrap(info: &[u8], key: &[u8; 32]) -> Vec<u8> {
-    kem("billing", X25519)
+    kem("billing", KemSuite::X25519)
         .public()
-        .wrap(info, &DataKey::from_random(key), &filler("wrapped anew"))
+        .wrap(
+            info,
+            &DataKey::from_random(Cipher::ChaCha20Poly1305, key),
+            &filler("wrapped anew"),
+        )
         .unwrap()
 }
 
@@ -188,7 +191,7 @@ fn encodings() -> Vec<Vector> {
 fn sets() -> Vec<Vector> {
     let all = entries();
     let mut out = Vec::new();
-    let id = kem("billing", X25519).public().id().0;
+    let id = kem("billing", KemSuite::X25519).public().id().0;
     let only: Vec<Entry> = all
         .iter()
         .filter(|(entry, _)| *entry == id)
@@ -203,7 +206,7 @@ fn sets() -> Vec<Vector> {
     ));
     let mut more = all.clone();
     more.push((
-        kem("mail", X25519).public().id().0.to_vec(),
+        kem("mail", KemSuite::X25519).public().id().0.to_vec(),
         all[0].1.clone(),
     ));
     more.sort();
@@ -215,7 +218,10 @@ fn sets() -> Vec<Vector> {
         "recipient_set_mismatch",
     ));
     let mut raw = encrypted_event(X25519, NAME);
-    raw.set(22, bin(&set_of(&[kem("billing", X25519).public().id()]).0));
+    raw.set(
+        22,
+        bin(&set_of(&[kem("billing", KemSuite::X25519).public().id()]).0),
+    );
     let raw = raw.encrypted(
         &data_key(NAME),
         &plaintext(Some(b"header.claims.signature"), b"the body"),
@@ -246,7 +252,10 @@ fn bindings() -> Vec<Vector> {
         ("sender", string(gateway().workload.as_str())),
         ("epoch", bin(&filler::<8>("another epoch"))),
         ("recipient", string(gateway().workload.as_str())),
-        ("kem-key-id", bin(&kem("gateway", X25519).public().id().0)),
+        (
+            "kem-key-id",
+            bin(&kem("gateway", KemSuite::X25519).public().id().0),
+        ),
         ("data-key-id", bin(&filler::<32>("another data key"))),
         ("recipient-set", bin(&filler::<32>("another set"))),
         ("expiry", uint(at(KEY_LIFE + 1).as_millis())),

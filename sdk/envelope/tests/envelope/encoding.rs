@@ -38,7 +38,7 @@ fn other_versions_suites_and_kinds_are_refused() {
     for version in [0, 2, 127, 128, 70_000] {
         assert_eq!(changed(|p| p.version = version), "unsupported_version");
     }
-    for suite in [3, 4, 255] {
+    for suite in [5, 6, 255, 257] {
         assert_eq!(changed(|p| p.set(0, uint(suite))), "unsupported_suite");
     }
     for kind in [5, 6, 255] {
@@ -50,7 +50,7 @@ fn other_versions_suites_and_kinds_are_refused() {
 #[test]
 fn a_claimed_later_suite_is_the_reason() {
     let code = changed(|p| {
-        p.set(0, uint(3));
+        p.set(0, uint(5));
         p.set(22, bin(&[0; 32]));
         p.set(23, bin(&[0; 32]));
         p.set(24, bin(&[0; 12]));

@@ -8,7 +8,9 @@ use bulla_envelope::{
     ReplyBinding, SealError, SealedEnvelope, SealingKey, Suite, UnwrapError, VerifiedCredential,
     wrapped_to,
 };
-use bulla_keyring::{ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed, Tag, sha256};
+use bulla_keyring::{
+    Cipher, CipherSuite, ExchangeSecret, KemSecret, KemSuite, MacKey, NkeySeed, Tag, sha256,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -17,7 +19,9 @@ use crate::oracle::{Parts, bin, refusal, uint};
 
 const PROCESS: u32 = 77;
 const EPOCH: Epoch = Epoch([0xe0; 8]);
-const SUITES: [KemSuite; 2] = [KemSuite::XWing, KemSuite::X25519];
+const SUITES: [CipherSuite; 4] = CipherSuite::ALL;
+const XWING: CipherSuite = CipherSuite::new(KemSuite::XWing, Cipher::ChaCha20Poly1305);
+const X25519: CipherSuite = CipherSuite::new(KemSuite::X25519, Cipher::ChaCha20Poly1305);
 
 /// A workload that can be encrypted to.
 struct Reader {
@@ -26,10 +30,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(name: &'static str, suite: KemSuite, n: u8) -> Self {
+    fn new(name: &'static str, suite: CipherSuite, n: u8) -> Self {
         Self {
             name,
-            secret: KemSecret::from_seed(suite, &[n; 32]),
+            secret: KemSecret::from_seed(suite.kem, &[n; 32]),
         }
     }
 
@@ -46,13 +50,13 @@ fn random() -> impl FnMut() -> [u8; 64] {
     || [NEXT.fetch_add(1, Ordering::Relaxed); 64]
 }
 
-fn key_of(sender: &Process, suite: KemSuite, readers: &[&Reader], n: u8) -> SealingKey {
+fn key_of(sender: &Process, suite: CipherSuite, readers: &[&Reader], n: u8) -> SealingKey {
     key_with(sender, suite, readers, n, 1 << 20)
 }
 
 fn key_with(
     sender: &Process,
-    suite: KemSuite,
+    suite: CipherSuite,
     readers: &[&Reader],
     n: u8,
     max_uses: u64,
@@ -67,7 +71,7 @@ fn key_with(
         })
         .collect();
     let draft = DataKeyDraft {
-        kem: suite,
+        suite,
         trust_domain: &domain(),
         sender: &sender.workload,
         epoch: EPOCH,
@@ -115,7 +119,7 @@ fn every_recipient_reads_it_and_nobody_else() {
             assert!(!sealed.bytes.windows(secret.len()).any(|w| w == secret));
         }
         let envelope = checked(sealed.bytes, &sender.verified());
-        assert_eq!(envelope.suite(), Suite::of_kem(suite));
+        assert_eq!(envelope.suite(), Suite::Encrypted(suite));
         let wraps = envelope.inline_wraps().unwrap();
         let reference = envelope.key_reference().unwrap();
         for reader in &readers {
@@ -140,8 +144,8 @@ fn every_recipient_reads_it_and_nobody_else() {
 #[test]
 fn an_open_token_is_read_by_everybody_and_the_body_is_not() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"secret");
     draft.token = Some(b"open.to.all");
@@ -164,8 +168,8 @@ fn an_open_token_is_read_by_everybody_and_the_body_is_not() {
 #[test]
 fn frames_and_batches_are_encrypted_too() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::XWing, 1);
-    let key = key_of(&sender, KemSuite::XWing, &[&reader], 9);
+    let reader = Reader::new("billing", XWING, 1);
+    let key = key_of(&sender, XWING, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"");
     draft.encryption = Some(Encryption {
@@ -203,8 +207,8 @@ fn frames_and_batches_are_encrypted_too() {
 #[test]
 fn every_flipped_bit_fails_even_if_it_is_signed_again() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
     draft.token = Some(b"a.b.c");
@@ -253,8 +257,8 @@ fn every_flipped_bit_fails_even_if_it_is_signed_again() {
 #[test]
 fn a_ciphertext_does_not_move_to_another_sender() {
     let (sender, thief) = (orders(), billing());
-    let reader = Reader::new("stock", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("stock", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
     draft.encryption = Some(encryption(&key));
@@ -280,10 +284,10 @@ fn a_ciphertext_does_not_move_to_another_sender() {
 #[test]
 fn another_key_under_the_same_id_is_refused() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::XWing, 1);
+    let reader = Reader::new("billing", XWING, 1);
     let (key, other) = (
-        key_of(&sender, KemSuite::XWing, &[&reader], 9),
-        key_of(&sender, KemSuite::XWing, &[&reader], 10),
+        key_of(&sender, XWING, &[&reader], 9),
+        key_of(&sender, XWING, &[&reader], 10),
     );
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
@@ -315,7 +319,7 @@ fn another_key_under_the_same_id_is_refused() {
     info.extend(bin(&key.recipients().0));
     info.extend(uint(expires_at.as_millis()));
     let wrap = |bytes: [u8; 32]| {
-        let key = bulla_keyring::DataKey::from_random(&bytes);
+        let key = bulla_keyring::DataKey::from_random(Cipher::ChaCha20Poly1305, &bytes);
         let wrapped = reader.secret.public().wrap(&info, &key, &[5; 64]).unwrap();
         let mut out = vec![0x92];
         out.extend(uint(expires_at.as_millis()));
@@ -335,11 +339,11 @@ fn another_key_under_the_same_id_is_refused() {
 fn wraps_are_strict_and_for_the_named_recipients() {
     let sender = orders();
     let readers = [
-        Reader::new("billing", KemSuite::X25519, 1),
-        Reader::new("stock", KemSuite::X25519, 2),
+        Reader::new("billing", X25519, 1),
+        Reader::new("stock", X25519, 2),
     ];
-    let key = key_of(&sender, KemSuite::X25519, &[&readers[0], &readers[1]], 9);
-    let fewer = key_of(&sender, KemSuite::X25519, &[&readers[0]], 9);
+    let key = key_of(&sender, X25519, &[&readers[0], &readers[1]], 9);
+    let fewer = key_of(&sender, X25519, &[&readers[0]], 9);
     assert_eq!(key.id(), fewer.id());
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
@@ -397,7 +401,7 @@ fn too_many_recipients_are_refused() {
         })
         .collect();
     let draft = DataKeyDraft {
-        kem: KemSuite::X25519,
+        suite: X25519,
         trust_domain: &domain(),
         sender: &sender.workload,
         epoch: EPOCH,
@@ -418,8 +422,8 @@ fn too_many_recipients_are_refused() {
 #[test]
 fn a_retired_or_used_up_or_forked_key_seals_nothing() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_with(&sender, KemSuite::X25519, &[&reader], 9, 2);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_with(&sender, X25519, &[&reader], 9, 2);
     let to = subject("a");
     let sealer = sender.sealer();
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
@@ -459,8 +463,8 @@ fn a_retired_or_used_up_or_forked_key_seals_nothing() {
 #[test]
 fn no_more_is_reserved_than_a_key_may_seal() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_with(&sender, KemSuite::X25519, &[&reader], 9, 10_000);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_with(&sender, X25519, &[&reader], 9, 10_000);
     let reserved: u64 = std::thread::scope(|scope| {
         let reserve = || {
             let shares = std::iter::repeat_with(|| key.reserve(7));
@@ -475,8 +479,8 @@ fn no_more_is_reserved_than_a_key_may_seal() {
 #[test]
 fn no_two_envelopes_share_a_nonce() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let sealer = sender.sealer();
     let nonces: Vec<Vec<u8>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
@@ -505,8 +509,8 @@ fn no_two_envelopes_share_a_nonce() {
 #[test]
 fn what_outlives_its_key_does_not_open() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, after(600), after(630), b"x");
     draft.encryption = Some(encryption(&key));
@@ -539,8 +543,8 @@ fn what_outlives_its_key_does_not_open() {
 #[test]
 fn what_was_encrypted_is_read_strictly() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
     draft.token = Some(b"a.b.c");
@@ -548,7 +552,7 @@ fn what_was_encrypted_is_read_strictly() {
     let sealed = sender.sealer().seal(&draft, id(1)).unwrap();
     let hash = *sender.credential().hash();
     // Encrypted again by somebody who has the key and the credential.
-    let secret = bulla_keyring::DataKey::from_random(&[9; 32]);
+    let secret = bulla_keyring::DataKey::from_random(Cipher::ChaCha20Poly1305, &[9; 32]);
     let lanes = bulla_keyring::NonceLanes::new(1);
     let code_of = |token: Option<&[u8]>, plaintext: &[u8]| {
         let nonce = lanes.lane(1).unwrap().take(1).unwrap();
@@ -591,8 +595,8 @@ fn what_was_encrypted_is_read_strictly() {
 #[test]
 fn fields_of_the_suites_are_as_in_the_table() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let reader = Reader::new("billing", X25519, 1);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let to = subject("a");
     let mut draft = Draft::event(&to, NOW, after(30), b"x");
     draft.encryption = Some(encryption(&key));
@@ -610,7 +614,7 @@ fn fields_of_the_suites_are_as_in_the_table() {
     assert_eq!(changed(&|p| p.remove(25)), "accepted");
     // Attack 6: the suite cannot be lowered without the rest.
     assert_eq!(changed(&|p| p.set(0, uint(0))), "unexpected_field");
-    assert_eq!(changed(&|p| p.set(0, uint(3))), "unsupported_suite");
+    assert_eq!(changed(&|p| p.set(0, uint(5))), "unsupported_suite");
     assert_eq!(changed(&|p| p.set(22, bin(&[0; 31]))), "wrong_length");
     assert_eq!(changed(&|p| p.set(24, bin(&[0; 13]))), "wrong_length");
     assert_eq!(changed(&|p| p.body.truncate(15)), "body_too_short");
@@ -623,8 +627,8 @@ fn fields_of_the_suites_are_as_in_the_table() {
 #[test]
 fn a_wrapped_key_has_a_record_of_its_own() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::XWing, 1);
-    let key = key_of(&sender, KemSuite::XWing, &[&reader], 9);
+    let reader = Reader::new("billing", XWING, 1);
+    let key = key_of(&sender, XWING, &[&reader], 9);
     let place = subject("keys.here");
     let sealer = sender.sealer();
     let draft = Draft::key_wrap(&place, &key, NOW, after(30));
@@ -679,7 +683,7 @@ fn a_kem_record_is_believed_only_from_the_workloads_own_nkey() {
     let anchors = process.anchors();
     let proven = record.clone().verify(&process.workload, &anchors).unwrap();
     assert_eq!(proven.version(), 3);
-    for suite in SUITES {
+    for suite in KemSuite::ALL {
         let secret = process.nkey.kem_secret(suite, 3, &process.workload);
         assert_eq!(proven.key(suite), secret.public());
     }
@@ -811,10 +815,10 @@ fn process_keys_travel_in_the_credential() {
 #[test]
 fn suites_do_not_mix() {
     let sender = orders();
-    let reader = Reader::new("billing", KemSuite::X25519, 1);
+    let reader = Reader::new("billing", X25519, 1);
     let own = workload("billing");
     let draft = DataKeyDraft {
-        kem: KemSuite::XWing,
+        suite: XWING,
         trust_domain: &domain(),
         sender: &sender.workload,
         epoch: EPOCH,
@@ -829,9 +833,9 @@ fn suites_do_not_mix() {
     let error = SealingKey::new(&draft, &[recipient], &[9; 32], random()).unwrap_err();
     assert_eq!(error.code(), "recipient_suite");
 
-    let key = key_of(&sender, KemSuite::X25519, &[&reader], 9);
+    let key = key_of(&sender, X25519, &[&reader], 9);
     let reference = KeyReference {
-        suite: Suite::XWing,
+        suite: XWING,
         sender: sender.workload.clone(),
         epoch: EPOCH,
         data_key: key.id(),
@@ -846,7 +850,7 @@ fn suites_do_not_mix() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Every kind that an application sends, in clear and in both suites, alone and as a
+    /// Every kind that an application sends, in clear and in every suite, alone and as a
     /// frame, with the token inside, beside or absent, the wraps along or not.
     #[test]
     fn open_after_seal_is_identity_for_every_kind_and_suite(
@@ -895,7 +899,7 @@ proptest! {
             ..expect_event("a")
         };
         let checked = authentic(&sealed, &sender.verified()).check(&expected).unwrap();
-        prop_assert_eq!(checked.suite(), suite.map_or(Suite::Signed, Suite::of_kem));
+        prop_assert_eq!(checked.suite(), suite.map_or(Suite::Signed, Suite::Encrypted));
         let opened = match &keys {
             None => checked.open_clear().unwrap(),
             Some((reader, key)) => {

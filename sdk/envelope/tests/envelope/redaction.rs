@@ -7,7 +7,7 @@ use bulla_envelope::{
     OpeningKey, PrivateClaims, Recipient, RequestDraft, SealUnit, Sealed, SealedEnvelope,
     SealingKey,
 };
-use bulla_keyring::{KemSecret, KemSuite, SigningKey, sha256};
+use bulla_keyring::{CipherSuite, KemSecret, SigningKey, sha256};
 
 use crate::fixture::*;
 use crate::spellings::assert_unprinted;
@@ -75,15 +75,15 @@ fn what_is_only_signed_is_not_printed() {
 
 #[test]
 fn what_was_decrypted_is_not_printed_and_neither_is_its_key() {
-    for suite in [KemSuite::XWing, KemSuite::X25519] {
+    for suite in CipherSuite::ALL {
         let (sender, reader) = (orders(), workload("billing"));
-        let kem = KemSecret::from_seed(suite, &[3; 32]);
+        let kem = KemSecret::from_seed(suite.kem, &[3; 32]);
         let recipients = [Recipient {
             workload: &reader,
             key: kem.public(),
         }];
         let draft = DataKeyDraft {
-            kem: suite,
+            suite,
             trust_domain: &domain(),
             sender: &sender.workload,
             epoch: Epoch([0xe0; 8]),

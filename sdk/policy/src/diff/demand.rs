@@ -190,7 +190,7 @@ fn concerned(sides: [&Policy; 2], sets: &[SubjectSet]) -> Vec<WorkloadName> {
 }
 
 /// Every key with its value, as a policy writes them.
-fn told<'e>(entries: impl Iterator<Item = &'e StatedEntry>) -> [(&'static str, String); 11] {
+fn told<'e>(entries: impl Iterator<Item = &'e StatedEntry>) -> [(&'static str, String); 12] {
     let mut stated = Stated::default();
     let mut audiences: Vec<&str> = Vec::new();
     for entry in entries {
@@ -205,6 +205,7 @@ fn told<'e>(entries: impl Iterator<Item = &'e StatedEntry>) -> [(&'static str, S
         chain,
         max_age,
         suite,
+        cipher,
         open_token,
         frames,
         batch,
@@ -221,6 +222,7 @@ fn told<'e>(entries: impl Iterator<Item = &'e StatedEntry>) -> [(&'static str, S
         ("audience", audiences.join(", ")),
         ("chain", chain.as_str().to_owned()),
         ("suite", suite.as_str().to_owned()),
+        ("cipher", cipher.as_str().to_owned()),
         ("replies", replies.as_str().to_owned()),
         ("frames", frames.as_str().to_owned()),
         ("batch", batch.as_str().to_owned()),

@@ -11,7 +11,7 @@ use super::{SubjectSpec, lint};
 use crate::error::Sink;
 use crate::problem::Problem;
 use crate::requirements::{
-    Audiences, Batch, Chain, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies,
+    Audiences, Batch, Chain, Cipher, Frames, LONGEST_STREAM_MAX_AGE, Protect, Replay, Replies,
     SHORTEST_MAX_AGE, Stated, Suite, UserRule,
 };
 
@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "user",
     "max_age",
     "suite",
+    "cipher",
     "open_token",
     "frames",
     "batch",
@@ -200,6 +201,14 @@ fn stated(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Stated {
             "xwing, x25519",
             &[Suite::XWing, Suite::X25519],
             Suite::as_str,
+            sink,
+        ),
+        cipher: one_of(
+            fields,
+            "cipher",
+            "any, chacha20-poly1305, aes-256-gcm",
+            &[Cipher::Any, Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm],
+            Cipher::as_str,
             sink,
         ),
         open_token: fields

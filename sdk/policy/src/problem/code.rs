@@ -44,6 +44,7 @@ impl Problem {
             Self::StreamServed { .. } => "stream_served",
             Self::UserOnOpen { .. } => "user_on_open",
             Self::UserContradiction { .. } => "user_contradiction",
+            Self::CipherContradiction { .. } => "cipher_contradiction",
             Self::AudienceWithoutUser => "audience_without_user",
             Self::TooManyAudiences { .. } => "too_many_audiences",
             Self::ReachWithoutMint => "reach_without_mint",

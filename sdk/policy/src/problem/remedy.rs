@@ -116,7 +116,9 @@ impl Problem {
                 "use \"shared\" for requests, or give the requests subjects of their own"
             }
             Self::UserOnOpen { .. } => "raise the protection to \"signed\", or leave the user out",
-            Self::UserContradiction { .. } => "make the patterns disjoint, or choose one",
+            Self::UserContradiction { .. } | Self::CipherContradiction { .. } => {
+                "make the patterns disjoint, or choose one"
+            }
             Self::AudienceWithoutUser => {
                 "leave the audience out, or let users travel: protect \"signed\" or \"encrypted\", user \"optional\" or \"required\""
             }

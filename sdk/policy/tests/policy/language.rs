@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bulla_identity::{Nkey, NkeyKind, Subject, SubjectPattern, WorkloadName};
 use bulla_policy::{
-    Audiences, Batch, Chain, Circumstances, Frames, LONGEST_STREAM_MAX_AGE, MAX_POLICY_BYTES,
-    Policy, PolicyErrors, Protect, Replay, Replies, Requirements, Suite, UserRule, Verb,
+    Audiences, Batch, Chain, Cipher, Circumstances, Frames, LONGEST_STREAM_MAX_AGE,
+    MAX_POLICY_BYTES, Policy, PolicyErrors, Protect, Replay, Replies, Requirements, Suite,
+    UserRule, Verb,
 };
 
 use crate::shop::{NOW, nkey};
@@ -346,6 +347,7 @@ fn pol_20_what_is_not_said_has_the_documented_default() {
         chain: Chain::Reported,
         max_age: Duration::from_secs(30),
         suite: Suite::XWing,
+        cipher: Cipher::Any,
         open_token: false,
         frames: Frames::Auto,
         batch: Batch::Shared,
@@ -362,6 +364,7 @@ fn pol_21_promises_that_nobody_keeps_yet_are_refused() {
     for line in [
         "replay = \"exactly-once\"",
         "suite = \"kyber\"",
+        "cipher = \"aes-128-gcm\"",
         "frames = \"on\"",
         "batch = \"per_subject\"",
         "replies = \"none\"",
@@ -496,13 +499,16 @@ fn pol_22_the_most_protective_entry_wins_on_an_overlap() {
 #[test]
 fn pol_21_every_value_is_read() {
     let text = "[subject.x]\nsuite = \"x25519\"\nopen_token = true\nframes = \"off\"\n\
-                batch = \"per-subject\"\nreplies = \"mac\"\nreplay = \"shared\"";
+                cipher = \"aes-256-gcm\"\nbatch = \"per-subject\"\nreplies = \"mac\"\nreplay = \"shared\"";
     let x = requirements(text, "x");
     assert_eq!((x.suite, x.open_token), (Suite::X25519, true));
+    assert_eq!(x.cipher, Cipher::Aes256Gcm);
     assert_eq!((x.frames, x.batch), (Frames::Off, Batch::PerSubject));
     assert_eq!((x.replies, x.replay), (Replies::Mac, Some(Replay::Shared)));
+    let text = "[subject.x]\ncipher = \"chacha20-poly1305\"";
+    assert_eq!(requirements(text, "x").cipher, Cipher::ChaCha20Poly1305);
     let text = "[subject.x]\nsuite = \"xwing\"\nopen_token = false\nframes = \"auto\"\n\
-                batch = \"shared\"\nreplies = \"signed\"\nreplay = \"window\"";
+                cipher = \"any\"\nbatch = \"shared\"\nreplies = \"signed\"\nreplay = \"window\"";
     let x = requirements(text, "x");
     let plain = requirements("", "x");
     assert_eq!(
@@ -533,17 +539,42 @@ fn pol_21_what_a_queue_group_shares_is_claimed_unless_the_policy_says_otherwise(
 #[test]
 fn pol_22_each_key_is_merged_by_itself() {
     let lax = "suite = \"x25519\"\nopen_token = true\nframes = \"auto\"\n\
-               batch = \"shared\"\nreplies = \"mac\"\nreplay = \"window\"\n";
+               cipher = \"any\"\nbatch = \"shared\"\nreplies = \"mac\"\nreplay = \"window\"\n";
     let strict = "suite = \"xwing\"\nopen_token = false\nframes = \"off\"\n\
-                  batch = \"per-subject\"\nreplies = \"signed\"\nreplay = \"shared\"\n";
+                  cipher = \"aes-256-gcm\"\nbatch = \"per-subject\"\nreplies = \"signed\"\nreplay = \"shared\"\n";
     let text = format!("[subject.\"a.>\"]\n{lax}[subject.\"*.x\"]\n{strict}");
     let both = requirements(&text, "a.x");
     assert_eq!(both, requirements(&text, "b.x"));
+    assert_eq!(both.cipher, Cipher::Aes256Gcm);
     let only = requirements(&text, "a.y");
+    assert_eq!(only.cipher, Cipher::Any);
     assert_eq!((only.suite, only.open_token), (Suite::X25519, true));
     assert_eq!((only.frames, only.batch), (Frames::Auto, Batch::Shared));
     assert_eq!(only.replies, Replies::Mac);
     assert_eq!(only.replay, Some(Replay::Window));
+}
+
+/// No cipher is the more protective one: who names two for a subject meant something else.
+#[test]
+fn pol_22_two_ciphers_on_one_subject_contradict_each_other() {
+    let entry =
+        |pattern: &str, cipher: &str| format!("[subject.\"{pattern}\"]\ncipher = \"{cipher}\"\n");
+    let (aes, chacha) = ("aes-256-gcm", "chacha20-poly1305");
+    for (one, other) in [("a.>", "*.b"), ("a.b", "a.*"), ("*.b", "a.>")] {
+        let text = [entry(one, aes), entry(other, chacha)].concat();
+        one_error(
+            &with(&text),
+            "cipher_contradiction",
+            &format!("\"{other}\""),
+        );
+        for allowed in [aes, "any"] {
+            let text = [entry(one, aes), entry(other, allowed)].concat();
+            assert_eq!(requirements(&text, "a.b").cipher, Cipher::Aes256Gcm);
+        }
+    }
+    // They share no subject.
+    let text = [entry("a.*", aes), entry("b.*", chacha)].concat();
+    assert_eq!(requirements(&text, "b.b").cipher, Cipher::ChaCha20Poly1305);
 }
 
 #[test]
