@@ -2,7 +2,6 @@
 //! itself, which comes from memory, from the wraps that ride along, or from the
 //! sender's record on the stream. A missing key is a refusal.
 
-use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use bulla_identity::{TrustDomain, UnixMillis, reserved};
 use bulla_keyring::{Cipher, CipherSuite, DataKeyId, KemSuite};
 use bulla_policy::{LONGEST_MAX_AGE, Protect, Requirements};
 use bulla_process::SingleFlight;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -38,16 +37,6 @@ const MAX_MISSING: u64 = 10_000;
 const MISSING_FOR: Duration = Duration::from_millis(500);
 const FETCH: Duration = Duration::from_secs(1);
 const FETCHES_AT_ONCE: usize = 32;
-
-/// How much memory small contents share. Who keeps one of them keeps as much.
-const ROOM_LEN: usize = 16 * 1_024;
-/// How long a small one is at most.
-const SMALL: usize = ROOM_LEN / 4;
-
-thread_local! {
-    /// What is left of the memory in which this thread decrypts small contents.
-    static ROOM: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(ROOM_LEN));
-}
 
 /// Why a data key cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -227,7 +216,7 @@ impl Unlocker {
         reference: KeyReference,
     ) -> Result<OpenedEnvelope, Refusal> {
         let key = self.obtain(&envelope, reference).await?;
-        Ok(decrypt(envelope, &key)?)
+        Ok(envelope.decrypt(&key)?)
     }
 
     /// The same as far as nothing has to be waited for.
@@ -238,7 +227,7 @@ impl Unlocker {
     ) -> Result<Attempt, Refusal> {
         check_suite(envelope.suite(), requirements)?;
         if let Some(key) = envelope.data_key().and_then(|id| self.held(&id)) {
-            return Ok(Attempt::Opened(decrypt(envelope, &key)?));
+            return Ok(Attempt::Opened(envelope.decrypt(&key)?));
         }
         match envelope.key_reference() {
             None => Ok(Attempt::Opened(envelope.open_clear()?)),
@@ -368,14 +357,6 @@ impl Unlocker {
         let opened = checked.open_clear().map_err(RecordFault::from)?;
         Ok(opened.first_message().body)
     }
-}
-
-/// Small contents lie together, so that they cost one allocation for all of them.
-fn decrypt(envelope: CheckedEnvelope, key: &OpeningKey) -> Result<OpenedEnvelope, OpenError> {
-    if envelope.content_len() > SMALL {
-        return envelope.decrypt(key);
-    }
-    ROOM.with_borrow_mut(|room| envelope.decrypt_into(key, room))
 }
 
 /// Whether what came is protected as its subject demands (ENV-11).

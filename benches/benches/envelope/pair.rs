@@ -1,6 +1,5 @@
 //! Who seals, and who opens what was sealed.
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bulla_benches::nanos;
@@ -11,7 +10,7 @@ use bulla_envelope::{
 };
 use bulla_identity::{NkeyKind, Subject, TrustDomain, UnixMillis, WorkloadId, WorkloadName};
 use bulla_keyring::{NkeySeed, SigningKey};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::data_key::Readers;
 
@@ -43,8 +42,6 @@ pub struct Pair {
     pub subjects: Vec<Subject>,
     sealing_key: SealingKey,
     opening_key: OpeningKey,
-    /// As the SDK has it.
-    room: RefCell<BytesMut>,
 }
 
 impl Pair {
@@ -115,7 +112,6 @@ impl Pair {
             subjects,
             opening_key: readers.unwrap(&sealing_key),
             sealing_key,
-            room: RefCell::new(BytesMut::with_capacity(16 * 1_024)),
         }
     }
 
@@ -186,10 +182,7 @@ impl Pair {
             .unwrap();
         match payload.is_encrypted {
             false => checked.open_clear().unwrap(),
-            true => {
-                let mut room = self.room.borrow_mut();
-                checked.decrypt_into(&self.opening_key, &mut room).unwrap()
-            }
+            true => checked.decrypt(&self.opening_key).unwrap(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use bulla_identity::{UnixMillis, Verified, WorkloadId};
 use bulla_keyring::{DataKeyId, KeyId, TAG_LEN, constant_time_eq, sha256};
@@ -390,38 +390,11 @@ impl CheckedEnvelope {
         })
     }
 
-    /// How many bytes its contents have: of an encrypted one, the token too.
-    #[must_use]
-    pub fn content_len(&self) -> usize {
-        let sealed = &*self.authentic.envelope.0;
-        let tag = if sealed.header.is_encrypted() {
-            TAG_LEN
-        } else {
-            0
-        };
-        sealed.body.len().saturating_sub(tag)
-    }
-
     /// The contents of an encrypted envelope (ENV-16).
     ///
     /// # Errors
     /// [`OpenError`] names the first thing that does not fit.
     pub fn decrypt(self, key: &OpeningKey) -> Result<OpenedEnvelope, OpenError> {
-        self.decrypt_into(key, &mut BytesMut::new())
-    }
-
-    /// The same, and what was encrypted then lies in `room` together with what went
-    /// there before: many small contents cost one allocation, which lives until the last
-    /// of them is dropped. `room` is empty afterwards, and has what is left of its
-    /// capacity.
-    ///
-    /// # Errors
-    /// [`OpenError`] names the first thing that does not fit.
-    pub fn decrypt_into(
-        self,
-        key: &OpeningKey,
-        room: &mut BytesMut,
-    ) -> Result<OpenedEnvelope, OpenError> {
         let sealed = &*self.authentic.envelope.0;
         let nonce = sealed
             .header
@@ -440,15 +413,12 @@ impl CheckedEnvelope {
             .of(&sealed.bytes)
             .split_last_chunk::<TAG_LEN>()
             .ok_or(OpenError::BadCiphertext)?;
-        room.clear();
-        room.extend_from_slice(ciphertext);
-        // Of this message alone: what is left stays the room's.
-        let mut plaintext = room.split();
+        let mut plaintext = ciphertext.to_vec();
         key.decrypt(nonce, aad.unwrap_or_default(), &mut plaintext, tag)
             .map_err(|_| OpenError::BadCiphertext)?;
-        let content = Content::of_plaintext(plaintext.freeze(), sealed)?;
+        let content = Content::of_plaintext(plaintext.into(), sealed)?;
         let mut authentic = self.authentic;
-        authentic.envelope.0.decrypted = Some(content);
+        authentic.envelope.0.decrypted = Some(Box::new(content));
         Ok(OpenedEnvelope { authentic })
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Parts {
     /// Its leaf, if that was computed ahead.
     leaf: Option<LeafHash>,
     /// What was encrypted, once that is open; otherwise the envelope holds it.
-    pub(crate) decrypted: Option<Content>,
+    pub(crate) decrypted: Option<Box<Content>>,
 }
 
 /// What makes an envelope authentic.
