@@ -847,6 +847,42 @@ fn suites_do_not_mix() {
     );
 }
 
+/// ENV-11, ENV-70: a key that is held counts for its own cipher alone, even where its
+/// sender used the same bytes for both.
+#[test]
+fn a_key_of_one_cipher_opens_nothing_of_the_other() {
+    let sender = orders();
+    let reader = Reader::new("billing", X25519, 1);
+    let [one, other] = Cipher::ALL.map(|cipher| {
+        let suite = CipherSuite::new(KemSuite::X25519, cipher);
+        key_of(&sender, suite, &[&reader], 9)
+    });
+    assert_eq!(
+        (one.id(), one.recipients()),
+        (other.id(), other.recipients())
+    );
+    let to = subject("a");
+    let [of_one, of_other] = [&one, &other].map(|key| {
+        let mut draft = Draft::event(&to, NOW, after(30), b"the body");
+        draft.encryption = Some(encryption(key));
+        let sealed = sender.sealer().seal(&draft, id(1)).unwrap();
+        checked(sealed.bytes, &sender.verified())
+    });
+    let held = reader
+        .unwrap(of_one.key_reference().unwrap(), one.wraps())
+        .unwrap();
+    assert_eq!(of_other.decrypt(&held).unwrap_err(), OpenError::WrongKey);
+    let opened = of_one.decrypt(&held).unwrap();
+    assert_eq!(opened.first_message().body, "the body");
+    // Nor do the wraps of one count for the other.
+    let reference = KeyReference {
+        suite: other.suite(),
+        ..held.reference().clone()
+    };
+    let unwrapped = reader.unwrap(reference, one.wraps()).unwrap_err();
+    assert_eq!(unwrapped.code(), "wrap_does_not_open");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
