@@ -17,7 +17,7 @@ use bulla_envelope::{
     Credential, IssuingKey, Revocation, RevocationList, Revoked, SignedPolicy, TrustBundle,
 };
 use bulla_identity::{TrustDomain, UnixMillis, WorkloadId};
-use bulla_keyring::{AuthorityRole, AuthoritySeed, SigningKey};
+use bulla_keyring::{AuthorityRole, AuthoritySeed, CipherSuite, SigningKey};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 
@@ -436,13 +436,17 @@ fn limits_are_told_if_they_are_some() {
 #[test]
 fn what_is_encrypted_stays_so() {
     let desk = Desk::new();
-    for suite in ["xwing", "x25519"] {
+    let unknown = desk.vector("suite-5");
+    desk.inspect(&[], &unknown).expect(1, &["unknown"]);
+    for suite in CipherSuite::ALL {
         let bytes = desk.vector(&format!("encrypted-{suite}"));
         let json = desk
             .inspect(&["--json", "--body"], &bytes)
             .expect(0, &[])
             .json();
-        assert_eq!(json["header"]["suite"], suite);
+        assert_eq!(json["header"]["suite"], suite.as_str());
+        let says = format!("{suite} (body encrypted with {})", suite.cipher);
+        desk.inspect(&[], &bytes).expect(0, &[&says]);
         assert_eq!(json["header"]["wrapped_to"].as_array().unwrap().len(), 2);
         assert_eq!(json["contents"]["user_token"], "encrypted");
         assert_eq!(json["contents"]["body"]["encrypted"], true);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bulla_envelope::{Limits, MAX_ENVELOPE, SealedEnvelope, wrapped_to};
-use bulla_keyring::sha256;
+use bulla_keyring::{CipherSuite, sha256};
 use bytes::Bytes;
 use rmpv::Value;
 use serde_json::{Map, Value as Json, json};
@@ -197,7 +197,6 @@ fn chain(section: &mut Section, outline: &Outline) {
 }
 
 const KINDS: [&str; 5] = ["event", "request", "reply", "error", "keywrap"];
-const SUITES: [&str; 3] = ["signed", "xwing", "x25519"];
 const ERRORS: [&str; 6] = [
     "",
     "refused",
@@ -227,11 +226,14 @@ fn header(section: &mut Section, outline: &Outline) {
 fn field(section: &mut Section, key: u64, value: &Value, outline: &Outline) {
     match (key, value) {
         (0, Value::Integer(_)) => {
-            let name = name_of(&SUITES, value.as_u64().unwrap_or(u64::MAX));
-            let more = match name {
-                "signed" => " (not encrypted)",
-                "unknown" => "",
-                _ => " (body encrypted)",
+            let code = value.as_u64().and_then(|code| u8::try_from(code).ok());
+            let (name, more) = match code.map(|code| (code, CipherSuite::from_code(code))) {
+                Some((0, _)) => ("signed", " (not encrypted)".to_owned()),
+                Some((_, Some(suite))) => {
+                    let how = format!(" (body encrypted with {})", suite.cipher);
+                    (suite.as_str(), how)
+                }
+                _ => ("unknown", String::new()),
             };
             section.row("suite", json!(name), format!("{name}{more}"));
         }
