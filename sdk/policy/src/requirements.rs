@@ -100,15 +100,6 @@ impl Suite {
             Self::XWing => "xwing",
         }
     }
-
-    /// Its number in an envelope's header.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::XWing => 1,
-            Self::X25519 => 2,
-        }
-    }
 }
 
 impl fmt::Display for Suite {
