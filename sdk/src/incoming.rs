@@ -176,11 +176,6 @@ impl Current {
         self.decoded.is_none() && self.sound.is_none()
     }
 
-    /// Bytes that came.
-    pub(crate) fn len(&self) -> usize {
-        self.raw.payload.len()
-    }
-
     fn decode(&mut self) -> Result<SealedEnvelope, DecodeError> {
         match self.decoded.take() {
             Some(decoded) => Ok(decoded),

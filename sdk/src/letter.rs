@@ -86,6 +86,15 @@ pub(crate) struct Sharing {
     pub(crate) batch: bool,
 }
 
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            frame: false,
+            batch: true,
+        }
+    }
+}
+
 impl Sharing {
     /// As far as the subject's policy allows.
     pub(crate) fn of(requirements: &Requirements) -> Self {
@@ -188,32 +197,41 @@ impl Letter {
             under: None,
             key: None,
             open_token: false,
-            sharing: Sharing {
-                frame: false,
-                batch: true,
-            },
+            sharing: Sharing::default(),
             id: MessageId(rand::random::<u128>().to_be_bytes()),
         }
     }
 
-    /// An event to a subject of the policy, of which nothing is decided yet.
+    /// An event to a subject of the policy, of which nothing is decided yet, with a
+    /// trace if there is one that is nearer than what it is sent because of.
     pub(crate) fn begin(
         route: Arc<Route>,
         content_type: ContentType,
         cause: Option<&Context>,
-    ) -> Self {
-        let mut letter = Self::new(
-            Purpose::Event,
-            route,
-            Bytes::new(),
-            UnixMillis::default(),
-            Duration::ZERO,
-        );
-        letter.content_type = Some(content_type);
-        if let Some(cause) = cause {
-            letter.enter(cause);
-        }
-        letter
+        trace: Option<TraceParent>,
+    ) -> Box<Self> {
+        let to = To::Route(route);
+        let parent = cause.and_then(|cause| cause.parent);
+        let traceparent = trace.or_else(|| cause.and_then(|cause| cause.traceparent));
+        let id = MessageId(rand::random::<u128>().to_be_bytes());
+        // Where it stays, rather than moved there.
+        Box::new(Self {
+            purpose: Purpose::Event,
+            to,
+            body: Bytes::new(),
+            content_type: Some(content_type),
+            user: None,
+            parent,
+            traceparent,
+            extras: None,
+            issued_at: UnixMillis::default(),
+            life: Duration::ZERO,
+            under: None,
+            key: None,
+            open_token: false,
+            sharing: Sharing::default(),
+            id,
+        })
     }
 
     /// Takes on what it is sent because of.

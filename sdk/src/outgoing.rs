@@ -69,10 +69,8 @@ impl<'a> Outgoing<'a> {
         let cause = Context::running().map(Box::new);
         let letter = route.map_err(Box::new).map(|route| {
             let content_type = shared.options.content_type.clone();
-            let mut letter = Letter::begin(route, content_type, cause.as_deref());
             // What is running here is nearer than what led to it.
-            letter.traceparent = telemetry::current().or(letter.traceparent);
-            Box::new(letter)
+            Letter::begin(route, content_type, cause.as_deref(), telemetry::current())
         });
         Self {
             shared,

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use async_nats::client::traits::Publisher as _;
 use async_nats::message::OutboundMessage;
 use bulla_envelope::{FrameMessage, LeafHash, MAX_ENVELOPE, SealError, SealUnit, Sealed, Sealer};
 use bulla_identity::UnixMillis;
@@ -48,8 +49,10 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::error::{LinkError, SendError};
 use crate::letter::{Letter, Purpose};
+use crate::link::Link;
 use crate::own::OwnCredential;
 use crate::pending::Pending;
+use crate::prefetch::prefetch_value;
 use crate::process;
 use crate::refusal::chain;
 use crate::stats::Stats;
@@ -125,7 +128,14 @@ impl Post for Desk {
             payload: envelope,
             headers: None,
         };
-        self.connection.link().publish_message(message).await
+        match self.connection.link() {
+            // As `Link` does it, but what is sent is moved about less.
+            Link::Nats(nats) => {
+                let sending = std::pin::pin!(nats.publish_message(message));
+                sending.await.map_err(|_| LinkError::Disconnected)
+            }
+            other => other.publish_message(message).await,
+        }
     }
 }
 
@@ -625,7 +635,12 @@ impl<P: Post> Inner<P> {
         queue.accepted += 1;
         queue.waiting.push(waiting);
         self.rouse(queue);
-        queue.spent.pop()
+        let spent = queue.spent.pop();
+        // The one after it is on its way here until then: another core had it last.
+        if let Some(next) = queue.spent.last() {
+            prefetch_value(&*next.letter);
+        }
+        spent
     }
 
     /// Calls the sealing task.

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,9 +49,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const CLAIMS_AHEAD: usize = 64;
 /// How many messages are hashed together.
 const PAIR: usize = 2;
-/// Payloads of how many bytes are asked for before they are read. Smaller ones have few
-/// lines to wait for, and of larger ones the processor sees by itself what comes next.
-const PREFETCHED: RangeInclusive<usize> = 1_024..=4_096;
+/// Of how many bytes at most payloads are asked for before they are read: of larger ones
+/// the processor sees by itself what comes next.
+const PREFETCHED: usize = 4_096;
 
 /// Verified events from a subject pattern, in the order of their arrival.
 ///
@@ -199,22 +198,18 @@ impl Subscription {
     }
 
     /// Takes what came after the message whose turn it is, if anything did: two are
-    /// hashed together for little more than one. Of large ones the next two are taken
-    /// as well: their bytes come while the first two are being opened.
+    /// hashed together for little more than one. The next two are taken as well: their
+    /// bytes come while the first two are being opened.
     fn look_ahead(&mut self) {
-        let Some(first) = self.taken.front().filter(|first| first.is_new()) else {
+        if !self.taken.front().is_some_and(Current::is_new) {
             return;
-        };
-        let ahead = match PREFETCHED.contains(&first.len()) {
-            true => 2 * PAIR,
-            false => PAIR,
-        };
-        while self.taken.len() < ahead
+        }
+        while self.taken.len() < 2 * PAIR
             && let Some(raw) = self.raw.next_at_once().flatten()
         {
-            if ahead > PAIR && PREFETCHED.contains(&raw.payload.len()) {
-                prefetch(&raw.payload);
-            }
+            prefetch(raw.subject.as_bytes());
+            let begun = raw.payload.len().min(PREFETCHED);
+            prefetch(raw.payload.get(..begun).unwrap_or_default());
             self.taken.push_back(Current::new(raw));
         }
     }

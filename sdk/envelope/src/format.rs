@@ -346,17 +346,27 @@ pub enum ShapeError {
 
 impl FieldSet {
     /// What every header has.
-    pub(crate) const ALWAYS: Self = Self(
-        Field::Suite.bit()
-            | Field::Kind.bit()
-            | Field::KeyId.bit()
-            | Field::Epoch.bit()
-            | Field::Sequence.bit()
-            | Field::Ids.bit()
-            | Field::Subject.bit()
-            | Field::IssuedAt.bit()
-            | Field::ExpiresAt.bit(),
-    );
+    pub(crate) const ALWAYS: Self = Self::of([
+        Field::Suite,
+        Field::Kind,
+        Field::KeyId,
+        Field::Epoch,
+        Field::Sequence,
+        Field::Ids,
+        Field::Subject,
+        Field::IssuedAt,
+        Field::ExpiresAt,
+    ]);
+
+    pub(crate) const fn of<const N: usize>(fields: [Field; N]) -> Self {
+        let mut set = Self(0);
+        let mut rest: &[Field] = &fields;
+        while let [field, others @ ..] = rest {
+            set.insert(*field);
+            rest = others;
+        }
+        set
+    }
 
     pub(crate) const fn insert(&mut self, field: Field) {
         self.0 |= field.bit();

@@ -8,7 +8,7 @@ use crate::format::{ErrorCode, Field, FieldSet, Kind, Suite};
 use crate::limits::{MAX_CONTENT_TYPE, MAX_FRAME, MAX_HEADER, MAX_LIMITS};
 use crate::reader::{Place, Reader, Span, utf8};
 use crate::sealer::Stamp;
-use crate::writer::{self, Sink};
+use crate::writer::{self, Room, Sink};
 use crate::{DecisionId, DecodeError, Draft, Epoch, LeafHash, Limits, RecipientSet, TraceParent};
 
 /// What a reply answers.
@@ -167,6 +167,15 @@ impl Header {
     }
 
     pub(crate) fn decode(bytes: &[u8], span: Span) -> Result<Self, DecodeError> {
+        Self::decode_after(bytes, span, Start::read)
+    }
+
+    /// What `start` reads at a glance is not read value by value.
+    fn decode_after(
+        bytes: &[u8],
+        span: Span,
+        start: impl FnOnce(&mut Reader<'_>, usize) -> Option<Start>,
+    ) -> Result<Self, DecodeError> {
         let mut reader = Reader::within(bytes, span);
         let mut header = Self {
             present: FieldSet::default(),
@@ -200,7 +209,14 @@ impl Header {
         };
         let mut kind = None;
         let mut least = 0;
-        let count = reader.map(usize::MAX)?;
+        let mut count = reader.map(usize::MAX)?;
+        if let Some(start) = start(&mut reader, count) {
+            (header.suite, kind) = (start.suite, Some(start.kind));
+            (header.key_id, header.epoch) = (start.key_id, start.epoch);
+            header.present = Start::FIELDS;
+            count -= Start::MANY;
+            least = Field::Sequence.key();
+        }
         for _ in 0..count {
             let key = reader.uint()?;
             let field = Field::from_key(key).ok_or(DecodeError::UnknownField { key })?;
@@ -310,6 +326,63 @@ impl Header {
     }
 }
 
+/// The first four fields, which lie in the same places in every header whose codes are
+/// below 128: read at a glance. Whatever does not look so is read value by value.
+struct Start {
+    suite: Suite,
+    kind: u64,
+    key_id: KeyId,
+    epoch: Epoch,
+}
+
+impl Start {
+    const MANY: usize = 4;
+    const FIELDS: FieldSet = FieldSet::of([Field::Suite, Field::Kind, Field::KeyId, Field::Epoch]);
+    const LEN: usize = 34;
+
+    /// As they are written.
+    fn bytes(draft: &Draft<'_>, stamp: &Stamp<'_>) -> [u8; Self::LEN] {
+        let mut start = [0; Self::LEN];
+        let mut room = Room::new(&mut start);
+        let small = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
+        let key = |field: Field| small(field.key());
+        let (suite, kind) = (small(draft.suite().code()), small(draft.kind.code()));
+        room.put(&[key(Field::Suite), suite, key(Field::Kind), kind]);
+        room.put(&[key(Field::KeyId)]);
+        writer::bin(&mut room, stamp.key_id.as_bytes());
+        room.put(&[key(Field::Epoch)]);
+        writer::bin(&mut room, stamp.epoch.as_bytes());
+        debug_assert!(room.is_full());
+        start
+    }
+
+    /// Nothing is taken unless all of it is there, as the values one by one would be read.
+    fn read(reader: &mut Reader<'_>, count: usize) -> Option<Self> {
+        let start = reader.peek::<{ Self::LEN }>()?;
+        let (codes, start) = start.split_first_chunk()?;
+        let (key_id, start) = start.split_first_chunk()?;
+        let (head, epoch) = start.split_first_chunk()?;
+        let epoch = epoch.first_chunk()?;
+        let [0, suite @ ..0x80, 1, kind @ ..0x80, 2, BIN, 16] = *codes else {
+            return None;
+        };
+        if *head != [3, BIN, 8] || count < Self::MANY {
+            return None;
+        }
+        let suite = Suite::from_code(u64::from(suite))?;
+        reader.skip(Self::LEN);
+        Some(Self {
+            suite,
+            kind: u64::from(kind),
+            key_id: KeyId(*key_id),
+            epoch: Epoch(*epoch),
+        })
+    }
+}
+
+/// How a byte string begins that is shorter than 256 bytes; its length follows.
+const BIN: u8 = 0xc4;
+
 /// Several messages share a frame only if nobody answers them (ENV-13).
 pub(crate) fn is_framable(kind: Kind, present: FieldSet) -> bool {
     kind == Kind::Event && !present.contains(Field::ReplyTo)
@@ -367,18 +440,12 @@ fn has_app_headers(draft: &Draft<'_>) -> bool {
     draft.app_headers.is_some_and(|headers| !headers.is_empty())
 }
 
-/// Writes a header that [`Header::decode`] reads.
+/// Writes a header that [`Header::decode`] reads. What every header has goes in few pieces:
+/// each is a look for room.
 pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) {
     let key = |out: &mut _, field: Field| writer::uint(out, field.key());
-    writer::map(out, fields_of(draft).len());
-    key(out, Field::Suite);
-    writer::uint(out, draft.suite().code());
-    key(out, Field::Kind);
-    writer::uint(out, draft.kind.code());
-    key(out, Field::KeyId);
-    writer::bin(out, stamp.key_id.as_bytes());
-    key(out, Field::Epoch);
-    writer::bin(out, stamp.epoch.as_bytes());
+    writer::map(out, stamp.fields.len());
+    out.put(&Start::bytes(draft, stamp));
     key(out, Field::Sequence);
     writer::uint(out, stamp.sequence);
     key(out, Field::Ids);
@@ -388,10 +455,19 @@ pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) 
     }
     key(out, Field::Subject);
     writer::string(out, draft.subject.as_str());
-    key(out, Field::IssuedAt);
-    writer::uint(out, draft.issued_at.as_millis());
-    key(out, Field::ExpiresAt);
-    writer::uint(out, draft.expires_at.as_millis());
+    let times = [
+        (Field::IssuedAt, draft.issued_at),
+        (Field::ExpiresAt, draft.expires_at),
+    ];
+    match long_times(times) {
+        Some(bytes) => out.put(&bytes),
+        None => {
+            for (field, time) in times {
+                key(out, field);
+                writer::uint(out, time.as_millis());
+            }
+        }
+    }
     if let Some(reply_to) = draft.reply_to {
         key(out, Field::ReplyTo);
         writer::string(out, reply_to.as_str());
@@ -453,7 +529,85 @@ pub(crate) fn encode(out: &mut impl Sink, draft: &Draft<'_>, stamp: &Stamp<'_>) 
     }
 }
 
+/// The times of a header, in one piece if each takes eight bytes, as all since 1970 but
+/// its first weeks do.
+fn long_times(times: [(Field, UnixMillis); 2]) -> Option<[u8; 20]> {
+    let mut bytes = [0; 20];
+    let mut room = Room::new(&mut bytes);
+    for (field, time) in times {
+        writer::uint(&mut room, field.key());
+        let time = time.as_millis();
+        if u32::try_from(time).is_ok() {
+            return None;
+        }
+        writer::uint(&mut room, time);
+    }
+    debug_assert!(room.is_full());
+    Some(bytes)
+}
+
 fn bin_field(out: &mut impl Sink, field: Field, bytes: &[u8]) {
     writer::uint(out, field.key());
     writer::bin(out, bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use bulla_identity::Subject;
+
+    use super::*;
+    use crate::{FrameMessage, MessageId};
+
+    /// A header of each kind whose start differs, whole, cut off anywhere, and with any
+    /// byte replaced by any other.
+    #[test]
+    fn what_is_read_at_a_glance_is_what_is_read_value_by_value() {
+        let to = Subject::parse("orders.created").unwrap();
+        let now = UnixMillis::from_millis(1_750_000_000_000);
+        let draft = Draft::event(&to, now, now, b"");
+        let message = FrameMessage {
+            id: MessageId([7; 16]),
+            body: b"",
+        };
+        let stamp = Stamp {
+            key_id: KeyId([8; 16]),
+            epoch: Epoch([9; 8]),
+            sequence: 300,
+            token_hash: None,
+            original_hash: None,
+            nonce: None,
+            fields: fields_of(&draft),
+            messages: &[message],
+        };
+        let mut header = Vec::new();
+        encode(&mut header, &draft, &stamp);
+        let alike = |bytes: &[u8]| {
+            let span = Span::new(0, bytes.len()).unwrap();
+            let by_value = Header::decode_after(bytes, span, |_, _| None);
+            let at_a_glance = Header::decode(bytes, span);
+            assert_eq!(
+                format!("{at_a_glance:?}"),
+                format!("{by_value:?}"),
+                "{bytes:?}"
+            );
+            at_a_glance.is_ok()
+        };
+        let mut reader = Reader::new(&header);
+        let count = reader.map(usize::MAX).unwrap();
+        assert!(Start::read(&mut reader, count).is_some());
+        assert!(alike(&header));
+        for len in 0..header.len() {
+            assert!(!alike(&header[..len]));
+        }
+        let mut sound = 0;
+        for at in 0..header.len() {
+            for byte in 0..=u8::MAX {
+                let mut other = header.clone();
+                other[at] = byte;
+                sound += u32::from(alike(&other));
+            }
+        }
+        // What may be any byte may be.
+        assert!(sound > 256 * (16 + 8 + 16), "{sound}");
+    }
 }

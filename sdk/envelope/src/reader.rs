@@ -159,6 +159,16 @@ impl<'a> Reader<'a> {
         self.bytes
     }
 
+    /// The next bytes, if there are as many; nothing is taken.
+    pub(crate) fn peek<const N: usize>(&self) -> Option<&'a [u8; N]> {
+        self.rest.first_chunk()
+    }
+
+    /// Goes over bytes that were looked at.
+    pub(crate) fn skip(&mut self, len: usize) {
+        self.rest = self.rest.get(len..).unwrap_or_default();
+    }
+
     /// Where the next value begins.
     pub(crate) const fn position(&self) -> usize {
         self.end - self.rest.len()

@@ -12,7 +12,7 @@ use crate::format::{Field, Kind, ShapeError, Suite, VERSION};
 use crate::header::{Header, ID_LEN};
 use crate::limits::{MAX_ANCESTRY, MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER, MAX_TOKEN};
 use crate::opened::Content;
-use crate::reader::{EncodingError, Reader, Span};
+use crate::reader::{EncodingError, Place, Reader, Span};
 use crate::roots::Claim;
 use crate::tree::{self, NODE_LEN};
 use crate::{
@@ -65,7 +65,7 @@ pub(crate) struct BatchProof {
     index: u32,
     count: u32,
     path: Span,
-    signature: Signature,
+    signature: Place<64>,
 }
 
 /// Why bytes are not an envelope. Grouped by what went wrong: its size, a
@@ -575,7 +575,7 @@ impl BatchProof {
     ) -> Result<(), VerifyError> {
         let claim = Claim {
             credential: credential.credential().hash(),
-            signature: &self.signature,
+            signature: &Signature::from_bytes(*self.signature.of(bytes)),
             index: self.index,
             count: self.count,
             path: self.path.of(bytes),
@@ -630,7 +630,7 @@ impl Proof {
             index,
             count,
             path,
-            signature: Signature::from_bytes(reader.bin_of()?),
+            signature: reader.bin_at()?,
         }))
     }
 }

@@ -13,7 +13,7 @@ use bulla_keyring::{
     KeyId, MacKey, NONCE_LEN, Nonce, NonceError, Signature, SigningKey, TAG_LEN, Tag, sha256,
 };
 
-use crate::format::{Field, Kind, ShapeError, VERSION};
+use crate::format::{Field, FieldSet, Kind, ShapeError, VERSION};
 use crate::header;
 use crate::limits::{MAX_BATCH, MAX_ENVELOPE, MAX_FRAME, MAX_HEADER};
 use crate::tree::{self, NODE_LEN, Tree};
@@ -176,6 +176,8 @@ pub(crate) struct Stamp<'a> {
     pub(crate) token_hash: Option<[u8; 32]>,
     pub(crate) original_hash: Option<[u8; 32]>,
     pub(crate) nonce: Option<[u8; NONCE_LEN]>,
+    /// Those that the header has.
+    pub(crate) fields: FieldSet,
     /// At least one.
     pub(crate) messages: &'a [FrameMessage<'a>],
 }
@@ -239,10 +241,8 @@ impl Sealer {
             id: MessageId([0; 16]),
             body: draft.body,
         };
-        self.check_unit(&SealUnit {
-            draft,
-            messages: &[message],
-        })
+        let messages = &[message];
+        self.check_unit(&SealUnit { draft, messages }).map(drop)
     }
 
     /// Checks a draft and tells how long its envelope is at most if it is
@@ -263,7 +263,7 @@ impl Sealer {
             draft,
             messages: &[message],
         };
-        self.check_unit(&unit)?;
+        let fields = self.check_unit(&unit)?;
         // The hash's bytes do not matter, the number of them does.
         let stamp = Stamp {
             key_id: self.key_id,
@@ -272,6 +272,7 @@ impl Sealer {
             token_hash: draft.token.map(|_| [0; 32]),
             original_hash: draft.original.map(|_| [0; 32]),
             nonce: draft.encryption.map(|_| [0; NONCE_LEN]),
+            fields,
             messages: unit.messages,
         };
         let mut headers = Vec::with_capacity(TYPICAL_HEADER);
@@ -325,9 +326,9 @@ impl Sealer {
             draft,
             messages: &[message],
         };
-        self.check_unit(&unit)?;
+        let fields = self.check_unit(&unit)?;
         let sequence = self.draw(1)?;
-        let (stamp, nonce) = self.stamp(&unit, sequence)?;
+        let (stamp, nonce) = self.stamp(&unit, fields, sequence)?;
         let mut headers = Vec::with_capacity(TYPICAL_HEADER);
         let mut plan = Plan::new(&unit, &stamp, &mut headers, ProofRoom::Mac)?;
         plan.nonce = nonce;
@@ -405,9 +406,8 @@ impl Sealer {
                 limit: MAX_BATCH,
                 actual: units.len(),
             })?;
-        for unit in units {
-            self.check_unit(unit)?;
-        }
+        let checked = units.iter().map(|unit| self.check_unit(unit));
+        let fields = checked.collect::<Result<Vec<_>, _>>()?;
         let messages = units.iter().map(|unit| unit.messages.len() as u64).sum();
         let mut sequence = self.draw(messages)?;
         // Headers first: all lengths are known then, and the batch lies in one
@@ -415,8 +415,8 @@ impl Sealer {
         let mut headers = Vec::with_capacity(units.len() * TYPICAL_HEADER);
         let mut plans = Vec::with_capacity(units.len());
         let mut capacity = 0;
-        for (unit, index) in units.iter().zip(0..count) {
-            let (stamp, nonce) = self.stamp(unit, sequence)?;
+        for ((unit, fields), index) in units.iter().zip(fields).zip(0..count) {
+            let (stamp, nonce) = self.stamp(unit, fields, sequence)?;
             let room = ProofRoom::Batch { index, count };
             let mut plan = Plan::new(unit, &stamp, &mut headers, room)?;
             plan.nonce = nonce;
@@ -473,6 +473,7 @@ impl Sealer {
     fn stamp<'a>(
         &self,
         unit: &SealUnit<'a>,
+        fields: FieldSet,
         sequence: u64,
     ) -> Result<(Stamp<'a>, Option<Nonce>), SealError> {
         let nonce = match unit.draft.encryption {
@@ -486,12 +487,14 @@ impl Sealer {
             token_hash: unit.draft.token.map(|token| sha256(&[token])),
             original_hash: unit.draft.original.map(|token| sha256(&[token])),
             nonce: nonce.as_ref().map(|nonce| *nonce.as_bytes()),
+            fields,
             messages: unit.messages,
         };
         Ok((stamp, nonce))
     }
 
-    fn check_unit(&self, unit: &SealUnit<'_>) -> Result<(), SealError> {
+    /// Finds what can be wrong with it; tells which fields its header has.
+    fn check_unit(&self, unit: &SealUnit<'_>) -> Result<FieldSet, SealError> {
         let (draft, messages) = (unit.draft, unit.messages.len());
         let fields = draft.check()?;
         if draft.expires_at > self.expires_at {
@@ -512,7 +515,7 @@ impl Sealer {
         if messages > 1 && !header::is_framable(draft.kind, fields) {
             return Err(SealError::NotFramable);
         }
-        Ok(())
+        Ok(fields)
     }
 
     /// Takes `count` sequence numbers and returns the first.

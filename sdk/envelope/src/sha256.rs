@@ -72,23 +72,44 @@ pub(crate) fn digest_both(a: &[u8], b: &[u8]) -> [[u8; 32]; 2] {
     states.map(big_endian)
 }
 
-/// The hash of a message that is one block already, padding and all.
+/// The hash of a message that lies in blocks already, padding and all.
 #[inline]
-pub(crate) fn digest_block(block: &Block) -> [u8; 32] {
+pub(crate) fn digest_blocks(blocks: &[Block]) -> [u8; 32] {
     let mut state = INITIAL;
-    compress(&mut state, std::slice::from_ref(block));
+    compress(&mut state, blocks);
     big_endian(state)
 }
 
 /// The hashes of two such messages, side by side.
 #[inline]
-pub(crate) fn digest_both_blocks(a: &Block, b: &Block) -> [[u8; 32]; 2] {
+pub(crate) fn digest_both_blocks(a: &[Block], b: &[Block]) -> [[u8; 32]; 2] {
     let mut states = [INITIAL; 2];
-    compress_both(
-        &mut states,
-        [std::slice::from_ref(a), std::slice::from_ref(b)],
-    );
+    let together = a.len().min(b.len());
+    let (a, rest_of_a) = a.split_at_checked(together).unwrap_or_default();
+    let (b, rest_of_b) = b.split_at_checked(together).unwrap_or_default();
+    compress_both(&mut states, [a, b]);
+    let [of_a, of_b] = &mut states;
+    // Of one of them nothing is left.
+    compress(of_a, rest_of_a);
+    compress(of_b, rest_of_b);
     states.map(big_endian)
+}
+
+/// Lays a message out in blocks at the beginning of `room`, which is zero, and pads it
+/// ([FIPS 180-4 §5.1.1]): a bit, zeros, its length in bits. Tells how many blocks it takes;
+/// nothing if there is no room for them.
+pub(crate) fn lay_out<const N: usize>(room: &mut [u8], parts: [&[u8]; N]) -> Option<usize> {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let blocks = (len + 1 + LENGTH).div_ceil(BLOCK);
+    let mut room = room.get_mut(..blocks * BLOCK)?;
+    *room.last_chunk_mut()? = (len as u64).wrapping_mul(8).to_be_bytes();
+    for part in parts {
+        let (to, rest) = std::mem::take(&mut room).split_at_mut_checked(part.len())?;
+        to.copy_from_slice(part);
+        room = rest;
+    }
+    *room.first_mut()? = 0x80;
+    Some(blocks)
 }
 
 impl<'a> Blocks<'a> {
@@ -187,7 +208,30 @@ mod tests {
         let mut block = [0; BLOCK];
         block[..4].copy_from_slice(b"abc\x80");
         block[BLOCK - 1] = 24;
-        assert_eq!(digest_block(&block), both[0]);
-        assert_eq!(digest_both_blocks(&block, &block), both);
+        assert_eq!(digest_blocks(&[block]), both[0]);
+        assert_eq!(digest_both_blocks(&[block], &[block]), both);
+    }
+
+    /// Laid out in blocks, of one part or two, alone and beside one of another length.
+    #[test]
+    fn what_is_laid_out_is_padded() {
+        let bytes: Vec<u8> = (0..=255u8).cycle().take(400).collect();
+        let laid_out = |len: usize| {
+            let mut room = [0; 384];
+            let (start, end) = bytes[..len].split_at(len / 3);
+            lay_out(&mut room, [start, end]).map(|blocks| room.as_chunks().0[..blocks].to_vec())
+        };
+        for len in 0..=375 {
+            let blocks = laid_out(len).unwrap();
+            assert_eq!(digest_blocks(&blocks), digest(&bytes[..len]));
+            for other in [0, 55, 56, 200, 375] {
+                let beside = laid_out(other).unwrap();
+                let expected = [digest(&bytes[..len]), digest(&bytes[..other])];
+                assert_eq!(digest_both_blocks(&blocks, &beside), expected);
+            }
+        }
+        for len in 376..=400 {
+            assert_eq!(laid_out(len), None);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn leaf(header: &[u8], body: &[u8]) -> LeafHash {
 
 /// The leaf of an envelope of whose body only the hash is known.
 pub(crate) fn leaf_over(header: &[u8], body: &[u8; 32]) -> LeafHash {
-    LeafHash(digest(Statement::new(header, body).bytes()))
+    LeafHash(Statement::new(header, body).digest())
 }
 
 /// The leaves of two envelopes, each given as header and body, for less than twice
@@ -36,14 +36,19 @@ pub(crate) fn leaf_over(header: &[u8], body: &[u8; 32]) -> LeafHash {
 pub(crate) fn both_leaves(a: (&[u8], &[u8]), b: (&[u8], &[u8])) -> [LeafHash; 2] {
     let [of_a, of_b] = sha256::digest_both(a.1, b.1);
     let (a, b) = (Statement::new(a.0, &of_a), Statement::new(b.0, &of_b));
-    sha256::digest_both(a.bytes(), b.bytes()).map(LeafHash)
+    let hashes = match (a.blocks(), b.blocks()) {
+        (Some(a), Some(b)) => sha256::digest_both_blocks(a, b),
+        _ => [a.digest(), b.digest()],
+    };
+    hashes.map(LeafHash)
 }
 
 /// What a leaf is the hash of.
 struct Statement {
-    /// Most headers fit here.
-    short: [u8; 384],
-    len: usize,
+    /// Laid out in blocks, if it has room here: most headers leave it.
+    room: [u8; 384],
+    blocks: Option<usize>,
+    /// Otherwise as it is.
     long: Vec<u8>,
 }
 
@@ -52,30 +57,25 @@ impl Statement {
         let header_len = u32::try_from(header.len()).unwrap_or(u32::MAX);
         let [b3, b2, b1, b0] = header_len.to_be_bytes();
         let start = [0x00, VERSION, b3, b2, b1, b0];
-        let mut statement = Self {
-            short: [0; 384],
-            len: start.len() + header.len() + body.len(),
-            long: Vec::new(),
-        };
         let parts = [&start[..], header, body];
-        match statement.short.get_mut(..statement.len) {
-            Some(mut room) => {
-                for part in parts {
-                    if let Some((to, rest)) =
-                        std::mem::take(&mut room).split_at_mut_checked(part.len())
-                    {
-                        to.copy_from_slice(part);
-                        room = rest;
-                    }
-                }
-            }
-            None => statement.long = parts.concat(),
-        }
-        statement
+        let mut room = [0; 384];
+        let blocks = sha256::lay_out(&mut room, parts);
+        let long = match blocks {
+            Some(_) => Vec::new(),
+            None => parts.concat(),
+        };
+        Self { room, blocks, long }
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.short.get(..self.len).unwrap_or(&self.long)
+    fn blocks(&self) -> Option<&[[u8; 64]]> {
+        self.room.as_chunks().0.get(..self.blocks?)
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        match self.blocks() {
+            Some(blocks) => sha256::digest_blocks(blocks),
+            None => digest(&self.long),
+        }
     }
 }
 
@@ -85,13 +85,13 @@ pub(crate) fn leaf_node(leaf: &LeafHash) -> Node {
 }
 
 fn node(left: &Node, right: &Node) -> Node {
-    truncate(&sha256::digest_block(&node_block(left, right)))
+    truncate(&sha256::digest_blocks(&[node_block(left, right)]))
 }
 
 /// Two nodes, each given by what is below it, for less than twice the price of one.
 fn both_nodes(a: (&Node, &Node), b: (&Node, &Node)) -> [Node; 2] {
     let (a, b) = (node_block(a.0, a.1), node_block(b.0, b.1));
-    sha256::digest_both_blocks(&a, &b).map(|hash| truncate(&hash))
+    sha256::digest_both_blocks(&[a], &[b]).map(|hash| truncate(&hash))
 }
 
 /// 49 bytes, which with their padding are one block of SHA-256.

@@ -8,6 +8,7 @@ use bulla_envelope::{MAX_FRAME, Sealer};
 
 use super::Waiting;
 use crate::letter::Letter;
+use crate::prefetch::prefetch_value;
 
 /// Envelopes under one signature at most. The proof grows by 24 bytes each time
 /// this doubles, while the signature's share shrinks by less and less.
@@ -24,6 +25,9 @@ const FRAME_SHARE: usize = 16 + 5;
 /// What being a frame of several adds at most: the head of the array, and
 /// longer heads of what holds it.
 const FRAME_HEAD: usize = 16;
+
+/// So many messages before its turn a letter is asked for.
+const AHEAD: usize = 8;
 
 /// What goes under one signature.
 pub(super) struct Batch {
@@ -45,6 +49,9 @@ impl Batch {
         };
         let mut weight = 0;
         while let Some(next) = waiting.get(batch.len) {
+            if let Some(later) = waiting.get(batch.len + AHEAD) {
+                prefetch_value(&*later.letter);
+            }
             if next.is_abandoned() {
                 batch.len += 1;
                 continue;
