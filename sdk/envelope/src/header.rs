@@ -558,8 +558,8 @@ mod tests {
     use super::*;
     use crate::{FrameMessage, MessageId};
 
-    /// A header of each kind whose start differs, whole, cut off anywhere, and with any
-    /// byte replaced by any other.
+    /// A header whole, cut off anywhere, and with any byte replaced by any other: among
+    /// them every kind and suite.
     #[test]
     fn what_is_read_at_a_glance_is_what_is_read_value_by_value() {
         let to = Subject::parse("orders.created").unwrap();
