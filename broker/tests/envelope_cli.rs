@@ -437,7 +437,8 @@ fn limits_are_told_if_they_are_some() {
 fn what_is_encrypted_stays_so() {
     let desk = Desk::new();
     let unknown = desk.vector("suite-5");
-    desk.inspect(&[], &unknown).expect(1, &["unknown"]);
+    let says = "suite                   unknown\n";
+    desk.inspect(&[], &unknown).expect(1, &[says]);
     for suite in CipherSuite::ALL {
         let bytes = desk.vector(&format!("encrypted-{suite}"));
         let json = desk
